@@ -1,0 +1,2 @@
+//! The load generator (in the making).
+fn main() {}

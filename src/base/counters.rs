@@ -1,0 +1,132 @@
+//! What a shard counts.
+//!
+//! Plain numbers, written by the one core that owns them. The rim copies them into shared atomics
+//! once a turn ([`Counters::values`] and [`Counters::NAMES`] give them in one order), so counting
+//! costs an addition and reading costs the shard nothing.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One shard's counters. Gauges are named as nouns in the plural, totals end in `_total`.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// The names, in the order of [`Counters::values`].
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// The number of counters.
+            pub const LEN: usize = Self::NAMES.len();
+
+            /// The values, in the order of [`Counters::NAMES`].
+            #[must_use]
+            pub fn values(&self) -> [u64; Self::LEN] {
+                [$(self.$name),*]
+            }
+
+            /// Counters from values in the order of [`Counters::NAMES`].
+            #[must_use]
+            pub fn from_values(values: [u64; Self::LEN]) -> Self {
+                let [$($name),*] = values;
+                Self { $($name),* }
+            }
+
+            /// Adds another shard's counters to these.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Gauge: connections in the slab, from accept to release.
+    connections,
+    /// Gauge: connections past their handshake and not yet closing.
+    open_connections,
+    /// Gauge: rooms with at least one member in this shard.
+    rooms,
+    /// Gauge: memberships in this shard.
+    memberships,
+    /// Gauge: rooms this shard is home of.
+    home_rooms,
+    /// Gauge: bytes in outbound queues, in flight included.
+    queued_bytes,
+    /// Gauge: mail parked because a target's inbox was full.
+    parked_mail,
+    /// Gauge: connections whose reads are paused.
+    paused_connections,
+    /// Sockets accepted.
+    accepted_total,
+    /// Sockets refused before a connection existed.
+    shed_total,
+    /// Times accepting stopped because the kernel refused a descriptor or memory.
+    accept_paused_total,
+    /// Handshakes refused, by any status.
+    handshakes_refused_total,
+    /// Handshakes completed.
+    handshakes_total,
+    /// Connections that ended in order (close handshake, drain, response sent).
+    closed_total,
+    /// Connections that the peer or the network ended.
+    lost_total,
+    /// Connections reaped because the peer stayed silent past its heartbeat.
+    heartbeat_lost_total,
+    /// Connections closed for a protocol violation.
+    violations_total,
+    /// Connections closed as slow consumers.
+    slow_consumers_total,
+    /// Connections closed because our own code panicked while handling them.
+    panics_total,
+    /// Bytes received.
+    received_bytes_total,
+    /// Data messages received.
+    received_messages_total,
+    /// Bytes the kernel took.
+    sent_bytes_total,
+    /// Frames handed to the kernel.
+    sent_frames_total,
+    /// Writes handed to the kernel; frames per write is `sent_frames_total / writes_total`.
+    writes_total,
+    /// Pings sent.
+    pings_total,
+    /// Command errors answered.
+    command_errors_total,
+    /// Publications numbered by this shard as their home.
+    publications_total,
+    /// Deliveries queued to members of this shard.
+    deliveries_total,
+    /// Publications dropped for a slow reader by `drop_new`.
+    dropped_new_total,
+    /// Publications dropped for a slow reader by `drop_oldest`.
+    dropped_oldest_total,
+    /// Publications replaced by a newer one of the same key.
+    conflated_total,
+    /// Publish commands refused because mail could not be parked.
+    publishes_refused_total,
+    /// Mail sent to other shards.
+    mail_sent_total,
+    /// Mail taken from other shards.
+    mail_taken_total,
+    /// Turns of the loop.
+    turns_total,
+    /// Writes that waited for the flush window.
+    flush_waits_total,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_names_are_in_one_order() {
+        let one = Counters { rooms: 3, turns_total: 9, ..Counters::default() };
+        assert_eq!(Counters::from_values(one.values()), one);
+        let at = Counters::NAMES.iter().position(|n| *n == "rooms").expect("a name");
+        assert_eq!(one.values()[at], 3);
+        let mut sum = one;
+        sum.add(&one);
+        assert_eq!((sum.rooms, sum.turns_total), (6, 18));
+    }
+}

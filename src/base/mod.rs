@@ -1,0 +1,10 @@
+//! Floor 0: what every other module may use.
+//!
+//! Identifiers, time arithmetic, the seeded map, shared buffers and the counters of a shard. Nothing
+//! here knows a protocol, a socket or a room; nothing here reads a clock or a source of randomness.
+
+pub mod counters;
+pub mod id;
+pub mod map;
+pub mod shared;
+pub mod time;

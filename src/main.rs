@@ -1,0 +1,2 @@
+//! The `throng` program (in the making).
+fn main() {}
