@@ -1,1 +1,21 @@
-//! connection (in the making).
+//! Floor 3: one client end to end.
+//!
+//! A connection is opening (its request head is being read), open (its session speaks) or closing (its
+//! last bytes leave, its peer's end is awaited). This module holds the record that a shard keeps for
+//! each and the transitions between the three; what a message means is the shard's business, what a
+//! byte means is `wire`'s. Effects leave by [`Connection::poll_op`] and by the outbound queue.
+
+mod closing;
+mod disconnect;
+mod opening;
+mod record;
+mod timing;
+
+pub use closing::{Closing, Stage};
+pub use disconnect::Disconnect;
+pub use opening::{Answer, Limits, Routes, answer};
+pub use record::{Connection, Open, Pause, Phase};
+pub use timing::{Due, Timeouts};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,15 @@
-//! node (in the making).
+//! Floor 5: the process.
+//!
+//! Configuration becomes each module's own options here, workers are started and ended here, and the
+//! loop where core and rim meet is here.
+
+mod board;
+pub mod config;
+mod launch;
+mod running;
+mod settings;
+mod worker;
+
+pub use board::Board;
+pub use launch::launch;
+pub use running::{LaunchError, Node};

@@ -1,1 +1,27 @@
-//! shard (in the making).
+//! Floor 4: what one core owns.
+//!
+//! A shard is its connections, their queues, the rooms they are in, the rooms it is home of, and the
+//! mail it exchanges with its peers. Events, time and mail go in by `handle_*`; operations for the
+//! driver and mail for the peers come out by `poll_*`. It holds no lock and shares nothing but the
+//! immutable bytes of publications.
+
+mod admission;
+mod check;
+mod command;
+mod drain;
+mod fanout;
+mod inbound;
+mod mail;
+mod settings;
+mod state;
+mod table;
+mod turn;
+mod writes;
+
+pub use drain::Progress;
+pub use mail::{Answer, Asked, Mail};
+pub use settings::{Capacity, RoomRules, Settings};
+pub use state::{Identity, Shard};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! The end of a connection, in order.
+//!
+//! Closing a TCP socket while the peer still sends makes the kernel answer with a reset, which may
+//! destroy our last bytes on their way. So an orderly end has stages: our queue is flushed (the close
+//! frame is its last item), a FIN follows, and what the peer still sends is read and discarded until
+//! its own end or the deadline. RFC 6455 section 7.1.1 asks the server to close first; the FIN does.
+
+use crate::base::id::ConnId;
+use crate::base::shared::Shared;
+use crate::base::time::Tick;
+use crate::connection::disconnect::Disconnect;
+use crate::connection::record::{Connection, Pause, Phase};
+use crate::contract::Op;
+use crate::flow::outbound::{Control, Outbound, Store};
+use crate::wire::websocket::{self, CloseCode};
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Our close frame is queued or sent; the peer's is awaited.
+    AwaitingClose,
+    /// The queue is to be flushed, then FIN.
+    Flushing,
+    /// FIN is sent; input is discarded until the peer's end.
+    Lingering,
+    /// The descriptor is to be released, with a reset when `abort`.
+    Releasing {
+        /// Discard what the kernel holds and reset the peer.
+        abort: bool,
+    },
+    /// The driver was told; only its `Closed` is awaited.
+    Released,
+}
+
+/// The state of a closing connection.
+#[derive(Debug)]
+pub struct Closing {
+    /// Why it ends.
+    pub why: Disconnect,
+    stage: Stage,
+    /// True once the peer has sent its FIN.
+    ended: bool,
+    /// When patience ends.
+    pub deadline: Tick,
+}
+
+impl Closing {
+    /// How far the end has come.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    pub(super) fn poll_op(&mut self, conn: ConnId, outbound: &Outbound) -> Option<Op> {
+        if self.stage == Stage::Flushing && outbound.is_empty() && !outbound.in_flight() {
+            if self.ended {
+                self.stage = Stage::Releasing { abort: false };
+            } else {
+                self.stage = Stage::Lingering;
+                return Some(Op::ShutdownWrite { conn });
+            }
+        }
+        if let Stage::Releasing { abort } = self.stage {
+            self.stage = Stage::Released;
+            return Some(Op::Close { conn, abort });
+        }
+        None
+    }
+
+    pub(super) fn check(&self) {
+        if self.ended {
+            assert!(
+                !matches!(self.stage, Stage::AwaitingClose | Stage::Lingering),
+                "waiting for a peer that has ended: {self:?}"
+            );
+        }
+    }
+}
+
+impl Connection {
+    /// Begins the end. What is queued is still sent when somebody may be there to read it. Does nothing
+    /// when the end has begun already.
+    pub fn begin_close(&mut self, why: Disconnect, deadline: Tick, queues: &mut Store, key: u32) {
+        let was_open = match self.phase() {
+            Phase::Closing(_) => return,
+            Phase::Open(_) => true,
+            Phase::Opening { .. } => false,
+        };
+        if why == Disconnect::SlowConsumer {
+            self.outbound.discard(queues, key);
+        }
+        let stage = match (why, why.close_frame()) {
+            (Disconnect::HeartbeatLost | Disconnect::Lost, _) => {
+                self.outbound.discard(queues, key);
+                Stage::Releasing { abort: true }
+            }
+            (_, Some((code, reason))) if was_open => {
+                let frame = Shared::kept(websocket::close(code, reason));
+                self.outbound.push_control(queues, frame, Control::Close, deadline);
+                // After a violation the peer's bytes have no meaning, so its close frame cannot be awaited.
+                if matches!(why, Disconnect::Violated(_)) { Stage::Flushing } else { Stage::AwaitingClose }
+            }
+            _ => Stage::Flushing,
+        };
+        let ended = matches!(why, Disconnect::Vanished | Disconnect::Lost);
+        self.set_phase(Phase::Closing(Closing { why, stage, ended, deadline }));
+        self.set_pause(Pause::Congested, false);
+        self.set_pause(Pause::Mail, false);
+    }
+
+    /// The peer's close frame arrived: it is answered with the same code, or it answers ours.
+    pub fn handle_close_frame(
+        &mut self,
+        code: Option<CloseCode>,
+        deadline: Tick,
+        queues: &mut Store,
+        key: u32,
+    ) {
+        match self.closing_mut() {
+            Some(closing) if closing.stage == Stage::AwaitingClose => closing.stage = Stage::Flushing,
+            Some(_) => {}
+            None => {
+                let frame = match code {
+                    Some(code) => websocket::close(code, ""),
+                    None => websocket::close_empty(),
+                };
+                self.outbound.push_control(queues, Shared::kept(frame), Control::Close, deadline);
+                self.begin_close(Disconnect::ClosedByClient, deadline, queues, key);
+            }
+        }
+    }
+
+    /// The peer's FIN arrived while the connection was closing.
+    pub fn handle_end(&mut self) {
+        if let Some(closing) = self.closing_mut() {
+            closing.ended = true;
+            match closing.stage {
+                Stage::AwaitingClose => closing.stage = Stage::Flushing,
+                Stage::Lingering => closing.stage = Stage::Releasing { abort: false },
+                Stage::Flushing | Stage::Releasing { .. } | Stage::Released => {}
+            }
+        }
+    }
+
+    /// The network failed while the connection was closing.
+    pub fn handle_lost(&mut self, queues: &mut Store, key: u32) {
+        if let Some(closing) = self.closing_mut()
+            && closing.stage != Stage::Released
+        {
+            closing.ended = true;
+            closing.stage = Stage::Releasing { abort: true };
+            self.outbound.discard(queues, key);
+        }
+    }
+
+    /// Patience has ended: what is not done by now is dropped.
+    pub fn handle_close_deadline(&mut self, queues: &mut Store, key: u32) {
+        if let Some(closing) = self.closing_mut() {
+            let abort = closing.stage != Stage::Lingering;
+            if closing.stage != Stage::Released {
+                closing.stage = Stage::Releasing { abort };
+                self.outbound.discard(queues, key);
+            }
+        }
+    }
+}

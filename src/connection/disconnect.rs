@@ -1,0 +1,99 @@
+//! Why a connection ended: an outcome, not an error.
+//!
+//! Every end has one case here, and each case maps totally to a close code (when a close frame can
+//! still be sent), a reason the client can read, advice whether to come back, and a label for the
+//! counters. RFC 6455 section 7.4 and the IANA registry give the codes.
+
+use crate::base::counters::Counters;
+use crate::wire::websocket::{CloseCode, Violation};
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The client sent a close frame; it is answered with the same code.
+    ClosedByClient,
+    /// The client ended its stream without a close frame.
+    Vanished,
+    /// The network failed under the connection.
+    Lost,
+    /// The client stayed silent past its heartbeat. No close handshake: nobody is there to answer.
+    HeartbeatLost,
+    /// The client broke RFC 6455 or one of the message limits.
+    Violated(Violation),
+    /// A message was begun and not finished in time.
+    MessageTimeout,
+    /// No message for longer than the idle limit.
+    Idle,
+    /// The client reads more slowly than it is written to, and its queue's limits or policy say stop.
+    SlowConsumer,
+    /// The node is shutting down.
+    Reload,
+    /// Our own code panicked while handling the connection.
+    Panicked,
+    /// The request was answered by something other than an upgrade: a page or a refusal.
+    Answered,
+    /// No complete request head arrived in time.
+    HandshakeTimeout,
+}
+
+impl Disconnect {
+    /// The close code and the reason for the close frame; `None` when no frame is sent.
+    #[must_use]
+    pub fn close_frame(self) -> Option<(CloseCode, &'static str)> {
+        match self {
+            Self::Violated(violation) => Some((violation.code(), violation.reason())),
+            Self::MessageTimeout => Some((CloseCode::POLICY, "a message was not finished in time")),
+            Self::Idle => Some((CloseCode::AWAY, "idle for too long")),
+            Self::SlowConsumer => Some((CloseCode::TRY_AGAIN, "slow consumer: reads too slowly, come back later")),
+            Self::Reload => Some((CloseCode::RESTART, "the node restarts, reconnect")),
+            Self::Panicked => Some((CloseCode::INTERNAL, "internal error")),
+            Self::ClosedByClient
+            | Self::Vanished
+            | Self::Lost
+            | Self::HeartbeatLost
+            | Self::Answered
+            | Self::HandshakeTimeout => None,
+        }
+    }
+
+    /// True when the client may come back (after a delay); false when the same would happen again.
+    #[must_use]
+    pub fn may_return(self) -> bool {
+        !matches!(self, Self::Violated(_) | Self::ClosedByClient | Self::Answered)
+    }
+
+    /// The label in logs and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ClosedByClient => "closed_by_client",
+            Self::Vanished => "vanished",
+            Self::Lost => "lost",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::Violated(_) => "violation",
+            Self::MessageTimeout => "message_timeout",
+            Self::Idle => "idle",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Reload => "reload",
+            Self::Panicked => "panicked",
+            Self::Answered => "answered",
+            Self::HandshakeTimeout => "handshake_timeout",
+        }
+    }
+
+    /// Counts this end.
+    pub fn count(self, counters: &mut Counters) {
+        let counter = match self {
+            Self::ClosedByClient | Self::Reload | Self::Answered | Self::Idle => {
+                &mut counters.closed_total
+            }
+            Self::Vanished | Self::Lost => &mut counters.lost_total,
+            Self::HeartbeatLost => &mut counters.heartbeat_lost_total,
+            Self::Violated(_) | Self::MessageTimeout => &mut counters.violations_total,
+            Self::SlowConsumer => &mut counters.slow_consumers_total,
+            Self::Panicked => &mut counters.panics_total,
+            Self::HandshakeTimeout => &mut counters.handshakes_refused_total,
+        };
+        *counter += 1;
+    }
+}

@@ -1,0 +1,254 @@
+//! The record of a connection: 64 bytes, and nothing else while it is idle.
+//!
+//! A million of these stand in slabs, so every field is weighed. What only some connections need at
+//! some times lies elsewhere: a half-read head or message in a box that exists while it is half-read,
+//! queued frames in the shard's arena, memberships in the hub, the deadline in the wheel. The layout is
+//! in `docs/architecture.md`; a test holds the size.
+
+use crate::base::id::ConnId;
+use crate::base::time::Tick;
+use crate::connection::closing::{Closing, Stage};
+use crate::contract::{Op, SendBatch};
+use crate::flow::outbound::{Outbound, Store};
+use crate::hub::MemberRef;
+use crate::session::{Protocol, Status};
+use crate::wire::websocket::Decoder;
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub enum Phase {
+    /// The request head is being read.
+    Opening {
+        /// When the socket was accepted.
+        since: Tick,
+        /// What arrived of a head that is not complete yet; `None` while nothing did.
+        head: Option<Box<Vec<u8>>>,
+    },
+    /// The handshake is done and no end has begun.
+    Open(Open),
+    /// The end has begun.
+    Closing(Closing),
+}
+
+/// The state of an open connection.
+#[derive(Debug)]
+pub struct Open {
+    /// What the two ends speak.
+    pub protocol: Protocol,
+    /// Whether somebody is looking, as the client says (`throng:status`).
+    pub status: Status,
+    /// When a ping was last queued; `Tick(0)` before the first.
+    pub pinged: Tick,
+    /// When the message that is half-read was begun; meaningful while the decoder is mid-message.
+    pub message_since: Tick,
+    /// When the last data message arrived.
+    pub active: Tick,
+}
+
+/// Why reads are paused; each reason is lifted by the one who set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Pause {
+    /// The outbound queue is over its high water mark.
+    Congested = 1,
+    /// The connection publishes and mail to another shard is parked.
+    Mail = 2,
+}
+
+const TOLD_PAUSED: u8 = 4;
+const QUEUED: u8 = 8;
+const PAUSES: u8 = Pause::Congested as u8 | Pause::Mail as u8;
+
+/// One client, as its shard keeps it.
+#[derive(Debug)]
+pub struct Connection {
+    generation: u32,
+    /// When a byte last arrived.
+    pub last_seen: Tick,
+    /// What awaits the kernel.
+    pub outbound: Outbound,
+    /// The memberships, kept by the hub.
+    pub member: MemberRef,
+    /// Taken out by the shard while a message is handled.
+    pub decoder: Decoder,
+    phase: Phase,
+    /// Pause reasons, whether the driver was told, and whether the shard has this in its list.
+    flags: u8,
+}
+
+/// What one write may carry: enough that a burst of small frames leaves in one system call.
+const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_PARTS: usize = 256;
+
+impl Connection {
+    /// A connection whose socket was just accepted.
+    #[must_use]
+    pub fn accepted(generation: u32, now: Tick) -> Self {
+        Self {
+            generation,
+            last_seen: now,
+            outbound: Outbound::default(),
+            member: MemberRef::default(),
+            decoder: Decoder::default(),
+            phase: Phase::Opening { since: now, head: None },
+            flags: 0,
+        }
+    }
+
+    /// Tells this user of the slab index from earlier and later ones.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Where the connection is in its life.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// The state of an open connection; `None` before and after.
+    #[must_use]
+    pub fn open(&self) -> Option<&Open> {
+        match &self.phase {
+            Phase::Open(open) => Some(open),
+            Phase::Opening { .. } | Phase::Closing(_) => None,
+        }
+    }
+
+    /// The state of an open connection; `None` before and after.
+    pub fn open_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.phase {
+            Phase::Open(open) => Some(open),
+            Phase::Opening { .. } | Phase::Closing(_) => None,
+        }
+    }
+
+    /// The state of a closing connection.
+    pub fn closing_mut(&mut self) -> Option<&mut Closing> {
+        match &mut self.phase {
+            Phase::Closing(closing) => Some(closing),
+            Phase::Opening { .. } | Phase::Open(_) => None,
+        }
+    }
+
+    /// True while the connection has not begun to close.
+    #[must_use]
+    pub fn is_living(&self) -> bool {
+        !matches!(self.phase, Phase::Closing(_))
+    }
+
+    /// What arrived of an incomplete head so far; `None` when nothing did or the head is done.
+    pub fn take_head(&mut self) -> Option<Box<Vec<u8>>> {
+        match &mut self.phase {
+            Phase::Opening { head, .. } => head.take(),
+            Phase::Open(_) | Phase::Closing(_) => None,
+        }
+    }
+
+    /// Keeps an incomplete head until more arrives.
+    pub fn keep_head(&mut self, bytes: Box<Vec<u8>>) {
+        if let Phase::Opening { head, .. } = &mut self.phase {
+            *head = Some(bytes);
+        }
+    }
+
+    /// The handshake is done: the session speaks `protocol` from now on.
+    pub fn handle_upgrade(&mut self, protocol: Protocol, now: Tick) {
+        self.phase = Phase::Open(Open {
+            protocol,
+            status: Status::Active,
+            pinged: Tick(0),
+            message_since: now,
+            active: now,
+        });
+    }
+
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    /// Notes that a byte arrived.
+    pub fn handle_life(&mut self, now: Tick) {
+        self.last_seen = now;
+    }
+
+    /// Sets or lifts one reason not to read.
+    pub fn set_pause(&mut self, why: Pause, paused: bool) {
+        if paused {
+            self.flags |= why as u8;
+        } else {
+            self.flags &= !(why as u8);
+        }
+    }
+
+    /// True while any reason not to read stands.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.flags & PAUSES != 0
+    }
+
+    /// Puts the connection on the shard's list of those with something to say; false when it was on it
+    /// already.
+    pub fn enlist(&mut self) -> bool {
+        let fresh = self.flags & QUEUED == 0;
+        self.flags |= QUEUED;
+        fresh
+    }
+
+    /// Takes the connection off that list.
+    pub fn delist(&mut self) {
+        self.flags &= !QUEUED;
+    }
+
+    /// True when it is on that list.
+    #[must_use]
+    pub fn is_enlisted(&self) -> bool {
+        self.flags & QUEUED != 0
+    }
+
+    /// What the connection wants of the kernel next; `None` when nothing. At most one write is in
+    /// flight, so after a [`Op::Send`] the next one comes no sooner than its completion.
+    pub fn poll_op(
+        &mut self,
+        id: ConnId,
+        queues: &mut Store,
+        spare: &mut Vec<SendBatch>,
+    ) -> Option<Op> {
+        if let Phase::Closing(closing) = &mut self.phase
+            && let Some(op) = closing.poll_op(id, &self.outbound)
+        {
+            return Some(op);
+        }
+        if matches!(&self.phase, Phase::Closing(c) if c.stage() == Stage::Released) {
+            return None;
+        }
+        let told = self.flags & TOLD_PAUSED != 0;
+        let paused = self.is_paused() && self.is_living();
+        if paused != told {
+            self.flags ^= TOLD_PAUSED;
+            let op = if paused { Op::PauseReads { conn: id } } else { Op::ResumeReads { conn: id } };
+            return Some(op);
+        }
+        if self.outbound.in_flight() || self.outbound.is_empty() {
+            return None;
+        }
+        let mut batch = spare.pop().unwrap_or_default();
+        self.outbound.take_batch(queues, id.index, &mut batch, BATCH_BYTES, BATCH_PARTS);
+        Some(Op::Send { conn: id, batch })
+    }
+
+    /// Asserts what holds between any two events.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check(&self, queues: &Store, key: u32) {
+        self.outbound.check(queues, key);
+        if let Phase::Closing(closing) = &self.phase {
+            closing.check();
+        }
+        if matches!(self.phase, Phase::Opening { .. }) {
+            assert!(!self.decoder.is_mid_message(), "a message before the handshake");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a connection is due, asked when its place in the wheel comes up.
+//!
+//! Deadlines are lazy: bytes that arrive and frames that are queued only leave a tick behind, and the
+//! true deadline is computed when the wheel fires. For that to find every deadline in time, no
+//! connection sleeps in the wheel for longer than the shortest of its limits.
+
+use std::time::Duration;
+
+use crate::base::time::Tick;
+use crate::connection::disconnect::Disconnect;
+use crate::connection::record::{Connection, Open, Phase};
+use crate::flow::heartbeat::{self, Beat, HeartbeatOptions};
+use crate::flow::outbound::Store;
+
+/// How long a connection may take for what. Zero disables a limit where it says so.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// From accept to a complete request head.
+    pub handshake: Duration,
+    /// From the first byte of a message to its last.
+    pub message: Duration,
+    /// From the begin of the end to the release of the descriptor.
+    pub close: Duration,
+    /// Without any data message from the client; zero: for ever.
+    pub idle: Duration,
+    /// The oldest item in the outbound queue.
+    pub queue_age: Duration,
+    /// The heartbeat.
+    pub heartbeat: HeartbeatOptions,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing before this tick.
+    Nothing(Tick),
+    /// A ping now, and nothing else before this tick.
+    Ping(Tick),
+    /// The end, for this reason.
+    End(Disconnect),
+    /// The end has taken too long.
+    Release,
+}
+
+impl Timeouts {
+    /// The longest that an open connection may sleep in the wheel.
+    #[must_use]
+    pub fn longest_sleep(&self) -> Duration {
+        let idle = if self.idle.is_zero() { Duration::MAX } else { self.idle };
+        self.message.min(self.queue_age).min(idle)
+    }
+}
+
+impl Connection {
+    /// What is due at `now`. A ping that is due counts as sent from here on.
+    pub fn handle_timeout(&mut self, now: Tick, timeouts: &Timeouts, queues: &Store) -> Due {
+        let paused = self.is_paused();
+        let mid_message = self.decoder.is_mid_message();
+        let last_seen = self.last_seen;
+        let oldest = self.outbound.oldest(queues);
+        match self.phase() {
+            Phase::Opening { since, .. } => {
+                let deadline = since.plus(timeouts.handshake);
+                if deadline <= now {
+                    return Due::End(Disconnect::HandshakeTimeout);
+                }
+                return Due::Nothing(deadline);
+            }
+            Phase::Closing(closing) => {
+                let deadline = closing.deadline;
+                return if deadline <= now { Due::Release } else { Due::Nothing(deadline) };
+            }
+            Phase::Open(_) => {}
+        }
+        // While we do not read, silence says nothing about the peer; the queue's age and the kernel's
+        // user timeout watch over it instead.
+        if paused {
+            self.last_seen = now;
+        }
+        let Some(open) = self.open_mut() else { return Due::Nothing(now) };
+        let limit = |since: Tick, limit: Duration| since.plus(limit);
+        let mut next = now.plus(timeouts.longest_sleep());
+        let deadlines = [
+            (mid_message && !paused)
+                .then(|| (limit(open.message_since, timeouts.message), Disconnect::MessageTimeout)),
+            oldest.map(|since| (limit(since, timeouts.queue_age), Disconnect::SlowConsumer)),
+            (!timeouts.idle.is_zero())
+                .then(|| (limit(open.active, timeouts.idle), Disconnect::Idle)),
+        ];
+        for (deadline, why) in deadlines.into_iter().flatten() {
+            if deadline <= now {
+                return Due::End(why);
+            }
+            next = next.min(deadline);
+        }
+        beat(open, if paused { now } else { last_seen }, now, next, &timeouts.heartbeat)
+    }
+}
+
+fn beat(open: &mut Open, seen: Tick, now: Tick, next: Tick, options: &HeartbeatOptions) -> Due {
+    match heartbeat::decide(seen, open.pinged, now, options) {
+        Beat::Wait(until) => Due::Nothing(until.min(next)),
+        Beat::Ping(until) => {
+            open.pinged = now;
+            Due::Ping(until.min(next))
+        }
+        Beat::Dead => Due::End(Disconnect::HeartbeatLost),
+    }
+}

@@ -1,0 +1,67 @@
+//! Where shards post their figures for everybody to read.
+//!
+//! Each shard owns one row of relaxed atomics and is the only writer of it; reading costs the shard
+//! nothing. Rows are cache lines apart.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::base::counters::Counters;
+use crate::base::id::ShardId;
+use crate::shard::Progress;
+
+#[repr(align(128))]
+#[derive(Debug)]
+struct Row {
+    values: [AtomicU64; Counters::LEN],
+    progress: AtomicU8,
+}
+
+/// The figures of all shards.
+#[derive(Debug)]
+pub struct Board {
+    rows: Vec<Row>,
+}
+
+impl Board {
+    /// A board for so many shards.
+    #[must_use]
+    pub fn new(shards: u16) -> Self {
+        let row = || Row {
+            values: std::array::from_fn(|_| AtomicU64::new(0)),
+            progress: AtomicU8::new(0),
+        };
+        Self { rows: (0..shards).map(|_| row()).collect() }
+    }
+
+    /// Posts a shard's figures. Only that shard's worker may call it.
+    pub(super) fn publish(&self, shard: ShardId, counters: &Counters, progress: Progress) {
+        let row = &self.rows[usize::from(shard.0)];
+        for (cell, value) in row.values.iter().zip(counters.values()) {
+            cell.store(value, Ordering::Relaxed);
+        }
+        row.progress.store(u8::from(progress == Progress::Drained), Ordering::Release);
+    }
+
+    /// One shard's figures as last posted.
+    #[must_use]
+    pub fn shard(&self, shard: ShardId) -> Counters {
+        let row = &self.rows[usize::from(shard.0)];
+        Counters::from_values(std::array::from_fn(|at| row.values[at].load(Ordering::Relaxed)))
+    }
+
+    /// The sum over all shards.
+    #[must_use]
+    pub fn total(&self) -> Counters {
+        let mut total = Counters::default();
+        for shard in (0..).take(self.rows.len()) {
+            total.add(&self.shard(ShardId(shard)));
+        }
+        total
+    }
+
+    /// True when every shard has drained.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.rows.iter().all(|row| row.progress.load(Ordering::Acquire) == 1)
+    }
+}

@@ -1,0 +1,117 @@
+//! `throng run`: start the node, say so, obey signals, end in order.
+//!
+//! SIGTERM and SIGINT begin the graceful end, a second one ends at once; SIGHUP reads the configuration
+//! again; SIGUSR1 logs the counters.
+
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+use crate::base::counters::Counters;
+use crate::node::config::values::LogFormat;
+use crate::node::config::{Config, Origin};
+use crate::node::running::{LaunchError, Node};
+
+/// How often signals and failed workers are looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs the node until it is asked to stop. `origin` is read again on SIGHUP.
+///
+/// # Errors
+/// When the world refuses what the configuration asks for, or a worker fails.
+pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
+    start_log(config);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
+        .map_err(|error| LaunchError::new("signal handlers", error))?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let node = Node::start(config)?;
+    announce(&node, config);
+    let mut config = config.clone();
+    loop {
+        if let Some(error) = node.failed(LOOK) {
+            return Err(error);
+        }
+        for signal in signals.pending() {
+            match signal {
+                SIGHUP => reload(&node, &mut config, origin),
+                SIGUSR1 => log_counters(&node.counters()),
+                _ => return drain(node, &config, &mut signals),
+            }
+        }
+    }
+}
+
+fn drain(node: Node, config: &Config, signals: &mut Signals) -> Result<(), LaunchError> {
+    let window = config.server.drain_timeout;
+    let open = node.counters().open_connections;
+    tracing::info!(open, ?window, "draining: accepting has stopped; a second signal ends at once");
+    node.drain(window);
+    loop {
+        if let Some(error) = node.failed(LOOK) {
+            return Err(error);
+        }
+        if node.is_drained() {
+            tracing::info!("drained");
+            return node.stop();
+        }
+        if signals.pending().any(|signal| signal == SIGTERM || signal == SIGINT) {
+            tracing::warn!(left = node.counters().connections, "ended by a second signal");
+            return node.stop();
+        }
+    }
+}
+
+fn reload(node: &Node, config: &mut Config, origin: &Origin) {
+    match origin.load() {
+        Ok(new) => {
+            let (next, ignored) = config.reload(new);
+            for key in ignored {
+                tracing::warn!("{key} cannot change in a running node; restart it");
+            }
+            node.reload(&next);
+            *config = next;
+            tracing::info!("the configuration was read again");
+        }
+        Err(error) => tracing::error!("the configuration was not taken over: {error}"),
+    }
+}
+
+fn log_counters(counters: &Counters) {
+    let values = counters.values();
+    let pairs = Counters::NAMES.iter().zip(values).filter(|(_, value)| *value > 0);
+    let line: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    tracing::info!("counters: {}", line.join(" "));
+}
+
+fn start_log(config: &Config) {
+    let filter = EnvFilter::try_new(config.log.level.as_str()).unwrap_or_default();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A second start in one process keeps the first one's log.
+    let _ = match config.log.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// Says on standard output where the node is to be found; scripts read these lines.
+fn announce(node: &Node, config: &Config) {
+    let (_, why) = node.driver();
+    let address = node.address();
+    let shards = node.shards();
+    let mut text = format!(
+        "throng {} serves ws://{address}{} on {shards} shards, {} connections at most\ndriver {why}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.server.path,
+        node.max_connections(),
+    );
+    if config.demo.enabled {
+        text.push_str(&format!("open http://{address}/ in two browser windows\n"));
+    }
+    // Nobody may be reading; the node serves all the same.
+    let _ = io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,307 @@
+//! A node: its workers, started and ended.
+//!
+//! Workers are started one after another, each with a descriptor table and a listener of its own, so
+//! that the first can say which port port 0 became. The node itself is one more port of the mesh: it
+//! speaks to the shards by mail, as they do to each other.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::base::counters::Counters;
+use crate::base::id::ShardId;
+use crate::base::map::Seed;
+use crate::driver::{self, Kind};
+use crate::mesh::{Lane, Port, mesh};
+use crate::node::board::Board;
+use crate::node::config::Config;
+use crate::node::settings;
+use crate::node::worker::Worker;
+use crate::shard::{Identity, Mail, Settings, Shard};
+use crate::sys::clock::{Clock, unix_millis};
+use crate::sys::{affinity, descriptors, listener};
+
+/// Why the node could not start or go on.
+#[derive(Debug)]
+pub struct LaunchError(String);
+
+impl LaunchError {
+    pub(super) fn new(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self(format!("{what}: {why}"))
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    driver: Kind,
+    why: String,
+    shards: u16,
+    connections: usize,
+    board: Arc<Board>,
+    /// The node's own port; mail for a full inbox waits here, in order.
+    port: Port<Mail>,
+    waiting: RefCell<Vec<(usize, Mail)>>,
+    workers: Vec<JoinHandle<()>>,
+    ended: Receiver<(ShardId, io::Result<()>)>,
+}
+
+/// What every worker of a node is started with.
+#[derive(Clone)]
+struct Plan {
+    config: Config,
+    settings: Arc<Settings>,
+    kind: Kind,
+    identity: Identity,
+    clock: Clock,
+    board: Arc<Board>,
+    cores: Arc<[usize]>,
+}
+
+impl Node {
+    /// Starts the workers; when this returns the node is accepting.
+    ///
+    /// # Errors
+    /// When the kernel refuses what the configuration asks for; the text says what and why.
+    pub fn start(config: &Config) -> Result<Self, LaunchError> {
+        let shards = settings::shards(config);
+        let per_table = descriptors::connections_within(descriptors::raise_limit(u64::MAX >> 1));
+        let connections = settings::capacity(config, shards, per_table);
+        let uring = settings::uring_options(config);
+        let (kind, why) = driver::probe(settings::driver_choice(config), &uring)
+            .map_err(|error| LaunchError::new("server.driver", error))?;
+        let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)
+            .map_err(|error| LaunchError::new("mail between shards", error))?;
+        let port = ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"))?;
+        let (tell, ended) = bounded(usize::from(shards));
+        let mut node = Self {
+            address: config.server.listen,
+            driver: kind,
+            why,
+            shards,
+            connections: connections * usize::from(shards),
+            board: Arc::new(Board::new(shards)),
+            port,
+            waiting: RefCell::default(),
+            workers: Vec::new(),
+            ended,
+        };
+        let plan = node.plan(config, connections)?;
+        for (shard, port) in (0..shards).map(ShardId).zip(ports) {
+            node.start_worker(&plan, shard, port, tell.clone())?;
+        }
+        Ok(node)
+    }
+
+    fn plan(&self, config: &Config, connections: usize) -> Result<Plan, LaunchError> {
+        let random = || fastrand::u64(..);
+        Ok(Plan {
+            settings: Arc::new(settings::settings(config, connections)),
+            kind: self.driver,
+            identity: Identity {
+                id: ShardId(0),
+                shards: self.shards,
+                seed: Seed::new(random()),
+                jitter: random(),
+                epoch: unix_millis(),
+                started_unix_ms: unix_millis(),
+                capacity: connections,
+            },
+            clock: Clock::start(),
+            board: Arc::clone(&self.board),
+            cores: affinity::cores().map_err(|e| LaunchError::new("reading the cores", e))?.into(),
+            config: config.clone(),
+        })
+    }
+
+    fn start_worker(
+        &mut self,
+        plan: &Plan,
+        id: ShardId,
+        port: Port<Mail>,
+        tell: Sender<(ShardId, io::Result<()>)>,
+    ) -> Result<(), LaunchError> {
+        let (bound, address) = bounded(1);
+        let mut plan = plan.clone();
+        plan.identity.id = id;
+        plan.identity.jitter = plan.identity.jitter.wrapping_add(u64::from(id.0));
+        let listen = self.address;
+        let worker = move || {
+            let result = work(&plan, listen, port, &bound);
+            drop(bound);
+            // The node may have stopped listening; then nobody needs to know.
+            let _ = tell.send((id, result));
+        };
+        let builder = std::thread::Builder::new().name(format!("shard-{}", id.0));
+        let handle = builder.spawn(worker).map_err(|e| LaunchError::new("starting a thread", e))?;
+        self.workers.push(handle);
+        match address.recv() {
+            Ok(address) => {
+                self.address = address;
+                Ok(())
+            }
+            Err(_) => {
+                let why = self.ended.recv().ok().and_then(|(_, result)| result.err());
+                let why = why.map_or_else(|| "it ended early".to_owned(), |error| error.to_string());
+                Err(LaunchError::new(format_args!("shard {}", id.0), why))
+            }
+        }
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The driver in use, and why.
+    #[must_use]
+    pub fn driver(&self) -> (Kind, &str) {
+        (self.driver, &self.why)
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// Connections the node takes at most.
+    #[must_use]
+    pub fn max_connections(&self) -> usize {
+        self.connections
+    }
+
+    /// The counters, summed over the shards.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.board.total()
+    }
+
+    /// One shard's counters.
+    #[must_use]
+    pub fn shard_counters(&self, shard: ShardId) -> Counters {
+        self.board.shard(shard)
+    }
+
+    /// Gives all shards new limits and rules. What cannot change in a running node keeps its value.
+    pub fn reload(&self, config: &Config) {
+        let connections = self.connections / usize::from(self.shards);
+        let settings = Arc::new(settings::settings(config, connections));
+        self.post_all(|| Mail::Settings(Arc::clone(&settings)));
+    }
+
+    /// Begins the graceful end: no socket is accepted any more, clients are told and closed.
+    pub fn drain(&self, window: Duration) {
+        self.post_all(|| Mail::Drain(window));
+    }
+
+    /// True once no connection is left.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.board.is_drained()
+    }
+
+    /// Ends the workers and waits for them.
+    ///
+    /// # Errors
+    /// When a worker had failed.
+    pub fn stop(mut self) -> Result<(), LaunchError> {
+        self.end()
+    }
+
+    /// The next worker that has ended, within `wait`; none ends by itself but by failing.
+    pub(super) fn failed(&self, wait: Duration) -> Option<LaunchError> {
+        self.post_waiting();
+        let (shard, result) = self.ended.recv_timeout(wait).ok()?;
+        let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+        Some(LaunchError::new(format_args!("shard {}", shard.0), why))
+    }
+
+    fn post_all(&self, mail: impl Fn() -> Mail) {
+        let all = (0..usize::from(self.shards)).map(|shard| (shard, mail()));
+        self.waiting.borrow_mut().extend(all);
+        self.post_waiting();
+    }
+
+    /// Offers mail again that an inbox had no space for. Order per shard is kept.
+    fn post_waiting(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut full = Vec::new();
+        for (shard, mail) in std::mem::take(&mut *waiting) {
+            if full.contains(&shard) {
+                waiting.push((shard, mail));
+            } else if let Err(mail) = self.port.post(shard, Lane::Delivery, mail) {
+                full.push(shard);
+                waiting.push((shard, mail));
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), LaunchError> {
+        self.post_all(|| Mail::Stop);
+        let mut result = Ok(());
+        while self.workers.iter().any(|worker| !worker.is_finished()) {
+            self.post_waiting();
+            if let Ok((shard, Err(error))) = self.ended.recv_timeout(Duration::from_millis(20)) {
+                result = Err(LaunchError::new(format_args!("shard {}", shard.0), error));
+            }
+        }
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                result = Err(LaunchError::new("a worker", "it panicked"));
+            }
+        }
+        result
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `stop`.
+        let _ = self.end();
+    }
+}
+
+/// A worker's thread, from its own descriptor table to its last turn.
+fn work(
+    plan: &Plan,
+    listen: SocketAddr,
+    port: Port<Mail>,
+    bound: &Sender<SocketAddr>,
+) -> io::Result<()> {
+    let id = plan.identity.id;
+    let wakes = port.wake_fds();
+    descriptors::separate(&wakes)?;
+    drop(wakes);
+    if plan.config.server.pin && !plan.cores.is_empty() {
+        affinity::pin(plan.cores[usize::from(id.0) % plan.cores.len()])?;
+    }
+    let socket = listener::listen(listen, &settings::listen_options(&plan.config))?;
+    let address = listener::local_address(&socket.as_fd())?;
+    let mut options = driver::Options::new(Some(socket), port.wake_source(), plan.identity.capacity);
+    options.uring = settings::uring_options(&plan.config);
+    let driver = driver::build(plan.kind, options)?;
+    let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
+    let worker =
+        Worker { shard, driver, port, clock: plan.clock.clone(), board: Arc::clone(&plan.board), id };
+    // The node waits for this; it is there as long as the thread is.
+    let _ = bound.send(address);
+    worker.run()
+}

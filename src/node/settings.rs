@@ -1,0 +1,164 @@
+//! Configuration to options: the one place that knows both sides.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use crate::connection::{Limits, Routes, Timeouts};
+use crate::driver;
+use crate::flow::heartbeat::HeartbeatOptions;
+use crate::flow::outbound::OutboundLimits;
+use crate::node::config::Config;
+use crate::node::config::values::DriverChoice;
+use crate::session::CommandLimits;
+use crate::shard::{Capacity, RoomRules, Settings};
+use crate::sys::listener::{ListenOptions, SocketOptions};
+use crate::wire::http;
+use crate::wire::websocket::DecodeLimits;
+
+const DEMO: &str = include_str!("demo.html");
+
+/// How many shards the configuration asks for.
+pub(super) fn shards(config: &Config) -> u16 {
+    match config.server.shards {
+        0 => available_parallelism()
+            .map(NonZero::get)
+            .ok()
+            .and_then(|cores| u16::try_from(cores).ok())
+            .unwrap_or(1),
+        shards => shards,
+    }
+}
+
+/// Connections per shard: what was asked for, divided, but no more than descriptors allow.
+pub(super) fn capacity(config: &Config, shards: u16, per_table: usize) -> usize {
+    let asked = config.server.max_connections.div_ceil(u32::from(shards)) as usize;
+    if asked == 0 { per_table } else { asked.min(per_table) }
+}
+
+/// The limits and rules of a shard that may hold so many open connections.
+pub(super) fn settings(config: &Config, connections: usize) -> Settings {
+    let (head, message) = (&config.limits.head, &config.limits.message);
+    let queue = &config.queue;
+    Settings {
+        routes: Routes {
+            sessions: config.server.path.clone(),
+            echo: config.debug.echo_path.clone(),
+            page: config.demo.enabled.then(|| {
+                Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))
+            }),
+        },
+        head: Limits {
+            head_bytes: head.max_bytes as usize,
+            headers: usize::from(head.max_headers),
+            target_bytes: head.max_target_bytes as usize,
+        },
+        messages: DecodeLimits {
+            message_bytes: message.max_bytes as usize,
+            fragments: message.max_fragments,
+        },
+        echo_messages: DecodeLimits {
+            message_bytes: config.debug.echo_max_message_bytes as usize,
+            fragments: config.debug.echo_max_fragments,
+        },
+        commands: commands(config),
+        timeouts: Timeouts {
+            handshake: head.timeout,
+            message: message.timeout,
+            close: message.close_timeout,
+            idle: message.idle_timeout,
+            queue_age: queue.max_age,
+            heartbeat: HeartbeatOptions {
+                interval: config.heartbeat.interval,
+                timeout: config.heartbeat.timeout,
+            },
+        },
+        queue: OutboundLimits {
+            high_water: queue.high_water,
+            low_water: queue.low_water,
+            max_bytes: queue.max_bytes,
+            max_messages: queue.max_messages,
+            max_age: queue.max_age,
+            ..OutboundLimits::default()
+        },
+        echo_queue: echo_queue(config),
+        rooms: RoomRules {
+            per_connection: config.limits.command.max_rooms as usize,
+            overflow: queue.overflow,
+            namespaces: config
+                .namespaces
+                .iter()
+                .map(|namespace| (namespace.pattern.clone(), namespace.overflow))
+                .collect(),
+        },
+        capacity: Capacity {
+            connections,
+            parked_mail: config.mesh.parked_max as usize,
+            flush_window: queue.flush_window,
+            reconnect_spread: config.reconnect_spread(),
+        },
+    }
+}
+
+fn commands(config: &Config) -> CommandLimits {
+    let command = &config.limits.command;
+    CommandLimits {
+        max_depth: usize::from(command.max_depth),
+        max_keys: command.max_keys as usize,
+        max_room_bytes: usize::from(command.max_room_name_bytes),
+        max_rooms: usize::from(command.max_rooms_per_publish),
+        max_except: usize::from(command.max_except),
+        max_type_bytes: usize::from(command.max_type_bytes),
+        max_id_bytes: usize::from(command.max_id_bytes),
+        allow_panic: config.debug.panic_command,
+    }
+}
+
+/// An echoed message waits whole, so the queue takes two of the largest; the reader is paused at one.
+fn echo_queue(config: &Config) -> OutboundLimits {
+    let largest = config.debug.echo_max_message_bytes.saturating_add(1024);
+    OutboundLimits {
+        high_water: config.queue.high_water.max(largest),
+        low_water: config.queue.low_water,
+        max_bytes: config.queue.max_bytes.max(largest.saturating_mul(2)),
+        max_messages: config.queue.max_messages.max(65_536),
+        max_age: config.queue.max_age,
+        ..OutboundLimits::default()
+    }
+}
+
+/// What accepted sockets inherit from the listener.
+pub(super) fn listen_options(config: &Config) -> ListenOptions {
+    let some = |bytes: u32| (bytes > 0).then_some(bytes);
+    let tcp = &config.tcp;
+    ListenOptions {
+        reuse_port: true,
+        backlog: config.server.backlog,
+        socket: SocketOptions {
+            user_timeout_ms: u32::try_from(config.user_timeout().as_millis()).unwrap_or(u32::MAX),
+            keepalive_s: u32::try_from(tcp.keepalive_idle.as_secs()).unwrap_or(u32::MAX),
+            notsent_lowat: tcp.notsent_lowat,
+            send_buffer: some(tcp.send_buffer),
+            receive_buffer: some(tcp.receive_buffer),
+        },
+    }
+}
+
+/// What the driver's choice is called there.
+pub(super) fn driver_choice(config: &Config) -> driver::Choice {
+    match config.server.driver {
+        DriverChoice::Auto => driver::Choice::Auto,
+        DriverChoice::Epoll => driver::Choice::Epoll,
+        DriverChoice::Uring => driver::Choice::Uring,
+    }
+}
+
+/// The rings' sizes.
+pub(super) fn uring_options(config: &Config) -> driver::uring::Options {
+    driver::uring::Options {
+        entries: config.uring.entries,
+        buffers: config.uring.buffers,
+        buffer_bytes: config.uring.buffer_bytes,
+        ..driver::uring::Options::default()
+    }
+}

@@ -1,0 +1,40 @@
+//! What holds between any two events, checked at a cost.
+//!
+//! Tests, fuzzers and the simulator call this after every step; the worker calls it after a panic, to
+//! decide whether the process may go on.
+
+use crate::shard::state::Shard;
+
+impl Shard {
+    /// Asserts the invariants of the whole shard. Walks over everything it owns.
+    ///
+    /// # Panics
+    /// When one does not hold.
+    pub fn check(&self) {
+        let mut open = 0;
+        let mut queued = 0;
+        for (index, connection) in self.table.iter() {
+            connection.check(&self.queues, index);
+            open += u64::from(connection.open().is_some());
+            queued += connection.outbound.bytes() as u64;
+            assert!(
+                self.table.wheel.deadline(index).is_some(),
+                "connection {index} sleeps without a deadline: {connection:?}"
+            );
+            if connection.open().is_none() {
+                assert!(connection.member.is_none(), "connection {index} is in rooms and not open");
+            }
+        }
+        assert_eq!(open, self.counters.open_connections, "open connections");
+        assert_eq!(queued, self.queues.queued_bytes(), "queued bytes");
+        for index in self.writes.waiting() {
+            if let Some(connection) = self.table.peek(index) {
+                assert!(connection.is_enlisted(), "connection {index} is listed and does not know");
+            }
+        }
+        self.rooms.hub.check();
+        self.rooms.directory.check();
+        self.table.wheel.check();
+        self.queues.check();
+    }
+}

@@ -1,0 +1,289 @@
+//! What a command does.
+//!
+//! Commands arrive parsed; every one that cannot be obeyed is answered with a typed error and changes
+//! nothing. Replies go to the connection's own queue; what concerns a room goes to the room's home,
+//! which may be this shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::shared::Shared;
+use crate::base::time::Time;
+use crate::connection::Pause;
+use crate::hub::{self, Group, Publication};
+use crate::session::encode::{self, Connected, Reply};
+use crate::session::{self, Code, Command, CommandError, Protocol, Publish, Request};
+use crate::shard::mail::{Answer, Asked, Mail, Question};
+use crate::shard::state::{Shard, enlist};
+use crate::wire::websocket;
+
+impl Shard {
+    /// The first push: who you are and what the limits are.
+    pub(super) fn greet(&mut self, id: ConnId, now: Time) {
+        let settings = &self.settings;
+        let heartbeat = &settings.timeouts.heartbeat;
+        let mut text = Vec::new();
+        let fields = Connected {
+            client: self.address(id),
+            user: None,
+            session_epoch: self.identity.epoch,
+            ping_interval_ms: millis(heartbeat.interval),
+            ping_timeout_ms: millis(heartbeat.timeout),
+            max_message_bytes: settings.messages.message_bytes as u64,
+            max_rooms: settings.rooms.per_connection as u64,
+            max_rooms_per_publish: settings.commands.max_rooms as u64,
+            protocol: Protocol::Json,
+        };
+        encode::connected(&mut text, &fields);
+        self.push_text(id, &text, now);
+    }
+
+    pub(super) fn handle_command(&mut self, id: ConnId, text: &str, now: Time) {
+        let settings = Arc::clone(&self.settings);
+        match session::parse(text, &settings.commands) {
+            Ok(request) => self.obey(id, request, now),
+            Err(error) => self.refuse(id, &error, now),
+        }
+    }
+
+    /// Answers a command that is not obeyed.
+    pub(super) fn refuse(&mut self, id: ConnId, error: &CommandError, now: Time) {
+        self.counters.command_errors_total += 1;
+        let mut text = Vec::new();
+        encode::error(&mut text, error);
+        self.push_text(id, &text, now);
+    }
+
+    fn obey(&mut self, id: ConnId, request: Request<'_>, now: Time) {
+        let reference = request.reference;
+        match request.command {
+            Command::Join { room } => self.join(id, &room, reference, now),
+            Command::Leave { room } => self.leave(id, &room, reference, now),
+            Command::Members { room } => {
+                self.ask(id, &Arc::from(&*room), Asked::Members, reference, now);
+            }
+            Command::Publish(publish) => self.publish(id, &publish, reference, now),
+            Command::Ping => {
+                let unix_ms = self.identity.started_unix_ms + millis(now.since(Time::ZERO));
+                let mut text = Vec::new();
+                encode::pong(&mut text, reference, unix_ms);
+                self.push_text(id, &text, now);
+            }
+            Command::Status(status) => {
+                if let Some(open) = self.table.get(id).and_then(|c| c.open_mut()) {
+                    open.status = status;
+                }
+                self.reply(id, reference, &Reply::Status(status), now);
+            }
+            Command::Panic => panic!("asked to by a debug command"),
+        }
+    }
+
+    fn reply(&mut self, id: ConnId, reference: Option<&RawValue>, reply: &Reply<'_>, now: Time) {
+        let mut text = Vec::new();
+        if encode::reply(&mut text, reference, reply) {
+            self.push_text(id, &text, now);
+        }
+    }
+
+    fn join(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
+        if self.is_overloaded() {
+            return self.refuse(id, &overloaded(reference), now);
+        }
+        let limit = self.settings.rooms.per_connection;
+        let Some(connection) = self.table.get(id) else { return };
+        match self.rooms.hub.join(&mut connection.member, id.index, room, limit) {
+            Ok(_) => {
+                self.push_counts();
+                if reference.is_some() {
+                    self.ask(id, &Arc::from(room), Asked::Join, reference, now);
+                }
+            }
+            Err(_) => {
+                let message = format!("one connection may be in {limit} rooms at most");
+                self.refuse(id, &CommandError::new(Code::RoomLimit, message, reference), now);
+            }
+        }
+    }
+
+    fn leave(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
+        let Some(connection) = self.table.get(id) else { return };
+        if self.rooms.hub.leave(&mut connection.member, room) {
+            self.reply(id, reference, &Reply::Left { room }, now);
+        } else {
+            let message = "the connection is not a member of that room";
+            self.refuse(id, &CommandError::new(Code::NotMember, message, reference), now);
+        }
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.outbox.len() >= self.settings.capacity.parked_mail
+    }
+
+    fn home(&self, room: &str) -> ShardId {
+        hub::home(&self.identity.seed, room, self.identity.shards)
+    }
+
+    /// Tells the homes what changed in this shard's membership, each room once with its present count.
+    pub(super) fn push_counts(&mut self) {
+        while let Some((room, members)) = self.rooms.hub.poll_changed() {
+            let (home, shard) = (self.home(&room), self.identity.id);
+            if home == shard {
+                self.rooms.directory.set_count(&room, shard, members);
+            } else {
+                self.outbox.push(home, Mail::Count { room, shard, members });
+            }
+        }
+    }
+
+    fn ask(
+        &mut self,
+        id: ConnId,
+        room: &Arc<str>,
+        asked: Asked,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        if self.is_overloaded() {
+            return self.refuse(id, &overloaded(reference), now);
+        }
+        let question = Question {
+            to: self.address(id),
+            asked,
+            reference: reference.map(RawValue::to_owned),
+            room: Arc::clone(room),
+        };
+        let home = self.home(room);
+        if home == self.identity.id {
+            self.push_counts();
+            self.answer(question, now);
+        } else {
+            self.outbox.push(home, Mail::Ask(Box::new(question)));
+        }
+    }
+
+    /// As the room's home: answers a question about it.
+    pub(super) fn answer(&mut self, question: Question, now: Time) {
+        let directory = &self.rooms.directory;
+        let members = directory.members(&question.room);
+        let position = directory.position(&question.room);
+        let shard = question.to.shard;
+        let answer = Answer { question, members, position };
+        if shard == self.identity.id {
+            self.handle_answer(&answer, now);
+        } else {
+            self.outbox.push(shard, Mail::Answer(Box::new(answer)));
+        }
+    }
+
+    pub(super) fn handle_answer(&mut self, answer: &Answer, now: Time) {
+        let Answer { question, members, position: (epoch, offset) } = answer;
+        let (room, members) = (&*question.room, *members);
+        let reply = match question.asked {
+            Asked::Join => Reply::Joined { room, members, offset: *offset, epoch: *epoch },
+            Asked::Members => Reply::Members { room, members },
+        };
+        self.reply(question.to.conn, question.reference.as_deref(), &reply, now);
+    }
+
+    fn publish(
+        &mut self,
+        id: ConnId,
+        publish: &Publish<'_>,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        if self.is_overloaded() {
+            self.counters.publishes_refused_total += 1;
+            return self.refuse(id, &overloaded(reference), now);
+        }
+        self.push_counts();
+        let mut parts = self.drafts(id, publish);
+        let group = (parts.len() > 1).then(|| self.new_group(parts.len()));
+        for (home, drafts) in parts.drain(..) {
+            if home == self.identity.id {
+                self.number(drafts, group.clone(), now);
+            } else {
+                self.outbox.push(home, Mail::Publish { drafts, group: group.clone() });
+            }
+        }
+        if self.outbox.is_blocked() {
+            self.pause_publisher(id);
+        }
+        self.reply(id, reference, &Reply::Published, now);
+    }
+
+    /// One draft per room, gathered by the rooms' homes.
+    fn drafts(&self, id: ConnId, publish: &Publish<'_>) -> Parts {
+        let payload = publish.payload.map(|raw| Arc::from(raw.get()));
+        let except: Arc<[ConnAddress]> = Arc::from(publish.except.as_slice());
+        let key = publish.key.as_ref().map_or(0, |key| self.identity.seed.hash_one(&**key).max(1));
+        let mut parts = Parts::new();
+        for room in &publish.rooms {
+            let draft = Publication {
+                room: Arc::from(&**room),
+                kind: Box::from(publish.kind),
+                payload: payload.clone(),
+                id: publish.id.map(Box::from),
+                except: Arc::clone(&except),
+                overflow: self.settings.rooms.overflow_of(room),
+                key,
+                from: Some(self.address(id)),
+                ..Publication::default()
+            };
+            let home = self.home(room);
+            match parts.iter_mut().find(|(shard, _)| *shard == home) {
+                Some((_, drafts)) => drafts.push(draft),
+                None => parts.push((home, SmallVec::from_iter([draft]))),
+            }
+        }
+        parts
+    }
+
+    fn new_group(&mut self, homes: usize) -> Group {
+        let number = self.rooms.next_group;
+        self.rooms.next_group += 1;
+        Group {
+            id: (u64::from(self.identity.id.0) << 48) | (number & 0xffff_ffff_ffff),
+            homes: u16::try_from(homes).unwrap_or(u16::MAX),
+        }
+    }
+
+    fn pause_publisher(&mut self, id: ConnId) {
+        if let Some(connection) = self.table.get(id) {
+            connection.set_pause(Pause::Mail, true);
+            enlist(connection, id.index, &mut self.writes);
+            if self.outbox.paused.last() != Some(&id) {
+                self.outbox.paused.push(id);
+            }
+        }
+    }
+
+    pub(super) fn push_text(&mut self, id: ConnId, text: &[u8], now: Time) {
+        self.push_kept(id, websocket::text(text), false, now);
+    }
+
+    /// Queues what must not be dropped: a reply, a notice, an echo.
+    pub(super) fn push_kept(&mut self, id: ConnId, frame: Vec<u8>, echo: bool, now: Time) {
+        let settings = Arc::clone(&self.settings);
+        let limits = if echo { &settings.echo_queue } else { &settings.queue };
+        if self.table.get(id).is_some_and(|connection| connection.is_living()) {
+            self.push_item(id.index, Shared::kept(frame), limits, now);
+        }
+    }
+}
+
+type Parts = SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>;
+
+fn overloaded(reference: Option<&RawValue>) -> CommandError {
+    let message = "mail between shards is backed up; send the same again after a pause";
+    CommandError::new(Code::Overloaded, message, reference)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

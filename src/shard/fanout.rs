@@ -1,0 +1,219 @@
+//! One publication to many queues.
+//!
+//! As a room's home this shard numbers a publication and sends one mail to each shard that has
+//! members. As a member's shard it queues one reference per member to bytes that are encoded once for
+//! the whole node. Nothing here allocates per receiver.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::base::counters::Counters;
+use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::shared::{Mark, Shared};
+use crate::base::time::{Tick, Time};
+use crate::connection::{Disconnect, Pause};
+use crate::flow::outbound::{OutboundLimits, Pressure, Pushed, Store};
+use crate::hub::{Class, Group, Hub, Publication};
+use crate::session::encode::{self, Push};
+use crate::shard::mail::Mail;
+use crate::shard::state::{Shard, enlist};
+use crate::shard::table::Table;
+use crate::shard::writes::Writes;
+use crate::wire::websocket;
+
+/// What is queued for the members of one room in one shard.
+struct Item {
+    frame: Shared,
+    /// Connections of this shard that must not get it.
+    except: SmallVec<[ConnId; 2]>,
+}
+
+/// Queues items for connections.
+struct Pusher<'a> {
+    table: &'a mut Table,
+    queues: &'a mut Store,
+    writes: &'a mut Writes,
+    counters: &'a mut Counters,
+    limits: &'a OutboundLimits,
+    tick: Tick,
+}
+
+impl Pusher<'_> {
+    fn deliver(&mut self, index: u32, item: &Item) {
+        if !item.except.is_empty()
+            && let Some((id, _)) = self.table.at(index)
+            && item.except.contains(&id)
+        {
+            return;
+        }
+        self.counters.deliveries_total += 1;
+        self.push(index, item.frame.clone());
+    }
+
+    fn push(&mut self, index: u32, item: Shared) {
+        let Some((id, connection)) = self.table.at(index) else { return };
+        match connection.outbound.push(self.queues, index, item, self.tick, self.limits) {
+            Pushed::Queued => {}
+            Pushed::DroppedNew => self.counters.dropped_new_total += 1,
+            Pushed::DroppedOldest(count) | Pushed::DroppedAll(count) => {
+                self.counters.dropped_oldest_total += u64::from(count);
+            }
+            Pushed::Conflated => self.counters.conflated_total += 1,
+            Pushed::SlowConsumer => self.writes.slow.push(id),
+            Pushed::Closing => return,
+        }
+        if connection.outbound.poll_pressure() == Some(Pressure::Congested) {
+            connection.set_pause(Pause::Congested, true);
+        }
+        enlist(connection, index, self.writes);
+    }
+}
+
+impl Shard {
+    /// As the home of all their rooms: numbers the drafts and sends them to the shards with members.
+    pub(super) fn number(
+        &mut self,
+        drafts: SmallVec<[Publication; 1]>,
+        group: Option<Group>,
+        now: Time,
+    ) {
+        let mut publications: SmallVec<[Arc<Publication>; 1]> = SmallVec::new();
+        let mut shards: SmallVec<[ShardId; 16]> = SmallVec::new();
+        for mut draft in drafts {
+            let Some(offset) = self.rooms.directory.number(&draft.room) else { continue };
+            draft.offset = offset;
+            for shard in self.rooms.directory.shards(&draft.room) {
+                if !shards.contains(&shard) {
+                    shards.push(shard);
+                }
+            }
+            publications.push(Arc::new(draft));
+            self.counters.publications_total += 1;
+        }
+        if group.is_some() {
+            // Every shard counts the copies of a group to know when it has them all.
+            shards = (0..self.identity.shards).map(ShardId).collect();
+        }
+        for shard in shards {
+            if shard != self.identity.id {
+                let mail = Mail::Deliver { publications: publications.clone(), group: group.clone() };
+                self.outbox.push(shard, mail);
+            } else {
+                self.deliver(&publications, group.as_ref(), now);
+            }
+        }
+    }
+
+    /// Queues publications, all from one command, for the members in this shard; a member of several of
+    /// the rooms gets one.
+    pub(super) fn deliver(
+        &mut self,
+        publications: &[Arc<Publication>],
+        group: Option<&Group>,
+        now: Time,
+    ) {
+        let settings = Arc::clone(&self.settings);
+        match (publications, group) {
+            ([publication], None) => {
+                let item = self.item(publication);
+                self.deliver_room(&publication.room, &item, &settings.queue, now);
+            }
+            _ => self.deliver_once(publications, group, &settings.queue, now),
+        }
+    }
+
+    fn deliver_room(&mut self, room: &str, item: &Item, limits: &OutboundLimits, now: Time) {
+        let (hub, mut pusher) = self.pusher(limits, now);
+        for member in hub.members(room) {
+            pusher.deliver(member.conn, item);
+        }
+        self.close_slow(now);
+    }
+
+    fn deliver_once(
+        &mut self,
+        publications: &[Arc<Publication>],
+        group: Option<&Group>,
+        limits: &OutboundLimits,
+        now: Time,
+    ) {
+        let mut served = self.rooms.groups.enter(group);
+        for publication in publications {
+            let item = self.item(publication);
+            let (hub, mut pusher) = self.pusher(limits, now);
+            for member in hub.members(&publication.room) {
+                if served.insert(member.conn) {
+                    pusher.deliver(member.conn, &item);
+                }
+            }
+        }
+        self.rooms.groups.leave(group, served);
+        self.close_slow(now);
+    }
+
+    /// The parts of the shard that queueing needs, apart from the rooms that say for whom.
+    fn pusher<'a>(&'a mut self, limits: &'a OutboundLimits, now: Time) -> (&'a Hub, Pusher<'a>) {
+        let Self { table, queues, writes, counters, rooms, .. } = self;
+        (&rooms.hub, Pusher { table, queues, writes, counters, limits, tick: now.tick() })
+    }
+
+    /// Queues one item for one connection and acts on what the queue says.
+    pub(super) fn push_item(
+        &mut self,
+        index: u32,
+        item: Shared,
+        limits: &OutboundLimits,
+        now: Time,
+    ) {
+        let (_, mut pusher) = self.pusher(limits, now);
+        pusher.push(index, item);
+        self.close_slow(now);
+    }
+
+    /// Closes those whose queues said stop; not while a room's members are being walked, which closing
+    /// would change.
+    fn close_slow(&mut self, now: Time) {
+        while let Some(id) = self.writes.slow.pop() {
+            self.close(id, Disconnect::SlowConsumer, now);
+        }
+    }
+
+    fn item(&self, publication: &Publication) -> Item {
+        let bytes = publication.bytes(Class::WsJson, encode_ws_json);
+        let mark = Mark {
+            room: Arc::clone(&publication.room),
+            overflow: publication.overflow,
+            key: publication.key,
+        };
+        let here = |address: &&ConnAddress| address.shard == self.identity.id;
+        Item {
+            frame: Shared::marked(Arc::clone(bytes), mark),
+            except: publication.except.iter().filter(here).map(|address| address.conn).collect(),
+        }
+    }
+
+    /// Tells the connection, whose queue has space again, what it lost.
+    pub(super) fn tell_gaps(&mut self, id: ConnId, now: Time) {
+        let Some(connection) = self.table.get(id) else { return };
+        for (room, lost) in connection.outbound.take_gaps(&mut self.queues, id.index) {
+            let mut text = Vec::new();
+            encode::gap(&mut text, &room, lost);
+            self.push_text(id, &text, now);
+        }
+    }
+}
+
+fn encode_ws_json(publication: &Publication) -> Vec<u8> {
+    let push = Push {
+        kind: &publication.kind,
+        room: &publication.room,
+        offset: publication.offset,
+        payload: publication.payload.as_deref(),
+        id: publication.id.as_deref(),
+        from: publication.from,
+    };
+    let mut text = Vec::new();
+    encode::publication(&mut text, &push);
+    websocket::text(&text)
+}

@@ -1,0 +1,193 @@
+//! From lent bytes to commands.
+//!
+//! The decoder is taken out of its connection while a read is worked through, so that a message which
+//! lies in the decoder's own buffer can be acted upon while the rest of the shard is free to change.
+
+use crate::base::id::ConnId;
+use crate::base::shared::Shared;
+use crate::base::time::Time;
+use crate::connection::{self, Disconnect, Phase};
+use crate::flow::outbound::Control;
+use crate::session::{self, Protocol};
+use crate::shard::state::{Shard, enlist};
+use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item};
+
+impl Shard {
+    pub(super) fn handle_received(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
+        self.counters.received_bytes_total += bytes.len() as u64;
+        let Some(connection) = self.table.get(conn) else { return };
+        connection.handle_life(now.tick());
+        let rest = match connection.phase() {
+            Phase::Opening { .. } => match self.handle_head(conn, bytes, now) {
+                Some(used) => &mut bytes[used..],
+                None => return,
+            },
+            Phase::Open(_) | Phase::Closing(_) => bytes,
+        };
+        if !rest.is_empty() {
+            self.handle_frames(conn, rest, now);
+        }
+    }
+
+    /// Reads on in the request head. After an upgrade: how many of `bytes` belonged to the head.
+    fn handle_head(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> Option<usize> {
+        let full = self.is_full();
+        let settings = &self.settings;
+        let connection = self.table.get(conn)?;
+        let kept = connection.take_head();
+        let before = kept.as_ref().map_or(0, |head| head.len());
+        let mut joined = kept;
+        let head: &[u8] = match &mut joined {
+            Some(head) => {
+                // One byte past the limit is enough to know that the head is too long.
+                let space = (settings.head.head_bytes + 1).saturating_sub(head.len());
+                head.extend_from_slice(&bytes[..bytes.len().min(space)]);
+                head
+            }
+            None => bytes,
+        };
+        match connection::answer(head, &settings.head, &settings.routes, full) {
+            connection::Answer::More => {
+                connection.keep_head(joined.unwrap_or_else(|| Box::new(bytes.to_vec())));
+                None
+            }
+            connection::Answer::Upgrade { protocol, response, length } => {
+                self.open(conn, protocol, response, now);
+                Some(length.saturating_sub(before))
+            }
+            connection::Answer::Page(page) => {
+                self.respond(conn, Shared::kept(page), now);
+                None
+            }
+            connection::Answer::Refuse(_, response) => {
+                self.counters.handshakes_refused_total += 1;
+                self.respond(conn, Shared::kept(response), now);
+                None
+            }
+        }
+    }
+
+    fn respond(&mut self, conn: ConnId, response: Shared, now: Time) {
+        if let Some(connection) = self.table.get(conn) {
+            let queues = &mut self.queues;
+            connection.outbound.push_control(queues, response, Control::Close, now.tick());
+        }
+        self.close(conn, Disconnect::Answered, now);
+    }
+
+    fn open(&mut self, conn: ConnId, protocol: Protocol, response: Vec<u8>, now: Time) {
+        let tick = now.tick();
+        let Some(connection) = self.table.get(conn) else { return };
+        connection.handle_upgrade(protocol, tick);
+        let response = Shared::kept(response);
+        connection.outbound.push(&mut self.queues, conn.index, response, tick, &self.settings.queue);
+        let heartbeat = &self.settings.timeouts.heartbeat;
+        let first = crate::flow::heartbeat::first(tick, heartbeat, self.rng.u32(..));
+        let longest = tick.plus(self.settings.timeouts.longest_sleep());
+        self.table.wheel.set(conn.index, first.min(longest));
+        self.counters.open_connections += 1;
+        self.counters.handshakes_total += 1;
+        self.enlist(conn.index);
+        if protocol == Protocol::Json {
+            self.greet(conn, now);
+        }
+    }
+
+    fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
+        let Some(connection) = self.table.get(conn) else { return };
+        let echo = connection.open().is_some_and(|open| open.protocol == Protocol::Echo);
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        let was_mid_message = decoder.is_mid_message();
+        self.decode(conn, echo, &mut decoder, bytes, now);
+        let Some(connection) = self.table.get(conn) else { return };
+        if connection.is_living()
+            || matches!(connection.phase(), Phase::Closing(c) if c.stage() == connection::Stage::AwaitingClose)
+        {
+            if decoder.is_mid_message()
+                && !was_mid_message
+                && let Some(open) = connection.open_mut()
+            {
+                open.message_since = now.tick();
+            }
+            connection.decoder = decoder;
+        }
+    }
+
+    fn decode(&mut self, id: ConnId, echo: bool, decoder: &mut Decoder, bytes: &mut [u8], now: Time) {
+        let settings = std::sync::Arc::clone(&self.settings);
+        let limits = if echo { &settings.echo_messages } else { &settings.messages };
+        let mut input = Input::new(bytes);
+        while self.listens(id) {
+            match decoder.decode(&mut input, limits) {
+                Ok(None) => break,
+                Ok(Some(Item::Text(text))) => self.handle_text(id, echo, text, now),
+                Ok(Some(Item::Binary(data))) => self.handle_binary(id, echo, data, now),
+                Ok(Some(Item::Ping(data))) => self.handle_ping(id, data, now),
+                Ok(Some(Item::Pong(_))) => {}
+                Ok(Some(Item::Close(close))) => {
+                    let code = close.map(|(code, _)| code);
+                    return self.handle_close_frame(id, code, now);
+                }
+                Err(violation) => return self.close(id, Disconnect::Violated(violation), now),
+            }
+        }
+    }
+
+    /// True while what the peer sends still has a meaning: until its close frame or a violation.
+    fn listens(&mut self, id: ConnId) -> bool {
+        self.table.get(id).is_some_and(|connection| match connection.phase() {
+            Phase::Opening { .. } => false,
+            Phase::Open(_) => true,
+            Phase::Closing(closing) => closing.stage() == connection::Stage::AwaitingClose,
+        })
+    }
+
+    fn handle_text(&mut self, id: ConnId, echo: bool, text: &str, now: Time) {
+        if !self.note_message(id, now) {
+            return;
+        }
+        if echo {
+            self.push_kept(id, websocket::text(text.as_bytes()), true, now);
+        } else {
+            self.handle_command(id, text, now);
+        }
+    }
+
+    fn handle_binary(&mut self, id: ConnId, echo: bool, data: &[u8], now: Time) {
+        if !self.note_message(id, now) {
+            return;
+        }
+        if echo {
+            self.push_kept(id, websocket::binary(data), true, now);
+        } else {
+            self.refuse(id, &session::binary_unsupported(), now);
+        }
+    }
+
+    /// Counts a data message; false when the connection has begun to close and the message is moot.
+    fn note_message(&mut self, id: ConnId, now: Time) -> bool {
+        self.counters.received_messages_total += 1;
+        let open = self.table.get(id).and_then(|connection| connection.open_mut());
+        open.map(|open| open.active = now.tick()).is_some()
+    }
+
+    fn handle_ping(&mut self, id: ConnId, data: &[u8], now: Time) {
+        let pong = Shared::kept(websocket::pong(data));
+        if let Some(connection) = self.table.get(id).filter(|c| c.is_living()) {
+            connection.outbound.push_control(&mut self.queues, pong, Control::Pong, now.tick());
+            enlist(connection, id.index, &mut self.writes);
+        }
+    }
+
+    fn handle_close_frame(&mut self, id: ConnId, code: Option<CloseCode>, now: Time) {
+        let deadline = now.tick().plus(self.settings.timeouts.close);
+        let Some(connection) = self.table.get(id) else { return };
+        let was_open = connection.open().is_some();
+        connection.handle_close_frame(code, deadline, &mut self.queues, id.index);
+        if was_open {
+            self.after_close(id, Disconnect::ClosedByClient, true, deadline);
+        } else {
+            self.enlist(id.index);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What shards tell each other, and what happens when an inbox is full.
+//!
+//! Mail is never awaited. What an inbox has no space for is parked here, in order, and offered again
+//! every turn; meanwhile the sender stops reading from the connections that publish, and above a limit
+//! refuses what would add to it. Two kinds keep this from becoming a deadlock: a request (to a room's
+//! home) may produce deliveries, a delivery (to the shard of a member) produces no mail. A shard always
+//! takes deliveries, and takes requests only while it has no delivery parked. So deliveries always
+//! drain, then requests do, and no cycle of full inboxes can form, even with inboxes of one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::hub::{Group, Publication};
+use crate::shard::settings::Settings;
+
+/// What was asked of a room's home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The connection has joined; its reply waits until the home knows of it.
+    Join,
+    /// How many members are there?
+    Members,
+}
+
+/// A question to a room's home, on behalf of a connection.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Who asks.
+    pub to: ConnAddress,
+    /// What is asked.
+    pub asked: Asked,
+    /// The command's `ref`.
+    pub reference: Option<Box<RawValue>>,
+    /// The room.
+    pub room: Arc<str>,
+}
+
+/// A home's answer to a question.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What it answers.
+    pub question: Question,
+    /// Members over all shards.
+    pub members: u64,
+    /// The cursor of the newest publication: epoch and offset.
+    pub position: (u64, u64),
+}
+
+/// What shards tell each other.
+#[derive(Debug)]
+pub enum Mail {
+    /// Request: number these publications, all of rooms whose home the receiver is, and fan them out.
+    Publish {
+        /// Their offsets are not assigned yet.
+        drafts: SmallVec<[Publication; 1]>,
+        /// Set when the command named rooms of several homes.
+        group: Option<Group>,
+    },
+    /// Request: this many members of the room are in the sender's shard now.
+    Count {
+        /// The room.
+        room: Arc<str>,
+        /// The sender.
+        shard: ShardId,
+        /// Zero when the last has left.
+        members: u32,
+    },
+    /// Request: answer this.
+    Ask(Box<Question>),
+    /// Delivery: hand these to the members in the receiver's shard.
+    Deliver {
+        /// Numbered; all from one command.
+        publications: SmallVec<[Arc<Publication>; 1]>,
+        /// Set when other homes send their part of the command's rooms as well.
+        group: Option<Group>,
+    },
+    /// Delivery: the answer to an `Ask`.
+    Answer(Box<Answer>),
+    /// Delivery, from the node: end within this time.
+    Drain(Duration),
+    /// Delivery, from the node: the configuration was read again.
+    Settings(Arc<Settings>),
+    /// Delivery, from the node: end now.
+    Stop,
+}
+
+impl Mail {
+    /// True for mail that may produce other mail; see the module's words on deadlock.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        matches!(self, Self::Publish { .. } | Self::Count { .. } | Self::Ask(_))
+    }
+}
+
+/// Mail on its way out, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// Per shard: requests, deliveries.
+    queues: Vec<[VecDeque<Mail>; 2]>,
+    /// Items in the queues: requests, deliveries.
+    waiting: [usize; 2],
+    /// True since an inbox refused mail and until everything parked has left.
+    blocked: bool,
+    /// Connections whose reads are paused until then.
+    pub(super) paused: Vec<ConnId>,
+}
+
+impl Outbox {
+    pub(super) fn new(shards: u16) -> Self {
+        Self {
+            queues: (0..shards).map(|_| Default::default()).collect(),
+            waiting: [0; 2],
+            blocked: false,
+            paused: Vec::new(),
+        }
+    }
+
+    /// Mail not yet taken by the mesh.
+    pub(super) fn len(&self) -> usize {
+        self.waiting[0] + self.waiting[1]
+    }
+
+    /// True while an inbox is full.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// True while deliveries are parked: no request may be taken.
+    pub(super) fn has_parked_deliveries(&self) -> bool {
+        self.blocked && self.waiting[1] > 0
+    }
+
+    pub(super) fn push(&mut self, to: ShardId, mail: Mail) {
+        let lane = usize::from(!mail.is_request());
+        self.waiting[lane] += 1;
+        self.queues[usize::from(to.0)][lane].push_back(mail);
+    }
+
+    /// Offers everything to the mesh, in order; what it gives back stays in front. Returns how much left.
+    pub(super) fn offer(&mut self, post: &mut dyn FnMut(ShardId, Mail) -> Result<(), Mail>) -> u64 {
+        let before = self.len();
+        if before == 0 {
+            return 0;
+        }
+        for (shard, lanes) in (0..).zip(&mut self.queues) {
+            for (lane, waiting) in lanes.iter_mut().zip(&mut self.waiting) {
+                while let Some(mail) = lane.pop_front() {
+                    if let Err(mail) = post(ShardId(shard), mail) {
+                        lane.push_front(mail);
+                        break;
+                    }
+                    *waiting -= 1;
+                }
+                if lane.is_empty() && lane.capacity() > 4096 {
+                    *lane = VecDeque::new();
+                }
+            }
+        }
+        self.blocked = self.len() > 0;
+        (before - self.len()) as u64
+    }
+}

@@ -1,0 +1,124 @@
+//! What a shard is told: limits and rules as values.
+//!
+//! Built by `node` from the configuration, shared by all shards, replaced as a whole when the
+//! configuration is read again. Each part is the options type of the module that it is for.
+
+use std::time::Duration;
+
+use crate::base::shared::Overflow;
+use crate::connection::{Connection, Limits, Routes, Timeouts};
+use crate::flow::outbound::OutboundLimits;
+use crate::session::{CommandLimits, Protocol};
+use crate::wire::websocket::DecodeLimits;
+
+/// All limits and rules of a shard.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which path is what.
+    pub routes: Routes,
+    /// Of request heads.
+    pub head: Limits,
+    /// Of messages in a session.
+    pub messages: DecodeLimits,
+    /// Of messages at the echo path.
+    pub echo_messages: DecodeLimits,
+    /// Of commands.
+    pub commands: CommandLimits,
+    /// Who may take how long for what.
+    pub timeouts: Timeouts,
+    /// Of a session's outbound queue.
+    pub queue: OutboundLimits,
+    /// Of an echoing connection's outbound queue.
+    pub echo_queue: OutboundLimits,
+    /// Of rooms.
+    pub rooms: RoomRules,
+    /// Of the shard as a whole.
+    pub capacity: Capacity,
+}
+
+/// The rules of rooms.
+#[derive(Clone, Debug)]
+pub struct RoomRules {
+    /// Rooms one connection may be in.
+    pub per_connection: usize,
+    /// What happens to a publication that a slow reader has no space for.
+    pub overflow: Overflow,
+    /// Exceptions, by name pattern (`*` stands for any run of characters); the first match decides.
+    pub namespaces: Vec<(String, Overflow)>,
+}
+
+/// The limits of the shard as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// Open connections; above it a handshake gets 503.
+    pub connections: usize,
+    /// Mail that may be parked for full inboxes before publishing and joining is refused.
+    pub parked_mail: usize,
+    /// The longest that writes are held back to gather more for each; zero: never.
+    pub flush_window: Duration,
+    /// The range over which reconnect delays are spread at shutdown.
+    pub reconnect_spread: Duration,
+}
+
+impl Settings {
+    /// The limits of a connection's queue.
+    pub(super) fn queue_of(&self, connection: &Connection) -> &OutboundLimits {
+        match connection.open() {
+            Some(open) if open.protocol == Protocol::Echo => &self.echo_queue,
+            _ => &self.queue,
+        }
+    }
+}
+
+impl RoomRules {
+    /// The policy of a room.
+    #[must_use]
+    pub fn overflow_of(&self, room: &str) -> Overflow {
+        self.namespaces
+            .iter()
+            .find(|(pattern, _)| matches(pattern, room))
+            .map_or(self.overflow, |(_, overflow)| *overflow)
+    }
+}
+
+/// True when `name` fits `pattern`, in which `*` stands for any run of characters. Linear in the
+/// product of their lengths at worst, with no recursion.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or("");
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let mut last = None;
+    for part in parts {
+        if let Some(previous) = last.replace(part) {
+            match rest.find(previous) {
+                Some(at) => rest = &rest[at + previous.len()..],
+                None => return false,
+            }
+        }
+    }
+    match last {
+        None => rest.is_empty(),
+        Some(part) => rest.ends_with(part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+    use proptest::prelude::*;
+
+    fn naive(pattern: &[u8], name: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => name.is_empty(),
+            Some((b'*', rest)) => (0..=name.len()).any(|at| naive(rest, &name[at..])),
+            Some((byte, rest)) => name.first() == Some(byte) && naive(rest, &name[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_fits_what_the_naive_matcher_says(pattern in "[ab*]{0,6}", name in "[ab]{0,8}") {
+            prop_assert_eq!(matches(&pattern, &name), naive(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
+}

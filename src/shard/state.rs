@@ -1,0 +1,143 @@
+//! The state of a shard, in named parts.
+
+use std::sync::Arc;
+
+use crate::base::counters::Counters;
+use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::map::Seed;
+use crate::base::time::{Tick, Time};
+use crate::connection::{Connection, Disconnect};
+use crate::flow::outbound::Store;
+use crate::hub::{Directory, Groups, Hub};
+use crate::shard::admission::Gate;
+use crate::shard::mail::Outbox;
+use crate::shard::settings::Settings;
+use crate::shard::table::Table;
+use crate::shard::writes::Writes;
+
+/// Who the shard is; fixed for its life.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// This shard.
+    pub id: ShardId,
+    /// How many shards the node has.
+    pub shards: u16,
+    /// The key of every map of the node, and of the choice of a room's home.
+    pub seed: Seed,
+    /// Seeds the jitter; different for each shard.
+    pub jitter: u64,
+    /// Names this run of the node: part of every cursor.
+    pub epoch: u64,
+    /// Unix time in milliseconds at [`Time::ZERO`].
+    pub started_unix_ms: u64,
+    /// Connections to reserve memory for.
+    pub capacity: usize,
+}
+
+/// Rooms, seen from both sides: those with members here, and those whose home is here.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    pub(super) hub: Hub,
+    pub(super) directory: Directory,
+    pub(super) groups: Groups,
+    /// Numbers the publications to several rooms that this shard's connections make.
+    pub(super) next_group: u64,
+}
+
+/// What one core owns.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) identity: Identity,
+    pub(super) settings: Arc<Settings>,
+    pub(super) table: Table,
+    pub(super) queues: Store,
+    pub(super) rooms: Rooms,
+    pub(super) writes: Writes,
+    pub(super) outbox: Outbox,
+    pub(super) gate: Gate,
+    pub(super) counters: Counters,
+    pub(super) rng: fastrand::Rng,
+    /// Scratch for the keys that the wheel fires; always empty between turns.
+    pub(super) fired: Vec<u32>,
+}
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(identity: Identity, settings: Arc<Settings>) -> Self {
+        let seed = &identity.seed;
+        Self {
+            table: Table::new(identity.capacity),
+            queues: Store::new(seed),
+            rooms: Rooms {
+                hub: Hub::new(seed),
+                directory: Directory::new(seed, identity.epoch),
+                groups: Groups::new(seed),
+                next_group: 0,
+            },
+            writes: Writes::new(settings.capacity.flush_window),
+            outbox: Outbox::new(identity.shards),
+            gate: Gate::default(),
+            counters: Counters::default(),
+            rng: fastrand::Rng::with_seed(identity.jitter),
+            fired: Vec::new(),
+            settings,
+            identity,
+        }
+    }
+
+    /// The counters, gauges included.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters;
+        counters.connections = self.table.len() as u64;
+        counters.rooms = self.rooms.hub.rooms() as u64;
+        counters.memberships = self.rooms.hub.memberships() as u64;
+        counters.home_rooms = self.rooms.directory.len() as u64;
+        counters.queued_bytes = self.queues.queued_bytes();
+        counters.parked_mail = self.outbox.len() as u64;
+        counters.paused_connections = self.outbox.paused.len() as u64;
+        counters
+    }
+
+    /// A connection's address within the node.
+    pub(super) fn address(&self, conn: ConnId) -> ConnAddress {
+        ConnAddress { shard: self.identity.id, conn }
+    }
+
+    /// Begins the end of a connection: it leaves its rooms at once, its queue is flushed.
+    pub(super) fn close(&mut self, id: ConnId, why: Disconnect, now: Time) {
+        let deadline = now.tick().plus(self.settings.timeouts.close);
+        let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
+        let was_open = connection.open().is_some();
+        connection.begin_close(why, deadline, &mut self.queues, id.index);
+        self.after_close(id, why, was_open, deadline);
+    }
+
+    /// What every end has in common once the connection itself has turned to closing.
+    pub(super) fn after_close(&mut self, id: ConnId, why: Disconnect, was_open: bool, until: Tick) {
+        if let Some(connection) = self.table.get(id) {
+            self.rooms.hub.leave_all(&mut connection.member);
+        }
+        if was_open {
+            self.counters.open_connections -= 1;
+        }
+        why.count(&mut self.counters);
+        self.table.wheel.set(id.index, until);
+        self.enlist(id.index);
+    }
+
+    /// Puts a connection on the list of those that may want something of the driver.
+    pub(super) fn enlist(&mut self, index: u32) {
+        if let Some((_, connection)) = self.table.at(index) {
+            enlist(connection, index, &mut self.writes);
+        }
+    }
+}
+
+/// Puts a connection on the list of those that may want something of the driver.
+pub(super) fn enlist(connection: &mut Connection, index: u32, writes: &mut Writes) {
+    if connection.enlist() {
+        writes.enlist(index);
+    }
+}

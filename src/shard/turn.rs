@@ -1,0 +1,241 @@
+//! A turn of a shard: events in, time passes, mail in, operations and mail out.
+//!
+//! The order within a turn is the loop's (`node::worker`). Nothing acts on the kernel in here: what an
+//! event causes is queued and leaves by [`Shard::poll_op`] and [`Shard::poll_mail`] at the end of the
+//! turn, so one write carries what many events caused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::id::{ConnId, ShardId};
+use crate::base::shared::Shared;
+use crate::base::time::Time;
+use crate::connection::{Disconnect, Due, Pause, Phase};
+use crate::contract::{Event, Op, SendBatch};
+use crate::flow::outbound::{Control, Pressure};
+use crate::shard::mail::Mail;
+use crate::shard::state::{Shard, enlist};
+
+/// Places in the wheel looked at in one turn: the longest walk that time alone can cause.
+const EXPIRIES_PER_TURN: usize = 256;
+
+impl Shard {
+    /// Takes in what the driver reports.
+    pub fn handle_event(&mut self, event: Event<'_>, now: Time) {
+        match event {
+            Event::Accepted { socket, .. } => self.handle_accepted(socket, now),
+            Event::AcceptFailed { .. } => self.handle_accept_failed(now),
+            Event::Received { conn, bytes } => self.handle_received(conn, bytes, now),
+            Event::ReceivedEnd { conn } => self.handle_end(conn, now),
+            Event::Sent { conn, batch, bytes } => self.handle_sent(conn, batch, bytes, now),
+            Event::Lost { conn, .. } => self.handle_lost(conn, now),
+            Event::Closed { conn } => self.handle_closed(conn),
+        }
+    }
+
+    fn handle_end(&mut self, conn: ConnId, now: Time) {
+        let Some(connection) = self.table.get(conn) else { return };
+        if connection.is_living() {
+            self.close(conn, Disconnect::Vanished, now);
+        } else {
+            connection.handle_end();
+            self.enlist(conn.index);
+        }
+    }
+
+    fn handle_lost(&mut self, conn: ConnId, now: Time) {
+        let Some(connection) = self.table.get(conn) else { return };
+        if connection.is_living() {
+            self.close(conn, Disconnect::Lost, now);
+        } else {
+            connection.handle_lost(&mut self.queues, conn.index);
+            self.enlist(conn.index);
+        }
+    }
+
+    fn handle_closed(&mut self, conn: ConnId) {
+        if let Some(mut connection) = self.table.remove(conn) {
+            connection.outbound.clear(&mut self.queues, conn.index);
+        }
+    }
+
+    fn handle_sent(&mut self, conn: ConnId, mut batch: SendBatch, bytes: usize, now: Time) {
+        batch.clear();
+        self.writes.keep(batch);
+        self.counters.sent_bytes_total += bytes as u64;
+        let Some(connection) = self.table.get(conn) else { return };
+        let limits = self.settings.queue_of(connection);
+        connection.outbound.sent(&mut self.queues, conn.index, bytes, limits);
+        let relieved = connection.outbound.poll_pressure() == Some(Pressure::Relieved);
+        if relieved {
+            connection.set_pause(Pause::Congested, false);
+        }
+        if relieved || !connection.outbound.is_empty() || !connection.is_living() {
+            enlist(connection, conn.index, &mut self.writes);
+        }
+        if connection.outbound.has_gaps() && !connection.outbound.is_congested() {
+            self.tell_gaps(conn, now);
+        }
+    }
+
+    /// Our own code panicked while it handled an event of this connection.
+    pub fn handle_panic(&mut self, conn: Option<ConnId>, now: Time) {
+        if let Some(conn) = conn {
+            self.close(conn, Disconnect::Panicked, now);
+        }
+    }
+
+    /// Lets time pass: at most a bounded number of deadlines per turn.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.counters.turns_total += 1;
+        let mut fired = std::mem::take(&mut self.fired);
+        self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
+        for key in fired.drain(..) {
+            self.handle_due(key, now);
+        }
+        self.fired = fired;
+        self.queues.relax(now.tick());
+        self.retry_accept(now);
+        self.drain_some(now);
+    }
+
+    fn handle_due(&mut self, key: u32, now: Time) {
+        let tick = now.tick();
+        let Some((id, connection)) = self.table.at(key) else { return };
+        match connection.handle_timeout(tick, &self.settings.timeouts, &self.queues) {
+            Due::Nothing(next) => self.table.wheel.set(key, next),
+            Due::Ping(next) => {
+                let ping = self.writes.ping();
+                connection.outbound.push_control(&mut self.queues, ping, Control::Ping, tick);
+                self.counters.pings_total += 1;
+                enlist(connection, key, &mut self.writes);
+                self.table.wheel.set(key, next);
+            }
+            Due::End(Disconnect::HandshakeTimeout) => self.refuse_late(id, now),
+            Due::End(why) => self.close(id, why, now),
+            Due::Release => {
+                connection.handle_close_deadline(&mut self.queues, key);
+                // Should the driver's word be late, the connection is looked at again.
+                self.table.wheel.set(key, tick.plus(self.settings.timeouts.close));
+                self.enlist(key);
+            }
+        }
+    }
+
+    /// Takes in mail from another shard or from the node.
+    pub fn handle_mail(&mut self, mail: Mail, now: Time) {
+        self.counters.mail_taken_total += 1;
+        match mail {
+            Mail::Publish { drafts, group } => self.number(drafts, group, now),
+            Mail::Count { room, shard, members } => {
+                self.rooms.directory.set_count(&room, shard, members);
+            }
+            Mail::Ask(question) => self.answer(*question, now),
+            Mail::Deliver { publications, group } => {
+                self.deliver(&publications, group.as_ref(), now);
+            }
+            Mail::Answer(answer) => self.handle_answer(&answer, now),
+            Mail::Drain(window) => self.handle_drain(window, now),
+            Mail::Settings(settings) => self.handle_settings(settings),
+            Mail::Stop => self.gate.stopped = true,
+        }
+    }
+
+    fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
+        self.writes.set_window(settings.capacity.flush_window);
+        self.settings = settings;
+    }
+
+    /// True while requests may be taken from the inbox; deliveries always may.
+    #[must_use]
+    pub fn takes_requests(&self) -> bool {
+        !self.outbox.has_parked_deliveries()
+    }
+
+    /// Offers all waiting mail to `post`, which gives back what an inbox had no space for; that is
+    /// parked and offered again on the next call.
+    pub fn poll_mail(&mut self, post: &mut dyn FnMut(ShardId, Mail) -> Result<(), Mail>) {
+        if !self.outbox.is_blocked() {
+            self.push_counts();
+        }
+        let was_blocked = self.outbox.is_blocked();
+        self.counters.mail_sent_total += self.outbox.offer(post);
+        if was_blocked && !self.outbox.is_blocked() {
+            for conn in std::mem::take(&mut self.outbox.paused) {
+                if let Some(connection) = self.table.get(conn) {
+                    connection.set_pause(Pause::Mail, false);
+                    enlist(connection, conn.index, &mut self.writes);
+                }
+            }
+        }
+    }
+
+    /// Decides whether this turn's writes leave now or gather more first. `busy`: the wait before this
+    /// turn did not sleep. To be called once a turn, before [`Shard::poll_op`].
+    pub fn begin_writes(&mut self, busy: bool, now: Time) {
+        if self.writes.begin(self.queues.queued_frames(), busy, now) {
+            self.counters.flush_waits_total += 1;
+        }
+    }
+
+    /// The next operation for the driver; `None` when this turn has no more.
+    pub fn poll_op(&mut self) -> Option<Op> {
+        if let Some(op) = self.writes.ops.pop_front() {
+            return Some(op);
+        }
+        while let Some(index) = self.writes.current() {
+            if let Some((id, connection)) = self.table.at(index) {
+                match connection.poll_op(id, &mut self.queues, &mut self.writes.spare) {
+                    Some(Op::Send { conn, batch }) => {
+                        connection.delist();
+                        self.writes.advance();
+                        self.counters.writes_total += 1;
+                        self.counters.sent_frames_total += batch.parts() as u64;
+                        return Some(Op::Send { conn, batch });
+                    }
+                    Some(op) => return Some(op),
+                    None => connection.delist(),
+                }
+            }
+            self.writes.advance();
+        }
+        None
+    }
+
+    /// How long the loop may sleep: `None` until something happens.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Time) -> Option<Duration> {
+        let due = [
+            self.writes.due(now),
+            self.table.wheel.next().map(|tick| tick.start()),
+            self.gate.retry,
+            self.gate.drain.as_ref().map(|drain| drain.next(now)),
+        ];
+        due.into_iter().flatten().min().map(|at| at.since(now))
+    }
+
+    /// The connection an event is about, for the blame when handling it panics.
+    #[must_use]
+    pub fn blame(event: &Event<'_>) -> Option<ConnId> {
+        match event {
+            Event::Accepted { .. } | Event::AcceptFailed { .. } => None,
+            Event::Received { conn, .. }
+            | Event::ReceivedEnd { conn }
+            | Event::Sent { conn, .. }
+            | Event::Lost { conn, .. }
+            | Event::Closed { conn } => Some(*conn),
+        }
+    }
+
+    fn refuse_late(&mut self, id: ConnId, now: Time) {
+        let response = crate::wire::http::Refusal::timeout().response();
+        let tick = now.tick();
+        let queues = &mut self.queues;
+        if let Some(connection) = self.table.get(id)
+            && matches!(connection.phase(), Phase::Opening { .. })
+        {
+            connection.outbound.push_control(queues, Shared::kept(response), Control::Close, tick);
+        }
+        self.close(id, Disconnect::HandshakeTimeout, now);
+    }
+}

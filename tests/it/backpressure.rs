@@ -1,0 +1,129 @@
+//! Slow readers: rows B1, B2, B3 and the trap of pongs under backpressure.
+
+use serde_json::{Value, json};
+
+use crate::support::{Client, node, on_both_drivers, wait_for, wait_until};
+
+/// A queue small enough that a test fills it, and kernel buffers that do not hide it.
+const SMALL: [&str; 6] = [
+    "queue.high_water_bytes=20000",
+    "queue.low_water_bytes=5000",
+    "queue.max_bytes=60000",
+    "tcp.send_buffer_bytes=8192",
+    "tcp.notsent_lowat_bytes=4096",
+    "queue.flush_window_us=0",
+];
+
+fn small(more: &[&'static str]) -> Vec<&'static str> {
+    SMALL.iter().chain(more).copied().collect()
+}
+
+/// Publishes numbered kilobytes until the counters say that enough was lost; returns how many.
+fn flood(
+    node: &throng::node::Node,
+    publisher: &mut Client,
+    enough: impl Fn(&throng::base::counters::Counters) -> bool,
+) -> u64 {
+    let filler = "x".repeat(1000);
+    let mut number = 0;
+    wait_until("the reader falls behind", || {
+        for _ in 0..20 {
+            number += 1;
+            let payload = json!({"n": number, "x": filler});
+            publisher.ask(json!({"type": "n", "room": "r", "payload": payload}));
+        }
+        enough(&node.counters())
+    });
+    number
+}
+
+/// Reads what is left for a reader that was slow: numbers received, and numbers reported lost.
+fn catch_up(reader: &mut Client, last: u64) -> (Vec<u64>, u64) {
+    let (mut numbers, mut lost) = (Vec::new(), 0);
+    loop {
+        let push: Value = reader.next();
+        if push["type"] == "throng:gap" {
+            assert_eq!(push["room"], "r");
+            lost += push["lost"].as_u64().expect("a count");
+        } else {
+            numbers.push(push["payload"]["n"].as_u64().expect("a number"));
+        }
+        if numbers.len() as u64 + lost >= last {
+            return (numbers, lost);
+        }
+    }
+}
+
+on_both_drivers! {
+    fn drop_oldest_keeps_the_newest_and_counts_every_loss(driver) {
+        let node = node(driver, &small(&["queue.overflow=drop_oldest"]));
+        let mut reader = Client::connect(node.address());
+        reader.join("r");
+        let mut publisher = Client::connect(node.address());
+        let last = flood(&node, &mut publisher, |c| c.dropped_oldest_total > 50);
+        let (numbers, lost) = catch_up(&mut reader, last);
+        assert_eq!(numbers.last(), Some(&last), "the newest survives");
+        assert!(numbers.is_sorted());
+        assert_eq!(lost, node.counters().dropped_oldest_total);
+    }
+
+    fn drop_new_keeps_the_oldest_and_counts_every_loss(driver) {
+        let node = node(driver, &small(&["queue.overflow=drop_new"]));
+        let mut reader = Client::connect(node.address());
+        reader.join("r");
+        let mut publisher = Client::connect(node.address());
+        let last = flood(&node, &mut publisher, |c| c.dropped_new_total > 50);
+        let (numbers, lost) = catch_up(&mut reader, last);
+        let unbroken = u64::try_from(numbers.len()).unwrap();
+        assert_eq!(numbers, (1..=unbroken).collect::<Vec<_>>());
+        assert_eq!(lost, node.counters().dropped_new_total);
+    }
+
+    fn disconnect_closes_with_1013_and_others_lose_nothing(driver) {
+        let node = node(driver, &small(&["queue.overflow=disconnect"]));
+        let mut slow = Client::connect(node.address());
+        slow.join("r");
+        let mut publisher = Client::connect(node.address());
+        flood(&node, &mut publisher, |c| c.slow_consumers_total == 1);
+        assert_eq!(slow.close_code(), 1013);
+        publisher.expect_silence();
+        wait_for(&node, "only the publisher is left", |c| c.open_connections == 1);
+    }
+
+    fn a_slow_reader_that_reads_at_last_was_not_declared_dead(driver) {
+        let more = ["heartbeat.ping_interval_ms=200", "heartbeat.ping_timeout_ms=200"];
+        let node = node(driver, &small(&more));
+        let mut slow = Client::connect(node.address());
+        slow.join("r");
+        let mut publisher = Client::connect(node.address());
+        let pings = node.counters().pings_total;
+        let last = flood(&node, &mut publisher, |c| c.dropped_oldest_total > 50);
+        // Several heartbeats of the publisher pass; the slow one answers none of its own.
+        while node.counters().pings_total < pings + 8 {
+            publisher.expect_silence();
+            if node.counters().pings_total < pings + 1 {
+                continue;
+            }
+            std::thread::yield_now();
+        }
+        catch_up(&mut slow, last);
+        slow.expect_silence();
+        assert_eq!(node.counters().heartbeat_lost_total, 0);
+    }
+
+    fn a_client_that_never_reads_its_replies_is_stopped_from_asking(driver) {
+        let node = node(driver, &SMALL);
+        let mut greedy = Client::connect(node.address());
+        greedy.stream().set_nonblocking(true).unwrap();
+        let command = json!({"type": "throng:ping", "ref": "x".repeat(60)}).to_string();
+        let mut stopped = false;
+        wait_until("the kernel takes no more", || {
+            for _ in 0..100 {
+                stopped |= greedy.try_send(&command).is_err();
+            }
+            stopped
+        });
+        assert!(node.counters().queued_bytes <= 60_000 + 65_536, "{:?}", node.counters());
+        assert_eq!(node.counters().open_connections, 1);
+    }
+}

@@ -1,0 +1,15 @@
+//! Whole nodes over real sockets, with tungstenite as a foreign client.
+//!
+//! Every test runs on both drivers. A node here is the one that `throng run` starts, in this process,
+//! with its own workers and listener on a free port of the loopback interface.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
+
+mod backpressure;
+mod drain;
+mod handshake;
+mod liveness;
+mod panics;
+mod program;
+mod rooms;
+mod support;

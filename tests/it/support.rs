@@ -1,0 +1,187 @@
+//! A node to test against, and clients.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use throng::base::counters::Counters;
+use throng::node::Node;
+use throng::node::config::Origin;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::{Message, WebSocket};
+
+/// Patience with what must happen. No test passes or fails by how long something took, short of this.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+#[expect(clippy::disallowed_methods, reason = "patience is measured with the real clock")]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// Runs the same test on both drivers, each under its own name.
+macro_rules! on_both_drivers {
+    ($($(#[$doc:meta])* fn $name:ident($driver:ident) $body:block)*) => {
+        $(mod $name {
+            #[allow(unused_imports, reason = "not every test uses all of its module")]
+            use super::*;
+
+            fn run($driver: &str) $body
+
+            #[test]
+            fn on_epoll() {
+                run("epoll");
+            }
+
+            #[test]
+            fn on_io_uring() {
+                run("uring");
+            }
+        })*
+    };
+}
+pub(crate) use on_both_drivers;
+
+/// Starts a node with two shards on a free port.
+pub(crate) fn node(driver: &str, sets: &[&str]) -> Node {
+    let own = ["server.listen=127.0.0.1:0", "server.shards=2", "server.pin=false"];
+    let driver = format!("server.driver={driver}");
+    let all = own.iter().copied().chain([driver.as_str()]).chain(sets.iter().copied());
+    let origin = Origin { file: None, sets: all.map(str::to_owned).collect() };
+    Node::start(&origin.load().expect("a valid configuration")).expect("a running node")
+}
+
+/// Waits until the counters are as they should be; what is checked here is never a duration.
+pub(crate) fn wait_for(node: &Node, what: &str, holds: impl Fn(&Counters) -> bool) {
+    wait_until(&format!("{what}: {:?}", node.counters()), || holds(&node.counters()));
+}
+
+/// Waits until something holds.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = clock();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A client that speaks `throng.v1.json`.
+pub(crate) struct Client {
+    socket: WebSocket<TcpStream>,
+    pub(crate) id: String,
+    next_ref: u64,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+        let protocol = "throng.v1.json".parse().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", protocol);
+        let (socket, response) = tungstenite::client(request, stream).expect("an upgrade");
+        assert_eq!(response.headers()["sec-websocket-protocol"], "throng.v1.json");
+        let mut client = Self { socket, id: String::new(), next_ref: 0 };
+        let hello = client.next();
+        assert_eq!(hello["type"], "throng:connected", "{hello}");
+        client.id = hello["clientId"].as_str().expect("an id").to_owned();
+        client
+    }
+
+    /// Connects until the connection lands on that shard: the kernel spreads them by a hash.
+    pub(crate) fn connect_to_shard(address: SocketAddr, shard: &str) -> Self {
+        for _ in 0..200 {
+            let client = Self::connect(address);
+            if client.shard() == shard {
+                return client;
+            }
+        }
+        panic!("200 connections and none on shard {shard}");
+    }
+
+    pub(crate) fn shard(&self) -> &str {
+        self.id.split('-').next().unwrap()
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        self.send_text(&message.to_string());
+    }
+
+    pub(crate) fn send_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).expect("a write");
+    }
+
+    /// Sends if the kernel takes it at once.
+    pub(crate) fn try_send(&mut self, text: &str) -> Result<(), tungstenite::Error> {
+        self.socket.send(Message::text(text))
+    }
+
+    /// The next push or reply.
+    pub(crate) fn next(&mut self) -> Value {
+        match self.next_message() {
+            Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
+            other => panic!("instead of a text: {other:?}"),
+        }
+    }
+
+    /// The next message that is not a ping; tungstenite answers those by itself.
+    pub(crate) fn next_message(&mut self) -> Message {
+        loop {
+            match self.socket.read().expect("a message") {
+                Message::Ping(_) | Message::Pong(_) => {}
+                message => return message,
+            }
+        }
+    }
+
+    /// Sends a command and waits for its reply; pushes in between are an error here.
+    pub(crate) fn ask(&mut self, mut command: Value) -> Value {
+        self.next_ref += 1;
+        command["ref"] = json!(self.next_ref);
+        self.send(&command);
+        let reply = self.next();
+        assert_eq!(reply["ref"], json!(self.next_ref), "{command} -> {reply}");
+        reply
+    }
+
+    pub(crate) fn join(&mut self, room: &str) -> Value {
+        let reply = self.ask(json!({"type": "throng:join", "room": room}));
+        assert_eq!(reply["ok"], json!(true), "{reply}");
+        reply
+    }
+
+    /// Asserts that nothing is on its way: what a later command is answered comes first.
+    pub(crate) fn expect_silence(&mut self) {
+        let pong = self.ask(json!({"type": "throng:ping"}));
+        assert_eq!(pong["type"], "throng:pong", "{pong}");
+    }
+
+    /// The code of the close frame that ends the connection; pushes before it are skipped.
+    pub(crate) fn close_code(mut self) -> u16 {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Close(Some(frame))) => return frame.code.into(),
+                Ok(Message::Close(None)) => return 1005,
+                Ok(_) => {}
+                Err(error) => panic!("no close frame: {error}"),
+            }
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.socket.get_ref()
+    }
+}
+
+/// Sends raw bytes and returns all that comes back until the end of the stream.
+pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // A reset after the answer is as good an end as any.
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
