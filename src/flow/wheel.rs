@@ -22,9 +22,11 @@ pub struct Wheel {
     heads: Box<[u32; SLOTS]>,
     /// Bit set exactly for slots whose list is not empty.
     used: [u64; WORDS],
-    /// Every slot stands for one tick from here on: each entry is in the slot of a tick between this
-    /// one and the farthest, and everything due before this one has fired.
+    /// The tick that the round of slots starts at; every slot stands for one tick from here on.
     from: Tick,
+    /// The latest tick that was expired, perhaps not to its end. Each entry is in the slot of a tick
+    /// no later than its deadline, or than this one if that is past.
+    now: Tick,
     len: usize,
 }
 
@@ -45,6 +47,7 @@ impl Wheel {
             heads: Box::new([NONE; SLOTS]),
             used: [0; WORDS],
             from: Tick(0),
+            now: Tick(0),
             len: 0,
         }
     }
@@ -77,6 +80,7 @@ impl Wheel {
     /// most `budget` entries. Returns true when the budget ended before the work; what is left comes
     /// first next time.
     pub fn expire(&mut self, now: Tick, budget: usize, out: &mut Vec<u32>) -> bool {
+        self.now = self.now.max(now);
         if now.0.saturating_sub(self.from.0) >= SLOTS32 {
             // Longer than a round: one round ending now meets every entry.
             self.from = Tick(now.0 - (SLOTS32 - 1));
@@ -152,13 +156,8 @@ impl Wheel {
             while key != NONE {
                 let node = &self.nodes[key as usize];
                 assert_eq!(node.prev, prev, "key {key} is linked both ways");
-                let exact = slot(node.at) == at && node.at >= self.from;
-                let beyond = node.at.0.saturating_sub(self.from.0) >= SLOTS32;
-                let overdue = node.at < self.from;
-                assert!(
-                    exact || beyond || overdue || self.clamped(at) <= node.at,
-                    "key {key} is late"
-                );
+                let latest = node.at.max(self.now);
+                assert!(self.stands_for(at) <= latest, "key {key} fires too late");
                 (prev, key) = (key, node.next);
                 linked += 1;
             }
@@ -169,7 +168,7 @@ impl Wheel {
     }
 
     /// The tick that a slot stands for.
-    fn clamped(&self, at: usize) -> Tick {
+    fn stands_for(&self, at: usize) -> Tick {
         let distance = (at + SLOTS - slot(self.from)) % SLOTS;
         Tick(self.from.0.saturating_add(u32::try_from(distance).unwrap_or(u32::MAX)))
     }
@@ -188,7 +187,7 @@ impl Wheel {
         }
         self.heads[slot] = key;
         self.used[slot / 64] |= 1 << (slot % 64);
-        let prev = HEAD | (slot & (SLOTS - 1)) as u32;
+        let prev = HEAD + u32::try_from(slot).unwrap_or(0);
         self.nodes[key as usize] = Node { next, prev, at };
     }
 

@@ -127,6 +127,7 @@ impl Twin {
             self.data.push_back(item);
             return Pushed::Queued;
         }
+        self.congested = true;
         if *policy == Overflow::Conflate {
             let before = self.bytes();
             let same = |old: &TwinItem| old.room == item.room && old.key == item.key;
