@@ -5,8 +5,8 @@
 //! more; a receiver that takes mail looks whether anyone has signed up. Both pass a sequentially
 //! consistent fence in between (the argument stands in `waker`), so either the second attempt finds
 //! the space or the receiver finds the name. Waking a sender for every single piece taken would make
-//! two cores take turns through the kernel; so it happens once half a lane has been taken since, or
-//! the lane is empty, whichever is first. Both come about while the owner goes on taking.
+//! two cores take turns through the kernel, so it happens once half a lane has been taken since. The
+//! lane was full when the sender signed up, so that moment comes while the owner goes on taking.
 //!
 //! A port that is dropped is a worker that has ended: nobody will read its mail, so posting to it
 //! succeeds and the mail is dropped, and those who waited for space there are told.
@@ -219,7 +219,7 @@ impl<M: Send> Port<M> {
     fn taken_while_waited_for(&self, lane: Lane) {
         let taken = &self.taken[lane.index()];
         taken.set(taken.get() + 1);
-        if taken.get() >= self.capacity.div_ceil(2) || self.lanes[lane.index()].is_empty() {
+        if taken.get() >= self.capacity.div_ceil(2) {
             taken.set(0);
             self.hall().tell_waiting(self.index(), lane);
         }
