@@ -1,1 +1,36 @@
-//! session (in the making).
+//! The application protocol over whole messages.
+//!
+//! A session reads a client's messages into [`Request`]s and writes the server's messages into a
+//! buffer. It acts on nothing: rooms, queues and deadlines belong to its callers. It knows no frame,
+//! no socket and no transport, so that the same session serves WebSocket, SSE and long polling, and
+//! whoever sends its messages puts the framing around them.
+//!
+//! The protocol spoken here is `throng.v1.json`; `docs/protocol.md` describes it to clients, and the
+//! examples there are run as tests. What an application says to itself (type, payload, id) passes
+//! through as the bytes it was written in; the engine neither parses nor rewrites it, beyond one scan
+//! that bounds its depth and its number of keys.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `protocol` | which protocol a client speaks, and the state of a session (one byte) |
+//! | `command` | what a client asks: from text to a [`Request`] |
+//! | `envelope` | the fields of a message and the values they may have |
+//! | `scan` | depth and keys of a text, before anything is parsed |
+//! | `error` | why a message was not obeyed, and the codes clients see |
+//! | `encode` | what the server says: replies, errors and pushes |
+//! | `object` | writing a JSON object field by field |
+
+pub mod command;
+pub mod encode;
+mod envelope;
+pub mod error;
+mod object;
+pub mod protocol;
+mod scan;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{Command, CommandLimits, Publish, Request, parse};
+pub use error::{Code, CommandError};
+pub use protocol::{Agreement, Incoming, Protocol, Session, Status};

@@ -1,0 +1,316 @@
+//! What a client asks: from the text of a message to a [`Request`].
+//!
+//! Types that begin with `throng:` are the engine's commands. Every other type is the application's
+//! and means a publication. Both are read strictly: a field that does not apply, comes twice or has a
+//! value it cannot have is an error, because a field that is silently ignored is a message that does
+//! something else than its author meant. Bounds come in as [`CommandLimits`].
+//!
+//! Everything in a request borrows from the message. In the common case (no escapes in names, at most
+//! two rooms) reading one allocates nothing.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use super::envelope::{Envelope, Field, bad, nearest, shown, text, texts, token};
+use super::error::{Code, CommandError};
+use super::protocol::Status;
+use super::scan::{Excess, scan};
+use crate::base::id::ConnAddress;
+
+/// The prefix of the engine's own types and rooms.
+pub const RESERVED: &str = "throng:";
+
+/// The commands, without their prefix. The last is named only where it is allowed.
+const COMMANDS: &[&str] = &["join", "leave", "ping", "status", "members", "panic"];
+
+const ROOM_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Ref];
+const PLAIN_FIELDS: &[Field] = &[Field::Type, Field::Ref];
+const STATUS_FIELDS: &[Field] = &[Field::Type, Field::Status, Field::Ref];
+const PUBLISH_FIELDS: &[Field] = &[
+    Field::Type,
+    Field::Room,
+    Field::Rooms,
+    Field::Payload,
+    Field::Id,
+    Field::Ref,
+    Field::Key,
+    Field::Except,
+];
+
+/// Bounds on a message. The size of the whole is bounded before it gets here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandLimits {
+    /// Levels of nesting, the message itself included.
+    pub max_depth: usize,
+    /// Keys in the whole message.
+    pub max_keys: usize,
+    /// Bytes of a room's name, as UTF-8.
+    pub max_room_bytes: usize,
+    /// Rooms of one publication.
+    pub max_rooms: usize,
+    /// Connections excepted from one publication.
+    pub max_except: usize,
+    /// Bytes of a type, as UTF-8.
+    pub max_type_bytes: usize,
+    /// Bytes of `id` and `ref` as written, and of `key` as UTF-8.
+    pub max_id_bytes: usize,
+    /// True to obey `throng:panic`, which tests use to show that a panic stays within one connection.
+    pub allow_panic: bool,
+}
+
+impl Default for CommandLimits {
+    fn default() -> Self {
+        Self {
+            max_depth: 32,
+            max_keys: 256,
+            max_room_bytes: 128,
+            max_rooms: 16,
+            max_except: 64,
+            max_type_bytes: 64,
+            max_id_bytes: 64,
+            allow_panic: false,
+        }
+    }
+}
+
+/// A message that was understood.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The client's `ref`, a string or a number, to be echoed as it was written.
+    pub reference: Option<&'a RawValue>,
+    /// What is asked.
+    pub command: Command<'a>,
+}
+
+/// What a client asks.
+#[derive(Clone, Debug)]
+pub enum Command<'a> {
+    /// Become a member of a room; no change for one who is.
+    Join {
+        /// The room's name.
+        room: Cow<'a, str>,
+    },
+    /// Stop being a member of a room.
+    Leave {
+        /// The room's name.
+        room: Cow<'a, str>,
+    },
+    /// Send a publication to the members of rooms.
+    Publish(Publish<'a>),
+    /// Answer with the time.
+    Ping,
+    /// Note whether someone sits in front of the client.
+    Status(Status),
+    /// Answer with the number of a room's members.
+    Members {
+        /// The room's name.
+        room: Cow<'a, str>,
+    },
+    /// Panic; given only where the limits allow it.
+    Panic,
+}
+
+/// A publication as its author wrote it.
+#[derive(Clone, Debug)]
+pub struct Publish<'a> {
+    /// The type as written, quotes included; never one of the engine's.
+    pub kind: &'a RawValue,
+    /// The rooms, each once; never empty.
+    pub rooms: SmallVec<[Cow<'a, str>; 2]>,
+    /// Any JSON, as written.
+    pub payload: Option<&'a RawValue>,
+    /// The author's identifier, a string or a number, as written.
+    pub id: Option<&'a RawValue>,
+    /// What it replaces in a queue that conflates: earlier ones of the same room and key.
+    pub key: Option<Cow<'a, str>>,
+    /// Connections that shall not receive it.
+    pub except: SmallVec<[ConnAddress; 2]>,
+}
+
+/// Reads a message.
+///
+/// # Errors
+/// Whatever is wrong with it first: the code says what, the message names field, value and expectation,
+/// and the reference is the message's where one could be read.
+pub fn parse<'a>(text: &'a str, limits: &CommandLimits) -> Result<Request<'a>, CommandError> {
+    scan(text, limits.max_depth, limits.max_keys).map_err(|excess| match excess {
+        Excess::Depth => {
+            let message = format!("the message nests deeper than {} levels", limits.max_depth);
+            CommandError::new(Code::TooDeep, message, None)
+        }
+        Excess::Keys => {
+            let message = format!("the message has more than {} keys", limits.max_keys);
+            CommandError::new(Code::TooManyKeys, message, None)
+        }
+    })?;
+    let envelope = Envelope::read(text)?;
+    let reference = envelope
+        .get(Field::Ref)
+        .map(|value| token(Field::Ref, value, limits.max_id_bytes))
+        .transpose()?;
+    match command(&envelope, limits) {
+        Ok(command) => Ok(Request { reference, command }),
+        Err(error) => Err(error.answering(reference)),
+    }
+}
+
+fn command<'a>(
+    envelope: &Envelope<'a>,
+    limits: &CommandLimits,
+) -> Result<Command<'a>, CommandError> {
+    let raw = envelope.require(Field::Type, "every message")?;
+    let kind = text(Field::Type, raw)?;
+    if kind.is_empty() || kind.len() > limits.max_type_bytes {
+        let expected = format!("1 to {} bytes", limits.max_type_bytes);
+        return Err(bad(Field::Type, raw.get(), &expected));
+    }
+    if !kind.starts_with(RESERVED) {
+        envelope.only(&kind, PUBLISH_FIELDS)?;
+        return publish(envelope, raw, limits).map(Command::Publish);
+    }
+    let fields = match &*kind {
+        "throng:join" | "throng:leave" | "throng:members" => ROOM_FIELDS,
+        "throng:ping" => PLAIN_FIELDS,
+        "throng:status" => STATUS_FIELDS,
+        "throng:panic" if limits.allow_panic => PLAIN_FIELDS,
+        _ => return Err(unknown_command(&kind, limits)),
+    };
+    envelope.only(&kind, fields)?;
+    let the_room = || room(Field::Room, envelope.require(Field::Room, &kind)?, limits);
+    Ok(match &*kind {
+        "throng:join" => Command::Join { room: the_room()? },
+        "throng:leave" => Command::Leave { room: the_room()? },
+        "throng:members" => Command::Members { room: the_room()? },
+        "throng:status" => Command::Status(status(envelope.require(Field::Status, &kind)?)?),
+        "throng:ping" => Command::Ping,
+        _ => Command::Panic,
+    })
+}
+
+fn unknown_command(kind: &str, limits: &CommandLimits) -> CommandError {
+    let offered = if limits.allow_panic { COMMANDS } else { &COMMANDS[..COMMANDS.len() - 1] };
+    let hint = match nearest(&kind[RESERVED.len()..], offered) {
+        Some(near) => format!("did you mean `{RESERVED}{near}`?"),
+        None => format!("after `{RESERVED}` comes one of {}", offered.join(", ")),
+    };
+    let message = format!("there is no command `{}`; {hint}", shown(kind));
+    CommandError::new(Code::UnknownCommand, message, None)
+}
+
+fn status(value: &RawValue) -> Result<Status, CommandError> {
+    match text(Field::Status, value).as_deref() {
+        Ok("active") => Ok(Status::Active),
+        Ok("idle") => Ok(Status::Idle),
+        _ => Err(bad(Field::Status, value.get(), "\"active\" or \"idle\"")),
+    }
+}
+
+fn publish<'a>(
+    envelope: &Envelope<'a>,
+    kind: &'a RawValue,
+    limits: &CommandLimits,
+) -> Result<Publish<'a>, CommandError> {
+    let id = envelope
+        .get(Field::Id)
+        .map(|value| token(Field::Id, value, limits.max_id_bytes))
+        .transpose()?;
+    let key = envelope.get(Field::Key).map(|value| key(value, limits)).transpose()?;
+    let except = match envelope.get(Field::Except) {
+        Some(value) => except(value, limits)?,
+        None => SmallVec::new(),
+    };
+    let rooms = rooms(envelope, limits)?;
+    Ok(Publish { kind, rooms, payload: envelope.get(Field::Payload), id, key, except })
+}
+
+fn rooms<'a>(
+    envelope: &Envelope<'a>,
+    limits: &CommandLimits,
+) -> Result<SmallVec<[Cow<'a, str>; 2]>, CommandError> {
+    let mut rooms = SmallVec::new();
+    match (envelope.get(Field::Room), envelope.get(Field::Rooms)) {
+        (Some(value), None) => rooms.push(room(Field::Room, value, limits)?),
+        (None, Some(value)) => {
+            let list = texts(Field::Rooms, value, limits.max_rooms)?;
+            if list.count > limits.max_rooms {
+                let message = format!(
+                    "`rooms` names {} rooms; at most {} may be",
+                    list.count, limits.max_rooms
+                );
+                return Err(CommandError::new(Code::TooManyRooms, message, None));
+            }
+            for name in list.kept {
+                let name = check_room(Field::Rooms, name, limits)?;
+                if !rooms.contains(&name) {
+                    rooms.push(name);
+                }
+            }
+        }
+        (Some(_), Some(value)) => {
+            return Err(bad(Field::Rooms, value.get(), "no `rooms` beside `room`"));
+        }
+        (None, None) => {}
+    }
+    if rooms.is_empty() {
+        let message = "a publication needs `room`, or `rooms` with at least one name";
+        return Err(CommandError::new(Code::NoRoom, message, None));
+    }
+    Ok(rooms)
+}
+
+fn room<'a>(
+    field: Field,
+    value: &'a RawValue,
+    limits: &CommandLimits,
+) -> Result<Cow<'a, str>, CommandError> {
+    check_room(field, text(field, value)?, limits)
+}
+
+/// Control characters are refused because names go into logs, metrics and terminals.
+fn check_room<'a>(
+    field: Field,
+    name: Cow<'a, str>,
+    limits: &CommandLimits,
+) -> Result<Cow<'a, str>, CommandError> {
+    if name.is_empty() || name.len() > limits.max_room_bytes || name.contains(char::is_control) {
+        let most = limits.max_room_bytes;
+        let expected = format!("a name of 1 to {most} bytes without control characters");
+        return Err(bad(field, &format!("{:?}", shown(&name)), &expected));
+    }
+    if name.starts_with(RESERVED) {
+        let expected = format!("a name that does not begin with `{RESERVED}`");
+        return Err(bad(field, &format!("{:?}", shown(&name)), &expected));
+    }
+    Ok(name)
+}
+
+fn key<'a>(value: &'a RawValue, limits: &CommandLimits) -> Result<Cow<'a, str>, CommandError> {
+    let key = text(Field::Key, value)?;
+    if key.is_empty() || key.len() > limits.max_id_bytes {
+        let expected = format!("a string of 1 to {} bytes", limits.max_id_bytes);
+        return Err(bad(Field::Key, value.get(), &expected));
+    }
+    Ok(key)
+}
+
+fn except(
+    value: &RawValue,
+    limits: &CommandLimits,
+) -> Result<SmallVec<[ConnAddress; 2]>, CommandError> {
+    let list = texts(Field::Except, value, limits.max_except)?;
+    if list.count > limits.max_except {
+        let expected = format!("at most {} connection ids", limits.max_except);
+        return Err(bad(Field::Except, &format!("a list of {}", list.count), &expected));
+    }
+    list.kept
+        .iter()
+        .map(|entry| {
+            entry.parse().map_err(|_| {
+                let found = format!("{:?}", shown(entry));
+                bad(Field::Except, &found, "connection ids (`clientId`)")
+            })
+        })
+        .collect()
+}

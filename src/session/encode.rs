@@ -1,0 +1,172 @@
+//! What the server says, as JSON text appended to a buffer.
+//!
+//! A reply is sent only to a command that carried a `ref`: who does not ask for one does not pay for
+//! it. Two answers are sent always because they are all the command is for (`throng:pong`, and the
+//! count of `throng:members`), and so are errors, because a mistake must not go unseen. Epochs are
+//! written as strings: they are compared and never counted with, and they do not fit the 53 bits that
+//! a JavaScript number keeps.
+
+use serde_json::value::RawValue;
+
+use super::error::CommandError;
+use super::object::Object;
+use super::protocol::{Protocol, Status};
+use crate::base::id::ConnAddress;
+
+/// The contents of `throng:connected`, the first push of every session.
+#[derive(Clone, Copy, Debug)]
+pub struct Connected<'a> {
+    /// The connection's own id, to be named in `except`.
+    pub client: ConnAddress,
+    /// Who the client was authenticated as; `None` is written as null.
+    pub user: Option<&'a str>,
+    /// Changes when the node starts anew, and with it all that a client may remember.
+    pub session_epoch: u64,
+    /// How often the server pings, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// How long after a ping it waits for any sign of life, in milliseconds.
+    pub ping_timeout_ms: u64,
+    /// The largest message it takes, in bytes.
+    pub max_message_bytes: u64,
+    /// Rooms that one connection may be in.
+    pub max_rooms: u64,
+    /// Rooms of one publication.
+    pub max_rooms_per_publish: u64,
+    /// The protocol of the session.
+    pub protocol: Protocol,
+}
+
+/// What a command that was obeyed is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// To `throng:join`.
+    Joined {
+        /// The room's name.
+        room: &'a str,
+        /// Its members, the new one included.
+        members: u64,
+        /// The offset of its latest publication; 0 before the first.
+        offset: u64,
+        /// Which numbering the offset belongs to.
+        epoch: u64,
+    },
+    /// To `throng:leave`.
+    Left {
+        /// The room's name.
+        room: &'a str,
+    },
+    /// To a publication: it was taken, which is not to say that anyone has received it.
+    Published,
+    /// To `throng:status`.
+    Status(Status),
+    /// To `throng:members`.
+    Members {
+        /// The room's name.
+        room: &'a str,
+        /// Its members.
+        members: u64,
+    },
+}
+
+/// A publication as its receivers see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Push<'a> {
+    /// The type as its author wrote it, quotes included.
+    pub kind: &'a RawValue,
+    /// The room.
+    pub room: &'a str,
+    /// Its number in the room.
+    pub offset: u64,
+    /// The payload as its author wrote it.
+    pub payload: Option<&'a RawValue>,
+    /// The author's identifier as written.
+    pub id: Option<&'a RawValue>,
+    /// The author's connection; `None` for what no connection published.
+    pub from: Option<ConnAddress>,
+}
+
+/// Appends the first push of a session.
+pub fn connected(out: &mut Vec<u8>, fields: &Connected<'_>) {
+    let object = Object::typed(out, "throng:connected").quoted("clientId", fields.client);
+    let object = match fields.user {
+        Some(user) => object.text("userId", user),
+        None => object.plain("userId", "null"),
+    };
+    object
+        .quoted("sessionEpoch", format_args!("{:x}", fields.session_epoch))
+        .object("heartbeat", |heartbeat| {
+            heartbeat
+                .plain("intervalMs", fields.ping_interval_ms)
+                .plain("timeoutMs", fields.ping_timeout_ms)
+        })
+        .object("limits", |limits| {
+            limits
+                .plain("maxMessageBytes", fields.max_message_bytes)
+                .plain("maxRooms", fields.max_rooms)
+                .plain("maxRoomsPerPublish", fields.max_rooms_per_publish)
+        })
+        .text("protocol", fields.protocol.name())
+        .end();
+}
+
+/// Appends a reply, and says so; without a `ref` only what is answered always.
+pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>) -> bool {
+    if reference.is_none() && !matches!(reply, Reply::Members { .. }) {
+        return false;
+    }
+    let object = Object::typed(out, "throng:reply").raw("ref", reference).plain("ok", true);
+    let object = match *reply {
+        Reply::Joined { room, members, offset, epoch } => object
+            .text("room", room)
+            .plain("members", members)
+            .plain("offset", offset)
+            .quoted("epoch", format_args!("{epoch:x}")),
+        Reply::Left { room } => object.text("room", room),
+        Reply::Published => object,
+        Reply::Status(status) => object.text("status", status.as_str()),
+        Reply::Members { room, members } => object.text("room", room).plain("members", members),
+    };
+    object.end();
+    true
+}
+
+/// Appends the answer to `throng:ping`. `unix_ms` is the wall clock, in milliseconds.
+pub fn pong(out: &mut Vec<u8>, reference: Option<&RawValue>, unix_ms: u64) {
+    Object::typed(out, "throng:pong").raw("ref", reference).plain("time", unix_ms).end();
+}
+
+/// Appends the answer to a command that was not obeyed.
+pub fn error(out: &mut Vec<u8>, error: &CommandError) {
+    Object::typed(out, "throng:error")
+        .raw("ref", error.reference.as_deref())
+        .text("code", error.code.as_str())
+        .text("message", &error.message)
+        .end();
+}
+
+/// Appends the push that tells a slow reader how many of a room's publications it has missed.
+pub fn gap(out: &mut Vec<u8>, room: &str, lost: u64) {
+    Object::typed(out, "throng:gap").text("room", room).plain("lost", lost).end();
+}
+
+/// Appends the push that asks a client to come back in `delay_ms`; the connection is closed soon.
+pub fn reload(out: &mut Vec<u8>, delay_ms: u64, reason: &str) {
+    Object::typed(out, "throng:reload")
+        .plain("reconnectDelayMs", delay_ms)
+        .text("reason", reason)
+        .end();
+}
+
+/// Appends a publication.
+pub fn publication(out: &mut Vec<u8>, push: &Push<'_>) {
+    let object = Object::begin(out)
+        .raw("type", Some(push.kind))
+        .text("room", push.room)
+        .plain("offset", push.offset)
+        .raw("payload", push.payload)
+        .raw("id", push.id);
+    match push.from {
+        Some(from) => object.quoted("from", from).end(),
+        None => object.end(),
+    }
+}

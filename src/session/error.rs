@@ -1,0 +1,108 @@
+//! Why a message was not obeyed.
+//!
+//! A mistake in a command is answered and the session lives: the application has a bug, the transport
+//! has not. So every such mistake has a code that a program can act on and a message that a person can
+//! act on; the message names the field, the value and what was expected. Mistakes that break the
+//! transport itself end the connection with a close code and are not found here.
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
+        /// What went wrong, for programs. New codes may be added; clients treat an unknown one as a
+        /// refusal.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The code as clients see it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The text is not JSON.
+    BadJson = "bad_json",
+    /// The text is JSON but not an object.
+    NotAnObject = "not_an_object",
+    /// The message nests too deep.
+    TooDeep = "too_deep",
+    /// The message has too many keys.
+    TooManyKeys = "too_many_keys",
+    /// A binary message on a protocol of text.
+    BinaryUnsupported = "binary_unsupported",
+    /// A type of the engine's that does not exist.
+    UnknownCommand = "unknown_command",
+    /// A field that this type of message does not have.
+    UnknownField = "unknown_field",
+    /// A field that this type of message needs.
+    MissingField = "missing_field",
+    /// A field that is given twice.
+    RepeatedField = "repeated_field",
+    /// A field with a value it cannot have.
+    BadField = "bad_field",
+    /// A publication that names no room.
+    NoRoom = "no_room",
+    /// A publication to too many rooms.
+    TooManyRooms = "too_many_rooms",
+    /// A join past the number of rooms one connection may be in.
+    RoomLimit = "room_limit",
+    /// The connection is not a member of the room.
+    NotMember = "not_member",
+    /// The engine cannot take this now; the same may be sent again after a pause.
+    Overloaded = "overloaded",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A command that was not obeyed.
+#[derive(Clone, Debug)]
+pub struct CommandError {
+    /// What went wrong, for programs.
+    pub code: Code,
+    /// What went wrong, for people.
+    pub message: String,
+    /// The `ref` of the command; `None` when it had none or none that could be read.
+    pub reference: Option<Box<RawValue>>,
+}
+
+impl CommandError {
+    /// An error in answer to the command that carried `reference`.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>, reference: Option<&RawValue>) -> Self {
+        Self { code, message: message.into(), reference: reference.map(RawValue::to_owned) }
+    }
+
+    /// The same error, naming the command it answers.
+    #[must_use]
+    pub(super) fn answering(mut self, reference: Option<&RawValue>) -> Self {
+        self.reference = reference.map(RawValue::to_owned);
+        self
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for CommandError {}

@@ -1,0 +1,181 @@
+//! The document that clients are written from says what the code does.
+//!
+//! Its examples are fenced as `json client` and `json server`. The first are parsed; the second are
+//! taken apart and written again by the encoders, and must come out equal.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::super::encode::{Connected, Push, Reply};
+use super::super::*;
+
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+
+/// The fenced blocks with this label.
+fn blocks(label: &str) -> Vec<&'static str> {
+    let fence = format!("```json {label}\n");
+    let found: Vec<&str> = DOCUMENT
+        .split(fence.as_str())
+        .skip(1)
+        .map(|rest| rest.split("\n```").next().expect("the end of a block"))
+        .collect();
+    assert!(!found.is_empty(), "the document has no {label} examples");
+    found
+}
+
+fn number(object: &Map<String, Value>, key: &str) -> u64 {
+    object[key].as_u64().expect(key)
+}
+
+fn text<'a>(object: &'a Map<String, Value>, key: &str) -> &'a str {
+    object[key].as_str().expect(key)
+}
+
+fn epoch(object: &Map<String, Value>, key: &str) -> u64 {
+    u64::from_str_radix(text(object, key), 16).expect(key)
+}
+
+fn raw(object: &Map<String, Value>, key: &str) -> Option<Box<RawValue>> {
+    object.get(key).map(|value| RawValue::from_string(value.to_string()).expect("JSON"))
+}
+
+fn protocol(name: &str) -> Protocol {
+    Protocol::from_subprotocol(&[name]).expect("a known protocol").protocol
+}
+
+fn reply_of(object: &Map<String, Value>) -> Reply<'_> {
+    if object.contains_key("epoch") {
+        return Reply::Joined {
+            room: text(object, "room"),
+            members: number(object, "members"),
+            offset: number(object, "offset"),
+            epoch: epoch(object, "epoch"),
+        };
+    }
+    match (object.get("room"), object.get("members"), object.get("status")) {
+        (Some(_), Some(_), None) => {
+            Reply::Members { room: text(object, "room"), members: number(object, "members") }
+        }
+        (Some(_), None, None) => Reply::Left { room: text(object, "room") },
+        (None, None, Some(status)) if status == "idle" => Reply::Status(Status::Idle),
+        (None, None, Some(_)) => Reply::Status(Status::Active),
+        _ => Reply::Published,
+    }
+}
+
+fn connected_of(object: &Map<String, Value>) -> Connected<'_> {
+    let (heartbeat, limits) = (&object["heartbeat"], &object["limits"]);
+    let number = |value: &Value| value.as_u64().expect("a number");
+    Connected {
+        client: text(object, "clientId").parse().expect("an address"),
+        user: object["userId"].as_str(),
+        session_epoch: epoch(object, "sessionEpoch"),
+        ping_interval_ms: number(&heartbeat["intervalMs"]),
+        ping_timeout_ms: number(&heartbeat["timeoutMs"]),
+        max_message_bytes: number(&limits["maxMessageBytes"]),
+        max_rooms: number(&limits["maxRooms"]),
+        max_rooms_per_publish: number(&limits["maxRoomsPerPublish"]),
+        protocol: protocol(text(object, "protocol")),
+    }
+}
+
+/// Writes the message anew from the values of the example.
+fn again(object: &Map<String, Value>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let reference = raw(object, "ref");
+    let reference = reference.as_deref();
+    match text(object, "type") {
+        "throng:connected" => encode::connected(&mut out, &connected_of(object)),
+        "throng:reply" => assert!(encode::reply(&mut out, reference, &reply_of(object))),
+        "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
+        "throng:gap" => encode::gap(&mut out, text(object, "room"), number(object, "lost")),
+        "throng:reload" => {
+            encode::reload(&mut out, number(object, "reconnectDelayMs"), text(object, "reason"));
+        }
+        "throng:error" => {
+            let code = *Code::ALL
+                .iter()
+                .find(|code| object["code"] == code.as_str())
+                .expect("a code that exists");
+            let error = CommandError::new(code, text(object, "message"), reference);
+            encode::error(&mut out, &error);
+        }
+        kind => {
+            assert!(!kind.starts_with(command::RESERVED), "the engine sends no {kind}");
+            let (kind, payload, id) =
+                (raw(object, "type"), raw(object, "payload"), raw(object, "id"));
+            let push = Push {
+                kind: kind.as_deref().expect("a type"),
+                room: text(object, "room"),
+                offset: number(object, "offset"),
+                payload: payload.as_deref(),
+                id: id.as_deref(),
+                from: object.get("from").map(|_| text(object, "from").parse().expect("from")),
+            };
+            encode::publication(&mut out, &push);
+        }
+    }
+    out
+}
+
+#[test]
+fn every_client_example_is_understood() {
+    for block in blocks("client") {
+        if let Err(error) = parse(block, &CommandLimits::default()) {
+            panic!("{block}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_server_example_is_what_the_server_writes() {
+    for block in blocks("server") {
+        let Ok(Value::Object(example)) = serde_json::from_str(block) else { panic!("{block}") };
+        let written: Value = serde_json::from_slice(&again(&example)).expect("JSON");
+        assert_eq!(written, Value::Object(example));
+    }
+}
+
+#[test]
+fn the_error_example_says_what_the_parser_says() {
+    let (wrong, answer) = (blocks("wrong"), blocks("server"));
+    for block in wrong {
+        let error = parse(block, &CommandLimits::default()).expect_err(block);
+        let mut out = Vec::new();
+        encode::error(&mut out, &error);
+        let out: Value = serde_json::from_slice(&out).expect("JSON");
+        let is_answer = |text: &&str| serde_json::from_str::<Value>(text).expect("JSON") == out;
+        assert!(answer.iter().any(is_answer), "{block} is answered with {out}");
+    }
+}
+
+#[test]
+fn the_document_explains_every_code_and_no_other() {
+    let (_, rest) = DOCUMENT.split_once("\n## Errors\n").expect("a section on errors");
+    let section = rest.split("\n## ").next().expect("its text");
+    let rows: Vec<&str> =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(rows, codes);
+}
+
+#[test]
+fn every_command_and_push_has_an_example() {
+    let all = [blocks("client"), blocks("server")].concat().concat();
+    let kinds = [
+        "join",
+        "leave",
+        "ping",
+        "status",
+        "members",
+        "connected",
+        "reply",
+        "pong",
+        "error",
+        "gap",
+        "reload",
+    ];
+    for kind in kinds {
+        assert!(all.contains(&format!("\"throng:{kind}\"")), "no example of throng:{kind}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the session, a file per theme.
+
+mod commands;
+mod document;
+mod encoding;
+mod errors;
+mod properties;
