@@ -88,7 +88,8 @@ fn report(config: &Config) -> String {
 
 /// Prints to standard output. A reader that went away (`throng print-config | head`) is no failure.
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain("standard output", &error);
             ExitCode::FAILURE

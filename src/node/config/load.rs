@@ -86,21 +86,20 @@ impl Loader {
             self.note(&given, set);
         }
         if let Some(list) = source.namespaces {
-            self.config.namespaces = list.iter().map(|keys| self.namespace(keys)).collect();
+            self.config.namespaces =
+                list.iter().map(|(place, keys)| self.namespace(place, keys)).collect();
         }
     }
 
-    fn namespace(&mut self, keys: &[Assignment]) -> Namespace {
+    fn namespace(&mut self, place: &Place, keys: &[Assignment]) -> Namespace {
         let mut namespace = Namespace::default();
         for given in keys {
             let set = namespace.set(&given.key, &given.value);
             self.note(given, set);
         }
         if !keys.iter().any(|given| given.key == "pattern") {
-            let place = keys.first().map(|given| given.place.clone());
             let text = "[[namespace]]: expected a pattern, as pattern = \"ticker:*\"".to_owned();
-            let place = place.unwrap_or(Place::File("[[namespace]]".to_owned()));
-            self.problems.push(Problem { place, text });
+            self.problems.push(Problem { place: place.clone(), text });
         }
         namespace
     }

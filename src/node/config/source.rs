@@ -44,8 +44,8 @@ impl Assignment {
 #[derive(Debug, Default)]
 pub(super) struct Assignments {
     pub(super) keys: Vec<Assignment>,
-    /// One list of assignments per `[[namespace]]`.
-    pub(super) namespaces: Option<Vec<Vec<Assignment>>>,
+    /// The place and the assignments of each `[[namespace]]`.
+    pub(super) namespaces: Option<Vec<(Place, Vec<Assignment>)>>,
 }
 
 /// The name of the one section that is a list.
@@ -69,8 +69,8 @@ pub(super) fn file(name: &str, text: &str, problems: &mut Vec<Problem>) -> Assig
 /// Reads the `order`-th `--set`, of the form `section.key=value`.
 pub(super) fn set(order: usize, text: &str, problems: &mut Vec<Problem>) -> Assignments {
     let place = Place::Set(order);
-    let Some((path, raw)) = text.split_once('=').map(|(path, raw)| (path.trim(), raw.trim()))
-    else {
+    let pair = text.split_once('=').map(|(path, raw)| (path.trim(), raw.trim()));
+    let Some((path, raw)) = pair.filter(|(path, _)| !path.is_empty()) else {
         let text = format!("{text:?}: expected section.key=value, as server.shards=2");
         problems.push(Problem { place, text });
         return Assignments::default();
@@ -137,12 +137,11 @@ impl Reader<'_> {
         problems: &mut Vec<Problem>,
     ) {
         let tables = match value.get_ref() {
-            DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_table()).collect(),
+            DeValue::Array(items) => items.iter().map(|item| self.namespace(item)).collect(),
             _ => None,
         };
-        if let Some(tables) = tables as Option<Vec<&DeTable<'_>>> {
-            found.namespaces =
-                Some(tables.iter().map(|table| self.section(NAMESPACE, table)).collect());
+        if tables.is_some() {
+            found.namespaces = tables;
             return;
         }
         let mut given = self.assignment(NAMESPACE, "", value);
@@ -150,6 +149,11 @@ impl Reader<'_> {
             given.written = format!("a table of {} keys", item.len());
         }
         problems.push(given.problem("expected a list of tables, as [[namespace]]"));
+    }
+
+    fn namespace(&self, item: &Spanned<DeValue<'_>>) -> Option<(Place, Vec<Assignment>)> {
+        let keys = item.get_ref().as_table()?;
+        Some(((self.place)(item.span().start), self.section(NAMESPACE, keys)))
     }
 
     fn assignment(&self, key: &str, section: &str, value: &Spanned<DeValue<'_>>) -> Assignment {
