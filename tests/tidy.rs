@@ -35,7 +35,7 @@ const BANNED: &[(&str, &str)] = &[
     ("time::sleep(", "nothing waits by sleeping"),
     ("unbounded(", "every queue has a bound"),
     ("unbounded_channel", "every queue has a bound"),
-    ("mpsc::channel(", "every queue has a bound"),
+    ("std::sync::mpsc", "every queue has a bound"),
 ];
 
 type Rule = fn(&Source) -> Vec<String>;
@@ -94,6 +94,14 @@ fn every_capability_names_tests_that_exist() {
     let table =
         tree.iter().find(|s| s.path == "docs/capabilities.md").expect("docs/capabilities.md");
     assert_none(&documents::missing_proofs(table, &tree));
+}
+
+#[test]
+fn every_configuration_key_is_documented_as_it_is() {
+    let tree = tree();
+    let document =
+        tree.iter().find(|s| s.path == "docs/configuration.md").expect("docs/configuration.md");
+    assert_none(&documents::undocumented_keys(document, &throng::node::config::keys()));
 }
 
 fn long_files(source: &Source) -> Vec<String> {

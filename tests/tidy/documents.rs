@@ -3,6 +3,8 @@
 //! A table that names a test is believed only if the test exists; a dependency is admitted only with
 //! its reason beside it; and no text gives away where it was written.
 
+use throng::node::config::{Key, Reload};
+
 use crate::source::{Source, is_word, root};
 
 /// Roots of paths that exist on one machine only, written so that this file does not hold them.
@@ -83,6 +85,39 @@ pub(crate) fn missing_proofs(table: &Source, tree: &[Source]) -> Vec<String> {
     breaches
 }
 
+/// Keys of the configuration whose row in the documentation is missing or tells another default, another
+/// range or another answer to SIGHUP than the code, and rows of keys that do not exist.
+pub(crate) fn undocumented_keys(document: &Source, keys: &[Key]) -> Vec<String> {
+    let rows: Vec<(usize, Vec<String>)> = document
+        .text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.starts_with("| `"))
+        .map(|(number, line)| (number + 1, cells(line)))
+        .filter(|(_, cells)| cells.len() == 7)
+        .collect();
+    let mut breaches = Vec::new();
+    for key in keys {
+        let path = format!("`{}`", key.path());
+        let Some((number, row)) = rows.iter().find(|(_, row)| row[0] == path) else {
+            breaches.push(format!("{}:1: there is no row for {path}", document.path));
+            continue;
+        };
+        let reload = if key.reload == Reload::Live { "live" } else { "restart" };
+        let told = [row[1].as_str(), &row[3].replace('\\', ""), &row[6]];
+        let meant = [&format!("`{}`", key.default), key.expectation.as_str(), reload];
+        if told != meant {
+            breaches.push(format!("{}:{number}: {told:?} should be {meant:?}", document.path));
+        }
+    }
+    let known = |row: &str| keys.iter().any(|key| format!("`{}`", key.path()) == row);
+    let unknown = rows.iter().filter(|(_, row)| !known(&row[0]));
+    breaches.extend(
+        unknown.map(|(number, row)| format!("{}:{number}: no key {}", document.path, row[0])),
+    );
+    breaches
+}
+
 /// The cells of a table's row, trimmed. A `|` in backticks or behind a backslash does not end a cell.
 pub(crate) fn cells(line: &str) -> Vec<String> {
     let (mut cells, mut cell, mut quoted, mut before) = (Vec::new(), String::new(), false, ' ');
@@ -120,4 +155,24 @@ fn a_capability_without_its_test_is_found() {
         "docs/t.md:7: the last column is `Proved by`",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_key_whose_row_is_missing_or_wrong_is_found() {
+    let key = |name, reload| Key {
+        section: "a",
+        name,
+        default: "1".to_owned(),
+        doc: &[],
+        expectation: "a *".to_owned(),
+        words: Vec::new(),
+        reload,
+    };
+    let text = "| `a.b` | `1` | | a \\* | c | | live |\n| `a.c` | `2` | | a \\* | c | | live |\n\
+                | `a.d` | `1` | | a \\* | c | | live |\n";
+    let keys = [key("b", Reload::Live), key("c", Reload::Live), key("e", Reload::Restart)];
+    let found = undocumented_keys(&Source::new("c.md", text), &keys);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found[0].starts_with("c.md:2: "), "{found:?}");
+    assert_eq!(found[1..], ["c.md:1: there is no row for `a.e`", "c.md:3: no key `a.d`"]);
 }

@@ -60,10 +60,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where to listen, on how many cores, and how to end."),
     ("limits", "What a client may send. Every limit holds before anything is stored."),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
-    (
-        "queue",
-        "What waits for a slow reader. Full queues are allocated as they fill, not in advance.",
-    ),
+    ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),
     ("tcp", "Socket options of accepted connections."),
     ("uring", "The io_uring driver; without effect under epoll."),
@@ -283,7 +280,7 @@ group! {
 group! {
     /// The part of `[limits]` that holds for what a message may ask for.
     pub struct CommandLimits in "limits" {
-        /// Rooms a connection may be a member of. Each costs about 50 bytes of user memory.
+        /// Rooms a connection may be a member of.
         "max_rooms" Live max_rooms: u32 = 100, whole(1, 65_535);
         /// Bytes of a room's name.
         "max_room_name_bytes" Live max_room_name_bytes: u16 = 128, whole(1, 1024);
@@ -319,10 +316,11 @@ group! {
         "high_water_bytes" Live high_water: u32 = 262_144, whole(1024, GIB);
         /// Queued bytes at which the connection counts as keeping up again.
         "low_water_bytes" Live low_water: u32 = 65_536, whole(0, GIB);
-        /// Queued bytes at which a connection is closed (1013). The worst case per connection is this
-        /// plus one message.
+        /// Queued bytes at which a connection is closed (1013). A queue never holds more than this plus
+        /// one message.
         "max_bytes" Live max_bytes: u32 = 1_048_576, whole(1024, GIB);
-        /// Queued messages, as `max_bytes`. Each costs 16 bytes; its payload is shared.
+        /// Queued messages at which publications meet their room's policy and replies close the
+        /// connection (1013).
         "max_messages" Live max_messages: u32 = 16_384, whole(1, 1_048_576);
         /// Age of the oldest queued message at which the connection is closed (1013).
         "max_age_ms" Live max_age: Duration = Duration::from_secs(30), millis(100, DAY_MS);
@@ -347,7 +345,7 @@ group! {
 group! {
     /// `[mesh]`.
     pub struct Mesh in "mesh" {
-        /// Mail that waits for a shard, per lane; about 64 bytes each, allocated at start.
+        /// Mail that may wait for a shard, per lane. Space for it is allocated at start.
         "inbox_capacity" Restart inbox_capacity: u32 = 4096, whole(1, 1_048_576);
         /// Mail that a shard keeps back because inboxes are full; beyond it publishes are refused.
         "parked_max" Restart parked_max: u32 = 65_536, whole(1, 16_777_216);
@@ -368,7 +366,8 @@ group! {
             millis(1000, DAY_MS);
         /// Probes without an answer before the kernel gives the peer up.
         "keepalive_probes" Restart keepalive_probes: u16 = 3, whole(1, 127);
-        /// Unsent bytes the kernel takes per connection; more waits in our queue, where policies apply.
+        /// Unsent bytes in the kernel at which a connection stops being writable; what follows waits in our
+        /// queue, where policies apply.
         "notsent_lowat_bytes" Restart notsent_lowat: u32 = 16_384,
             whole(1024, GIB).or_zero("as the kernel decides");
         /// Kernel send buffer per connection.
