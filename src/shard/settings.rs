@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 use crate::connection::{Connection, Limits, Routes, Timeouts};
 use crate::flow::outbound::OutboundLimits;
@@ -43,8 +44,8 @@ pub struct RoomRules {
     pub per_connection: usize,
     /// What happens to a publication that a slow reader has no space for.
     pub overflow: Overflow,
-    /// Exceptions, by name pattern (`*` stands for any run of characters); the first match decides.
-    pub namespaces: Vec<(String, Overflow)>,
+    /// Exceptions, by name pattern; the first match decides.
+    pub namespaces: Vec<(Glob, Overflow)>,
 }
 
 /// The limits of the shard as a whole.
@@ -76,49 +77,7 @@ impl RoomRules {
     pub fn overflow_of(&self, room: &str) -> Overflow {
         self.namespaces
             .iter()
-            .find(|(pattern, _)| matches(pattern, room))
+            .find(|(pattern, _)| pattern.matches(room))
             .map_or(self.overflow, |(_, overflow)| *overflow)
-    }
-}
-
-/// True when `name` fits `pattern`, in which `*` stands for any run of characters. Linear in the
-/// product of their lengths at worst, with no recursion.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or("");
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let mut last = None;
-    for part in parts {
-        if let Some(previous) = last.replace(part) {
-            match rest.find(previous) {
-                Some(at) => rest = &rest[at + previous.len()..],
-                None => return false,
-            }
-        }
-    }
-    match last {
-        None => rest.is_empty(),
-        Some(part) => rest.ends_with(part),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-    use proptest::prelude::*;
-
-    fn naive(pattern: &[u8], name: &[u8]) -> bool {
-        match pattern.split_first() {
-            None => name.is_empty(),
-            Some((b'*', rest)) => (0..=name.len()).any(|at| naive(rest, &name[at..])),
-            Some((byte, rest)) => name.first() == Some(byte) && naive(rest, &name[1..]),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_pattern_fits_what_the_naive_matcher_says(pattern in "[ab*]{0,6}", name in "[ab]{0,8}") {
-            prop_assert_eq!(matches(&pattern, &name), naive(pattern.as_bytes(), name.as_bytes()));
-        }
     }
 }

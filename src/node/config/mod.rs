@@ -1,0 +1,44 @@
+//! Configuration: one TOML file, overridden by `--set`, made into typed values.
+//!
+//! Every key is defined once, as a row of a table in [`values`]: its name with the unit in it, type,
+//! default, meaning, what it accepts, and whether a running node can take a new value. The structs, the
+//! checks, `throng print-config` and the test that holds `docs/configuration.md` against the code are all
+//! made from those rows. In TOML a unit stands in the key (`ping_interval_ms`); in code there are
+//! durations, addresses and enums.
+//!
+//! Wrong input is answered once and in full: every problem of the file and of the command line, each with
+//! its line, key, value, what was expected and the nearest thing that exists. Nothing is guessed and
+//! nothing is ignored.
+//!
+//! This module knows no other module's options: launch converts its values. It reads one file when asked
+//! to and nothing else of the world: no environment, no default places.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`values`] | the table of keys and the structs it makes |
+//! | `group` | what a row is made of: the macro and the trait behind the table |
+//! | `kind` | what a value may be: whole numbers, times, words, addresses, paths |
+//! | `source` | TOML and `--set` to assignments with their places |
+//! | `load` | assignments to values, suggestions |
+//! | `relation` | what two keys must be to each other; warnings |
+//! | `problem` | how a problem is told |
+//! | `print` | `print-config` |
+//! | `reload` | what a running node can take over |
+
+mod group;
+mod kind;
+mod load;
+mod print;
+mod problem;
+mod relation;
+mod reload;
+mod source;
+pub mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use group::{Key, Reload};
+pub use load::Origin;
+pub use problem::{ConfigError, Problem};
+pub use values::{Config, keys};

@@ -1,0 +1,115 @@
+//! What two keys must be to each other, and what is allowed but unwise.
+//!
+//! A relation that does not hold is an error, because the node could not keep its promises. A warning is
+//! for what works here and fails in the field.
+
+use std::time::Duration;
+
+use super::values::Config;
+
+struct Relation {
+    keys: &'static [&'static str],
+    holds: fn(&Config) -> bool,
+    rule: &'static str,
+}
+
+const RELATIONS: &[Relation] = &[
+    Relation {
+        keys: &["queue.low_water_bytes", "queue.high_water_bytes"],
+        holds: |c| c.queue.low_water < c.queue.high_water,
+        rule: "the low water mark must be below the high water mark",
+    },
+    Relation {
+        keys: &["queue.high_water_bytes", "queue.max_bytes"],
+        holds: |c| c.queue.high_water <= c.queue.max_bytes,
+        rule: "the high water mark must not be above the maximum",
+    },
+    Relation {
+        keys: &["limits.max_message_bytes", "queue.max_bytes"],
+        holds: |c| c.limits.message.max_bytes <= c.queue.max_bytes,
+        rule: "a queue must be able to hold the largest message",
+    },
+    Relation {
+        keys: &["limits.max_target_bytes", "limits.max_head_bytes"],
+        holds: |c| c.limits.head.max_target_bytes < c.limits.head.max_bytes,
+        rule: "a request head must be able to hold the longest target",
+    },
+    Relation {
+        keys: &["server.path", "debug.echo_path"],
+        holds: |c| c.debug.echo_path.as_ref() != Some(&c.server.path),
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.path", "demo.enabled"],
+        holds: |c| !(c.demo.enabled && c.server.path == "/"),
+        rule: "the demonstration page is served at /; move the path or turn the page off",
+    },
+    Relation {
+        keys: &["debug.echo_path", "demo.enabled"],
+        holds: |c| !(c.demo.enabled && c.debug.echo_path.as_deref() == Some("/")),
+        rule: "the demonstration page is served at /; move the path or turn the page off",
+    },
+];
+
+/// The relations that do not hold, each as its keys and a text. Those with a key of `refused` are left
+/// out: its value is not what the operator meant.
+pub(super) fn broken(
+    config: &Config,
+    refused: &[String],
+) -> Vec<(&'static [&'static str], String)> {
+    RELATIONS
+        .iter()
+        .filter(|relation| !relation.keys.iter().any(|key| refused.iter().any(|r| r == key)))
+        .filter(|relation| !(relation.holds)(config))
+        .map(|relation| {
+            let values: Vec<String> =
+                relation.keys.iter().map(|key| format!("{key} = {}", shown(config, key))).collect();
+            (relation.keys, format!("{}: {}", values.join(", "), relation.rule))
+        })
+        .collect()
+}
+
+/// The value of a key as TOML.
+fn shown(config: &Config, path: &str) -> String {
+    let (section, name) = path.split_once('.').unwrap_or_default();
+    let groups = config.groups();
+    let of_section = groups.iter().filter(|group| group.section() == section);
+    of_section.filter_map(|group| group.get(name)).map(|value| value.to_string()).collect()
+}
+
+impl Config {
+    /// What is allowed but unwise, one sentence each, to be logged at start.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let beat = &self.heartbeat;
+        if beat.interval >= Duration::from_secs(60) {
+            warnings.push(format!(
+                "heartbeat.ping_interval_ms = {}: most proxies close a connection that is silent for \
+                 60 s; 25000 is safe",
+                beat.interval.as_millis()
+            ));
+        }
+        if self.tcp.user_timeout > beat.interval + beat.timeout {
+            warnings.push(format!(
+                "tcp.user_timeout_ms = {}: longer than ping_interval_ms + ping_timeout_ms = {}, so the \
+                 heartbeat gives a peer up first",
+                self.tcp.user_timeout.as_millis(),
+                (beat.interval + beat.timeout).as_millis()
+            ));
+        }
+        if let Some(path) = &self.debug.echo_path {
+            warnings.push(format!(
+                "debug.echo_path = {path:?}: anyone who can connect can have messages of {} bytes held \
+                 and sent back",
+                self.debug.echo_max_message_bytes
+            ));
+        }
+        if self.debug.panic_command {
+            warnings.push(
+                "debug.panic_command = true: anyone can end their connection by a panic".into(),
+            );
+        }
+        warnings
+    }
+}

@@ -1,0 +1,182 @@
+//! TOML and `--set` to assignments, each with its place and its text as it was written.
+//!
+//! The file is parsed into values with spans, not into structs: a struct forgets the line a value came
+//! from and stops at its first problem. What an assignment means is `load`'s business.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::kind::Value;
+use super::problem::{Place, Problem};
+
+/// A value given to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assignment {
+    /// The section; empty for a key outside of any.
+    pub(super) section: String,
+    /// The key; empty for a section that holds none.
+    pub(super) key: String,
+    pub(super) value: Value,
+    /// The value as it was written.
+    pub(super) written: String,
+    pub(super) place: Place,
+}
+
+impl Assignment {
+    /// The key with its section.
+    pub(super) fn path(&self) -> String {
+        let dot = if self.section.is_empty() || self.key.is_empty() { "" } else { "." };
+        format!("{}{dot}{}", self.section, self.key)
+    }
+
+    /// A problem with this assignment.
+    pub(super) fn problem(&self, what: &str) -> Problem {
+        let text = if self.key.is_empty() {
+            format!("[{}]: {what}", self.section)
+        } else {
+            format!("{} = {}: {what}", self.path(), self.written)
+        };
+        Problem { place: self.place.clone(), text }
+    }
+}
+
+/// What a source assigns: single keys, and the list of namespaces if it gives one.
+#[derive(Debug, Default)]
+pub(super) struct Assignments {
+    pub(super) keys: Vec<Assignment>,
+    /// The place and the assignments of each `[[namespace]]`.
+    pub(super) namespaces: Option<Vec<(Place, Vec<Assignment>)>>,
+}
+
+/// The name of the one section that is a list.
+pub(super) const NAMESPACE: &str = "namespace";
+
+/// Reads a file's text.
+pub(super) fn file(name: &str, text: &str, problems: &mut Vec<Problem>) -> Assignments {
+    let reader = Reader { text, place: &|at| line(name, text, at) };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return reader.document(table.get_ref(), problems);
+    }
+    problems.extend(errors.iter().map(|error| Problem {
+        place:
+            error.span().map_or(Place::File(name.to_owned()), |span| line(name, text, span.start)),
+        text: error.message().replace('\n', ", "),
+    }));
+    Assignments::default()
+}
+
+/// Reads the `order`-th `--set`, of the form `section.key=value`.
+pub(super) fn set(order: usize, text: &str, problems: &mut Vec<Problem>) -> Assignments {
+    let place = Place::Set(order);
+    let pair = text.split_once('=').map(|(path, raw)| (path.trim(), raw.trim()));
+    let Some((path, raw)) = pair.filter(|(path, _)| !path.is_empty()) else {
+        let text = format!("{text:?}: expected section.key=value, as server.shards=2");
+        problems.push(Problem { place, text });
+        return Assignments::default();
+    };
+    let reader = Reader { text: raw, place: &|_| place.clone() };
+    let parsed = DeValue::parse(raw);
+    let mut found = Assignments::default();
+    match &parsed {
+        Ok(value) if path == NAMESPACE => reader.namespaces(value, &mut found, problems),
+        Ok(value) => found.keys.push(reader.assignment(path, "", value)),
+        Err(_) => {
+            let value = Value::Text(raw.to_owned());
+            let written = value.to_string();
+            let (section, key) = (String::new(), path.to_owned());
+            found.keys.push(Assignment { section, key, value, written, place });
+        }
+    }
+    for assignment in &mut found.keys {
+        if let Some((section, key)) = path.split_once('.') {
+            (assignment.section, assignment.key) = (section.to_owned(), key.to_owned());
+        }
+    }
+    found
+}
+
+fn line(name: &str, text: &str, at: usize) -> Place {
+    let before = text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
+    Place::Line { file: name.to_owned(), line: before + 1 }
+}
+
+/// A text whose parsed values are to be turned into assignments.
+struct Reader<'a> {
+    text: &'a str,
+    place: &'a dyn Fn(usize) -> Place,
+}
+
+impl Reader<'_> {
+    fn document(&self, table: &DeTable<'_>, problems: &mut Vec<Problem>) -> Assignments {
+        let mut found = Assignments::default();
+        for (name, value) in table {
+            match value.get_ref() {
+                _ if name.get_ref() == NAMESPACE => self.namespaces(value, &mut found, problems),
+                DeValue::Table(keys) if keys.is_empty() => {
+                    let place = (self.place)(name.span().start);
+                    let (section, key) = (name.get_ref().to_string(), String::new());
+                    let (value, written) = (Value::Other, String::new());
+                    found.keys.push(Assignment { section, key, value, written, place });
+                }
+                DeValue::Table(keys) => found.keys.extend(self.section(name.get_ref(), keys)),
+                _ => found.keys.push(self.assignment(name.get_ref(), "", value)),
+            }
+        }
+        found
+    }
+
+    fn section(&self, name: &str, keys: &DeTable<'_>) -> Vec<Assignment> {
+        keys.iter().map(|(key, value)| self.assignment(key.get_ref(), name, value)).collect()
+    }
+
+    fn namespaces(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        found: &mut Assignments,
+        problems: &mut Vec<Problem>,
+    ) {
+        let tables = match value.get_ref() {
+            DeValue::Array(items) => items.iter().map(|item| self.namespace(item)).collect(),
+            _ => None,
+        };
+        if tables.is_some() {
+            found.namespaces = tables;
+            return;
+        }
+        let mut given = self.assignment(NAMESPACE, "", value);
+        if let Some(item) = value.get_ref().as_table() {
+            given.written = format!("a table of {} keys", item.len());
+        }
+        problems.push(given.problem("expected a list of tables, as [[namespace]]"));
+    }
+
+    fn namespace(&self, item: &Spanned<DeValue<'_>>) -> Option<(Place, Vec<Assignment>)> {
+        let keys = item.get_ref().as_table()?;
+        Some(((self.place)(item.span().start), self.section(NAMESPACE, keys)))
+    }
+
+    fn assignment(&self, key: &str, section: &str, value: &Spanned<DeValue<'_>>) -> Assignment {
+        let span = value.span();
+        let value = match value.get_ref() {
+            DeValue::String(text) => Value::Text(text.to_string()),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_or(Value::Other, Value::Whole),
+            DeValue::Boolean(flag) => Value::Flag(*flag),
+            _ => Value::Other,
+        };
+        let place = (self.place)(span.start);
+        let written = shorten(self.text.get(span).unwrap_or_default());
+        Assignment { section: section.to_owned(), key: key.to_owned(), value, written, place }
+    }
+}
+
+/// A value as written, on one line of at most 60 characters.
+fn shorten(written: &str) -> String {
+    let line = written.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut short: String = line.chars().take(60).collect();
+    if short.len() < line.len() {
+        short.push_str("...");
+    }
+    short
+}

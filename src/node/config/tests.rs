@@ -1,0 +1,296 @@
+//! What operators get: full answers to wrong input, files that read back, and a table without gaps.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::values::{DriverChoice, Namespace, SECTIONS};
+use super::{Config, Origin, Reload, keys};
+use crate::base::shared::Overflow;
+
+fn parse(text: &str, sets: &[&str]) -> Result<Config, String> {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    Config::parse("throng.toml", text, &sets).map_err(|error| error.to_string())
+}
+
+/// Values of which at least one suits each key and differs from its default.
+const CANDIDATES: &[&str] = &[
+    "true",
+    "false",
+    "1",
+    "17",
+    "32",
+    "512",
+    "2048",
+    "8192",
+    "100000",
+    "600000",
+    "\"uring\"",
+    "\"json\"",
+    "\"debug\"",
+    "\"conflate\"",
+    "\"/other\"",
+    "\"[::1]:9000\"",
+];
+
+#[test]
+fn the_printed_defaults_read_back_as_the_defaults() {
+    let defaults = Config::default();
+    assert_eq!(parse(&defaults.to_toml(), &[]), Ok(defaults.clone()));
+    assert_eq!(parse("", &[]), Ok(defaults));
+}
+
+#[test]
+fn every_key_can_be_set_printed_and_read_back() {
+    for key in keys().iter().filter(|key| key.section != "namespace") {
+        let suits = |value: &&str| {
+            let set = format!("{}={value}", key.path());
+            let config = parse("", &[&set]).ok().filter(|config| *config != Config::default());
+            config.is_some_and(|config| {
+                let file = format!("[{}]\n{} = {value}\n", key.section, key.name);
+                assert_eq!(parse(&file, &[]), Ok(config.clone()), "{file}");
+                assert_eq!(parse(&config.to_toml(), &[]), Ok(config), "{file}");
+                true
+            })
+        };
+        assert!(CANDIDATES.iter().any(suits), "{} takes no candidate", key.path());
+    }
+}
+
+#[test]
+fn namespaces_are_printed_and_read_back_in_order() {
+    let set =
+        r#"namespace=[{pattern="a:*", overflow="conflate"}, {pattern="*", overflow="drop_new"}]"#;
+    let config = parse("", &[set]).expect("two namespaces");
+    assert_eq!(config.namespaces.len(), 2);
+    assert_eq!(parse(&config.to_toml(), &[]), Ok(config));
+}
+
+#[test]
+fn the_first_namespace_that_matches_decides() {
+    let file = "[queue]\noverflow = \"drop_new\"\n\
+                [[namespace]]\npattern = \"ticker:slow:*\"\noverflow = \"disconnect\"\n\
+                [[namespace]]\npattern = \"ticker:*\"\noverflow = \"conflate\"\n";
+    let config = parse(file, &[]).expect("a valid file");
+    assert_eq!(config.overflow("ticker:slow:1"), Overflow::Disconnect);
+    assert_eq!(config.overflow("ticker:1"), Overflow::Conflate);
+    assert_eq!(config.overflow("lobby"), Overflow::DropNew);
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_line_value_expectation_and_nearest_match() {
+    let file = r#"listen = "1.2.3.4:5"
+[server]
+shards = 5000
+drivr = "uring"
+driver = 7
+max_headers = 3
+zzzzzzzz = 1
+[limit]
+max_headers = -3
+[queue]
+low_water_bytes = 300000
+overflow = "conflat"
+flush_window_us = "soon"
+max_age_ms = 1e3
+[[namespace]]
+overflow = "conflate"
+[[namespace]]
+pattern = "a*"
+overflw = "conflate"
+[mash]
+[uring]
+buffers = 1000
+[server.path]
+deep = 1
+[[namespace]]
+"#;
+    let sets = [
+        "queue.max_age=3",
+        "nonsense",
+        "=5",
+        "log.level=degub",
+        "namespace=3",
+        "server.listen=localhost:80",
+        "debug.echo_path=echo",
+    ];
+    let expected = r#"
+throng.toml:1: listen = "1.2.3.4:5": there is no such key; did you mean server.listen?
+throng.toml:3: server.shards = 5000: expected a whole number from 1 to 1024, or 0 (one per core) (default 0)
+throng.toml:4: server.drivr = "uring": there is no such key; did you mean server.driver?
+throng.toml:5: server.driver = 7: expected "auto", "epoll" or "uring" (default "auto")
+throng.toml:6: server.max_headers = 3: there is no such key; did you mean limits.max_headers?
+throng.toml:7: server.zzzzzzzz = 1: there is no such key; [server] has listen, shards, driver, path, pin, max_connections, backlog, drain_timeout_ms, reconnect_spread_ms
+throng.toml:9: limit.max_headers = -3: there is no section [limit]; did you mean limits.max_headers?
+throng.toml:11: queue.low_water_bytes = 300000, queue.high_water_bytes = 262144: the low water mark must be below the high water mark
+throng.toml:12: queue.overflow = "conflat": expected "drop_new", "drop_oldest", "conflate" or "disconnect" (default "drop_oldest"); did you mean "conflate"?
+throng.toml:13: queue.flush_window_us = "soon": expected a whole number from 1 to 100000, or 0 (never wait) (default 500)
+throng.toml:14: queue.max_age_ms = 1e3: expected a whole number from 100 to 86400000 (default 30000)
+throng.toml:15: [[namespace]]: expected a pattern, as pattern = "ticker:*"
+throng.toml:19: namespace.overflw = "conflate": there is no such key; did you mean namespace.overflow?
+throng.toml:20: [mash]: there is no section [mash]; did you mean [mesh]?
+throng.toml:22: uring.buffers = 1000: expected a power of two from 16 to 32768 (default 1024)
+throng.toml:23: server.path = [server.path]: expected a path of at most 256 characters that begins with / and has no query, as "/ws" (default "/ws")
+throng.toml:25: [[namespace]]: expected a pattern, as pattern = "ticker:*"
+--set: queue.max_age = 3: there is no such key; did you mean queue.max_age_ms?
+--set: "nonsense": expected section.key=value, as server.shards=2
+--set: "=5": expected section.key=value, as server.shards=2
+--set: log.level = "degub": expected "error", "warn", "info", "debug" or "trace" (default "info"); did you mean "debug"?
+--set: namespace = 3: expected a list of tables, as [[namespace]]
+--set: server.listen = "localhost:80": expected an IP address and a port, as "0.0.0.0:8080" or "[::1]:8080" (default "127.0.0.1:8080")
+--set: debug.echo_path = "echo": expected a path of at most 256 characters that begins with / and has no query, as "/ws", or "" (off) (default "")"#;
+    assert_eq!(parse(file, &sets).expect_err("a bad file"), expected.trim_start());
+}
+
+#[test]
+fn a_text_that_is_not_toml_is_told_by_its_lines() {
+    let error = parse("a = \n[server]\nshards = 1\nshards = 2\n", &[]).expect_err("bad TOML");
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(lines[0].starts_with("throng.toml:1: "), "{error}");
+    assert_eq!(lines[1], "throng.toml:4: duplicate key");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("absent.toml");
+    let origin = Origin { file: Some(path.clone()), sets: Vec::new() };
+    let error = origin.load().expect_err("no file").to_string();
+    assert_eq!(
+        error,
+        format!("{}: cannot be read: No such file or directory (os error 2)", path.display())
+    );
+}
+
+#[test]
+fn the_command_line_overrides_the_file_and_its_last_word_wins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("throng.toml");
+    std::fs::write(&path, "[server]\nshards = 2\ndriver = \"epoll\"\n").expect("a file");
+    let sets = ["server.shards=3", " server.shards = 4 ", "server.listen=0.0.0.0:0"];
+    let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+    let config = Origin { file: Some(path), sets }.load().expect("a configuration");
+    assert_eq!((config.server.shards, config.server.driver), (4, DriverChoice::Epoll));
+    assert_eq!(config.server.listen.to_string(), "0.0.0.0:0");
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused_where_the_last_was_given() {
+    let cases = [
+        (
+            "queue.low_water_bytes=262144",
+            "queue.low_water_bytes = 262144, queue.high_water_bytes = 262144: the low water mark must be below the high water mark",
+        ),
+        (
+            "queue.high_water_bytes=1048577",
+            "queue.high_water_bytes = 1048577, queue.max_bytes = 1048576: the high water mark must not be above the maximum",
+        ),
+        (
+            "limits.max_message_bytes=1048577",
+            "limits.max_message_bytes = 1048577, queue.max_bytes = 1048576: a queue must be able to hold the largest message",
+        ),
+        (
+            "limits.max_head_bytes=8192",
+            "limits.max_target_bytes = 8192, limits.max_head_bytes = 8192: a request head must be able to hold the longest target",
+        ),
+        (
+            "debug.echo_path=/ws",
+            "server.path = \"/ws\", debug.echo_path = \"/ws\": two endpoints cannot share a path",
+        ),
+        (
+            "server.path=/",
+            "server.path = \"/\", demo.enabled = true: the demonstration page is served at /; move the path or turn the page off",
+        ),
+        (
+            "debug.echo_path=/",
+            "debug.echo_path = \"/\", demo.enabled = true: the demonstration page is served at /; move the path or turn the page off",
+        ),
+    ];
+    for (set, expected) in cases {
+        assert_eq!(parse("", &[set]), Err(format!("--set: {expected}")), "{set}");
+    }
+    let file =
+        "[queue]\nmax_bytes = 2048\nhigh_water_bytes = \"?\"\n[limits]\nmax_message_bytes = 1024\n";
+    let error = parse(file, &[]).expect_err("a bad file");
+    assert_eq!(error.lines().count(), 1, "no relation is judged on a refused value: {error}");
+}
+
+#[test]
+fn what_is_unwise_is_warned_of() {
+    let warnings = |sets: &[&str]| parse("", sets).expect("valid").warnings();
+    assert_eq!(warnings(&[]), Vec::<String>::new());
+    assert_eq!(warnings(&["heartbeat.ping_interval_ms=59999"]), Vec::<String>::new());
+    let slow = warnings(&["heartbeat.ping_interval_ms=60000"]);
+    assert_eq!(
+        slow,
+        [
+            "heartbeat.ping_interval_ms = 60000: most proxies close a connection that is silent for 60 s; 25000 is safe"
+        ]
+    );
+    assert_eq!(warnings(&["tcp.user_timeout_ms=45001"]).len(), 1);
+    assert_eq!(warnings(&["debug.echo_path=/echo", "debug.panic_command=true"]).len(), 2);
+}
+
+#[test]
+fn what_is_left_at_zero_follows_from_other_keys() {
+    let config = parse("", &["heartbeat.ping_timeout_ms=5000"]).expect("valid");
+    assert_eq!(config.user_timeout(), Duration::from_secs(30));
+    assert_eq!(config.reconnect_spread(), Duration::from_secs(10));
+    let sets = ["tcp.user_timeout_ms=7000", "server.reconnect_spread_ms=3000"];
+    let config = parse("", &sets).expect("valid");
+    assert_eq!(config.user_timeout(), Duration::from_secs(7));
+    assert_eq!(config.reconnect_spread(), Duration::from_secs(3));
+}
+
+#[test]
+fn a_reload_takes_what_can_change_and_names_what_cannot() {
+    let old = Config::default();
+    let new = "[server]\nshards = 3\ndrain_timeout_ms = 5\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\
+               [[namespace]]\npattern = \"a\"\n";
+    let new = parse(new, &[]).expect("valid");
+    let (next, ignored) = old.reload(&new);
+    assert_eq!(ignored, ["server.shards", "log.format"]);
+    assert_eq!(next.server.drain_timeout, Duration::from_millis(5));
+    assert_eq!(next.log.level, new.log.level);
+    assert_eq!(next.namespaces, new.namespaces);
+    assert_eq!((next.server.shards, next.log.format), (old.server.shards, old.log.format));
+    assert_eq!(next.reload(&next), (next.clone(), Vec::new()));
+}
+
+#[test]
+fn every_key_stands_once_in_a_known_section_and_is_explained() {
+    let keys = keys();
+    for (at, key) in keys.iter().enumerate() {
+        assert!(keys[..at].iter().all(|other| other.path() != key.path()), "{} twice", key.path());
+        let known = key.section == "namespace" || SECTIONS.iter().any(|(s, _)| *s == key.section);
+        assert!(known, "{} is in no printed section", key.path());
+        assert!(key.doc.concat().trim().ends_with('.'), "{} is not explained", key.path());
+    }
+    let restart = keys.iter().filter(|key| key.reload == Reload::Restart).count();
+    assert!(restart > 0 && restart < keys.len());
+    assert_eq!(Namespace::default().overflow, Config::default().queue.overflow);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_a_panic(text in ".{0,60}", set in ".{0,30}") {
+        let _ = parse(&text, &[&set]);
+        let _ = parse(&format!("[server]\n{text}\n[[namespace]]\n{set}"), &[]);
+    }
+
+    #[test]
+    fn a_whole_number_is_taken_exactly_inside_its_range(shards: i64) {
+        let taken = parse("", &[&format!("server.shards={shards}")]);
+        prop_assert_eq!(taken.is_ok(), (0..=1024).contains(&shards));
+    }
+
+    #[test]
+    fn reloading_twice_changes_nothing_more(interval in 100u64..100_000, shards in 0u16..1024) {
+        let sets = [format!("heartbeat.ping_interval_ms={interval}"), format!("server.shards={shards}")];
+        let new = parse("", &[&sets[0], &sets[1]]).expect("valid");
+        let (next, _) = Config::default().reload(&new);
+        prop_assert_eq!(next.reload(&new).0, next.clone());
+        prop_assert_eq!(next.heartbeat.interval, Duration::from_millis(interval));
+        prop_assert_eq!(next.server.shards, 0);
+    }
+}

@@ -1,0 +1,427 @@
+//! The table: every key, defined once.
+//!
+//! A row gives the key's name with its unit, whether a running node takes a new value, the field that
+//! holds it in code, its type and default, and what it accepts. The documentation of a row is its comment
+//! in `print-config`; it says what the key does and what it costs, not what its range is, for the range
+//! speaks for itself. Relations between keys are in `relation`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::glob::Glob;
+use super::group::{Group, Key, group, of};
+use super::kind::{
+    Address, Flag, Kind, OptionalPath, Pattern, UrlPath, Value, Word, micros, millis, one_of,
+    power, whole,
+};
+use crate::base::shared::Overflow;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`.
+    pub server: Server,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[heartbeat]`.
+    pub heartbeat: Heartbeat,
+    /// `[queue]`.
+    pub queue: Queue,
+    /// `[[namespace]]`, in the order of the file.
+    pub namespaces: Vec<Namespace>,
+    /// `[mesh]`.
+    pub mesh: Mesh,
+    /// `[tcp]`.
+    pub tcp: Tcp,
+    /// `[uring]`.
+    pub uring: Uring,
+    /// `[demo]`.
+    pub demo: Demo,
+    /// `[debug]`.
+    pub debug: DebugAids,
+    /// `[log]`.
+    pub log: Log,
+}
+
+/// `[limits]`, by what they limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The request that opens a connection.
+    pub head: HeadLimits,
+    /// What arrives on an open connection.
+    pub message: MessageLimits,
+    /// What a message may ask for.
+    pub command: CommandLimits,
+}
+
+/// The sections with a comment each, in the order in which they are printed. `namespace` is apart: it
+/// is a list.
+pub(super) const SECTIONS: &[(&str, &str)] = &[
+    ("server", "Where to listen, on how many cores, and how to end."),
+    ("limits", "What a client may send. Every limit holds before anything is stored."),
+    ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
+    ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
+    ("mesh", "Mail between shards."),
+    ("tcp", "Socket options of accepted connections."),
+    ("uring", "The io_uring driver; without effect under epoll."),
+    ("demo", "The demonstration page."),
+    ("debug", "For tests only. Leave it alone where strangers connect."),
+    ("log", "What is written to standard error."),
+];
+
+impl Config {
+    /// The structs of the table but the namespaces.
+    pub(super) fn groups(&self) -> [&dyn Group; 12] {
+        let limits = &self.limits;
+        [
+            &self.server,
+            &limits.head,
+            &limits.message,
+            &limits.command,
+            &self.heartbeat,
+            &self.queue,
+            &self.mesh,
+            &self.tcp,
+            &self.uring,
+            &self.demo,
+            &self.debug,
+            &self.log,
+        ]
+    }
+
+    /// The same, to be changed.
+    pub(super) fn groups_mut(&mut self) -> [&mut dyn Group; 12] {
+        let limits = &mut self.limits;
+        [
+            &mut self.server,
+            &mut limits.head,
+            &mut limits.message,
+            &mut limits.command,
+            &mut self.heartbeat,
+            &mut self.queue,
+            &mut self.mesh,
+            &mut self.tcp,
+            &mut self.uring,
+            &mut self.demo,
+            &mut self.debug,
+            &mut self.log,
+        ]
+    }
+
+    /// The policy of a room: that of the first namespace that matches, else `queue.overflow`.
+    #[must_use]
+    pub fn overflow(&self, room: &str) -> Overflow {
+        let namespace = self.namespaces.iter().find(|namespace| namespace.pattern.matches(room));
+        namespace.map_or(self.queue.overflow, |namespace| namespace.overflow)
+    }
+
+    /// `TCP_USER_TIMEOUT` of accepted connections: `tcp.user_timeout_ms`, or, when that is 0, the time
+    /// in which the heartbeat gives a silent peer up.
+    #[must_use]
+    pub fn user_timeout(&self) -> Duration {
+        let heartbeat = self.heartbeat.interval + self.heartbeat.timeout;
+        if self.tcp.user_timeout.is_zero() { heartbeat } else { self.tcp.user_timeout }
+    }
+
+    /// The window over which clients are told to reconnect after a drain: `server.reconnect_spread_ms`,
+    /// or, when that is 0, the drain's own length.
+    #[must_use]
+    pub fn reconnect_spread(&self) -> Duration {
+        let server = &self.server;
+        if server.reconnect_spread.is_zero() {
+            server.drain_timeout
+        } else {
+            server.reconnect_spread
+        }
+    }
+}
+
+/// Every key there is, in the order in which they are printed; those of `[[namespace]]` last.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    let config = Config::default();
+    let mut keys: Vec<Key> = config.groups().iter().flat_map(|group| group.keys()).collect();
+    keys.extend(Namespace::default().keys());
+    keys
+}
+
+/// Which kernel interface to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// What the kernel allows and measurement favours.
+    Auto,
+    /// epoll.
+    Epoll,
+    /// io_uring, or no start.
+    Uring,
+}
+
+impl Word for DriverChoice {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Auto, "auto"), (Self::Epoll, "epoll"), (Self::Uring, "uring")];
+}
+
+impl Word for Overflow {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::DropNew, "drop_new"),
+        (Self::DropOldest, "drop_oldest"),
+        (Self::Conflate, "conflate"),
+        (Self::Disconnect, "disconnect"),
+    ];
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Word for LogFormat {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
+}
+
+/// From which severity on log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What someone must look at.
+    Error,
+    /// What someone should look at.
+    Warn,
+    /// What happens to the node.
+    Info,
+    /// What happens to connections.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The name, as log filters take it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(level, _)| *level == self).map_or("info", |(_, name)| name)
+    }
+}
+
+impl Word for LogLevel {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Error, "error"),
+        (Self::Warn, "warn"),
+        (Self::Info, "info"),
+        (Self::Debug, "debug"),
+        (Self::Trace, "trace"),
+    ];
+}
+
+const DAY_MS: u64 = 86_400_000;
+const GIB: u64 = 1 << 30;
+
+group! {
+    /// `[server]`.
+    pub struct Server in "server" {
+        /// Where to listen. Port 0 lets the kernel choose; the port is printed.
+        "listen" Restart listen: SocketAddr = (Ipv4Addr::LOCALHOST, 8080).into(), Address;
+        /// Shards, each a thread that owns a share of the connections.
+        "shards" Restart shards: u16 = 0, whole(1, 1024).or_zero("one per core");
+        /// The kernel interface. "auto" probes at start and logs what it chose and why.
+        "driver" Restart driver: DriverChoice = DriverChoice::Auto, one_of();
+        /// The path of WebSocket upgrades; others are answered 404.
+        "path" Restart path: String = "/ws".to_owned(), UrlPath;
+        /// Keep each shard's thread on a core of its own.
+        "pin" Restart pin: bool = true, Flag;
+        /// Connections of the whole node; beyond it sockets are refused before a handshake.
+        "max_connections" Restart max_connections: u32 = 0,
+            whole(1, 100_000_000).or_zero("as many as descriptors allow");
+        /// Sockets that wait in the kernel to be accepted, per shard. The kernel caps it at somaxconn.
+        "backlog" Restart backlog: u32 = 4096, whole(1, 1_048_576);
+        /// How long a drain (SIGTERM) may take: clients are told, queues flushed, connections closed.
+        "drain_timeout_ms" Live drain_timeout: Duration = Duration::from_secs(10), millis(1, DAY_MS);
+        /// The window over which drained clients are told to spread their reconnects.
+        "reconnect_spread_ms" Live reconnect_spread: Duration = Duration::ZERO,
+            millis(1, DAY_MS).or_zero("as long as the drain");
+    }
+}
+
+group! {
+    /// The part of `[limits]` that holds for the request that opens a connection.
+    pub struct HeadLimits in "limits" {
+        /// Bytes of a request head; beyond it 431. Held only while the head is incomplete.
+        "max_head_bytes" Live max_bytes: u32 = 16_384, whole(1024, 1_048_576);
+        /// Header lines of a request; beyond it 431.
+        "max_headers" Live max_headers: u16 = 64, whole(8, 1024);
+        /// Bytes of a request target; beyond it 414.
+        "max_target_bytes" Live max_target_bytes: u32 = 8192, whole(16, 65_536);
+        /// From accept to the end of the request head; beyond it 408.
+        "handshake_timeout_ms" Live timeout: Duration = Duration::from_secs(10), millis(100, DAY_MS);
+    }
+}
+
+group! {
+    /// The part of `[limits]` that holds for what arrives on an open connection.
+    pub struct MessageLimits in "limits" {
+        /// Bytes of a message, all fragments together; beyond it close 1009. Held only while a message
+        /// is incomplete.
+        "max_message_bytes" Live max_bytes: u32 = 65_536, whole(128, GIB);
+        /// Fragments of a message; beyond it the connection is closed.
+        "max_fragments" Live max_fragments: u32 = 1024, whole(1, 16_777_216);
+        /// From the first byte of a message to its last; beyond it the connection is closed.
+        "message_timeout_ms" Live timeout: Duration = Duration::from_secs(30), millis(100, DAY_MS);
+        /// From our close frame to the peer's; beyond it the socket is closed without.
+        "close_timeout_ms" Live close_timeout: Duration = Duration::from_secs(5), millis(1, DAY_MS);
+        /// Close a connection that sent no message for so long. Heartbeats do not count.
+        "idle_timeout_ms" Live idle_timeout: Duration = Duration::ZERO,
+            millis(1000, 30 * DAY_MS).or_zero("never");
+    }
+}
+
+group! {
+    /// The part of `[limits]` that holds for what a message may ask for.
+    pub struct CommandLimits in "limits" {
+        /// Rooms a connection may be a member of.
+        "max_rooms" Live max_rooms: u32 = 100, whole(1, 65_535);
+        /// Bytes of a room's name.
+        "max_room_name_bytes" Live max_room_name_bytes: u16 = 128, whole(1, 1024);
+        /// Rooms that one command may publish to.
+        "max_rooms_per_publish" Live max_rooms_per_publish: u16 = 16, whole(1, 1024);
+        /// Connections that one command may except.
+        "max_except" Live max_except: u16 = 64, whole(0, 1024);
+        /// Levels of nesting in a message.
+        "max_depth" Live max_depth: u16 = 32, whole(2, 128);
+        /// Object keys in a message, at all levels together.
+        "max_keys" Live max_keys: u32 = 256, whole(8, 1_000_000);
+        /// Bytes of a message's type.
+        "max_type_bytes" Live max_type_bytes: u16 = 64, whole(16, 1024);
+        /// Bytes of an id, a conflation key or a ref.
+        "max_id_bytes" Live max_id_bytes: u16 = 64, whole(1, 1024);
+    }
+}
+
+group! {
+    /// `[heartbeat]`.
+    pub struct Heartbeat in "heartbeat" {
+        /// Ping a connection that was silent for so long. Below every proxy's idle time-out (often 60 s).
+        "ping_interval_ms" Live interval: Duration = Duration::from_secs(25), millis(100, DAY_MS);
+        /// Give a connection up that stays silent for so long after a ping.
+        "ping_timeout_ms" Live timeout: Duration = Duration::from_secs(20), millis(100, DAY_MS);
+    }
+}
+
+group! {
+    /// `[queue]`.
+    pub struct Queue in "queue" {
+        /// Queued bytes of a connection at which publications meet their room's policy.
+        "high_water_bytes" Live high_water: u32 = 262_144, whole(1024, GIB);
+        /// Queued bytes at which the connection counts as keeping up again.
+        "low_water_bytes" Live low_water: u32 = 65_536, whole(0, GIB);
+        /// Queued bytes at which a connection is closed (1013). A queue never holds more than this plus
+        /// one message.
+        "max_bytes" Live max_bytes: u32 = 1_048_576, whole(1024, GIB);
+        /// Queued messages at which publications meet their room's policy and replies close the
+        /// connection (1013).
+        "max_messages" Live max_messages: u32 = 16_384, whole(1, 1_048_576);
+        /// Age of the oldest queued message at which the connection is closed (1013).
+        "max_age_ms" Live max_age: Duration = Duration::from_secs(30), millis(100, DAY_MS);
+        /// What happens to publications for a slow reader, unless a namespace says otherwise.
+        "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
+        /// The longest a write may wait for more to write, under load; idle shards never wait.
+        "flush_window_us" Live flush_window: Duration = Duration::from_micros(500),
+            micros(1, 100_000).or_zero("never wait");
+    }
+}
+
+group! {
+    /// One `[[namespace]]`: rooms whose names match, and what holds for them.
+    pub struct Namespace in "namespace" {
+        /// The names of the rooms. The first namespace that matches a room decides.
+        "pattern" Live pattern: Glob = Glob::new("*"), Pattern;
+        /// What happens to the rooms' publications for a slow reader.
+        "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
+    }
+}
+
+group! {
+    /// `[mesh]`.
+    pub struct Mesh in "mesh" {
+        /// Mail that may wait for a shard, per lane. Space for it is allocated at start.
+        "inbox_capacity" Restart inbox_capacity: u32 = 4096, whole(1, 1_048_576);
+        /// Mail that a shard keeps back because inboxes are full; beyond it publishes are refused.
+        "parked_max" Restart parked_max: u32 = 65_536, whole(1, 16_777_216);
+    }
+}
+
+group! {
+    /// `[tcp]`.
+    pub struct Tcp in "tcp" {
+        /// How long sent bytes may stay unacknowledged before the kernel gives the peer up.
+        "user_timeout_ms" Restart user_timeout: Duration = Duration::ZERO,
+            millis(1000, DAY_MS).or_zero("ping interval plus ping time-out");
+        /// Silence after which the kernel probes the peer. A last resort behind the heartbeat.
+        "keepalive_idle_ms" Restart keepalive_idle: Duration = Duration::from_secs(60),
+            millis(1000, DAY_MS).or_zero("no probes");
+        /// Time between probes. The kernel rounds it up to whole seconds.
+        "keepalive_interval_ms" Restart keepalive_interval: Duration = Duration::from_secs(15),
+            millis(1000, DAY_MS);
+        /// Probes without an answer before the kernel gives the peer up.
+        "keepalive_probes" Restart keepalive_probes: u16 = 3, whole(1, 127);
+        /// Unsent bytes in the kernel at which a connection stops being writable; what follows waits in our
+        /// queue, where policies apply.
+        "notsent_lowat_bytes" Restart notsent_lowat: u32 = 16_384,
+            whole(1024, GIB).or_zero("as the kernel decides");
+        /// Kernel send buffer per connection.
+        "send_buffer_bytes" Restart send_buffer: u32 = 0,
+            whole(4096, GIB).or_zero("as the kernel decides");
+        /// Kernel receive buffer per connection.
+        "receive_buffer_bytes" Restart receive_buffer: u32 = 0,
+            whole(2048, GIB).or_zero("as the kernel decides");
+    }
+}
+
+group! {
+    /// `[uring]`.
+    pub struct Uring in "uring" {
+        /// Submission queue entries per shard.
+        "entries" Restart entries: u32 = 4096, power(64, 32_768);
+        /// Receive buffers per shard, shared by its connections.
+        "buffers" Restart buffers: u16 = 1024, power(16, 32_768);
+        /// Bytes of one receive buffer.
+        "buffer_bytes" Restart buffer_bytes: u32 = 4096, power(512, 1_048_576);
+    }
+}
+
+group! {
+    /// `[demo]`.
+    pub struct Demo in "demo" {
+        /// Serve the demonstration page at /.
+        "enabled" Restart enabled: bool = true, Flag;
+    }
+}
+
+group! {
+    /// `[debug]`.
+    pub struct DebugAids in "debug" {
+        /// The path of an endpoint that sends every message back, for conformance tests.
+        "echo_path" Restart echo_path: Option<String> = None, OptionalPath;
+        /// Bytes of a message on the echo endpoint.
+        "echo_max_message_bytes" Restart echo_max_message_bytes: u32 = 33_554_432, whole(128, GIB);
+        /// Fragments of a message on the echo endpoint.
+        "echo_max_fragments" Restart echo_max_fragments: u32 = 1_048_576, whole(1, 16_777_216);
+        /// From the first byte of a message to its last on the echo endpoint.
+        "echo_message_timeout_ms" Restart echo_message_timeout: Duration = Duration::from_secs(120),
+            millis(100, DAY_MS);
+        /// Accept a command that panics while it is handled, to test that only its sender suffers.
+        "panic_command" Restart panic_command: bool = false, Flag;
+    }
+}
+
+group! {
+    /// `[log]`.
+    pub struct Log in "log" {
+        /// "text" for people, "json" for machines.
+        "format" Restart format: LogFormat = LogFormat::Text, one_of();
+        /// From which severity on.
+        "level" Live level: LogLevel = LogLevel::Info, one_of();
+    }
+}
