@@ -1,1 +1,1 @@
-//! driver (in the making).
+//! driver
