@@ -1,12 +1,13 @@
 //! From the first byte to an answer: what a request head gets.
 //!
-//! A pure function of the bytes so far, so that the same head gets the same answer however it was cut.
-//! It knows the paths; what a valid upgrade is, `wire::http` knows.
+//! The same head gets the same answer however it was cut. What arrived of an incomplete one is kept
+//! with the mark of how far it was read, so a head that drips in costs no more than one that came whole.
+//! This file knows the paths; what a valid upgrade is, `wire::http` knows.
 
 use std::sync::Arc;
 
 use crate::session::Protocol;
-use crate::wire::http::{self, Head, HeadLimits, Refusal};
+use crate::wire::http::{self, Head, HeadLimits, Refusal, Scan};
 
 /// Which path is what.
 #[derive(Clone, Debug)]
@@ -19,78 +20,109 @@ pub struct Routes {
     pub page: Option<Arc<[u8]>>,
 }
 
-/// The limits of a request head.
-pub type Limits = HeadLimits;
+/// A head of which a part has arrived.
+#[derive(Debug, Default)]
+pub struct HalfHead {
+    bytes: Vec<u8>,
+    scan: Scan,
+}
 
 /// What a request head gets.
 #[derive(Debug)]
 pub enum Answer {
-    /// More bytes are needed.
-    More,
-    /// The upgrade: this protocol, this response, and the length of the head.
+    /// More bytes are needed; this is to be kept until they come.
+    More(Box<HalfHead>),
+    /// The upgrade: this protocol, this response, and how many of the latest bytes were the head's.
     Upgrade {
         /// What the two ends speak from now on.
         protocol: Protocol,
         /// The 101 response.
         response: Vec<u8>,
-        /// Bytes of the head; what follows is the protocol's.
-        length: usize,
+        /// What follows in the latest bytes is the protocol's.
+        used: usize,
     },
     /// A page.
     Page(Arc<[u8]>),
-    /// A refusal: status, and the whole response.
-    Refuse(u16, Vec<u8>),
+    /// A refusal, as a whole response.
+    Refuse(Vec<u8>),
 }
 
-/// Answers the head that `bytes` begins with. With `full` (no room for another connection) a valid
-/// upgrade gets 503.
+/// Answers a head of which `half` came before and `bytes` now. With `full` (no room for another
+/// connection) a valid upgrade gets 503.
 #[must_use]
-pub fn answer(bytes: &[u8], limits: &HeadLimits, routes: &Routes, full: bool) -> Answer {
-    match try_answer(bytes, limits, routes, full) {
-        Ok(answer) => answer,
-        Err(refusal) => Answer::Refuse(refusal.status(), refusal.response()),
-    }
-}
-
-fn try_answer(
+pub fn answer(
+    half: Option<Box<HalfHead>>,
     bytes: &[u8],
     limits: &HeadLimits,
     routes: &Routes,
     full: bool,
-) -> Result<Answer, Refusal> {
-    let Some(parsed) = http::parse(bytes, limits)? else { return Ok(Answer::More) };
-    let head = &parsed.head;
-    let path = head.path();
+) -> Answer {
+    let mut half = half;
+    let before = half.as_ref().map_or(0, |half| half.bytes.len());
+    let mut fresh = Scan::default();
+    let (scan, head) = match half.as_deref_mut() {
+        Some(HalfHead { bytes: kept, scan }) => {
+            // One byte past the limit is enough to know that the head is too long.
+            let space = (limits.head_bytes + 1).saturating_sub(kept.len());
+            kept.extend_from_slice(&bytes[..bytes.len().min(space)]);
+            (scan, kept.as_slice())
+        }
+        None => (&mut fresh, bytes),
+    };
+    match read(scan, head, limits, routes, full) {
+        Ok(Some(Read::Upgrade { protocol, response, length })) => {
+            Answer::Upgrade { protocol, response, used: length.saturating_sub(before) }
+        }
+        Ok(Some(Read::Page(page))) => Answer::Page(page),
+        Ok(None) => Answer::More(
+            half.unwrap_or_else(|| Box::new(HalfHead { bytes: bytes.to_vec(), scan: fresh })),
+        ),
+        Err(refusal) => Answer::Refuse(refusal.response()),
+    }
+}
+
+enum Read {
+    Upgrade { protocol: Protocol, response: Vec<u8>, length: usize },
+    Page(Arc<[u8]>),
+}
+
+fn read(
+    scan: &mut Scan,
+    bytes: &[u8],
+    limits: &HeadLimits,
+    routes: &Routes,
+    full: bool,
+) -> Result<Option<Read>, Refusal> {
+    let Some(parsed) = http::parse_more(scan, bytes, limits)? else { return Ok(None) };
+    let path = parsed.head.path();
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
-        return page(head, routes);
+        return page(&parsed.head, routes).map(Some);
     }
-    if head.method() != "GET" {
-        return Err(Refusal::method_not_allowed("GET"));
-    }
-    let upgrade = http::upgrade(head)?;
+    let upgrade = http::upgrade(&parsed.head)?;
     if full {
         return Err(Refusal::unavailable(None));
     }
-    let (protocol, echoed) = if echo {
+    let (protocol, named) = if echo {
         (Protocol::Echo, None)
     } else {
-        Protocol::choose(upgrade.protocols())
-            .ok_or_else(|| Refusal::bad_request("none of the offered subprotocols is known; throng.v1.json is"))?
+        let agreement = Protocol::from_subprotocol(&upgrade.protocols).ok_or_else(|| {
+            Refusal::bad_request("none of the offered subprotocols is known; throng.v1.json is")
+        })?;
+        (agreement.protocol, agreement.echo)
     };
-    let response = http::switching(&upgrade, echoed);
-    Ok(Answer::Upgrade { protocol, response, length: parsed.length })
+    let response = http::switching(&upgrade, named);
+    Ok(Some(Read::Upgrade { protocol, response, length: parsed.length }))
 }
 
-fn page(head: &Head<'_>, routes: &Routes) -> Result<Answer, Refusal> {
-    match &routes.page {
-        Some(page) if head.path() == "/" && !head.asks_upgrade() => {
-            if head.method() == "GET" {
-                Ok(Answer::Page(Arc::clone(page)))
-            } else {
-                Err(Refusal::method_not_allowed("GET"))
-            }
-        }
-        _ => Err(Refusal::not_found()),
+fn page(head: &Head<'_>, routes: &Routes) -> Result<Read, Refusal> {
+    let asks_upgrade = head.values("upgrade").next().is_some();
+    let Some(page) = routes.page.as_ref().filter(|_| head.path() == "/" && !asks_upgrade) else {
+        return Err(Refusal::not_found());
+    };
+    if head.method() != "GET" {
+        return Err(Refusal::method_not_allowed("GET"));
     }
+    head.refuse_body()?;
+    Ok(Read::Page(Arc::clone(page)))
 }

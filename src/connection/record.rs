@@ -8,10 +8,11 @@
 use crate::base::id::ConnId;
 use crate::base::time::Tick;
 use crate::connection::closing::{Closing, Stage};
+use crate::connection::opening::HalfHead;
 use crate::contract::{Op, SendBatch};
 use crate::flow::outbound::{Outbound, Store};
 use crate::hub::MemberRef;
-use crate::session::{Protocol, Status};
+use crate::session::{Protocol, Session};
 use crate::wire::websocket::Decoder;
 
 /// Where a connection is in its life.
@@ -22,7 +23,7 @@ pub enum Phase {
         /// When the socket was accepted.
         since: Tick,
         /// What arrived of a head that is not complete yet; `None` while nothing did.
-        head: Option<Box<Vec<u8>>>,
+        head: Option<Box<HalfHead>>,
     },
     /// The handshake is done and no end has begun.
     Open(Open),
@@ -33,10 +34,8 @@ pub enum Phase {
 /// The state of an open connection.
 #[derive(Debug)]
 pub struct Open {
-    /// What the two ends speak.
-    pub protocol: Protocol,
-    /// Whether somebody is looking, as the client says (`throng:status`).
-    pub status: Status,
+    /// What the two ends speak, and what the session remembers.
+    pub session: Session,
     /// When a ping was last queued; `Tick(0)` before the first.
     pub pinged: Tick,
     /// When the message that is half-read was begun; meaningful while the decoder is mid-message.
@@ -138,8 +137,18 @@ impl Connection {
         !matches!(self.phase, Phase::Closing(_))
     }
 
+    /// True while what the peer sends has a meaning: until its close frame or a violation.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        match &self.phase {
+            Phase::Opening { .. } => false,
+            Phase::Open(_) => true,
+            Phase::Closing(closing) => closing.stage() == Stage::AwaitingClose,
+        }
+    }
+
     /// What arrived of an incomplete head so far; `None` when nothing did or the head is done.
-    pub fn take_head(&mut self) -> Option<Box<Vec<u8>>> {
+    pub fn take_head(&mut self) -> Option<Box<HalfHead>> {
         match &mut self.phase {
             Phase::Opening { head, .. } => head.take(),
             Phase::Open(_) | Phase::Closing(_) => None,
@@ -147,17 +156,16 @@ impl Connection {
     }
 
     /// Keeps an incomplete head until more arrives.
-    pub fn keep_head(&mut self, bytes: Box<Vec<u8>>) {
+    pub fn keep_head(&mut self, half: Box<HalfHead>) {
         if let Phase::Opening { head, .. } = &mut self.phase {
-            *head = Some(bytes);
+            *head = Some(half);
         }
     }
 
     /// The handshake is done: the session speaks `protocol` from now on.
     pub fn handle_upgrade(&mut self, protocol: Protocol, now: Tick) {
         self.phase = Phase::Open(Open {
-            protocol,
-            status: Status::Active,
+            session: Session::new(protocol),
             pinged: Tick(0),
             message_since: now,
             active: now,

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::waker::Waker;
+use crate::sys::eventfd::WakeSource;
 
 /// One of the two lanes of an inbox; the module's essay says why there are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -230,6 +231,18 @@ impl<M: Send> Port<M> {
     #[must_use]
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.hall().inboxes[self.index()].waker.fd()
+    }
+
+    /// The same, for the driver to hold.
+    #[must_use]
+    pub fn wake_source(&self) -> WakeSource {
+        self.hall().inboxes[self.index()].waker.source()
+    }
+
+    /// The eventfds of all ports: what a worker keeps when it parts with the common descriptor table.
+    #[must_use]
+    pub fn wake_fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.hall().inboxes.iter().map(|inbox| inbox.waker.fd()).collect()
     }
 
     /// Announces that the owner is about to sleep until [`Port::wake_fd`] is readable. `lanes` are the

@@ -14,10 +14,10 @@
 //! number is valid in all of them. The driver that waits for it also drains it; the waker only writes.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::sys::eventfd::{self, WakeSource};
 
 /// One worker's alarm. Aligned so that two workers' alarms never share a cache line, nor the pair of
 /// lines that x86 prefetches together.
@@ -28,12 +28,12 @@ pub(super) struct Waker {
     asleep: AtomicBool,
     /// True when a sender that this owner failed to post to has space again.
     space: AtomicBool,
-    event: OwnedFd,
+    event: eventfd::Waker,
 }
 
 impl Waker {
     pub(super) fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (event, _) = eventfd::pair()?;
         Ok(Self { asleep: AtomicBool::new(false), space: AtomicBool::new(false), event })
     }
 
@@ -41,13 +41,16 @@ impl Waker {
         self.event.as_fd()
     }
 
+    pub(super) fn source(&self) -> WakeSource {
+        self.event.source()
+    }
+
     /// Wakes the owner if it sleeps. What it shall find must have been published before.
     pub(super) fn wake(&self) {
         fence(Ordering::SeqCst);
         // The plain read first: an owner that is awake must not lose its cache line to every sender.
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            // It can fail only when the count stands at its maximum, and then the owner is woken too.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+            self.event.wake();
         }
     }
 

@@ -4,7 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use crate::connection::{Limits, Routes, Timeouts};
+use crate::connection::{Routes, Timeouts};
 use crate::driver;
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
@@ -13,7 +13,7 @@ use crate::node::config::values::DriverChoice;
 use crate::session::CommandLimits;
 use crate::shard::{Capacity, RoomRules, Settings};
 use crate::sys::listener::{ListenOptions, SocketOptions};
-use crate::wire::http;
+use crate::wire::http::{self, HeadLimits};
 use crate::wire::websocket::DecodeLimits;
 
 const DEMO: &str = include_str!("demo.html");
@@ -48,7 +48,7 @@ pub(super) fn settings(config: &Config, connections: usize) -> Settings {
                 Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))
             }),
         },
-        head: Limits {
+        head: HeadLimits {
             head_bytes: head.max_bytes as usize,
             headers: usize::from(head.max_headers),
             target_bytes: head.max_target_bytes as usize,

@@ -16,7 +16,7 @@ use crate::base::time::Time;
 use crate::connection::Pause;
 use crate::hub::{self, Group, Publication};
 use crate::session::encode::{self, Connected, Reply};
-use crate::session::{self, Code, Command, CommandError, Protocol, Publish, Request};
+use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::mail::{Answer, Asked, Mail, Question};
 use crate::shard::state::{Shard, enlist};
 use crate::wire::websocket;
@@ -42,14 +42,6 @@ impl Shard {
         self.push_text(id, &text, now);
     }
 
-    pub(super) fn handle_command(&mut self, id: ConnId, text: &str, now: Time) {
-        let settings = Arc::clone(&self.settings);
-        match session::parse(text, &settings.commands) {
-            Ok(request) => self.obey(id, request, now),
-            Err(error) => self.refuse(id, &error, now),
-        }
-    }
-
     /// Answers a command that is not obeyed.
     pub(super) fn refuse(&mut self, id: ConnId, error: &CommandError, now: Time) {
         self.counters.command_errors_total += 1;
@@ -58,7 +50,8 @@ impl Shard {
         self.push_text(id, &text, now);
     }
 
-    fn obey(&mut self, id: ConnId, request: Request<'_>, now: Time) {
+    /// Does what a request asks.
+    pub(super) fn obey(&mut self, id: ConnId, request: Request<'_>, now: Time) {
         let reference = request.reference;
         match request.command {
             Command::Join { room } => self.join(id, &room, reference, now),
@@ -75,7 +68,7 @@ impl Shard {
             }
             Command::Status(status) => {
                 if let Some(open) = self.table.get(id).and_then(|c| c.open_mut()) {
-                    open.status = status;
+                    open.session.set_status(status);
                 }
                 self.reply(id, reference, &Reply::Status(status), now);
             }
@@ -264,14 +257,14 @@ impl Shard {
     }
 
     pub(super) fn push_text(&mut self, id: ConnId, text: &[u8], now: Time) {
-        self.push_kept(id, websocket::text(text), false, now);
+        self.push_kept(id, websocket::text(text), now);
     }
 
     /// Queues what must not be dropped: a reply, a notice, an echo.
-    pub(super) fn push_kept(&mut self, id: ConnId, frame: Vec<u8>, echo: bool, now: Time) {
+    pub(super) fn push_kept(&mut self, id: ConnId, frame: Vec<u8>, now: Time) {
         let settings = Arc::clone(&self.settings);
-        let limits = if echo { &settings.echo_queue } else { &settings.queue };
-        if self.table.get(id).is_some_and(|connection| connection.is_living()) {
+        if let Some(connection) = self.table.get(id).filter(|connection| connection.is_living()) {
+            let limits = settings.queue_of(connection);
             self.push_item(id.index, Shared::kept(frame), limits, now);
         }
     }

@@ -3,12 +3,15 @@
 //! The decoder is taken out of its connection while a read is worked through, so that a message which
 //! lies in the decoder's own buffer can be acted upon while the rest of the shard is free to change.
 
+use std::sync::Arc;
+
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::{self, Disconnect, Phase};
 use crate::flow::outbound::Control;
-use crate::session::{self, Protocol};
+use crate::session::{Incoming, Protocol, Session};
+use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
 use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item};
 
@@ -34,32 +37,21 @@ impl Shard {
         let full = self.is_full();
         let settings = &self.settings;
         let connection = self.table.get(conn)?;
-        let kept = connection.take_head();
-        let before = kept.as_ref().map_or(0, |head| head.len());
-        let mut joined = kept;
-        let head: &[u8] = match &mut joined {
-            Some(head) => {
-                // One byte past the limit is enough to know that the head is too long.
-                let space = (settings.head.head_bytes + 1).saturating_sub(head.len());
-                head.extend_from_slice(&bytes[..bytes.len().min(space)]);
-                head
-            }
-            None => bytes,
-        };
-        match connection::answer(head, &settings.head, &settings.routes, full) {
-            connection::Answer::More => {
-                connection.keep_head(joined.unwrap_or_else(|| Box::new(bytes.to_vec())));
+        let half = connection.take_head();
+        match connection::answer(half, bytes, &settings.head, &settings.routes, full) {
+            connection::Answer::More(half) => {
+                connection.keep_head(half);
                 None
             }
-            connection::Answer::Upgrade { protocol, response, length } => {
+            connection::Answer::Upgrade { protocol, response, used } => {
                 self.open(conn, protocol, response, now);
-                Some(length.saturating_sub(before))
+                Some(used)
             }
             connection::Answer::Page(page) => {
                 self.respond(conn, Shared::kept(page), now);
                 None
             }
-            connection::Answer::Refuse(_, response) => {
+            connection::Answer::Refuse(response) => {
                 self.counters.handshakes_refused_total += 1;
                 self.respond(conn, Shared::kept(response), now);
                 None
@@ -95,80 +87,65 @@ impl Shard {
 
     fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
         let Some(connection) = self.table.get(conn) else { return };
-        let echo = connection.open().is_some_and(|open| open.protocol == Protocol::Echo);
         let mut decoder = std::mem::take(&mut connection.decoder);
         let was_mid_message = decoder.is_mid_message();
-        self.decode(conn, echo, &mut decoder, bytes, now);
+        self.decode(conn, &mut decoder, bytes, now);
         let Some(connection) = self.table.get(conn) else { return };
-        if connection.is_living()
-            || matches!(connection.phase(), Phase::Closing(c) if c.stage() == connection::Stage::AwaitingClose)
+        if decoder.is_mid_message()
+            && !was_mid_message
+            && let Some(open) = connection.open_mut()
         {
-            if decoder.is_mid_message()
-                && !was_mid_message
-                && let Some(open) = connection.open_mut()
-            {
-                open.message_since = now.tick();
-            }
+            open.message_since = now.tick();
+        }
+        if connection.is_listening() {
             connection.decoder = decoder;
         }
     }
 
-    fn decode(&mut self, id: ConnId, echo: bool, decoder: &mut Decoder, bytes: &mut [u8], now: Time) {
-        let settings = std::sync::Arc::clone(&self.settings);
-        let limits = if echo { &settings.echo_messages } else { &settings.messages };
+    fn decode(&mut self, id: ConnId, decoder: &mut Decoder, bytes: &mut [u8], now: Time) {
+        let settings = Arc::clone(&self.settings);
+        let Some(connection) = self.table.get(id) else { return };
+        let limits = settings.messages_of(connection);
         let mut input = Input::new(bytes);
-        while self.listens(id) {
+        while self.table.get(id).is_some_and(|connection| connection.is_listening()) {
             match decoder.decode(&mut input, limits) {
                 Ok(None) => break,
-                Ok(Some(Item::Text(text))) => self.handle_text(id, echo, text, now),
-                Ok(Some(Item::Binary(data))) => self.handle_binary(id, echo, data, now),
+                Ok(Some(Item::Text(text))) => self.handle_text(id, text, &settings, now),
+                Ok(Some(Item::Binary(data))) => self.handle_binary(id, data, now),
                 Ok(Some(Item::Ping(data))) => self.handle_ping(id, data, now),
                 Ok(Some(Item::Pong(_))) => {}
                 Ok(Some(Item::Close(close))) => {
-                    let code = close.map(|(code, _)| code);
-                    return self.handle_close_frame(id, code, now);
+                    return self.handle_close_frame(id, close.map(|(code, _)| code), now);
                 }
                 Err(violation) => return self.close(id, Disconnect::Violated(violation), now),
             }
         }
     }
 
-    /// True while what the peer sends still has a meaning: until its close frame or a violation.
-    fn listens(&mut self, id: ConnId) -> bool {
-        self.table.get(id).is_some_and(|connection| match connection.phase() {
-            Phase::Opening { .. } => false,
-            Phase::Open(_) => true,
-            Phase::Closing(closing) => closing.stage() == connection::Stage::AwaitingClose,
-        })
-    }
-
-    fn handle_text(&mut self, id: ConnId, echo: bool, text: &str, now: Time) {
-        if !self.note_message(id, now) {
-            return;
-        }
-        if echo {
-            self.push_kept(id, websocket::text(text.as_bytes()), true, now);
-        } else {
-            self.handle_command(id, text, now);
+    fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
+        let Some(session) = self.note_message(id, now) else { return };
+        match session.handle_text(text, &settings.commands) {
+            Ok(Incoming::Request(request)) => self.obey(id, request, now),
+            Ok(Incoming::Bounce) => self.push_kept(id, websocket::text(text.as_bytes()), now),
+            Err(error) => self.refuse(id, &error, now),
         }
     }
 
-    fn handle_binary(&mut self, id: ConnId, echo: bool, data: &[u8], now: Time) {
-        if !self.note_message(id, now) {
-            return;
-        }
-        if echo {
-            self.push_kept(id, websocket::binary(data), true, now);
-        } else {
-            self.refuse(id, &session::binary_unsupported(), now);
+    fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
+        let Some(session) = self.note_message(id, now) else { return };
+        match session.handle_binary() {
+            Ok(Incoming::Request(request)) => self.obey(id, request, now),
+            Ok(Incoming::Bounce) => self.push_kept(id, websocket::binary(data), now),
+            Err(error) => self.refuse(id, &error, now),
         }
     }
 
-    /// Counts a data message; false when the connection has begun to close and the message is moot.
-    fn note_message(&mut self, id: ConnId, now: Time) -> bool {
+    /// Counts a data message; `None` when the connection has begun to close and the message is moot.
+    fn note_message(&mut self, id: ConnId, now: Time) -> Option<Session> {
         self.counters.received_messages_total += 1;
-        let open = self.table.get(id).and_then(|connection| connection.open_mut());
-        open.map(|open| open.active = now.tick()).is_some()
+        let open = self.table.get(id)?.open_mut()?;
+        open.active = now.tick();
+        Some(open.session)
     }
 
     fn handle_ping(&mut self, id: ConnId, data: &[u8], now: Time) {

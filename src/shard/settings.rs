@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
-use crate::connection::{Connection, Limits, Routes, Timeouts};
+use crate::connection::{Connection, Routes, Timeouts};
 use crate::flow::outbound::OutboundLimits;
-use crate::session::{CommandLimits, Protocol};
+use crate::session::{CommandLimits, Session};
+use crate::wire::http::HeadLimits;
 use crate::wire::websocket::DecodeLimits;
 
 /// All limits and rules of a shard.
@@ -18,7 +19,7 @@ pub struct Settings {
     /// Which path is what.
     pub routes: Routes,
     /// Of request heads.
-    pub head: Limits,
+    pub head: HeadLimits,
     /// Of messages in a session.
     pub messages: DecodeLimits,
     /// Of messages at the echo path.
@@ -62,10 +63,18 @@ pub struct Capacity {
 }
 
 impl Settings {
+    /// The limits of the messages that a connection sends.
+    pub(super) fn messages_of(&self, connection: &Connection) -> &DecodeLimits {
+        match connection.open() {
+            Some(open) if open.session == Session::Echo => &self.echo_messages,
+            _ => &self.messages,
+        }
+    }
+
     /// The limits of a connection's queue.
     pub(super) fn queue_of(&self, connection: &Connection) -> &OutboundLimits {
         match connection.open() {
-            Some(open) if open.protocol == Protocol::Echo => &self.echo_queue,
+            Some(open) if open.session == Session::Echo => &self.echo_queue,
             _ => &self.queue,
         }
     }

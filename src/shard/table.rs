@@ -44,6 +44,11 @@ impl Table {
         Some((ConnId { index, generation: connection.generation() }, connection))
     }
 
+    /// The connection at an index, to look at.
+    pub(super) fn peek(&self, index: u32) -> Option<&Connection> {
+        self.slab.get(index as usize)
+    }
+
     /// Gives up the connection and its place in the wheel.
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection> {
         self.get(id)?;

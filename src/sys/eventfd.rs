@@ -38,6 +38,12 @@ impl Waker {
         // already. It cannot fail otherwise while the descriptor is open, and it is.
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
+
+    /// The other face, for the driver of the thread to be woken.
+    #[must_use]
+    pub fn source(&self) -> WakeSource {
+        WakeSource(Arc::clone(&self.0))
+    }
 }
 
 impl AsFd for Waker {

@@ -1,0 +1,140 @@
+//! A client in the simulation: a codec that shares nothing with the engine's, and what it has seen.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use throng::driver::sim::Peer;
+
+/// What a client may expect of a room.
+#[derive(Default)]
+pub(crate) struct Membership {
+    /// Publications made before its join was answered; from then on it must get all of them.
+    pub(crate) since: Option<usize>,
+    /// It asked to leave at some time: then nothing is promised.
+    pub(crate) left: bool,
+}
+
+/// One client over one simulated link.
+pub(crate) struct Client {
+    pub(crate) peer: Peer,
+    inbound: Vec<u8>,
+    outbound: Vec<u8>,
+    upgraded: bool,
+    /// The connection id, once the server has said hello.
+    pub(crate) id: Option<String>,
+    /// Every push and reply, parsed, in order.
+    pub(crate) heard: Vec<Value>,
+    /// The close code, once a close frame came.
+    pub(crate) closed: Option<u16>,
+    pub(crate) answers_pings: bool,
+    /// Rooms it has ever asked to be in.
+    pub(crate) rooms: BTreeMap<String, Membership>,
+    /// Messages of `heard` that the story has taken note of.
+    pub(crate) noted: usize,
+    pub(crate) gone: bool,
+}
+
+impl Client {
+    pub(crate) fn new(peer: Peer) -> Self {
+        let head = "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        Self {
+            peer,
+            inbound: Vec::new(),
+            outbound: head.as_bytes().to_vec(),
+            upgraded: false,
+            id: None,
+            heard: Vec::new(),
+            closed: None,
+            answers_pings: true,
+            rooms: BTreeMap::new(),
+            noted: 0,
+            gone: false,
+        }
+    }
+
+    /// True while the link works and neither side has begun to close.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.gone && self.closed.is_none() && !self.peer.is_closed()
+    }
+
+    pub(crate) fn send(&mut self, message: &Value) {
+        self.frame(0x1, message.to_string().as_bytes());
+    }
+
+    /// A masked frame, in pieces of its own now and then by the network.
+    fn frame(&mut self, opcode: u8, payload: &[u8]) {
+        self.outbound.push(0x80 | opcode);
+        match u16::try_from(payload.len()).expect("a short message") {
+            length @ 0..=125 => self.outbound.push(0x80 | u8::try_from(length).unwrap()),
+            length => {
+                self.outbound.push(0x80 | 126);
+                self.outbound.extend(length.to_be_bytes());
+            }
+        }
+        let mask = [0x12, 0x34, 0x56, 0x78];
+        self.outbound.extend(mask);
+        self.outbound.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        !self.outbound.is_empty()
+    }
+
+    /// Moves bytes both ways and takes in what is complete.
+    pub(crate) fn turn(&mut self) {
+        let taken = self.peer.write(&self.outbound);
+        self.outbound.drain(..taken);
+        self.peer.read(&mut self.inbound);
+        if !self.upgraded {
+            let Some(end) = self.inbound.windows(4).position(|window| window == b"\r\n\r\n") else {
+                return;
+            };
+            let head = String::from_utf8_lossy(&self.inbound[..end]).into_owned();
+            assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+            self.inbound.drain(..end + 4);
+            self.upgraded = true;
+        }
+        while let Some((opcode, payload)) = self.take_frame() {
+            self.take_in(opcode, &payload);
+        }
+    }
+
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, second) = (*self.inbound.first()?, *self.inbound.get(1)?);
+        assert_eq!(first & 0xf0, 0x80, "servers send whole frames without extensions");
+        assert_eq!(second & 0x80, 0, "servers do not mask");
+        let (begin, length) = match second {
+            126 => {
+                let bytes = self.inbound.get(2..4)?;
+                (4, usize::from(u16::from_be_bytes(bytes.try_into().unwrap())))
+            }
+            127 => panic!("nothing here is that long"),
+            length => (2, usize::from(length)),
+        };
+        let payload = self.inbound.get(begin..begin + length)?.to_vec();
+        self.inbound.drain(..begin + length);
+        Some((first & 0xf, payload))
+    }
+
+    fn take_in(&mut self, opcode: u8, payload: &[u8]) {
+        assert_eq!(self.closed, None, "a frame after the close frame");
+        match opcode {
+            0x1 => {
+                let message: Value = serde_json::from_slice(payload).expect("JSON");
+                if message["type"] == "throng:connected" {
+                    assert!(self.heard.is_empty(), "the hello comes first");
+                    self.id = Some(message["clientId"].as_str().expect("an id").to_owned());
+                }
+                self.heard.push(message);
+            }
+            0x8 => {
+                self.closed = Some(u16::from_be_bytes(payload[..2].try_into().expect("a code")));
+                self.frame(0x8, &payload[..2]);
+            }
+            0x9 if self.answers_pings => self.frame(0xa, payload),
+            0x9 => {}
+            other => panic!("opcode {other}"),
+        }
+    }
+}

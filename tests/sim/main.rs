@@ -1,0 +1,49 @@
+//! Whole nodes under one seed: shards, mail and clients over an in-memory network.
+//!
+//! Everything that happens follows from the seed: which shard turns next, how bytes are cut, what is
+//! lost, who stalls, who stops reading, when somebody leaves. After every step the shards' invariants
+//! are asserted; at the end the network heals and every living client must have what it was promised.
+//! `SEEDS=1000` runs more seeds than the usual 100, `SEED=7` one alone. A seed that fails is printed and
+//! becomes a test of its own in `named.rs`.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
+
+mod client;
+mod named;
+mod story;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs every seed; the failing ones are named all together.
+fn run_seeds(what: &str, run: impl Fn(u64)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(100),
+    };
+    assert!(!seeds.is_empty(), "no seeds to run");
+    let failed: Vec<u64> =
+        seeds.filter(|seed| catch_unwind(AssertUnwindSafe(|| run(*seed))).is_err()).collect();
+    assert!(failed.is_empty(), "{what}: SEED={} fails (all: {failed:?})", failed[0]);
+}
+
+#[test]
+fn every_seed_keeps_its_promises_in_a_rough_network() {
+    run_seeds("rough", |seed| story::run(seed, &story::Plan::rough(seed)));
+}
+
+#[test]
+fn every_seed_keeps_its_promises_though_links_are_reset() {
+    run_seeds("hostile", |seed| story::run(seed, &story::Plan::hostile(seed)));
+}
+
+#[test]
+fn inboxes_of_one_never_deadlock() {
+    run_seeds("inboxes of one", |seed| story::run(seed, &story::Plan::tight(seed)));
+}
+
+#[test]
+fn a_drain_in_the_middle_of_it_all_ends() {
+    run_seeds("drain", |seed| story::run(seed, &story::Plan::draining(seed)));
+}

@@ -1,0 +1,139 @@
+//! A node without threads: shards over simulated drivers, and the mail between them.
+//!
+//! The mesh is played by bounded queues, two lanes a shard, as the real one has. Time passes only here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use throng::base::id::ShardId;
+use throng::base::map::Seed;
+use throng::base::time::Time;
+use throng::contract::{Driver, Event};
+use throng::driver::sim::{Faults, Net, SimDriver};
+use throng::node::config::Config;
+use throng::shard::{Identity, Mail, Progress, Settings, Shard};
+
+/// One shard with its driver.
+struct Place {
+    shard: Shard,
+    driver: SimDriver,
+}
+
+/// The node, the network and the clock.
+pub(crate) struct World {
+    pub(crate) net: Net,
+    places: Vec<Place>,
+    inboxes: Vec<[VecDeque<Mail>; 2]>,
+    inbox: usize,
+    pub(crate) now: Time,
+    pub(crate) rng: fastrand::Rng,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, shards: u16, inbox: usize, faults: Faults, config: &Config) -> Self {
+        let net = Net::new(seed, faults);
+        let settings: Arc<Settings> = Arc::new(throng::node::settings(config, 1000));
+        let identity = |id| Identity {
+            id: ShardId(id),
+            shards,
+            seed: Seed::new(seed),
+            jitter: seed ^ u64::from(id),
+            epoch: seed,
+            started_unix_ms: 1_700_000_000_000,
+            capacity: 64,
+        };
+        let place = |id| Place {
+            shard: Shard::new(identity(id), Arc::clone(&settings)),
+            driver: net.driver(),
+        };
+        Self {
+            places: (0..shards).map(place).collect(),
+            inboxes: (0..shards).map(|_| Default::default()).collect(),
+            inbox,
+            now: Time::from_nanos(1),
+            rng: fastrand::Rng::with_seed(seed),
+            net,
+        }
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Gives a random shard a turn, in the order of `node::worker`, after a little time.
+    pub(crate) fn step(&mut self) {
+        let at = self.rng.usize(..self.places.len());
+        let wait = Duration::from_micros(self.rng.u64(1..2000));
+        self.now = self.now.plus(wait);
+        self.turn(at);
+    }
+
+    fn turn(&mut self, at: usize) {
+        let now = self.now;
+        let Place { shard, driver } = &mut self.places[at];
+        driver.wait(None, &mut |event| shard.handle_event(event, now)).expect("a simulated wait");
+        shard.handle_timeout(now);
+        let most = self.rng.usize(1..32);
+        for _ in 0..most {
+            let Some(mail) = self.inboxes[at][1].pop_front() else { break };
+            shard.handle_mail(mail, now);
+        }
+        for _ in 0..most {
+            if !shard.takes_requests() {
+                break;
+            }
+            let Some(mail) = self.inboxes[at][0].pop_front() else { break };
+            shard.handle_mail(mail, now);
+        }
+        shard.begin_writes(self.rng.bool(), now);
+        while let Some(op) = shard.poll_op() {
+            if let Some(event) = driver.submit(op) {
+                feed(shard, event, now);
+            }
+        }
+        let (inboxes, inbox) = (&mut self.inboxes, self.inbox);
+        shard.poll_mail(&mut |to, mail| {
+            let lane = &mut inboxes[usize::from(to.0)][usize::from(!mail.is_request())];
+            if lane.len() >= inbox {
+                return Err(mail);
+            }
+            lane.push_back(mail);
+            Ok(())
+        });
+        shard.check();
+        let counters = shard.counters();
+        assert_eq!(counters.panics_total, 0);
+    }
+
+    /// Lets time jump for everybody, as a machine that was suspended.
+    pub(crate) fn jump(&mut self, wait: Duration) {
+        self.now = self.now.plus(wait);
+    }
+
+    pub(crate) fn post_all(&mut self, mail: impl Fn() -> Mail) {
+        for lanes in &mut self.inboxes {
+            lanes[1].push_back(mail());
+        }
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.places.iter().all(|place| place.shard.progress() == Progress::Drained)
+    }
+
+    /// Mail anywhere: in inboxes or parked.
+    pub(crate) fn mail(&self) -> u64 {
+        let parked: u64 = self.places.iter().map(|place| place.shard.counters().parked_mail).sum();
+        let posted: usize = self.inboxes.iter().flatten().map(VecDeque::len).sum();
+        parked + posted as u64
+    }
+
+    /// The sum of one counter.
+    pub(crate) fn sum(&self, counter: impl Fn(&throng::base::counters::Counters) -> u64) -> u64 {
+        self.places.iter().map(|place| counter(&place.shard.counters())).sum()
+    }
+}
+
+fn feed(shard: &mut Shard, event: Event<'_>, now: Time) {
+    shard.handle_event(event, now);
+}
