@@ -1,0 +1,59 @@
+//! The two responses that are not refusals: a page, and the switch to WebSocket.
+//!
+//! A page is whole in itself (scripts and styles inline), so its policy forbids everything else: it may
+//! talk to its own origin, WebSocket included, and nothing may frame it. There is no `Date`: the core
+//! reads no clock, and RFC 9110 section 6.6.1 asks it of servers that have one.
+
+use super::upgrade::Upgrade;
+
+/// A complete 200 response; the connection is to be closed after it. `content_type` is the caller's own.
+///
+/// # Panics
+/// When `content_type` would end its line.
+#[must_use]
+pub fn page(content_type: &str, body: &[u8]) -> Vec<u8> {
+    assert!(!content_type.contains(['\r', '\n']), "a content type is one line");
+    let mut response = format!(
+        "HTTP/1.1 200 OK\r\n\
+         Connection: close\r\n\
+         Content-Type: {content_type}\r\n\
+         Content-Length: {}\r\n\
+         Cache-Control: no-cache\r\n\
+         Content-Security-Policy: {PAGE_POLICY}\r\n\
+         Referrer-Policy: no-referrer\r\n\
+         X-Content-Type-Options: nosniff\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    response.extend_from_slice(body);
+    response
+}
+
+/// The 101 response that ends the handshake (RFC 6455, section 4.2.2); frames follow it. `protocol` is
+/// the one chosen of those the client offered; no extension is ever accepted.
+///
+/// # Panics
+/// When the client did not offer `protocol`: a client would have to fail such a connection.
+#[must_use]
+pub fn switching(upgrade: &Upgrade<'_>, protocol: Option<&str>) -> Vec<u8> {
+    let mut response = Vec::with_capacity(192);
+    response.extend_from_slice(
+        b"HTTP/1.1 101 Switching Protocols\r\n\
+          Upgrade: websocket\r\n\
+          Connection: Upgrade\r\n\
+          Sec-WebSocket-Accept: ",
+    );
+    response.extend_from_slice(&upgrade.accept);
+    if let Some(protocol) = protocol {
+        assert!(upgrade.protocols.contains(&protocol), "a protocol that was not offered");
+        response.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+        response.extend_from_slice(protocol.as_bytes());
+    }
+    response.extend_from_slice(b"\r\n\r\n");
+    response
+}
+
+/// Content Security Policy Level 3; `'self'` covers ws: of an http: origin and wss: of an https: one.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+    style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
