@@ -1,1 +1,17 @@
-//! flow (in the making).
+//! Floor 1: pacing. What is written when, what is dropped, and when silence has lasted too long.
+//!
+//! - [`outbound`]: the bounded queue of one connection, its marks and its policies. Where a slow
+//!   reader's cost ends.
+//! - [`wheel`]: one deadline per connection for a million connections.
+//! - [`heartbeat`]: whether a silent peer is left alone, asked, or given up.
+//! - [`budget`]: how often a peer may do something.
+//! - [`flush`]: how long writes wait for company when a core is saturated.
+//!
+//! Everything here is told the time and the limits. Nothing here knows a protocol (frames are bytes),
+//! a room's members, a socket or a clock.
+
+pub mod budget;
+pub mod flush;
+pub mod heartbeat;
+pub mod outbound;
+pub mod wheel;

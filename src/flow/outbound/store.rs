@@ -1,0 +1,172 @@
+//! What the outbound queues of one shard share: nodes, side tables, totals.
+//!
+//! The side tables exist for connections in trouble only. A gap entry appears with a connection's
+//! first loss and goes when the losses have been told. A conflation index appears when a queue first
+//! has to conflate, and goes when the queue is relieved; it is keyed by the hash of room and key,
+//! and whoever finds something through it compares the mark itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::arena::Arena;
+use crate::base::map::{Map, Seed};
+use crate::base::shared::Mark;
+use crate::base::time::Tick;
+
+/// Rooms with the number of publications lost in each. The empty name stands for all rooms beyond
+/// [`OutboundLimits::gap_rooms`](super::OutboundLimits::gap_rooms).
+pub type Gaps = SmallVec<[(Arc<str>, u64); 1]>;
+
+/// The memory of all outbound queues of a shard.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) arena: Arena,
+    seed: Seed,
+    gaps: Map<u32, Gaps>,
+    /// Per congested connection: hash of room and key, to the newest such node in its queue.
+    indexes: Map<u32, Map<u64, u32>>,
+    /// Bytes in all queues, in flight included.
+    pub(super) bytes: u64,
+    /// Frames in all queues, in flight excluded.
+    pub(super) frames: u64,
+    /// When the current period of [`Store::relax`] ends.
+    period_end: Tick,
+}
+
+impl Store {
+    /// An empty store. It allocates with the first push.
+    #[must_use]
+    pub fn new(seed: &Seed) -> Self {
+        Self {
+            arena: Arena::default(),
+            seed: seed.clone(),
+            gaps: seed.map(),
+            indexes: seed.map(),
+            bytes: 0,
+            frames: 0,
+            period_end: Tick(0),
+        }
+    }
+
+    /// Bytes in all queues, in flight included.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Frames in all queues, in flight excluded.
+    #[must_use]
+    pub fn queued_frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Frames for which memory is held, 16 bytes each.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity()
+    }
+
+    /// Gives memory back after a burst: once per second of calls, at most 1 MiB. To be called every
+    /// turn; most calls compare two numbers.
+    pub fn relax(&mut self, now: Tick) {
+        if now >= self.period_end {
+            self.period_end = now.plus(PERIOD);
+            self.arena.relax();
+            shrink(&mut self.gaps);
+            shrink(&mut self.indexes);
+        }
+    }
+
+    /// Remembers a loss.
+    pub(super) fn lose(&mut self, key: u32, room: &Arc<str>, rooms: u32) {
+        let gaps = self.gaps.entry(key).or_default();
+        let known = |(name, _): &(Arc<str>, u64)| Arc::ptr_eq(name, room) || name == room;
+        if let Some(at) = gaps.iter().position(known) {
+            gaps[at].1 += 1;
+            // The room that loses most is found first.
+            gaps.swap(0, at);
+        } else if gaps.len() < rooms as usize {
+            gaps.push((Arc::clone(room), 1));
+        } else if let Some((_, count)) = gaps.iter_mut().find(|(name, _)| name.is_empty()) {
+            *count += 1;
+        } else {
+            gaps.push((Arc::from(""), 1));
+        }
+    }
+
+    pub(super) fn take_gaps(&mut self, key: u32) -> Gaps {
+        self.gaps.remove(&key).unwrap_or_default()
+    }
+
+    pub(super) fn open_index(&mut self, key: u32) {
+        let index = self.seed.map();
+        self.indexes.insert(key, index);
+    }
+
+    pub(super) fn close_index(&mut self, key: u32) {
+        self.indexes.remove(&key);
+    }
+
+    /// Notes that `node` is the newest of its room and key in the queue.
+    pub(super) fn index(&mut self, key: u32, mark: &Mark, node: u32) {
+        let hash = self.hash(mark);
+        if let Some(index) = self.indexes.get_mut(&key) {
+            index.insert(hash, node);
+        }
+    }
+
+    /// Forgets `node`, if it is the one noted for its room and key.
+    pub(super) fn unindex(&mut self, key: u32, mark: &Mark, node: u32) {
+        let hash = self.hash(mark);
+        if let Some(index) = self.indexes.get_mut(&key)
+            && index.get(&hash) == Some(&node)
+        {
+            index.remove(&hash);
+        }
+    }
+
+    /// The newest queued node of the same room and key.
+    pub(super) fn indexed(&self, key: u32, mark: &Mark) -> Option<u32> {
+        let node = *self.indexes.get(&key)?.get(&self.hash(mark))?;
+        let queued = self.arena.node(node).item.as_ref()?.mark()?;
+        (queued.key == mark.key && queued.room == mark.room).then_some(node)
+    }
+
+    fn hash(&self, mark: &Mark) -> u64 {
+        self.seed.hash_one((&*mark.room, mark.key))
+    }
+
+    /// The nodes indexed for a connection, and whether it has losses to be told of.
+    pub(super) fn side_entries(&self, key: u32) -> (Option<Vec<u32>>, bool) {
+        let nodes = self.indexes.get(&key).map(|index| index.values().copied().collect());
+        (nodes, self.gaps.contains_key(&key))
+    }
+
+    /// Verifies the arena; the queues verify their own part with
+    /// [`Outbound::check`](super::Outbound::check).
+    ///
+    /// # Panics
+    /// When an invariant does not hold.
+    pub fn check(&self) {
+        self.arena.check();
+        assert!(self.arena.live() as u64 >= self.frames, "every queued frame has a node");
+        assert!(self.bytes > 0 || self.arena.live() == 0, "a queued frame has bytes");
+    }
+
+    /// Connections with an entry in a side table; zero when nobody is in trouble.
+    #[must_use]
+    pub fn troubled(&self) -> usize {
+        self.gaps.len().max(self.indexes.len())
+    }
+}
+
+fn shrink<V>(map: &mut Map<u32, V>) {
+    if map.capacity() > 64 && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
+    }
+}
+
+/// Long enough that a fan-out every few hundred milliseconds keeps its memory.
+const PERIOD: Duration = Duration::from_secs(1);
