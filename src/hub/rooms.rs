@@ -1,0 +1,349 @@
+//! The members of rooms and the rooms of members, within one shard.
+//!
+//! A fan-out walks a room's members, so they stand in one dense array. A membership knows its place
+//! in that array and a member knows its list of memberships, so leaving is a swap with the last and
+//! one correction. The connection itself keeps four bytes, a [`MemberRef`]; who is in no room costs
+//! nothing here. Rooms of one or two members, such as every user's own, fit into the room's entry.
+//!
+//! Each change marks its room once, and [`Hub::poll_changed`] tells the present count, so that a room
+//! which gains a thousand members in a turn is one mail to its home. A room that became empty lives
+//! until that has been told, and is gone then. Memory follows the number of rooms and members down
+//! again, in steps of a factor, so that it costs a bounded share of the leaving that caused it.
+//!
+//! The hub does not know a connection beyond its slab index, nor where a room has members elsewhere.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::table::{Table, index, is_sparse};
+use crate::base::map::{Map, Seed};
+
+/// A room's place in its shard's hub. Valid while the room has a member here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomKey(pub u32);
+
+/// One member of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The connection's slab index.
+    pub conn: u32,
+    /// Where the connection's memberships are.
+    slot: u32,
+}
+
+/// A connection's memberships, kept in its record. The owner gives it to [`Hub::leave_all`] before
+/// dropping it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MemberRef(u32);
+
+impl MemberRef {
+    /// A member of no room.
+    pub const NONE: Self = Self(u32::MAX);
+
+    /// True when the connection is in no room.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+impl Default for MemberRef {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Whether joining changed anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// The connection is a member now.
+    New,
+    /// It was one before.
+    Already,
+}
+
+/// The connection is in as many rooms as it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyRooms {
+    /// The limit.
+    pub limit: usize,
+}
+
+impl fmt::Display for TooManyRooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a connection may be in {} rooms", self.limit)
+    }
+}
+
+impl std::error::Error for TooManyRooms {}
+
+#[derive(Debug)]
+struct Room {
+    name: Arc<str>,
+    members: SmallVec<[Member; 2]>,
+    /// True exactly while the room's key stands in [`Hub::changed`].
+    changed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Membership {
+    room: u32,
+    /// Where the member stands in the room.
+    position: u32,
+}
+
+type Memberships = SmallVec<[Membership; 2]>;
+
+/// The rooms that have members in this shard.
+#[derive(Debug)]
+pub struct Hub {
+    names: Map<Arc<str>, u32>,
+    /// Rooms with members, and empty ones whose emptiness has not been told yet.
+    rooms: Table<Room>,
+    /// One entry per connection that is in a room; never an empty list.
+    memberships: Table<Memberships>,
+    /// Rooms whose count has to be told, in the order of their first change.
+    changed: VecDeque<u32>,
+    /// Rooms with members.
+    occupied: usize,
+    /// Pairs of room and member.
+    pairs: usize,
+}
+
+impl Hub {
+    /// A hub without rooms.
+    #[must_use]
+    pub fn new(seed: &Seed) -> Self {
+        Self {
+            names: seed.map(),
+            rooms: Table::default(),
+            memberships: Table::default(),
+            changed: VecDeque::new(),
+            occupied: 0,
+            pairs: 0,
+        }
+    }
+
+    /// Makes connection `conn` a member of `room`. Joining twice changes nothing.
+    ///
+    /// # Errors
+    /// When the connection is in `limit` rooms already, and not in this one.
+    pub fn join(
+        &mut self,
+        member: &mut MemberRef,
+        conn: u32,
+        room: &str,
+        limit: usize,
+    ) -> Result<Joined, TooManyRooms> {
+        let known = self.names.get(room).copied();
+        let memberships = self.memberships_of(member);
+        if known.is_some_and(|key| memberships.iter().any(|m| m.room == key)) {
+            return Ok(Joined::Already);
+        }
+        if memberships.len() >= limit {
+            return Err(TooManyRooms { limit });
+        }
+        let key = known.unwrap_or_else(|| self.create(room));
+        if member.is_none() {
+            member.0 = self.memberships.insert(Memberships::new());
+        }
+        let slot = member.0;
+        let target = &mut self.rooms[key];
+        let position = index(target.members.len());
+        target.members.push(Member { conn, slot });
+        self.memberships[slot].push(Membership { room: key, position });
+        self.occupied += usize::from(position == 0);
+        self.pairs += 1;
+        self.mark(key);
+        Ok(Joined::New)
+    }
+
+    /// Ends a membership; returns whether there was one.
+    pub fn leave(&mut self, member: &mut MemberRef, room: &str) -> bool {
+        let Some(&key) = self.names.get(room) else { return false };
+        let memberships = self.memberships_of(member);
+        let Some(at) = memberships.iter().position(|m| m.room == key) else { return false };
+        let membership = self.memberships[member.0].swap_remove(at);
+        self.remove(membership);
+        if self.memberships[member.0].is_empty() {
+            self.memberships.remove(member.0);
+            *member = MemberRef::NONE;
+        }
+        self.give_back();
+        true
+    }
+
+    /// Ends all memberships of a connection; returns how many there were.
+    pub fn leave_all(&mut self, member: &mut MemberRef) -> usize {
+        if member.is_none() {
+            return 0;
+        }
+        let memberships = self.memberships.remove(member.0);
+        *member = MemberRef::NONE;
+        for membership in &memberships {
+            self.remove(*membership);
+        }
+        self.give_back();
+        memberships.len()
+    }
+
+    /// The next room whose count changed since it was last told, with its present count; rooms come
+    /// in the order of their first change, each once. Zero is the end of the room in this shard.
+    pub fn poll_changed(&mut self) -> Option<(Arc<str>, u32)> {
+        let key = self.changed.pop_front()?;
+        let room = &mut self.rooms[key];
+        room.changed = false;
+        let count = index(room.members.len());
+        let name = Arc::clone(&room.name);
+        if count == 0 {
+            self.rooms.remove(key);
+            self.names.remove(&name);
+        }
+        if self.changed.is_empty() {
+            self.give_back();
+        }
+        Some((name, count))
+    }
+
+    /// The members of a room in this shard.
+    #[must_use]
+    pub fn members(&self, room: &str) -> &[Member] {
+        self.key(room).map_or(&[], |key| self.members_at(key))
+    }
+
+    /// The room's key, while it has members here.
+    #[must_use]
+    pub fn key(&self, room: &str) -> Option<RoomKey> {
+        let key = *self.names.get(room)?;
+        (!self.rooms[key].members.is_empty()).then_some(RoomKey(key))
+    }
+
+    /// The members of a room in this shard; none for a key that is no longer valid.
+    #[must_use]
+    pub fn members_at(&self, room: RoomKey) -> &[Member] {
+        self.rooms.get(room.0).map_or(&[], |room| &room.members)
+    }
+
+    /// The rooms a connection is in, in no particular order.
+    pub fn rooms_of(&self, member: &MemberRef) -> impl Iterator<Item = &Arc<str>> {
+        self.memberships_of(member).iter().map(|m| &self.rooms[m.room].name)
+    }
+
+    /// How many rooms a connection is in.
+    #[must_use]
+    pub fn count_of(&self, member: &MemberRef) -> usize {
+        self.memberships_of(member).len()
+    }
+
+    /// True when the connection is in the room.
+    #[must_use]
+    pub fn is_member(&self, member: &MemberRef, room: &str) -> bool {
+        let key = self.names.get(room);
+        key.is_some_and(|key| self.memberships_of(member).iter().any(|m| m.room == *key))
+    }
+
+    /// Rooms with members in this shard.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.occupied
+    }
+
+    /// True when no room has a member in this shard.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.occupied == 0
+    }
+
+    /// Memberships in this shard: pairs of room and member.
+    #[must_use]
+    pub fn memberships(&self) -> usize {
+        self.pairs
+    }
+
+    /// Entries for which memory is held, all tables together.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        let tables = self.rooms.capacity() + self.memberships.capacity();
+        tables + self.names.capacity() + self.changed.capacity()
+    }
+
+    /// Verifies both directions of every membership, and the counts.
+    ///
+    /// # Panics
+    /// When an invariant does not hold.
+    pub fn check(&self) {
+        assert_eq!(self.names.len(), self.rooms.len(), "each room has one name");
+        let (mut occupied, mut pairs) = (0, 0);
+        for (key, room) in self.rooms.iter() {
+            assert_eq!(self.names.get(&room.name), Some(&key), "a name leads to its room");
+            assert!(room.changed || !room.members.is_empty(), "an empty room has to be told");
+            occupied += usize::from(!room.members.is_empty());
+            pairs += room.members.len();
+            for (position, member) in room.members.iter().enumerate() {
+                let there = &self.memberships[member.slot];
+                let mut here = there.iter().filter(|m| m.room == key);
+                assert_eq!(here.next().map(|m| m.position), Some(index(position)), "a way back");
+                assert!(here.next().is_none(), "a member once per room");
+            }
+        }
+        assert_eq!((occupied, pairs), (self.occupied, self.pairs), "rooms and memberships");
+        let listed: usize = self.memberships.iter().map(|(_, list)| list.len()).sum();
+        assert_eq!(listed, pairs, "memberships and members");
+        assert!(self.memberships.iter().all(|(_, list)| !list.is_empty()), "no empty list");
+        let marked = self.rooms.iter().filter(|(_, room)| room.changed).count();
+        assert_eq!(marked, self.changed.len(), "changed rooms are in line");
+        assert!(self.changed.iter().all(|key| self.rooms[*key].changed));
+    }
+
+    fn memberships_of(&self, member: &MemberRef) -> &[Membership] {
+        if member.is_none() { &[] } else { &self.memberships[member.0] }
+    }
+
+    fn create(&mut self, name: &str) -> u32 {
+        let name: Arc<str> = Arc::from(name);
+        let room = Room { name: Arc::clone(&name), members: SmallVec::new(), changed: false };
+        let key = self.rooms.insert(room);
+        self.names.insert(name, key);
+        key
+    }
+
+    /// Takes a member out of its room and corrects the one that moves into its place.
+    fn remove(&mut self, Membership { room: key, position }: Membership) {
+        let room = &mut self.rooms[key];
+        room.members.swap_remove(position as usize);
+        if let Some(moved) = room.members.get(position as usize) {
+            let before = index(room.members.len());
+            let mut list = self.memberships[moved.slot].iter_mut();
+            if let Some(m) = list.find(|m| m.room == key && m.position == before) {
+                m.position = position;
+            }
+        }
+        if room.members.spilled() && room.members.len() < room.members.capacity() / 8 {
+            room.members.shrink_to_fit();
+        }
+        self.occupied -= usize::from(room.members.is_empty());
+        self.pairs -= 1;
+        self.mark(key);
+    }
+
+    fn mark(&mut self, key: u32) {
+        let room = &mut self.rooms[key];
+        if !room.changed {
+            room.changed = true;
+            self.changed.push_back(key);
+        }
+    }
+
+    /// Gives back the memory of maps and lines once they are far below what they hold.
+    fn give_back(&mut self) {
+        if is_sparse(self.names.len(), self.names.capacity()) {
+            self.names.shrink_to(self.names.len() * 2);
+        }
+        if is_sparse(self.changed.len(), self.changed.capacity()) {
+            self.changed.shrink_to(self.changed.len() * 2);
+        }
+    }
+}
