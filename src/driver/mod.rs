@@ -1,1 +1,3 @@
 //! driver (in the making).
+
+pub mod sim;
