@@ -1,0 +1,74 @@
+//! Any text is read or refused without a panic, what was read keeps its limits, and what the server
+//! says about it is JSON again.
+//!
+//! The answers are put back into the parser: it refuses them, as no client may say such things, but
+//! with a code that it gives only to what is JSON. So the target needs no other parser to judge by.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use throng::session::encode::{self, Push};
+use throng::session::{Code, Command, CommandLimits, Publish, parse};
+
+fuzz_target!(|text: &str| {
+    let limits = CommandLimits { allow_panic: true, ..CommandLimits::default() };
+    let mut out = Vec::new();
+    match parse(text, &limits) {
+        Ok(request) => {
+            if let Some(reference) = request.reference {
+                assert!(reference.get().len() <= limits.max_id_bytes);
+            }
+            match &request.command {
+                Command::Join { room } | Command::Leave { room } | Command::Members { room } => {
+                    check_room(room, &limits);
+                }
+                Command::Publish(publish) => {
+                    check_publish(publish, &limits);
+                    encode::publication(&mut out, &push_of(publish));
+                    expect_refusal(&out, Code::UnknownField);
+                }
+                Command::Ping | Command::Status(_) | Command::Panic => {}
+            }
+        }
+        Err(error) => {
+            assert!(error.message.len() < 1024, "{error}");
+            encode::error(&mut out, &error);
+            expect_refusal(&out, Code::UnknownCommand);
+        }
+    }
+});
+
+fn check_room(room: &str, limits: &CommandLimits) {
+    assert!(!room.is_empty() && room.len() <= limits.max_room_bytes);
+    assert!(!room.contains(char::is_control) && !room.starts_with("throng:"));
+}
+
+fn check_publish(publish: &Publish<'_>, limits: &CommandLimits) {
+    assert!(!publish.rooms.is_empty() && publish.rooms.len() <= limits.max_rooms);
+    for (at, room) in publish.rooms.iter().enumerate() {
+        check_room(room, limits);
+        assert!(!publish.rooms[..at].contains(room), "a room named twice");
+    }
+    assert!(publish.except.len() <= limits.max_except);
+    assert!(publish.key.as_ref().is_none_or(|key| key.len() <= limits.max_id_bytes));
+    assert!(publish.id.is_none_or(|id| id.get().len() <= limits.max_id_bytes));
+}
+
+fn push_of<'a>(publish: &'a Publish<'_>) -> Push<'a> {
+    Push {
+        kind: publish.kind,
+        room: &publish.rooms[0],
+        offset: u64::MAX,
+        payload: publish.payload,
+        id: publish.id,
+        from: None,
+    }
+}
+
+fn expect_refusal(answer: &[u8], code: Code) {
+    let answer = std::str::from_utf8(answer).expect("the server writes UTF-8");
+    // The push may have a key more than the message it came from.
+    let limits = CommandLimits { max_keys: usize::MAX, ..CommandLimits::default() };
+    let error = parse(answer, &limits).expect_err("a message of the server's");
+    assert_eq!(error.code, code, "{answer}: {error}");
+}
