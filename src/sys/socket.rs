@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, acceptfrom_with,
-    getpeername, recv, send, sendmsg, shutdown, sockopt,
+    RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags,
+    acceptfrom_with, getpeername, recv, send, sendmsg, shutdown, sockopt,
 };
 
 /// The most slices one vectored write takes (`IOV_MAX` of Linux).
@@ -25,6 +25,14 @@ pub fn accept(listener: &impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddr>)>
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, peer) = acceptfrom_with(listener, flags)?;
     Ok((socket, peer.and_then(readable)))
+}
+
+/// Lets calls on the socket wait, for an interface that waits by itself.
+///
+/// # Errors
+/// When the descriptor is none.
+pub fn set_blocking(socket: &impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(socket, false)?)
 }
 
 /// The remote end; `None` when the kernel no longer knows it.
