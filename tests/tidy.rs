@@ -166,9 +166,10 @@ fn unsafe_code(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// An essay comes first, or right after the attributes that lift lints for the whole file.
 fn missing_essay(source: &Source) -> Vec<String> {
-    let first = source.text.lines().next().unwrap_or_default();
-    if first.starts_with("//! ") && first.len() > "//! ".len() {
+    let before = source.text.find("//! ").map(|essay| source.code[..essay].trim());
+    if before.is_some_and(|b| b.is_empty() || b.starts_with("#![") && b.ends_with(']')) {
         return Vec::new();
     }
     vec![format!(
@@ -218,6 +219,7 @@ fn every_rule_finds_its_breach() {
         (unsafe_code, "src/hub/room.rs", "#![expect(unsafe_code)]\nunsafe { f() }"),
         (unsafe_code, "src/sys/clock.rs", "unsafe { f() }"),
         (missing_essay, "src/a.rs", "use b;"),
+        (missing_essay, "src/a.rs", "use b;\n//! Late."),
         (banned_words, "tests/a.rs", "fn a() { std::thread::sleep(b) }"),
         (banned_words, "src/a.rs", concat!("// TO", "DO later")),
         (documents::unexplained_dependencies, "Cargo.toml", "[dependencies]\nslab = \"1\"\n"),
@@ -244,6 +246,7 @@ fn what_is_allowed_is_no_breach() {
         (floors::breaches, "src/node/worker.rs", "use crate::{sys, shard, mesh, driver};"),
         (floors::breaches, "tests/it/main.rs", "use throng::hub;"),
         (wide_structs, "src/a.rs", "struct A { a: fn(x: B) -> C<D::E>, b: [u8; 2] } struct F(u8);"),
+        (missing_essay, "src/a.rs", "#![expect(c, reason = \"d\")]\n//! What."),
         (unsafe_code, "src/a.rs", "// unsafe\nconst A: &str = \"unsafe\"; #![x(unsafe_code)]"),
         (banned_words, "src/a.rs", "fn a() { bounded(1); 'x'; \"todo!\"; r#\"a \" unbounded(\"# }"),
         (

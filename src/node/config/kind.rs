@@ -174,7 +174,7 @@ pub(super) trait Word: Copy + PartialEq + 'static {
 }
 
 /// One of the names of a [`Word`].
-pub(super) struct OneOf<T>(pub(super) PhantomData<T>);
+pub(super) struct OneOf<T>(PhantomData<T>);
 
 /// One of the names of `T`.
 pub(super) fn one_of<T: Word>() -> OneOf<T> {
