@@ -122,7 +122,7 @@ impl Connection {
             None => {
                 let frame = match code {
                     Some(code) => websocket::close(code, ""),
-                    None => websocket::close_empty(),
+                    None => websocket::CLOSE.to_vec(),
                 };
                 self.outbound.push_control(queues, Shared::kept(frame), Control::Close, deadline);
                 self.begin_close(Disconnect::ClosedByClient, deadline, queues, key);

@@ -11,6 +11,7 @@ use crate::connection::disconnect::Disconnect;
 use crate::connection::record::{Connection, Open, Phase};
 use crate::flow::heartbeat::{self, Beat, HeartbeatOptions};
 use crate::flow::outbound::Store;
+use crate::session::Session;
 
 /// How long a connection may take for what. Zero disables a limit where it says so.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// From the first byte of a message to its last.
     pub message: Duration,
+    /// The same at the echo path.
+    pub echo_message: Duration,
     /// From the begin of the end to the release of the descriptor.
     pub close: Duration,
     /// Without any data message from the client; zero: for ever.
@@ -47,7 +50,7 @@ impl Timeouts {
     #[must_use]
     pub fn longest_sleep(&self) -> Duration {
         let idle = if self.idle.is_zero() { Duration::MAX } else { self.idle };
-        self.message.min(self.queue_age).min(idle)
+        self.message.min(self.echo_message).min(self.queue_age).min(idle)
     }
 }
 
@@ -78,14 +81,15 @@ impl Connection {
             self.last_seen = now;
         }
         let Some(open) = self.open_mut() else { return Due::Nothing(now) };
-        let limit = |since: Tick, limit: Duration| since.plus(limit);
+        let echoes = open.session == Session::Echo;
+        let message = if echoes { timeouts.echo_message } else { timeouts.message };
         let mut next = now.plus(timeouts.longest_sleep());
         let deadlines = [
             (mid_message && !paused)
-                .then(|| (limit(open.message_since, timeouts.message), Disconnect::MessageTimeout)),
-            oldest.map(|since| (limit(since, timeouts.queue_age), Disconnect::SlowConsumer)),
+                .then(|| (open.message_since.plus(message), Disconnect::MessageTimeout)),
+            oldest.map(|since| (since.plus(timeouts.queue_age), Disconnect::SlowConsumer)),
             (!timeouts.idle.is_zero())
-                .then(|| (limit(open.active, timeouts.idle), Disconnect::Idle)),
+                .then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),
         ];
         for (deadline, why) in deadlines.into_iter().flatten() {
             if deadline <= now {

@@ -15,6 +15,7 @@ use crate::contract::Driver;
 use crate::sys::eventfd::WakeSource;
 
 pub mod epoll;
+pub mod sim;
 mod streams;
 mod table;
 pub mod uring;

@@ -20,7 +20,7 @@ pub mod rooms;
 mod table;
 
 pub use dedup::{Groups, Served};
-pub use directory::Directory;
+pub use directory::{Directory, home};
 pub use publication::{Class, Encoded, Group, Publication};
 pub use rooms::{Hub, Joined, Member, MemberRef, RoomKey, TooManyRooms};
 

@@ -11,6 +11,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use serde_json::value::RawValue;
+
 use crate::base::id::ConnAddress;
 use crate::base::shared::{Mark, Overflow};
 
@@ -50,12 +52,12 @@ pub struct Publication {
     pub room: Arc<str>,
     /// Its number in the room, from 1.
     pub offset: u64,
-    /// The application's type: the inside of a JSON string, escaped as it came.
-    pub kind: Box<str>,
-    /// Raw JSON; shared by the rooms of one command.
-    pub payload: Option<Arc<str>>,
+    /// The application's type: a JSON string as it came, quotes included.
+    pub kind: Box<RawValue>,
+    /// JSON as it came; shared by the rooms of one command.
+    pub payload: Option<Arc<RawValue>>,
     /// The publisher's own identifier for it, as it came.
-    pub id: Option<Box<str>>,
+    pub id: Option<Box<RawValue>>,
     /// Connections that do not receive it. Sorted or not; few.
     pub except: Arc<[ConnAddress]>,
     /// The room's policy for slow readers.
@@ -64,8 +66,6 @@ pub struct Publication {
     pub key: u64,
     /// The publishing connection, if a connection published it.
     pub from: Option<ConnAddress>,
-    /// Set when the same command went to rooms on several homes.
-    pub group: Option<Group>,
     /// The bytes per class, once made.
     pub encoded: Encoded,
 }

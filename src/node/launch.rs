@@ -69,7 +69,7 @@ fn drain(node: Node, config: &Config, signals: &mut Signals) -> Result<(), Launc
 fn reload(node: &Node, config: &mut Config, origin: &Origin) {
     match origin.load() {
         Ok(new) => {
-            let (next, ignored) = config.reload(new);
+            let (next, ignored) = config.reload(&new);
             for key in ignored {
                 tracing::warn!("{key} cannot change in a running node; restart it");
             }

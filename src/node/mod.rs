@@ -13,3 +13,4 @@ mod worker;
 pub use board::Board;
 pub use launch::launch;
 pub use running::{LaunchError, Node};
+pub use settings::settings;

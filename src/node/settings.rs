@@ -37,7 +37,8 @@ pub(super) fn capacity(config: &Config, shards: u16, per_table: usize) -> usize 
 }
 
 /// The limits and rules of a shard that may hold so many open connections.
-pub(super) fn settings(config: &Config, connections: usize) -> Settings {
+#[must_use]
+pub fn settings(config: &Config, connections: usize) -> Settings {
     let (head, message) = (&config.limits.head, &config.limits.message);
     let queue = &config.queue;
     Settings {
@@ -65,6 +66,7 @@ pub(super) fn settings(config: &Config, connections: usize) -> Settings {
         timeouts: Timeouts {
             handshake: head.timeout,
             message: message.timeout,
+            echo_message: config.debug.echo_message_timeout,
             close: message.close_timeout,
             idle: message.idle_timeout,
             queue_age: queue.max_age,

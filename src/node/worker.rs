@@ -9,7 +9,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::time::Time;
 use crate::contract::{Driver, Event};
@@ -22,16 +21,16 @@ use crate::sys::clock::Clock;
 const MAIL_PER_TURN: usize = 1024;
 
 /// What a worker turns.
-pub(super) struct Worker<D> {
+pub(super) struct Worker {
     pub(super) shard: Shard,
-    pub(super) driver: D,
+    pub(super) driver: Box<dyn Driver>,
     pub(super) port: Port<Mail>,
     pub(super) clock: Clock,
     pub(super) board: Arc<Board>,
     pub(super) id: ShardId,
 }
 
-impl<D: Driver> Worker<D> {
+impl Worker {
     /// Turns until the node says stop.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut now = self.clock.now();

@@ -14,7 +14,7 @@ use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::Pause;
-use crate::hub::{self, Group, Publication};
+use crate::hub::{self, Encoded, Group, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::mail::{Answer, Asked, Mail, Question};
@@ -163,7 +163,8 @@ impl Shard {
     pub(super) fn answer(&mut self, question: Question, now: Time) {
         let directory = &self.rooms.directory;
         let members = directory.members(&question.room);
-        let position = directory.position(&question.room);
+        // A room that its last member has left by now has no position; (0, 0) is before all others.
+        let position = directory.position(&question.room).unwrap_or_default();
         let shard = question.to.shard;
         let answer = Answer { question, members, position };
         if shard == self.identity.id {
@@ -199,9 +200,9 @@ impl Shard {
         let group = (parts.len() > 1).then(|| self.new_group(parts.len()));
         for (home, drafts) in parts.drain(..) {
             if home == self.identity.id {
-                self.number(drafts, group.clone(), now);
+                self.number(drafts, group, now);
             } else {
-                self.outbox.push(home, Mail::Publish { drafts, group: group.clone() });
+                self.outbox.push(home, Mail::Publish { drafts, group });
             }
         }
         if self.outbox.is_blocked() {
@@ -212,21 +213,22 @@ impl Shard {
 
     /// One draft per room, gathered by the rooms' homes.
     fn drafts(&self, id: ConnId, publish: &Publish<'_>) -> Parts {
-        let payload = publish.payload.map(|raw| Arc::from(raw.get()));
+        let payload = publish.payload.map(|raw| Arc::from(raw.to_owned()));
         let except: Arc<[ConnAddress]> = Arc::from(publish.except.as_slice());
         let key = publish.key.as_ref().map_or(0, |key| self.identity.seed.hash_one(&**key).max(1));
         let mut parts = Parts::new();
         for room in &publish.rooms {
             let draft = Publication {
                 room: Arc::from(&**room),
-                kind: Box::from(publish.kind),
+                offset: 0,
+                kind: publish.kind.to_owned(),
                 payload: payload.clone(),
-                id: publish.id.map(Box::from),
+                id: publish.id.map(RawValue::to_owned),
                 except: Arc::clone(&except),
                 overflow: self.settings.rooms.overflow_of(room),
                 key,
                 from: Some(self.address(id)),
-                ..Publication::default()
+                encoded: Encoded::default(),
             };
             let home = self.home(room);
             match parts.iter_mut().find(|(shard, _)| *shard == home) {

@@ -10,14 +10,14 @@ use smallvec::SmallVec;
 
 use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
-use crate::base::shared::{Mark, Shared};
+use crate::base::shared::Shared;
 use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Pause};
 use crate::flow::outbound::{OutboundLimits, Pressure, Pushed, Store};
-use crate::hub::{Class, Group, Hub, Publication};
+use crate::hub::{Class, Group, Publication};
 use crate::session::encode::{self, Push};
 use crate::shard::mail::Mail;
-use crate::shard::state::{Shard, enlist};
+use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
 use crate::wire::websocket;
@@ -95,13 +95,14 @@ impl Shard {
             // Every shard counts the copies of a group to know when it has them all.
             shards = (0..self.identity.shards).map(ShardId).collect();
         }
+        // The local members first: then the bytes exist before another shard asks for them.
+        let local = shards.iter().position(|shard| *shard == self.identity.id);
+        if let Some(at) = local {
+            shards.swap_remove(at);
+            self.deliver(&publications, group.as_ref(), now);
+        }
         for shard in shards {
-            if shard != self.identity.id {
-                let mail = Mail::Deliver { publications: publications.clone(), group: group.clone() };
-                self.outbox.push(shard, mail);
-            } else {
-                self.deliver(&publications, group.as_ref(), now);
-            }
+            self.outbox.push(shard, Mail::Deliver { publications: publications.clone(), group });
         }
     }
 
@@ -124,8 +125,8 @@ impl Shard {
     }
 
     fn deliver_room(&mut self, room: &str, item: &Item, limits: &OutboundLimits, now: Time) {
-        let (hub, mut pusher) = self.pusher(limits, now);
-        for member in hub.members(room) {
+        let (rooms, mut pusher) = self.pusher(limits, now);
+        for member in rooms.hub.members(room) {
             pusher.deliver(member.conn, item);
         }
         self.close_slow(now);
@@ -138,24 +139,24 @@ impl Shard {
         limits: &OutboundLimits,
         now: Time,
     ) {
-        let mut served = self.rooms.groups.enter(group);
-        for publication in publications {
-            let item = self.item(publication);
-            let (hub, mut pusher) = self.pusher(limits, now);
-            for member in hub.members(&publication.room) {
-                if served.insert(member.conn) {
-                    pusher.deliver(member.conn, &item);
+        let items: SmallVec<[Item; 2]> =
+            publications.iter().map(|publication| self.item(publication)).collect();
+        let (rooms, mut pusher) = self.pusher(limits, now);
+        let served = rooms.groups.enter(group);
+        for (publication, item) in publications.iter().zip(&items) {
+            for member in rooms.hub.members(&publication.room) {
+                if served.first(member.conn) {
+                    pusher.deliver(member.conn, item);
                 }
             }
         }
-        self.rooms.groups.leave(group, served);
         self.close_slow(now);
     }
 
     /// The parts of the shard that queueing needs, apart from the rooms that say for whom.
-    fn pusher<'a>(&'a mut self, limits: &'a OutboundLimits, now: Time) -> (&'a Hub, Pusher<'a>) {
+    fn pusher<'a>(&'a mut self, limits: &'a OutboundLimits, now: Time) -> (&'a mut Rooms, Pusher<'a>) {
         let Self { table, queues, writes, counters, rooms, .. } = self;
-        (&rooms.hub, Pusher { table, queues, writes, counters, limits, tick: now.tick() })
+        (rooms, Pusher { table, queues, writes, counters, limits, tick: now.tick() })
     }
 
     /// Queues one item for one connection and acts on what the queue says.
@@ -180,15 +181,10 @@ impl Shard {
     }
 
     fn item(&self, publication: &Publication) -> Item {
-        let bytes = publication.bytes(Class::WsJson, encode_ws_json);
-        let mark = Mark {
-            room: Arc::clone(&publication.room),
-            overflow: publication.overflow,
-            key: publication.key,
-        };
+        let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
         let here = |address: &&ConnAddress| address.shard == self.identity.id;
         Item {
-            frame: Shared::marked(Arc::clone(bytes), mark),
+            frame: Shared::marked(Arc::clone(bytes), publication.mark()),
             except: publication.except.iter().filter(here).map(|address| address.conn).collect(),
         }
     }

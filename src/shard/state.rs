@@ -91,7 +91,7 @@ impl Shard {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters;
         counters.connections = self.table.len() as u64;
-        counters.rooms = self.rooms.hub.rooms() as u64;
+        counters.rooms = self.rooms.hub.len() as u64;
         counters.memberships = self.rooms.hub.memberships() as u64;
         counters.home_rooms = self.rooms.directory.len() as u64;
         counters.queued_bytes = self.queues.queued_bytes();
