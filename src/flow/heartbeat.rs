@@ -240,6 +240,30 @@ mod tests {
     }
 
     #[test]
+    fn idle_connections_that_arrived_together_are_never_asked_together() {
+        let options = HeartbeatOptions::default();
+        let mut asked = vec![0u32; 2000];
+        for peer in 0..1860 {
+            let (mut seen, mut pinged) = (Tick(100), Tick(0));
+            let mut deadline = first(seen, &options, peer);
+            while deadline.0 < 2000 {
+                match decide(seen, pinged, deadline, &options) {
+                    Beat::Wait(until) => deadline = until,
+                    Beat::Ping(until) => {
+                        asked[deadline.0 as usize] += 1;
+                        // The answer comes within the tick.
+                        (seen, pinged, deadline) = (deadline, deadline, until);
+                    }
+                    Beat::Dead => panic!("it answers"),
+                }
+            }
+        }
+        // 1,860 peers over the 187 ticks of half an interval.
+        assert!(asked.iter().all(|pings| *pings <= 10), "{asked:?}");
+        assert!(asked.iter().sum::<u32>() >= 1860 * 4, "everyone is asked every interval");
+    }
+
+    #[test]
     fn first_deadlines_spread_over_half_the_interval() {
         let options = HeartbeatOptions::default();
         let interval = Tick::count(options.interval);
