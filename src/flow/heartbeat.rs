@@ -8,8 +8,8 @@
 //! Three promises, each rounded so that ticks cannot break it. A peer is given up only after
 //! `interval + timeout` of silence. A ping gets its whole `timeout` for an answer, however late it
 //! went out. If deadlines fire in time, a silent peer is given up within a second of those two.
-//! A deadline that fires more than half a second late means that this shard was stalled, so the answer may
-//! still lie unread in the kernel: the peer is asked once more instead of being given up.
+//! A deadline that fires more than half a second late means that this shard was stalled, so the
+//! answer may still lie unread in the kernel: the peer is asked once more instead of being given up.
 //!
 //! The first ping comes early by a random part of half the interval, and since every later one
 //! follows its answer, connections that arrived together stay apart. Nothing here knows what a ping
