@@ -88,7 +88,8 @@ mod tests {
                 for (at, n) in taken.iter().rev() {
                     sum += u128::from(*n);
                     let earned = now.since(*at).as_nanos() * u128::from(per_second);
-                    prop_assert!(sum * u128::from(UNIT) <= u128::from(burst) * u128::from(UNIT) + earned);
+                    let full = u128::from(burst) * u128::from(UNIT);
+                    prop_assert!(sum * u128::from(UNIT) <= full + earned);
                 }
             }
         }

@@ -8,8 +8,8 @@
 //! Three promises, each rounded so that ticks cannot break it. A peer is given up only after
 //! `interval + timeout` of silence. A ping gets its whole `timeout` for an answer, however late it
 //! went out. If deadlines fire in time, a silent peer is given up within a second of those two.
-//! A deadline that fires more than half a second late means that this shard was stalled, so the answer may
-//! still lie unread in the kernel: the peer is asked once more instead of being given up.
+//! A deadline that fires more than half a second late means that this shard was stalled, so the
+//! answer may still lie unread in the kernel: the peer is asked once more instead of being given up.
 //!
 //! The first ping comes early by a random part of half the interval, and since every later one
 //! follows its answer, connections that arrived together stay apart. Nothing here knows what a ping
@@ -237,6 +237,30 @@ mod tests {
         assert_eq!(decide(Tick(100), stalled, next, &options), Beat::Dead);
         let stalled_again = Tick(next.0 + 5000);
         assert_eq!(decide(Tick(100), stalled, stalled_again, &options), Beat::Dead);
+    }
+
+    #[test]
+    fn idle_connections_that_arrived_together_are_never_asked_together() {
+        let options = HeartbeatOptions::default();
+        let mut asked = vec![0u32; 2000];
+        for peer in 0..1860 {
+            let (mut seen, mut pinged) = (Tick(100), Tick(0));
+            let mut deadline = first(seen, &options, peer);
+            while deadline.0 < 2000 {
+                match decide(seen, pinged, deadline, &options) {
+                    Beat::Wait(until) => deadline = until,
+                    Beat::Ping(until) => {
+                        asked[deadline.0 as usize] += 1;
+                        // The answer comes within the tick.
+                        (seen, pinged, deadline) = (deadline, deadline, until);
+                    }
+                    Beat::Dead => panic!("it answers"),
+                }
+            }
+        }
+        // 1,860 peers over the 187 ticks of half an interval.
+        assert!(asked.iter().all(|pings| *pings <= 10), "{asked:?}");
+        assert!(asked.iter().sum::<u32>() >= 1860 * 4, "everyone is asked every interval");
     }
 
     #[test]

@@ -347,3 +347,5 @@ impl Hub {
         }
     }
 }
+
+const _: () = assert!(size_of::<MemberRef>() == 4);

@@ -182,9 +182,11 @@ proptest! {
             let shards: BTreeSet<u16> = directory.shards(&room).map(|shard| shard.0).collect();
             prop_assert_eq!(directory.shards(&room).count(), shards.len());
             prop_assert_eq!(shards, here.iter().map(|(shard, _)| *shard).collect());
-            prop_assert_eq!(directory.members(&room), here.iter().map(|(_, n)| u64::from(*n)).sum::<u64>());
+            let members: u64 = here.iter().map(|(_, count)| u64::from(*count)).sum();
+            prop_assert_eq!(directory.members(&room), members);
             let latest = numbers.get(&room).copied().unwrap_or(0);
-            prop_assert_eq!(directory.position(&room).map(|(_, offset)| offset), (!here.is_empty()).then_some(latest));
+            let latest = (!here.is_empty()).then_some(latest);
+            prop_assert_eq!(directory.position(&room).map(|(_, offset)| offset), latest);
             let rooms: BTreeSet<&String> = counts.keys().map(|(room, _)| room).collect();
             prop_assert_eq!(directory.len(), rooms.len());
         }
@@ -201,7 +203,7 @@ proptest! {
         let seed = Seed::new(3);
         let mut mails = Vec::new();
         for (id, targets) in (0u64..).zip(&commands) {
-            let targets: Vec<usize> = targets.iter().copied().filter(|room| *room < rooms.len()).collect();
+            let targets = targets.iter().copied().filter(|room| *room < rooms.len());
             let mut homes: BTreeMap<ShardId, Vec<usize>> = BTreeMap::new();
             for room in targets {
                 homes.entry(home(&seed, &format!("room {room}"), shards)).or_default().push(room);

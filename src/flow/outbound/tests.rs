@@ -355,7 +355,8 @@ proptest! {
             pair.compare(&store, *key);
             let bytes: usize = pairs.iter().map(|pair| pair.queue.bytes()).sum();
             let frames: usize = pairs.iter().map(|pair| pair.queue.len()).sum();
-            prop_assert_eq!((store.queued_bytes(), store.queued_frames()), (bytes as u64, frames as u64));
+            let totals = (store.queued_bytes(), store.queued_frames());
+            prop_assert_eq!(totals, (bytes as u64, frames as u64));
         }
         store.check();
         for (key, pair) in (0..).zip(&mut pairs) {
