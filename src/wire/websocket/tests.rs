@@ -260,10 +260,41 @@ fn a_code_point_may_be_cut_by_fragments_and_by_a_ping() {
 }
 
 #[test]
-fn nothing_is_taken_after_a_close_or_a_violation() {
-    for end in [of(Control::Close, b""), of(Control::Close, b"\x03"), vec![0xf0]] {
-        let stream = [client(TEXT, false, b"half", MASK), end, of(Control::Ping, b"")].concat();
+fn a_text_may_not_end_inside_a_code_point() {
+    let whole = client(TEXT, true, b"\xf0\x9f\x98", MASK);
+    let halves =
+        [client(TEXT, false, b"\xf0\x9f", MASK), client(CONTINUE, true, b"\x98", MASK)].concat();
+    for stream in [whole, halves] {
         for cuts in [&[][..], &[1]] {
+            let refused = (vec![], Some(Violation::TextNotUtf8));
+            assert_eq!(decoded(&stream, cuts, &ROOMY), refused);
+        }
+    }
+}
+
+#[test]
+fn memory_grows_by_doubling_but_not_beyond_the_end_of_the_message() {
+    for opcode in [TEXT, BINARY] {
+        let mut stream = client(opcode, true, &[b'x'; 100], MASK);
+        let mut decoder = Decoder::default();
+        let mut held = [0; 3];
+        let pieces = [0..6 + 10, 16..6 + 70, 76..6 + 80];
+        for (held, piece) in held.iter_mut().zip(pieces) {
+            let mut input = Input::new(&mut stream[piece]);
+            assert_eq!(decoder.decode(&mut input, &ROOMY), Ok(None));
+            *held = decoder.buffered_capacity();
+        }
+        assert_eq!((held[1] - held[0], held[2] - held[1]), (100 - 64, 0));
+    }
+}
+
+#[test]
+fn nothing_is_taken_after_a_close_or_a_violation() {
+    let closes = [&b""[..], b"\x03", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xed"];
+    let closes = closes.map(|payload| of(Control::Close, payload));
+    for end in closes.into_iter().chain([vec![0xf0]]) {
+        let stream = [client(TEXT, false, b"half", MASK), end, of(Control::Ping, b"")].concat();
+        for cuts in [&[][..], &[1], &[2]] {
             let (items, violation) = decoded(&stream, cuts, &ROOMY);
             assert!(!items.contains(&Owned::Ping(Vec::new())));
             assert_eq!(items.len() + usize::from(violation.is_some()), 1);

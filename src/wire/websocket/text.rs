@@ -144,23 +144,26 @@ mod tests {
         }
 
         #[test]
-        fn any_cut_gives_the_verdict_and_the_text_of_the_whole(
+        fn any_cut_fails_in_the_piece_of_the_first_bad_byte_or_gives_the_text(
             bytes in nearly_text(),
             cuts in prop::collection::vec(1usize..9, 1..9),
         ) {
+            let first_bad = first_bad_prefix(&bytes);
             let mut text = Text::default();
-            let mut rest = bytes.as_slice();
-            let mut verdict = Ok(());
+            let mut fed = 0;
             for cut in cuts.iter().cycle() {
-                if rest.is_empty() || verdict.is_err() {
+                let end = bytes.len().min(fed + cut);
+                let verdict = text.push(&bytes[fed..end], usize::MAX);
+                fed = end;
+                prop_assert_eq!(verdict.is_err(), first_bad.is_some_and(|bad| bad <= fed));
+                if verdict.is_err() || fed == bytes.len() {
                     break;
                 }
-                let (piece, after) = rest.split_at(rest.len().min(*cut));
-                rest = after;
-                verdict = text.push(piece, usize::MAX);
             }
-            let verdict = verdict.and_then(|()| text.finish());
-            prop_assert_eq!(verdict.ok().map(|()| text.as_str()), std::str::from_utf8(&bytes).ok());
+            if first_bad.is_none() {
+                let whole = text.finish().ok().map(|()| text.as_str());
+                prop_assert_eq!(whole, std::str::from_utf8(&bytes).ok());
+            }
         }
     }
 
