@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::end::{End, Report};
-use super::net::World;
+use super::net::{World, address};
 use crate::base::id::ConnId;
 use crate::contract::{Driver, Event, Op, SocketTicket};
 
@@ -119,12 +118,6 @@ impl SimDriver {
             reports.push(Report::Other(Event::Accepted { socket, peer }));
         }
     }
-}
-
-/// An address that tells links apart, mostly.
-fn address(link: usize) -> SocketAddr {
-    let port = u16::try_from(1024 + link % 64_000).unwrap_or(u16::MAX);
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 impl Driver for SimDriver {

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use fastrand::Rng;
@@ -119,10 +120,25 @@ impl Net {
         Peer::new(Rc::clone(&self.0), number)
     }
 
+    /// True while the driver numbered `host` lives and has not stopped accepting for good.
+    ///
+    /// # Panics
+    /// When there is no such driver.
+    #[must_use]
+    pub fn is_listening(&self, host: usize) -> bool {
+        self.0.borrow().hosts[host].is_listening
+    }
+
     /// Changes what goes wrong from now on; the window of a link stays what it was.
     pub fn set_faults(&self, faults: Faults) {
         self.0.borrow_mut().faults = faults;
     }
+}
+
+/// The address of a link's peer: one that tells links apart, until there are 64,000 of them.
+pub(super) fn address(link: usize) -> SocketAddr {
+    let port = u16::try_from(1024 + link % 64_000).unwrap_or(u16::MAX);
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 /// What hosts and peers share.

@@ -2,11 +2,12 @@
 //! turn of the host.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use super::net::{Link, World};
+use super::net::{Link, World, address};
 
 /// A client. Dropping it closes it as a process that ends closes its sockets.
 #[derive(Debug)]
@@ -21,6 +22,12 @@ pub struct Peer {
 impl Peer {
     pub(super) fn new(world: Rc<RefCell<World>>, link: usize) -> Self {
         Self { world, link, is_reading: true, saw_end: false, saw_reset: false }
+    }
+
+    /// The address under which the host sees this client.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        address(self.link)
     }
 
     /// Writes as much of `bytes` as the window takes, and says how much that is. None after the end

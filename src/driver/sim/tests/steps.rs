@@ -230,11 +230,13 @@ fn a_socket_that_is_refused_sees_the_end() {
     let mut peer = net.connect(0);
     let mut sockets = Vec::new();
     let mut accept = |event: Event<'_>| match event {
-        Event::Accepted { socket, .. } => sockets.push(socket),
+        Event::Accepted { socket, peer } => sockets.push((socket, peer)),
         other => panic!("{other:?}"),
     };
     driver.wait(None, &mut accept).expect("a turn");
-    driver.submit(Op::Refuse { socket: sockets[0] });
+    let (socket, address) = sockets[0];
+    assert_eq!(address, Some(peer.address()));
+    driver.submit(Op::Refuse { socket });
     read(&mut peer);
     assert!(peer.is_closed() && peer.saw_end());
 }
@@ -259,6 +261,7 @@ fn nobody_is_accepted_after_accepting_has_stopped() {
     let mut early = net.connect(0);
     host.submit(Op::StopAccepting);
     let mut late = net.connect(0);
+    assert!(!net.is_listening(0));
     assert_eq!(host.turn(), [""; 0]);
     for peer in [&mut early, &mut late] {
         read(peer);
