@@ -30,8 +30,24 @@ pub struct RoomKey(pub u32);
 pub struct Member {
     /// The connection's slab index.
     pub conn: u32,
-    /// Where the connection's memberships are.
+    /// Where the connection's memberships are; [`PENDING`] is set until the home has confirmed.
     slot: u32,
+}
+
+/// Set in a member's slot until [`Hub::confirm`].
+const PENDING: u32 = 1 << 31;
+
+impl Member {
+    /// True once the room's home has confirmed the membership: what the home numbered before that is
+    /// not for this member, everything after is.
+    #[must_use]
+    pub fn is_confirmed(self) -> bool {
+        self.slot & PENDING == 0
+    }
+
+    fn slot(self) -> u32 {
+        self.slot & !PENDING
+    }
 }
 
 /// A connection's memberships, kept in its record. The owner gives it to [`Hub::leave_all`] before
@@ -127,7 +143,8 @@ impl Hub {
         }
     }
 
-    /// Makes connection `conn` a member of `room`. Joining twice changes nothing.
+    /// Makes connection `conn` a member of `room`, to be confirmed by the room's home. Joining twice
+    /// changes nothing.
     ///
     /// # Errors
     /// When the connection is in `limit` rooms already, and not in this one.
@@ -153,12 +170,23 @@ impl Hub {
         let slot = member.0;
         let target = &mut self.rooms[key];
         let position = index(target.members.len());
-        target.members.push(Member { conn, slot });
+        target.members.push(Member { conn, slot: slot | PENDING });
         self.memberships[slot].push(Membership { room: key, position });
         self.occupied += usize::from(position == 0);
         self.pairs += 1;
         self.mark(key);
         Ok(Joined::New)
+    }
+
+    /// Notes that the room's home knows of the membership; false when there is none any more.
+    pub fn confirm(&mut self, member: &MemberRef, room: &str) -> bool {
+        let Some(&key) = self.names.get(room) else { return false };
+        let memberships = self.memberships_of(member);
+        let Some(membership) = memberships.iter().find(|m| m.room == key) else { return false };
+        let position = membership.position as usize;
+        let member = &mut self.rooms[key].members[position];
+        member.slot = member.slot();
+        true
     }
 
     /// Ends a membership; returns whether there was one.
@@ -283,7 +311,7 @@ impl Hub {
             occupied += usize::from(!room.members.is_empty());
             pairs += room.members.len();
             for (position, member) in room.members.iter().enumerate() {
-                let there = &self.memberships[member.slot];
+                let there = &self.memberships[member.slot()];
                 let mut here = there.iter().filter(|m| m.room == key);
                 assert_eq!(here.next().map(|m| m.position), Some(index(position)), "a way back");
                 assert!(here.next().is_none(), "a member once per room");
@@ -316,7 +344,7 @@ impl Hub {
         room.members.swap_remove(position as usize);
         if let Some(moved) = room.members.get(position as usize) {
             let before = index(room.members.len());
-            let mut list = self.memberships[moved.slot].iter_mut();
+            let mut list = self.memberships[moved.slot()].iter_mut();
             if let Some(m) = list.find(|m| m.room == key && m.position == before) {
                 m.position = position;
             }

@@ -92,9 +92,7 @@ impl Shard {
         match self.rooms.hub.join(&mut connection.member, id.index, room, limit) {
             Ok(_) => {
                 self.push_counts();
-                if reference.is_some() {
-                    self.ask(id, &Arc::from(room), Asked::Join, reference, now);
-                }
+                self.ask(id, &Arc::from(room), Asked::Join, reference, now);
             }
             Err(_) => {
                 let message = format!("one connection may be in {limit} rooms at most");
@@ -176,6 +174,12 @@ impl Shard {
 
     pub(super) fn handle_answer(&mut self, answer: &Answer, now: Time) {
         let Answer { question, members, position: (epoch, offset) } = answer;
+        // The home's mail comes in order: all it numbered after this answer is still to come.
+        if question.asked == Asked::Join
+            && let Some(connection) = self.table.get(question.to.conn)
+        {
+            self.rooms.hub.confirm(&connection.member, &question.room);
+        }
         let (room, members) = (&*question.room, *members);
         let reply = match question.asked {
             Asked::Join => Reply::Joined { room, members, offset: *offset, epoch: *epoch },

@@ -126,7 +126,7 @@ impl Shard {
 
     fn deliver_room(&mut self, room: &str, item: &Item, limits: &OutboundLimits, now: Time) {
         let (rooms, mut pusher) = self.pusher(limits, now);
-        for member in rooms.hub.members(room) {
+        for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
             pusher.deliver(member.conn, item);
         }
         self.close_slow(now);
@@ -145,7 +145,7 @@ impl Shard {
         let served = rooms.groups.enter(group);
         for (publication, item) in publications.iter().zip(&items) {
             for member in rooms.hub.members(&publication.room) {
-                if served.first(member.conn) {
+                if member.is_confirmed() && served.first(member.conn) {
                     pusher.deliver(member.conn, item);
                 }
             }

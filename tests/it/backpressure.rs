@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::support::{Client, node, on_both_drivers, wait_for, wait_until};
 
 /// A queue small enough that a test fills it, and kernel buffers that do not hide it.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 7] = [
+    "limits.max_message_bytes=8192",
     "queue.high_water_bytes=20000",
     "queue.low_water_bytes=5000",
     "queue.max_bytes=60000",

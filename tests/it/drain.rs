@@ -15,7 +15,8 @@ on_both_drivers! {
         for client in &mut clients {
             client.join("r");
         }
-        clients[0].ask(json!({"type": "x", "room": "r", "except": [clients[0].id]}));
+        let publisher = clients[0].id.clone();
+        clients[0].ask(json!({"type": "x", "room": "r", "except": [publisher]}));
         let address = node.address();
         node.drain(Duration::from_secs(2));
         let mut delays = Vec::new();

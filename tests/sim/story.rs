@@ -79,6 +79,7 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
         "queue.high_water_bytes=4096",
         "queue.low_water_bytes=1024",
         "queue.max_bytes=16384",
+        "limits.max_message_bytes=4096",
         "limits.max_rooms=8",
         "server.reconnect_spread_ms=100",
     ];
