@@ -59,7 +59,13 @@ class Engine {
       child.once("exit", (code, signal) => done({ code, signal }));
       child.once("error", (error) => done({ code: null, signal: error.code }));
     });
-    this.exited.then(() => sink.end());
+    // A runner that dies of something else must not leave its engine behind.
+    const orphan = () => child.kill("SIGKILL");
+    process.once("exit", orphan);
+    this.exited.then(() => {
+      process.removeListener("exit", orphan);
+      sink.end();
+    });
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding("utf8");
       stream.on("data", (text) => {
