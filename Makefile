@@ -1,0 +1,60 @@
+# Every entry is one command; what is more than that lives in tests/tools.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench fuzz sim doc conformance browser load million clean
+
+# Arguments for `make run`, such as ARGS="--set server.shards=4".
+ARGS ?=
+# Fuzz targets, and seconds for each.
+TARGETS ?= decoder handshake session hub
+SECONDS_EACH ?= 60
+# Seeds of the simulator: how many to run from the first.
+SEEDS ?= 1000
+# What `make load` does to the engine at URL.
+URL ?= ws://127.0.0.1:8080/ws
+CLIENTS ?= 1000
+MESSAGES ?= 100
+ROOM ?= load
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build for speed and serve on 127.0.0.1:8080, no configuration needed
+	cargo run --release --bin throng -- run $(ARGS)
+
+test: ## Install what the tests need and run every one of them
+	tests/tools/run-all.sh
+
+check: ## Format, lints and types, without running anything
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+bench: ## Run the benches
+	cargo bench
+
+fuzz: ## Fuzz each target for SECONDS_EACH seconds
+	tests/tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)
+
+sim: ## Run whole nodes in the simulator under SEEDS seeds
+	SEEDS=$(SEEDS) cargo test --release --test sim
+
+doc: ## Build the documentation of the code
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+conformance: ## Autobahn's cases against the echo endpoint, on every driver
+	tests/tools/run-all.sh build conformance
+
+browser: ## The demo page in headless Chromium, on every driver
+	tests/tools/run-all.sh build browser
+
+load: ## Join CLIENTS clients to a room of the engine at URL and count every delivery
+	cargo run --release --package loadtest -- smoke --url $(URL) --clients $(CLIENTS) --messages $(MESSAGES) --room $(ROOM)
+
+million: CLIENTS = 1000000
+million: MESSAGES = 1
+million: ## The same with a million clients (docs/tuning.md first: memory, descriptors, addresses)
+	cargo run --release --package loadtest -- smoke --url $(URL) --clients $(CLIENTS) --messages $(MESSAGES) --room $(ROOM) --src 127.0.0.1-40
+
+clean: ## Remove what was built and what the tests left
+	cargo clean
+	rm -rf tests/browser/node_modules tests/browser/out tests/conformance/out

@@ -1,0 +1,406 @@
+// The demo page in headless Chromium, against a real engine on each driver.
+//
+// Two kinds of tests. The first look at the whole path: two browser contexts on two shards, and what one
+// types the other sees. The second put words in the server's mouth (an intercepted WebSocket and a clock
+// that is moved by hand), because the advice a client must follow is given too rarely to wait for.
+// Every page is held to this: no console error, and no request to anywhere but the engine it came from.
+
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+
+import { chromium } from "playwright-core";
+
+import { DRIVERS, ROOT, startEngine } from "../tools/engine.mjs";
+
+const OUT = join(ROOT, "tests/browser/out");
+/** Longest wait for anything that should follow at once; generous, for machines that are busy. */
+const WAIT_MS = 30_000;
+/** Coming back waits for a jittered delay that may have grown while the engine was away. */
+const RETURN_MS = 60_000;
+/** A suite takes a quarter of a minute; one that takes this long is stuck. */
+const SUITE_MS = 400_000;
+/** With two shards, missing one of them this often in a row is a one in 2^40 accident. */
+const SHARD_ATTEMPTS = 40;
+const CHROMIUM_FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+let browser;
+
+before(async () => {
+  mkdirSync(OUT, { recursive: true });
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  browser = await chromium.launch({ executablePath, headless: true, args: CHROMIUM_FLAGS });
+});
+
+after(() => browser?.close());
+
+/** One visitor: a browser context of its own, watched for errors and strange requests. */
+class Visitor {
+  static async arrive(address, { room = "lobby", name, ...options } = {}) {
+    const visitor = new Visitor();
+    visitor.faults = [];
+    visitor.mayLoseServer = false;
+    visitor.context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    visitor.context.setDefaultTimeout(WAIT_MS);
+    visitor.page = await visitor.context.newPage();
+    visitor.#watch(address);
+    await options.prepare?.(visitor.page);
+    await visitor.page.goto(`http://${address}/#${encodeURIComponent(room)}`);
+    if (name) await visitor.at("name").fill(name);
+    return visitor;
+  }
+
+  #watch(address) {
+    const foreign = (url) => !["data:", "blob:"].includes(url.protocol) && url.host !== address;
+    const judge = (kind, text) => foreign(new URL(text)) && this.faults.push(`${kind} to ${text}`);
+    this.page.on("request", (request) => judge("request", request.url()));
+    this.page.on("websocket", (socket) => judge("websocket", socket.url()));
+    this.page.on("dialog", (dialog) => this.faults.push(`dialog: ${dialog.message()}`) && dialog.dismiss());
+    this.page.on("pageerror", (error) => this.faults.push(`uncaught: ${error.message}`));
+    this.page.on("console", (message) => {
+      const lost = this.mayLoseServer && message.text().startsWith("WebSocket connection to");
+      if (message.type() === "error" && !lost) this.faults.push(`console: ${message.text()}`);
+    });
+  }
+
+  at(testid) {
+    return this.page.getByTestId(testid);
+  }
+
+  /** Waits until the element's text is, or matches, what is expected. */
+  sees(testid, text, timeout = WAIT_MS) {
+    return this.at(testid).filter({ hasText: text }).first().waitFor({ timeout });
+  }
+
+  state(state, timeout = WAIT_MS) {
+    return this.page
+      .locator(`[data-testid="connection-state"][data-state="${state}"]`)
+      .waitFor({ timeout });
+  }
+
+  /** Waits until the page has joined its room; the number of the shard it is on. */
+  async settled(timeout = WAIT_MS) {
+    await this.state("open", timeout);
+    await this.sees("member-count", /^\d+$/, timeout);
+    const said = await this.at("shard").textContent();
+    return Number(/^You are on shard (\d+)$/.exec(said)[1]);
+  }
+
+  async says(text) {
+    await this.at("composer").fill(text);
+    await this.at("send").click();
+    // Confirmed: the message came back from the room and is pending no more.
+    await this.page
+      .locator('[data-testid="message"].mine:not(.pending)')
+      .filter({ hasText: text })
+      .waitFor();
+  }
+
+  heard(text) {
+    return this.at("message-text").getByText(text, { exact: true });
+  }
+
+  async leave() {
+    await this.page.close({ runBeforeUnload: false });
+    await this.context.close();
+    assert.deepEqual(this.faults, [], "the page misbehaved");
+  }
+}
+
+/** Two visitors of one room on two different shards. */
+async function pairAcrossShards(address, options) {
+  const one = await Visitor.arrive(address, { name: "Ada", ...options });
+  const here = await one.settled();
+  for (let attempt = 0; attempt < SHARD_ATTEMPTS; attempt += 1) {
+    const other = await Visitor.arrive(address, { name: "Grace", colorScheme: "dark", ...options });
+    if ((await other.settled()) !== here) return [one, other];
+    await other.leave();
+  }
+  throw new Error(`${SHARD_ATTEMPTS} connections in a row landed on shard ${here}`);
+}
+
+for (const driver of DRIVERS) {
+  describe(`the demo page on ${driver}`, { timeout: SUITE_MS }, () => {
+    const settings = { "server.driver": driver, "server.shards": 2 };
+    const log = join(OUT, `${driver}-engine.log`);
+    let engine;
+    let ada;
+    let grace;
+
+    before(async () => {
+      engine = await startEngine({ settings, log });
+      [ada, grace] = await pairAcrossShards(engine.address);
+    });
+
+    after(async () => {
+      await ada?.leave();
+      const end = await engine?.stop();
+      assert.equal(end?.code, 0, "the engine did not end cleanly");
+    });
+
+    it("counts_both_visitors", async () => {
+      await ada.sees("member-count", /^2$/);
+      await grace.sees("member-count", /^2$/);
+    });
+
+    it("carries_a_message_to_the_other_shard_and_names_the_senders", async () => {
+      await ada.says("across the shards");
+      await grace.heard("across the shards").waitFor();
+      const message = grace.at("message").filter({ hasText: "across the shards" });
+      assert.equal(await message.getByTestId("message-from").textContent(), "Ada");
+      const senders = `shard ${await ada.settled()}`;
+      assert.equal(await message.getByTestId("message-shard").textContent(), senders);
+      await grace.says("and back again");
+      await ada.heard("and back again").waitFor();
+    });
+
+    it("measures_its_round_trip", async () => {
+      await ada.sees("latency", /^\d+(\.\d)? ms$/);
+    });
+
+    it("shows_who_is_typing_until_they_stop", async () => {
+      await ada.at("composer").pressSequentially("hm");
+      await grace.sees("typing", "Ada is typing");
+      assert.equal(await ada.at("typing").isVisible(), false, "the typist was told of herself");
+      await grace.at("typing").waitFor({ state: "hidden" });
+      await ada.at("composer").fill("");
+    });
+
+    it("shows_markup_as_the_text_it_is", async () => {
+      const markup = '<img src=x onerror="alert(1)"><script>alert(2)</script>&amp;';
+      await ada.says(markup);
+      await grace.heard(markup).waitFor();
+      assert.equal(await grace.at("log").locator("img, script").count(), 0);
+    });
+
+    it("draws_the_traffic_of_a_burst", async () => {
+      await ada.at("pulse").click();
+      await grace.sees("rate-in", /^\d{2,}$/);
+      const heights = await grace.at("spark").locator("polyline.in").getAttribute("points");
+      assert.ok(new Set(heights.split(" ").map((point) => point.split(",")[1])).size > 1, "a flat line");
+    });
+
+    it("keeps_its_photograph", async () => {
+      await ada.page.screenshot({ path: join(OUT, `${driver}-light.png`) });
+      await grace.page.screenshot({ path: join(OUT, `${driver}-dark.png`) });
+    });
+
+    it("isolates_rooms_from_each_other", async () => {
+      await grace.at("room-input").fill("elsewhere");
+      await grace.at("room-join").click();
+      await grace.sees("room-name", "elsewhere");
+      await grace.sees("member-count", /^1$/);
+      await ada.sees("member-count", /^1$/);
+      await ada.says("for the lobby only");
+      // Ada's next message comes after the one that must not arrive, so its arrival ends the wait.
+      await ada.page.evaluate(() => (location.hash = "elsewhere"));
+      await ada.sees("member-count", /^2$/);
+      await ada.says("for elsewhere");
+      await grace.heard("for elsewhere").waitFor();
+      assert.equal(await grace.heard("for the lobby only").count(), 0);
+    });
+
+    it("comes_back_after_the_engine_was_killed_and_talks_again", async () => {
+      for (const visitor of [ada, grace]) visitor.mayLoseServer = true;
+      await engine.kill();
+      await Promise.all([ada, grace].map((visitor) => visitor.sees("shard", "Not on a shard")));
+      engine = await startEngine({ settings: { ...settings, "server.listen": engine.address }, log });
+      await Promise.all([ada, grace].map((visitor) => visitor.settled(RETURN_MS)));
+      for (const visitor of [ada, grace]) visitor.mayLoseServer = false;
+      await ada.sees("member-count", /^2$/);
+      await ada.says("still here");
+      await grace.heard("still here").waitFor();
+    });
+
+    it("counts_down_when_a_visitor_leaves", async () => {
+      await grace.leave();
+      await ada.sees("member-count", /^1$/);
+    });
+
+    it("bounds_its_transcript", async () => {
+      await ada.page.evaluate(publishChats, { room: "elsewhere", count: 520 });
+      await ada.heard("number 519").waitFor();
+      assert.equal(await ada.at("log").locator("> *").count(), 500);
+    });
+  });
+}
+
+/** Runs in the page: a second client that publishes one message after another, each after its echo. */
+function publishChats({ room, count }) {
+  return new Promise((done, fail) => {
+    const socket = new WebSocket(`ws://${location.host}/ws`, "throng.v1.json");
+    let next = 0;
+    const publish = () => {
+      if (next === count) return socket.close();
+      socket.send(JSON.stringify({ type: "chat", room, payload: { name: "Crowd", text: `number ${next}` } }));
+      next += 1;
+    };
+    socket.onclose = () => (next === count ? done() : fail(new Error(`closed after ${next} messages`)));
+    socket.onmessage = ({ data }) => {
+      const message = JSON.parse(data);
+      if (message.type === "throng:connected") {
+        socket.send(JSON.stringify({ type: "throng:join", room, ref: 1 }));
+      } else if (message.type === "throng:reply" || message.payload?.name === "Crowd") {
+        publish();
+      } else if (message.type === "throng:error") {
+        fail(new Error(data));
+      }
+    };
+  });
+}
+
+describe("the demo page follows advice", { timeout: SUITE_MS }, () => {
+  const log = join(OUT, "advice-engine.log");
+  let engine;
+
+  before(async () => {
+    engine = await startEngine({ settings: { "server.driver": DRIVERS[0], "server.shards": 1 }, log });
+  });
+
+  after(() => engine?.stop());
+
+  /** A visitor whose server is the test itself: `attempts` holds the sockets it opened, in order. */
+  async function listener({ onAttempt, ...options } = {}) {
+    const attempts = [];
+    let arrived = () => {};
+    attempts.next = () => {
+      return new Promise((done, fail) => {
+        const limit = setTimeout(() => fail(new Error("no further attempt")), WAIT_MS);
+        arrived = () => done(clearTimeout(limit));
+      });
+    };
+    const visitor = await Visitor.arrive(engine.address, {
+      ...options,
+      prepare: async (page) => {
+        // Stands still until a test moves it, so that a margin of milliseconds is a margin.
+        await page.clock.install({ time: 0 });
+        await page.clock.pauseAt(1000);
+        await page.addInitScript(() => (Math.random = () => 0.5));
+        await page.routeWebSocket("**/ws", (socket) => {
+          attempts.push(socket);
+          (onAttempt ?? greet)(socket);
+          arrived();
+        });
+      },
+    });
+    return { visitor, attempts, clock: visitor.page.clock };
+  }
+
+  function greet(socket) {
+    socket.send(
+      JSON.stringify({
+        type: "throng:connected",
+        clientId: "3-1f-1",
+        heartbeat: { intervalMs: 25_000, timeoutMs: 20_000 },
+        limits: { maxMessageBytes: 65_536 },
+        protocol: "throng.v1.json",
+      }),
+    );
+    socket.onMessage((data) => {
+      const { type, ref, room } = JSON.parse(data);
+      const reply = type === "throng:ping" ? { type: "throng:pong", ref } : { type: "throng:reply", ref, ok: true, room, members: 1 };
+      if (ref !== undefined) socket.send(JSON.stringify(reply));
+    });
+  }
+
+  /** Passes when the next attempt happens after `ms` and not before. */
+  async function returnsAfter({ visitor, attempts, clock }, ms) {
+    const before = attempts.length;
+    await visitor.state("waiting");
+    await clock.runFor(ms - 20);
+    assert.equal(await visitor.at("connection-state").getAttribute("data-state"), "waiting", `came back before ${ms} ms`);
+    assert.equal(attempts.length, before);
+    const next = attempts.next();
+    await clock.runFor(40);
+    await next;
+  }
+
+  it("stops_for_good_when_refused_by_policy", async () => {
+    const { visitor, attempts, clock } = await listener();
+    await visitor.settled();
+    await attempts[0].close({ code: 1008, reason: "not welcome" });
+    await visitor.state("refused");
+    await visitor.sees("connection-state", "not welcome");
+    await clock.runFor(120_000);
+    assert.equal(attempts.length, 1);
+    await visitor.at("retry").click();
+    await visitor.settled();
+    assert.equal(attempts.length, 2);
+    await visitor.leave();
+  });
+
+  it("waits_as_long_as_a_reload_asks", async () => {
+    const listening = await listener();
+    const { visitor, attempts } = listening;
+    await visitor.settled();
+    attempts[0].send(JSON.stringify({ type: "throng:reload", reconnectDelayMs: 7000 }));
+    await visitor.sees("notice", "restarting");
+    await attempts[0].close({ code: 1012, reason: "restart" });
+    await returnsAfter(listening, 7000);
+    await visitor.settled();
+    await visitor.leave();
+  });
+
+  it("doubles_a_jittered_delay_up_to_the_cap", async () => {
+    const listening = await listener({ onAttempt: (socket) => socket.close({ code: 1001 }) });
+    for (const ceiling of [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]) {
+      await returnsAfter(listening, ceiling / 2);
+    }
+    await listening.visitor.leave();
+  });
+
+  it("forgets_its_failures_only_after_a_stable_while", async () => {
+    const listening = await listener();
+    const { visitor, attempts, clock } = listening;
+    await visitor.settled();
+    await attempts.at(-1).close({ code: 1001 });
+    await returnsAfter(listening, 500);
+    await visitor.settled();
+    await attempts.at(-1).close({ code: 1001 });
+    await returnsAfter(listening, 1000);
+    await visitor.settled();
+    await clock.runFor(11_000);
+    await attempts.at(-1).close({ code: 1001 });
+    await returnsAfter(listening, 500);
+    await visitor.leave();
+  });
+
+  it("gives_up_a_connection_that_fell_silent", async () => {
+    const { visitor, attempts, clock } = await listener();
+    await visitor.settled();
+    attempts[0].onMessage(() => {});
+    await clock.runFor(30_000);
+    await visitor.state("open");
+    assert.equal(attempts.length, 2);
+    await visitor.leave();
+  });
+
+  it("tells_of_lost_messages_and_refused_commands", async () => {
+    const { visitor, attempts } = await listener();
+    await visitor.settled();
+    attempts[0].send(JSON.stringify({ type: "throng:gap", room: "lobby", lost: 12 }));
+    await visitor.sees("notice", "12 messages in #lobby did not reach you");
+    attempts[0].send(JSON.stringify({ type: "throng:error", code: "too_deep", message: "33 levels, at most 32" }));
+    await visitor.sees("notice", "too_deep");
+    await visitor.leave();
+  });
+
+  it("fits_a_telephone", async () => {
+    const { visitor } = await listener({ viewport: { width: 360, height: 720 } });
+    await visitor.settled();
+    const wide = await visitor.page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= 360, `the page is ${wide} px wide`);
+    assert.ok(await visitor.at("send").isVisible());
+    await visitor.page.screenshot({ path: join(OUT, "phone.png") });
+    await visitor.leave();
+  });
+});
