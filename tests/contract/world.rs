@@ -44,6 +44,7 @@ pub(crate) trait Peer {
 
 /// An event that outlives the call that reported it.
 #[derive(Debug)]
+#[expect(dead_code, reason = "the fields are read in the messages of failures")]
 pub(crate) enum Seen {
     Accepted(SocketTicket, Option<SocketAddr>),
     AcceptFailed(io::Error),

@@ -22,9 +22,6 @@ use crate::contract::{Event, SocketTicket};
 use crate::driver::table::place;
 use crate::sys::socket;
 
-/// Entries of at most 100 ms that the end of accepting may take.
-const PATIENCE: usize = 50;
-
 /// The state of the listener.
 #[derive(Debug)]
 pub(super) struct Acceptor {
@@ -101,8 +98,8 @@ impl Uring {
     pub(super) fn stop_accepting(&mut self) {
         let Some(listener) = self.acceptor.listener.take() else { return };
         if self.acceptor.armed {
-            self.cancel_accept();
-            self.acceptor.armed = !self.ring.reap_until(PATIENCE, |answer| {
+            let accept = Token::own(Kind::Accept);
+            self.acceptor.armed = !self.ring.cancel_and_reap(accept, |answer| {
                 (answer.token.kind == Kind::Accept).then(|| {
                     drop(taken(answer));
                     !answer.more()

@@ -44,6 +44,8 @@ pub struct Uring {
     pub(super) tickets: Slab<OwnedFd>,
     /// Connections whose multishot recv ended because no buffer was free.
     pub(super) starved: Vec<ConnId>,
+    /// Connections whose close found requests that its cancellation may have missed.
+    pub(super) closing: Vec<ConnId>,
     pub(super) idle: Idle,
     pub(super) set: Option<Set>,
     wake: WakeSource,
@@ -86,6 +88,7 @@ impl Uring {
             acceptor: Acceptor::new(options.listener)?,
             tickets: Slab::new(),
             starved: Vec::new(),
+            closing: Vec::new(),
             idle,
             set,
             wake: options.wake,
@@ -177,6 +180,9 @@ impl Driver for Uring {
         // By now every buffer lent in this turn is back.
         for conn in std::mem::take(&mut self.starved) {
             self.arm(conn);
+        }
+        for conn in std::mem::take(&mut self.closing) {
+            self.cancel_all(conn);
         }
         Ok(())
     }
