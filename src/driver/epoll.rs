@@ -261,8 +261,9 @@ impl Driver for Epoll {
 /// Writes until all is written or the kernel says that there is no room.
 ///
 /// A short write is not taken for that word. Under `TCP_NOTSENT_LOWAT` a write stops as soon as
-/// enough is unsent, the kernel sends it, and there is room again before the call returns: the next
-/// edge would come with the next acknowledgement, which the peer may delay by 40 ms.
+/// enough is unsent; the kernel then sends it, and often there is room again before the call
+/// returns (on loopback, 45,804 bytes taken and at once 105,488 more). Waiting for the next edge
+/// would leave the line idle until the peer's next acknowledgement.
 fn write(socket: BorrowedFd<'_>, batch: &mut SendBatch, scratch: &mut Vec<u8>) -> io::Result<()> {
     while !batch.is_done() {
         match write_once(socket, batch, scratch) {

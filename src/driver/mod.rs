@@ -17,6 +17,8 @@ use crate::sys::eventfd::WakeSource;
 pub mod epoll;
 mod streams;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod uring;
 
 /// What the operator asked for.

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "descriptors made by the kernel, requests to the ring")]
 //! The listener: multishot accept, its pauses and its end.
 //!
 //! One request accepts until it fails. A shortage of descriptors or memory ends it, and it is not
@@ -9,6 +8,8 @@
 //! reaped, sockets that slipped in are closed, and only then the listener is. A listener closed under
 //! a pending accept stays bound until the kernel gets round to it, and the next process on the port
 //! would be refused.
+
+#![expect(unsafe_code, reason = "descriptors made by the kernel, requests to the ring")]
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

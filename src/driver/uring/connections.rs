@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "requests to the ring")]
 //! Opening, reading, writing and closing one connection.
 //!
 //! Every request that the kernel holds for a connection is counted in its entry. A close cancels them
@@ -13,6 +12,8 @@
 //! the cancellation is under way does nothing: the request's last answer finds the connection not
 //! paused and asks again. A cancellation that hits a request made after it was asked is harmless for
 //! the same reason.
+
+#![expect(unsafe_code, reason = "requests to the ring")]
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "requests to the ring")]
 //! The driver: operations in, completions out.
 //!
 //! `submit` only queues requests; `wait` hands all of them down and sleeps in the same system call,
@@ -8,6 +7,8 @@
 //! At its end the driver cancels everything and waits until the kernel has answered, because answers
 //! may still be written into buffers it owns. Should the kernel not answer within five seconds, the
 //! buffers are leaked: wasted memory is a lesser evil than memory somebody else writes to.
+
+#![expect(unsafe_code, reason = "requests to the ring")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "the ring's queue takes raw requests")]
 //! One ring: pushing requests, entering the kernel, reaping answers.
 //!
 //! The ring belongs to the thread that made it (`SINGLE_ISSUER`), which alone runs the kernel's
@@ -9,6 +8,8 @@
 //! Requests that were pushed and not answered for good are counted, so that the driver's end can wait
 //! for all of them. A multishot request is answered for good by the first answer that promises no
 //! more.
+
+#![expect(unsafe_code, reason = "the ring's queue takes raw requests")]
 
 use std::collections::VecDeque;
 use std::io;
