@@ -37,7 +37,9 @@ fn rig(kind: Kind, uring: Uring) -> Box<dyn Rig> {
     let listener = listen(any, &listen_options()).expect("listen");
     let address = local_address(&listener).expect("an address");
     let (waker, wake) = pair().expect("eventfd");
-    let options = Options { uring, ..Options::new(Some(listener), wake, 2000) };
+    // Few events per wait, so that some are left for the next one.
+    let options =
+        Options { uring, events_per_wait: 16, ..Options::new(Some(listener), wake, 2000) };
     let driver = Some(build(kind, options).expect("a driver"));
     Box::new(TcpRig { driver, address, waker, second: None })
 }
