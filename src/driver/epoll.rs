@@ -258,17 +258,16 @@ impl Driver for Epoll {
     }
 }
 
-/// Writes until all is written or the socket has no more room.
+/// Writes until all is written or the kernel says that there is no room.
+///
+/// A short write is not taken for that word. Under `TCP_NOTSENT_LOWAT` a write stops as soon as
+/// enough is unsent; the kernel then sends it, and often there is room again before the call
+/// returns (on loopback, 45,804 bytes taken and at once 105,488 more). Waiting for the next edge
+/// would leave the line idle until the peer's next acknowledgement.
 fn write(socket: BorrowedFd<'_>, batch: &mut SendBatch, scratch: &mut Vec<u8>) -> io::Result<()> {
     while !batch.is_done() {
-        let (tried, result) = write_once(socket, batch, scratch);
-        match result {
-            Ok(written) => {
-                batch.advance(written);
-                if written < tried {
-                    return Ok(());
-                }
-            }
+        match write_once(socket, batch, scratch) {
+            Ok(written) => batch.advance(written),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -277,25 +276,24 @@ fn write(socket: BorrowedFd<'_>, batch: &mut SendBatch, scratch: &mut Vec<u8>) -
     Ok(())
 }
 
-/// One write: how many bytes were offered, and what the kernel said.
+/// One write of what comes next, in the form that is cheapest for it.
 fn write_once(
     socket: BorrowedFd<'_>,
     batch: &SendBatch,
     scratch: &mut Vec<u8>,
-) -> (usize, io::Result<usize>) {
+) -> io::Result<usize> {
     let parts = batch.parts();
     if parts > COPY_PARTS && batch.left() <= COPY_BYTES {
         scratch.clear();
         batch.slices().for_each(|slice| scratch.extend_from_slice(slice));
-        return (scratch.len(), socket::write(socket, scratch));
+        return socket::write(socket, scratch);
     }
     match batch.slices().next() {
-        Some(only) if parts == 1 => (only.len(), socket::write(socket, only)),
+        Some(only) if parts == 1 => socket::write(socket, only),
         _ => {
             let slices: SmallVec<[IoSlice<'_>; 32]> =
                 batch.slices().take(socket::MAX_SLICES).map(IoSlice::new).collect();
-            let tried = slices.iter().map(|slice| slice.len()).sum();
-            (tried, socket::write_slices(socket, &slices))
+            socket::write_slices(socket, &slices)
         }
     }
 }

@@ -18,6 +18,8 @@ pub mod epoll;
 pub mod sim;
 mod streams;
 mod table;
+#[cfg(test)]
+mod tests;
 pub mod uring;
 
 /// What the operator asked for.

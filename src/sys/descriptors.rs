@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "unshare and close_range have no safe wrapper")]
 //! Descriptor tables and their limits.
 //!
 //! Threads of a process share one descriptor table behind one lock; every accept and close takes it.
@@ -9,6 +8,8 @@
 //! The limit on open descriptors (`RLIMIT_NOFILE`) holds per table, not per process, once tables are
 //! separate. [`raise_limit`] lifts it as far as the kernel lets us; what it returns minus
 //! [`RESERVED`] is how many connections one worker may hold.
+
+#![expect(unsafe_code, reason = "unshare and close_range have no safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

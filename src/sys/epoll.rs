@@ -1,10 +1,11 @@
-#![expect(unsafe_code, reason = "epoll_pwait2 has no safe wrapper among the features we use")]
 //! An epoll set with a timeout in nanoseconds.
 //!
 //! The usual `epoll_wait` counts milliseconds, which would stretch a flush window of 500 us to a
 //! whole one; `epoll_pwait2` (Linux 5.11) takes a timespec. Every descriptor is added once, with one
 //! of three interests, and never modified: streams are edge triggered in both directions from the
 //! start, which saves an `epoll_ctl` per short write.
+
+#![expect(unsafe_code, reason = "epoll_pwait2 has no safe wrapper among the features we use")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

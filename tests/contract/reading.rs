@@ -33,19 +33,21 @@ pub(crate) fn a_large_transfer_arrives_entirely(w: &mut World) {
 pub(crate) fn a_paused_connection_hears_nothing_new_until_resumed(w: &mut World) {
     let (paused, mut quiet) = w.pair_at(0);
     let (witness, mut loud) = w.pair_at(1);
-    w.peer_writes(&mut *quiet, b"a");
-    w.until_received(paused, 1);
-    w.submit(Op::PauseReads { conn: paused });
-    w.linger();
-    w.peer_writes(&mut *quiet, b"bcd");
-    for round in 1..=5 {
-        w.peer_writes(&mut *loud, b"!");
-        w.until_received(witness, round);
+    for round in 0..3 {
+        w.peer_writes(&mut *quiet, b"a");
+        w.until_received(paused, 4 * round + 1);
+        w.submit(Op::PauseReads { conn: paused });
+        w.linger();
+        w.peer_writes(&mut *quiet, b"bcd");
+        for heard in 1..=5 {
+            w.peer_writes(&mut *loud, b"!");
+            w.until_received(witness, 5 * round + heard);
+        }
+        assert_eq!(w.life(paused).received.len(), 4 * round + 1);
+        w.submit(Op::ResumeReads { conn: paused });
+        w.until_received(paused, 4 * round + 4);
     }
-    assert_eq!(w.life(paused).received, b"a");
-    w.submit(Op::ResumeReads { conn: paused });
-    w.until_received(paused, 4);
-    assert_eq!(w.life(paused).received, b"abcd");
+    assert_eq!(w.life(paused).received, b"abcdabcdabcd");
 }
 
 pub(crate) fn pausing_and_resuming_at_random_loses_nothing(w: &mut World) {

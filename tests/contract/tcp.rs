@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use socket2::{SockRef, Socket};
+use socket2::{Domain, SockRef, Socket, Type};
 use throng::contract::Driver;
 use throng::driver::uring::{Idle, Options as Uring};
 use throng::driver::{Kind, Options, build, uring};
@@ -37,7 +37,9 @@ fn rig(kind: Kind, uring: Uring) -> Box<dyn Rig> {
     let listener = listen(any, &listen_options()).expect("listen");
     let address = local_address(&listener).expect("an address");
     let (waker, wake) = pair().expect("eventfd");
-    let options = Options { uring, ..Options::new(Some(listener), wake, 2000) };
+    // Few events per wait, so that some are left for the next one.
+    let options =
+        Options { uring, events_per_wait: 16, ..Options::new(Some(listener), wake, 2000) };
     let driver = Some(build(kind, options).expect("a driver"));
     Box::new(TcpRig { driver, address, waker, second: None })
 }
@@ -67,9 +69,13 @@ impl Rig for TcpRig {
     }
 
     fn connect(&mut self) -> Box<dyn Peer> {
-        let peer = TcpStream::connect(self.address).expect("connect");
+        let peer = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        // Loopback would send segments as long as our whole send buffer, and then every one of them
+        // would wait for a delayed acknowledgement.
+        peer.set_tcp_mss(1400).expect("a segment size");
+        peer.connect(&self.address.into()).expect("connect");
         peer.set_nonblocking(true).expect("non-blocking");
-        Box::new(TcpPeer(peer))
+        Box::new(TcpPeer(peer.into()))
     }
 
     fn waker(&self) -> Option<Waker> {

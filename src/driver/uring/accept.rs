@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "descriptors made by the kernel, requests to the ring")]
 //! The listener: multishot accept, its pauses and its end.
 //!
 //! One request accepts until it fails. A shortage of descriptors or memory ends it, and it is not
@@ -9,6 +8,8 @@
 //! reaped, sockets that slipped in are closed, and only then the listener is. A listener closed under
 //! a pending accept stays bound until the kernel gets round to it, and the next process on the port
 //! would be refused.
+
+#![expect(unsafe_code, reason = "descriptors made by the kernel, requests to the ring")]
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,9 +22,6 @@ use super::token::{Kind, Token};
 use crate::contract::{Event, SocketTicket};
 use crate::driver::table::place;
 use crate::sys::socket;
-
-/// Entries of at most 100 ms that the end of accepting may take.
-const PATIENCE: usize = 50;
 
 /// The state of the listener.
 #[derive(Debug)]
@@ -101,8 +99,8 @@ impl Uring {
     pub(super) fn stop_accepting(&mut self) {
         let Some(listener) = self.acceptor.listener.take() else { return };
         if self.acceptor.armed {
-            self.cancel_accept();
-            self.acceptor.armed = !self.ring.reap_until(PATIENCE, |answer| {
+            let accept = Token::own(Kind::Accept);
+            self.acceptor.armed = !self.ring.cancel_and_reap(accept, |answer| {
                 (answer.token.kind == Kind::Accept).then(|| {
                     drop(taken(answer));
                     !answer.more()

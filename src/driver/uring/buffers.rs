@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "memory shared with the kernel")]
 //! The ring of provided buffers: where multishot reads land.
 //!
 //! The kernel takes a buffer when data arrives, not before, so a thousand buffers serve a million
@@ -7,6 +6,8 @@
 //!
 //! Buffers stand a little further apart than their size, so that the first lines of all of them do
 //! not fall into the same few cache sets, as they would at distances of a power of two.
+
+#![expect(unsafe_code, reason = "memory shared with the kernel")]
 
 use std::io;
 use std::ptr::NonNull;

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "requests to the ring")]
 //! Opening, reading, writing and closing one connection.
 //!
 //! Every request that the kernel holds for a connection is counted in its entry. A close cancels them
@@ -6,10 +5,15 @@
 //! `Closed` reported, so no answer can ever reach the index's next owner, and no request can reach
 //! the descriptor number's next owner.
 //!
+//! One cancellation may not be enough: the kernel misses a request that it is just retrying. What is
+//! left when a turn has reaped the cancellation's answer is cancelled again, until nothing is left.
+//!
 //! Pausing cancels the multishot recv; what it has read by then is delivered still. Resuming while
 //! the cancellation is under way does nothing: the request's last answer finds the connection not
 //! paused and asks again. A cancellation that hits a request made after it was asked is harmless for
 //! the same reason.
+
+#![expect(unsafe_code, reason = "requests to the ring")]
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -139,13 +143,23 @@ impl Uring {
             entry.facts.set(Facts::ABORT);
         }
         if entry.requests > 0 {
-            let all = types::CancelBuilder::fd(types::Fd(entry.fd().as_raw_fd())).all();
-            // SAFETY: names no memory; it is a counted request, so the descriptor outlives it.
-            unsafe { self.ask(conn, Kind::Cancel, opcode::AsyncCancel2::new(all).build()) };
+            self.cancel_all(conn);
             return None;
         }
         self.release(conn);
         Some(Event::Closed { conn })
+    }
+
+    /// Cancels what the kernel holds of a closing connection, unless a cancellation is under way.
+    pub(super) fn cancel_all(&mut self, conn: ConnId) {
+        let Some(entry) = self.streams.table.find(conn) else { return };
+        if entry.requests == 0 || entry.facts.any(Facts::CANCELLING) {
+            return;
+        }
+        entry.facts.set(Facts::CANCELLING);
+        let all = types::CancelBuilder::fd(types::Fd(entry.fd().as_raw_fd())).all();
+        // SAFETY: names no memory; it is a counted request, so the descriptor outlives it.
+        unsafe { self.ask(conn, Kind::Cancel, opcode::AsyncCancel2::new(all).build()) };
     }
 
     fn release(&mut self, conn: ConnId) {
@@ -182,9 +196,14 @@ impl Uring {
             _ => self.handle_cancel(conn),
         }
         let Some(entry) = self.streams.table.find(conn) else { return };
-        if entry.facts.any(Facts::CLOSING) && entry.requests == 0 {
+        if !entry.facts.any(Facts::CLOSING) {
+            return;
+        }
+        if entry.requests == 0 {
             self.release(conn);
             on_event(Event::Closed { conn });
+        } else if answer.token.kind == Kind::Cancel {
+            self.closing.push(conn);
         }
     }
 

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "requests to the ring")]
 //! The driver: operations in, completions out.
 //!
 //! `submit` only queues requests; `wait` hands all of them down and sleeps in the same system call,
@@ -8,6 +7,8 @@
 //! At its end the driver cancels everything and waits until the kernel has answered, because answers
 //! may still be written into buffers it owns. Should the kernel not answer within five seconds, the
 //! buffers are leaked: wasted memory is a lesser evil than memory somebody else writes to.
+
+#![expect(unsafe_code, reason = "requests to the ring")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -44,6 +45,8 @@ pub struct Uring {
     pub(super) tickets: Slab<OwnedFd>,
     /// Connections whose multishot recv ended because no buffer was free.
     pub(super) starved: Vec<ConnId>,
+    /// Connections whose close found requests that its cancellation may have missed.
+    pub(super) closing: Vec<ConnId>,
     pub(super) idle: Idle,
     pub(super) set: Option<Set>,
     wake: WakeSource,
@@ -86,6 +89,7 @@ impl Uring {
             acceptor: Acceptor::new(options.listener)?,
             tickets: Slab::new(),
             starved: Vec::new(),
+            closing: Vec::new(),
             idle,
             set,
             wake: options.wake,
@@ -177,6 +181,9 @@ impl Driver for Uring {
         // By now every buffer lent in this turn is back.
         for conn in std::mem::take(&mut self.starved) {
             self.arm(conn);
+        }
+        for conn in std::mem::take(&mut self.closing) {
+            self.cancel_all(conn);
         }
         Ok(())
     }

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "the ring's queue takes raw requests")]
 //! One ring: pushing requests, entering the kernel, reaping answers.
 //!
 //! The ring belongs to the thread that made it (`SINGLE_ISSUER`), which alone runs the kernel's
@@ -10,13 +9,15 @@
 //! for all of them. A multishot request is answered for good by the first answer that promises no
 //! more.
 
+#![expect(unsafe_code, reason = "the ring's queue takes raw requests")]
+
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::token::Token;
+use super::token::{Kind, Token};
 
 /// An answer.
 #[derive(Clone, Copy, Debug)]
@@ -155,10 +156,9 @@ impl Ring {
 
     /// The next answer.
     pub(super) fn reap(&mut self) -> Option<Answer> {
-        self.stash.pop_front().or_else(|| self.reap_fresh())
-    }
-
-    fn reap_fresh(&mut self) -> Option<Answer> {
+        if let Some(answer) = self.stash.pop_front() {
+            return Some(answer);
+        }
         let entry = self.ring.completion().next()?;
         let answer = Answer {
             token: Token::from_bits(entry.user_data()),
@@ -171,28 +171,27 @@ impl Ring {
         Some(answer)
     }
 
-    /// Enters until `wanted` takes an answer and returns true; the others are kept for [`Ring::reap`].
-    /// Gives up after `limit` entries of 100 ms each and returns false.
-    pub(super) fn reap_until(
+    /// Cancels what `token` names and enters until `wanted` says that it was answered for good, true;
+    /// the answers it does not take are kept for [`Ring::reap`]. False when that took too long.
+    pub(super) fn cancel_and_reap(
         &mut self,
-        limit: usize,
+        token: Token,
         mut wanted: impl FnMut(Answer) -> Option<bool>,
     ) -> bool {
-        for _ in 0..limit {
-            self.push_backlog();
-            // The wait below must not return at once because of what is kept; hence no `enter`.
-            let slice = types::Timespec::from(Duration::from_millis(100));
-            let args = types::SubmitArgs::new().timespec(&slice);
-            let _ = self.ring.submitter().submit_with_args(1, &args);
-            while let Some(answer) = self.reap_fresh() {
+        let mut found = false;
+        let mut kept = VecDeque::new();
+        self.insist(
+            || types::CancelBuilder::user_data(token.to_bits()),
+            |answer| {
                 match wanted(answer) {
-                    Some(true) => return true,
-                    Some(false) => {}
-                    None => self.stash.push_back(answer),
+                    Some(last) => found |= last,
+                    None => kept.push_back(answer),
                 }
-            }
-        }
-        false
+                found
+            },
+        );
+        self.stash = kept;
+        found
     }
 
     /// Cancels everything and waits for every answer, giving each to `on_answer`. False when some
@@ -200,23 +199,39 @@ impl Ring {
     pub(super) fn wind_up(&mut self, mut on_answer: impl FnMut(Answer)) -> bool {
         // What the kernel never saw needs no answer.
         self.unanswered -= self.backlog.drain(..).count();
-        while let Some(answer) = self.stash.pop_front() {
+        self.insist(types::CancelBuilder::any, |answer| {
             on_answer(answer);
-        }
-        let all = io_uring::opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
-        // SAFETY: the cancellation names no memory and no descriptor.
-        unsafe { self.push(Token::own(super::token::Kind::Other), all) };
-        for _ in 0..50 {
-            if self.unanswered == 0 {
-                return true;
-            }
-            if self.enter(Some(Duration::from_millis(100))).is_err() {
-                return false;
-            }
-            while let Some(answer) = self.reap() {
-                on_answer(answer);
-            }
-        }
+            false
+        });
         self.unanswered == 0
+    }
+
+    /// Cancels again and again until `on_answer` has enough or nothing is left unanswered, for at
+    /// most five seconds. Once is not enough: the kernel misses a request that it is just retrying.
+    fn insist(
+        &mut self,
+        whom: impl Fn() -> types::CancelBuilder,
+        mut on_answer: impl FnMut(Answer) -> bool,
+    ) {
+        let mut enough = false;
+        let mut quiet = true;
+        for round in 1..=500 {
+            if quiet {
+                let request = opcode::AsyncCancel2::new(whom()).build();
+                // SAFETY: cancelling by token, or everything, names no memory and no descriptor.
+                unsafe { self.push(Token::own(Kind::Other), request) };
+            }
+            if self.enter(Some(Duration::from_millis(10))).is_err() {
+                return;
+            }
+            // Others' answers must not keep us from asking again.
+            quiet = round % 16 == 0 || self.ring.completion().is_empty();
+            while let Some(answer) = self.reap() {
+                enough |= on_answer(answer);
+            }
+            if enough || self.unanswered == 0 {
+                return;
+            }
+        }
     }
 }

@@ -1,4 +1,3 @@
-#![expect(unsafe_code, reason = "message headers that the kernel reads")]
 //! Writes in flight and the memory the kernel reads for them.
 //!
 //! From the request to its answer the batch, the list of slices and the message header stay where
@@ -8,6 +7,8 @@
 //!
 //! A write asks for everything (`MSG_WAITALL`): the kernel waits for room by itself and answers when
 //! all is taken. What is answered short all the same is asked again for the rest.
+
+#![expect(unsafe_code, reason = "message headers that the kernel reads")]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
