@@ -83,9 +83,7 @@ impl Node {
         let shards = settings::shards(config);
         let per_table = descriptors::connections_within(descriptors::raise_limit(u64::MAX >> 1));
         let connections = settings::capacity(config, shards, per_table);
-        let uring = settings::uring_options(config);
-        let (kind, why) = driver::probe(settings::driver_choice(config), &uring)
-            .map_err(|error| LaunchError::new("server.driver", error))?;
+        let (kind, why) = choose_driver(config)?;
         let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let port = ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"))?;
@@ -276,6 +274,19 @@ impl Drop for Node {
     fn drop(&mut self) {
         // Whoever wants to know calls `stop`.
         let _ = self.end();
+    }
+}
+
+/// Asks the kernel on a thread of its own: the end of a ring interrupts system calls of the thread that
+/// made it a little later (EINTR, seen on Linux 6.18), and the caller's are not ours to interrupt.
+fn choose_driver(config: &Config) -> Result<(Kind, String), LaunchError> {
+    let uring = settings::uring_options(config);
+    let choice = settings::driver_choice(config);
+    let probe = std::thread::Builder::new().spawn(move || driver::probe(choice, &uring));
+    let probe = probe.map_err(|error| LaunchError::new("starting a thread", error))?;
+    match probe.join() {
+        Ok(result) => result.map_err(|error| LaunchError::new("server.driver", error)),
+        Err(_) => Err(LaunchError::new("server.driver", "the probe panicked")),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Accepting stops; everybody is told at once that the node goes and how long to wait before coming
 //! back, each another time so that they form a line and not a wave; then the connections are closed
-//! with 1012 in a steady pace over most of the window. What was queued before is sent before. No turn
+//! with 1012 in a steady pace over the middle of the window. What was queued before is sent before. No turn
 //! walks over more than a slice.
 
 use std::time::Duration;
@@ -48,11 +48,12 @@ impl Drain {
         if self.told < self.bound { now } else { now.plus(STEP) }
     }
 
-    /// The index up to which connections are to be closed by `now`: all of them at four fifths of the
-    /// window, so that the last have time for their close handshake.
+    /// The index up to which connections are to be closed by `now`: none in the first fifth of the
+    /// window, in which what is under way between shards arrives; all of them at four fifths, so that
+    /// the last have time for their close handshake.
     fn target(&self, now: Time) -> u32 {
-        let pace = (self.window * 4 / 5).as_nanos().max(1);
-        let part = now.since(self.since).as_nanos().min(pace);
+        let pace = (self.window * 3 / 5).as_nanos().max(1);
+        let part = now.since(self.since.plus(self.window / 5)).as_nanos().min(pace);
         u32::try_from(u128::from(self.bound) * part / pace).unwrap_or(self.bound)
     }
 }

@@ -61,9 +61,9 @@ impl Table {
         self.slab.len()
     }
 
-    /// One more than the highest index ever in use at once.
+    /// One more than the highest index in use.
     pub(super) fn bound(&self) -> u32 {
-        index(self.slab.capacity())
+        self.slab.iter().next_back().map_or(0, |(key, _)| index(key) + 1)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {

@@ -61,7 +61,7 @@ on_both_drivers! {
         let mut reader = Client::connect(node.address());
         reader.join("r");
         let mut publisher = Client::connect(node.address());
-        let last = flood(&node, &mut publisher, |c| c.dropped_oldest_total > 50);
+        let last = flood(&node, &mut publisher, |c| c.dropped_oldest_total > 1000);
         let (numbers, lost) = catch_up(&mut reader, last);
         assert_eq!(numbers.last(), Some(&last), "the newest survives");
         assert!(numbers.is_sorted());
@@ -73,10 +73,10 @@ on_both_drivers! {
         let mut reader = Client::connect(node.address());
         reader.join("r");
         let mut publisher = Client::connect(node.address());
-        let last = flood(&node, &mut publisher, |c| c.dropped_new_total > 50);
+        let last = flood(&node, &mut publisher, |c| c.dropped_new_total > 1000);
         let (numbers, lost) = catch_up(&mut reader, last);
-        let unbroken = u64::try_from(numbers.len()).unwrap();
-        assert_eq!(numbers, (1..=unbroken).collect::<Vec<_>>());
+        assert_eq!(numbers.first(), Some(&1), "the oldest survives");
+        assert!(numbers.is_sorted());
         assert_eq!(lost, node.counters().dropped_new_total);
     }
 
@@ -97,19 +97,17 @@ on_both_drivers! {
         let mut slow = Client::connect(node.address());
         slow.join("r");
         let mut publisher = Client::connect(node.address());
-        let pings = node.counters().pings_total;
-        let last = flood(&node, &mut publisher, |c| c.dropped_oldest_total > 50);
-        // Several heartbeats of the publisher pass; the slow one answers none of its own.
-        while node.counters().pings_total < pings + 8 {
+        let last = flood(&node, &mut publisher, |c| c.dropped_oldest_total > 1000);
+        // Connections opened after the slow one live and die by silence meanwhile.
+        let mute: Vec<Client> = (0..5).map(|_| Client::connect(node.address())).collect();
+        while node.counters().heartbeat_lost_total < 5 {
             publisher.expect_silence();
-            if node.counters().pings_total < pings + 1 {
-                continue;
-            }
-            std::thread::yield_now();
         }
+        assert_eq!(node.counters().open_connections, 2);
+        drop(mute);
         catch_up(&mut slow, last);
         slow.expect_silence();
-        assert_eq!(node.counters().heartbeat_lost_total, 0);
+        assert_eq!(node.counters().heartbeat_lost_total, 5);
     }
 
     fn a_client_that_never_reads_its_replies_is_stopped_from_asking(driver) {

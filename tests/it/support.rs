@@ -1,6 +1,6 @@
 //! A node to test against, and clients.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -129,19 +129,9 @@ impl Client {
     /// The next message that is not a ping; tungstenite answers those by itself.
     pub(crate) fn next_message(&mut self) -> Message {
         loop {
-            match self.read().expect("a message") {
+            match self.socket.read().expect("a message") {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,
-            }
-        }
-    }
-
-    /// Reads again when a signal came in between, as the end of a ring on this thread sends one.
-    fn read(&mut self) -> Result<Message, tungstenite::Error> {
-        loop {
-            match self.socket.read() {
-                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result,
             }
         }
     }
@@ -171,7 +161,7 @@ impl Client {
     /// The code of the close frame that ends the connection; pushes before it are skipped.
     pub(crate) fn close_code(mut self) -> u16 {
         loop {
-            match self.read() {
+            match self.socket.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code.into(),
                 Ok(Message::Close(None)) => return 1005,
                 Ok(_) => {}
