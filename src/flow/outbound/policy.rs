@@ -46,7 +46,10 @@ impl Outbound {
             }
             dropped += 1;
         }
-        if limits.is_over(self.bytes, self.len) {
+        // What is in flight cannot be dropped; when nothing else is left, the newest waits behind it.
+        let is_alone = self.after(&store.arena, self.last_control(&store.arena)) == NIL
+            && !limits.is_full(self.bytes, self.len);
+        if limits.is_over(self.bytes, self.len) && !is_alone {
             self.lose(store, key, &item, limits);
             return Pushed::DroppedAll(dropped + 1);
         }

@@ -87,6 +87,10 @@ impl Twin {
         self.bytes() > limits.high_water as usize || self.len() >= limits.max_messages as usize
     }
 
+    fn full(&self, limits: &OutboundLimits) -> bool {
+        self.bytes() > limits.max_bytes as usize || self.len() >= limits.max_replies() as usize
+    }
+
     fn settle(&mut self, limits: &OutboundLimits) {
         if self.over(limits) {
             self.congested = true;
@@ -115,9 +119,7 @@ impl Twin {
 
     fn push_by_policy(&mut self, item: TwinItem, limits: &OutboundLimits) -> Pushed {
         let Some(policy) = POLICIES.get(item.room) else {
-            if self.bytes() > limits.max_bytes as usize
-                || self.len() >= limits.max_replies() as usize
-            {
+            if self.full(limits) {
                 return Pushed::SlowConsumer;
             }
             self.data.push_back(item);
@@ -158,7 +160,8 @@ impl Twin {
             self.lose(old.room, limits);
             dropped += 1;
         }
-        if self.over(limits) {
+        let is_alone = self.data.is_empty() && !self.full(limits);
+        if self.over(limits) && !is_alone {
             self.lose(item.room, limits);
             return Pushed::DroppedAll(dropped + 1);
         }
