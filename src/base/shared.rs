@@ -34,9 +34,18 @@ pub struct Mark {
     pub key: u64,
 }
 
+/// Bytes that belong to one shard, or to all of them.
+#[derive(Debug)]
+enum Bytes {
+    /// A reply's: as they were written, without another copy.
+    Own(Vec<u8>),
+    /// A publication's.
+    Common(Arc<[u8]>),
+}
+
 #[derive(Debug)]
 struct Inner {
-    bytes: Arc<[u8]>,
+    bytes: Bytes,
     mark: Option<Mark>,
 }
 
@@ -46,19 +55,28 @@ pub struct Shared(Rc<Inner>);
 
 impl Shared {
     /// Bytes that no queue may drop: replies and control frames.
-    pub fn kept(bytes: impl Into<Arc<[u8]>>) -> Self {
-        Self(Rc::new(Inner { bytes: bytes.into(), mark: None }))
+    pub fn kept(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Rc::new(Inner { bytes: Bytes::Own(bytes.into()), mark: None }))
+    }
+
+    /// Bytes that no queue may drop and that all shards send, such as a page.
+    #[must_use]
+    pub fn common(bytes: Arc<[u8]>) -> Self {
+        Self(Rc::new(Inner { bytes: Bytes::Common(bytes), mark: None }))
     }
 
     /// Bytes of a publication.
     pub fn marked(bytes: impl Into<Arc<[u8]>>, mark: Mark) -> Self {
-        Self(Rc::new(Inner { bytes: bytes.into(), mark: Some(mark) }))
+        Self(Rc::new(Inner { bytes: Bytes::Common(bytes.into()), mark: Some(mark) }))
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.0.bytes
+        match &self.0.bytes {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Common(bytes) => bytes,
+        }
     }
 
     /// The mark; `None` for what must not be dropped.

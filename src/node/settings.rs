@@ -6,10 +6,11 @@ use std::thread::available_parallelism;
 
 use crate::connection::{Routes, Timeouts};
 use crate::driver;
+use crate::driver::uring::Idle;
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::node::config::Config;
-use crate::node::config::values::DriverChoice;
+use crate::node::config::values::{DriverChoice, UringIdle};
 use crate::session::CommandLimits;
 use crate::shard::{Capacity, RoomRules, Settings};
 use crate::sys::listener::{ListenOptions, SocketOptions};
@@ -161,6 +162,10 @@ pub(super) fn uring_options(config: &Config) -> driver::uring::Options {
         entries: config.uring.entries,
         buffers: config.uring.buffers,
         buffer_bytes: config.uring.buffer_bytes,
-        ..driver::uring::Options::default()
+        idle: match config.uring.idle {
+            UringIdle::Recv => Idle::MultishotRecv,
+            UringIdle::Poll => Idle::MultishotPoll,
+            UringIdle::EpollSet => Idle::EpollSet,
+        },
     }
 }

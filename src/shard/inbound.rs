@@ -48,7 +48,7 @@ impl Shard {
                 Some(used)
             }
             connection::Answer::Page(page) => {
-                self.respond(conn, Shared::kept(page), now);
+                self.respond(conn, Shared::common(page), now);
                 None
             }
             connection::Answer::Refuse(response) => {

@@ -71,8 +71,8 @@ pub(crate) fn a_reset_behind_the_peers_end_is_found_by_writing(w: &mut World) {
 fn watched(length: usize) -> (Arc<[u8]>, SendBatch) {
     let bytes: Arc<[u8]> = pattern(length).into();
     let mut batch = SendBatch::new();
-    batch.push(Shared::kept(Arc::clone(&bytes)));
-    batch.push(Shared::kept(Arc::clone(&bytes)));
+    batch.push(Shared::common(Arc::clone(&bytes)));
+    batch.push(Shared::common(Arc::clone(&bytes)));
     (bytes, batch)
 }
 
@@ -174,8 +174,8 @@ pub(crate) fn a_driver_dropped_in_full_flight_frees_what_it_was_lent(w: &mut Wor
     let (bytes, _) = watched(1 << 20);
     for (conn, peer) in &mut peers {
         let mut batch = SendBatch::new();
-        batch.push(Shared::kept(Arc::clone(&bytes)));
-        batch.push(Shared::kept(Arc::clone(&bytes)));
+        batch.push(Shared::common(Arc::clone(&bytes)));
+        batch.push(Shared::common(Arc::clone(&bytes)));
         w.submit(Op::Send { conn: *conn, batch });
         w.peer_writes(&mut **peer, &pattern(10_000));
     }

@@ -161,6 +161,22 @@ impl Word for DriverChoice {
         &[(Self::Auto, "auto"), (Self::Epoll, "epoll"), (Self::Uring, "uring")];
 }
 
+/// How io_uring watches connections that have nothing to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UringIdle {
+    /// A multishot recv each.
+    Recv,
+    /// A multishot poll each.
+    Poll,
+    /// An epoll set for all, which the ring polls.
+    EpollSet,
+}
+
+impl Word for UringIdle {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Recv, "recv"), (Self::Poll, "poll"), (Self::EpollSet, "epoll_set")];
+}
+
 impl Word for Overflow {
     const ALL: &'static [(Self, &'static str)] = &[
         (Self::DropNew, "drop_new"),
@@ -388,6 +404,8 @@ group! {
         "buffers" Restart buffers: u16 = 1024, power(16, 32_768);
         /// Bytes of one receive buffer.
         "buffer_bytes" Restart buffer_bytes: u32 = 4096, power(512, 1_048_576);
+        /// How idle connections are watched: by a multishot recv or poll each, or by one epoll set.
+        "idle" Restart idle: UringIdle = UringIdle::Recv, one_of();
     }
 }
 
