@@ -14,6 +14,7 @@ mod accepting;
 mod ending;
 mod reading;
 mod shortage;
+mod sim;
 mod tcp;
 mod waking;
 mod world;
@@ -75,6 +76,7 @@ macro_rules! suite {
     };
 }
 
+suite!(simulated, crate::sim::rig(throng::driver::sim::Faults::none()));
 suite!(epoll, crate::tcp::epoll());
 suite!(uring_multishot_recv, crate::tcp::uring(throng::driver::uring::Idle::MultishotRecv));
 suite!(uring_multishot_poll, crate::tcp::uring(throng::driver::uring::Idle::MultishotPoll));
