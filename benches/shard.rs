@@ -25,7 +25,10 @@ const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websock
 const JOIN: &str = r#"{"type":"throng:join","room":"lobby"}"#;
 
 /// A publication with about 64 bytes of payload.
-const PUBLISH: &str = r#"{"type":"chat","room":"lobby","payload":{"from":"ada","text":"a line of some forty characters"}}"#;
+const PUBLISH: &str = concat!(
+    r#"{"type":"chat","room":"lobby","payload":"#,
+    r#"{"from":"ada","text":"a line of some forty characters or so"}}"#
+);
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
