@@ -98,7 +98,11 @@ impl Connection {
                 let frame = Shared::kept(websocket::close(code, reason));
                 self.outbound.push_control(queues, frame, Control::Close, deadline);
                 // After a violation the peer's bytes have no meaning, so its close frame cannot be awaited.
-                if matches!(why, Disconnect::Violated(_)) { Stage::Flushing } else { Stage::AwaitingClose }
+                if matches!(why, Disconnect::Violated(_)) {
+                    Stage::Flushing
+                } else {
+                    Stage::AwaitingClose
+                }
             }
             _ => Stage::Flushing,
         };
@@ -117,7 +121,9 @@ impl Connection {
         key: u32,
     ) {
         match self.closing_mut() {
-            Some(closing) if closing.stage == Stage::AwaitingClose => closing.stage = Stage::Flushing,
+            Some(closing) if closing.stage == Stage::AwaitingClose => {
+                closing.stage = Stage::Flushing
+            }
             Some(_) => {}
             None => {
                 let frame = match code {

@@ -235,7 +235,8 @@ impl Connection {
         let paused = self.is_paused() && self.is_living();
         if paused != told {
             self.flags ^= TOLD_PAUSED;
-            let op = if paused { Op::PauseReads { conn: id } } else { Op::ResumeReads { conn: id } };
+            let op =
+                if paused { Op::PauseReads { conn: id } } else { Op::ResumeReads { conn: id } };
             return Some(op);
         }
         if self.outbound.in_flight() || self.outbound.is_empty() {

@@ -50,7 +50,8 @@ impl Streams {
         }
     }
 
-    /// How many can be read from without waiting for the kernel; those that join during a turn are served in the next.
+    /// How many can be read from without waiting for the kernel; those that join during a turn are
+    /// served in the next.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -250,7 +250,8 @@ impl<M: Send> Port<M> {
     /// must name only [`Lane::Delivery`], or it would never get to sleep over the requests it refuses.
     ///
     /// False means do not sleep but take another turn: there is mail in one of the lanes, or an inbox
-    /// that was full has space again. Otherwise, whatever of that comes about later makes the eventfd readable.
+    /// that was full has space again. Otherwise, whatever of that comes about later makes the eventfd
+    /// readable.
     #[must_use]
     pub fn before_sleep(&self, lanes: &[Lane]) -> bool {
         let waker = &self.hall().inboxes[self.index()].waker;

@@ -156,7 +156,8 @@ impl Node {
             }
             Err(_) => {
                 let why = self.ended.recv().ok().and_then(|(_, result)| result.err());
-                let why = why.map_or_else(|| "it ended early".to_owned(), |error| error.to_string());
+                let why =
+                    why.map_or_else(|| "it ended early".to_owned(), |error| error.to_string());
                 Err(LaunchError::new(format_args!("shard {}", id.0), why))
             }
         }
@@ -306,12 +307,13 @@ fn work(
     }
     let socket = listener::listen(listen, &settings::listen_options(&plan.config))?;
     let address = listener::local_address(&socket.as_fd())?;
-    let mut options = driver::Options::new(Some(socket), port.wake_source(), plan.identity.capacity);
+    let mut options =
+        driver::Options::new(Some(socket), port.wake_source(), plan.identity.capacity);
     options.uring = settings::uring_options(&plan.config);
     let driver = driver::build(plan.kind, options)?;
     let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
     let worker =
-        Worker { shard, driver, port, clock: plan.clock.clone(), board: Arc::clone(&plan.board), id };
+        Worker { shard, driver, port, clock: plan.clock, board: Arc::clone(&plan.board), id };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(address);
     worker.run()

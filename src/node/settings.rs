@@ -46,9 +46,10 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         routes: Routes {
             sessions: config.server.path.clone(),
             echo: config.debug.echo_path.clone(),
-            page: config.demo.enabled.then(|| {
-                Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))
-            }),
+            page: config
+                .demo
+                .enabled
+                .then(|| Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))),
         },
         head: HeadLimits {
             head_bytes: head.max_bytes as usize,

@@ -22,7 +22,11 @@ pub(super) struct Table {
 impl Table {
     /// A table with memory reserved (not touched) for `capacity` connections.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { slab: Slab::with_capacity(capacity), next_generation: 0, wheel: Wheel::new(capacity) }
+        Self {
+            slab: Slab::with_capacity(capacity),
+            next_generation: 0,
+            wheel: Wheel::new(capacity),
+        }
     }
 
     /// Takes in a connection whose socket was just accepted.

@@ -6,10 +6,13 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
 
 mod backpressure;
+mod churn;
 mod drain;
 mod handshake;
 mod liveness;
 mod panics;
+mod process;
 mod program;
 mod rooms;
+mod shortage;
 mod support;

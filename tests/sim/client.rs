@@ -74,7 +74,8 @@ impl Client {
         }
         let mask = [0x12, 0x34, 0x56, 0x78];
         self.outbound.extend(mask);
-        self.outbound.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        self.outbound
+            .extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     }
 
     pub(crate) fn has_unsent(&self) -> bool {

@@ -280,7 +280,10 @@ impl Story {
             owed && !published.except.contains(id) && !got.contains(number)
         });
         let missing: Vec<usize> = missing.collect();
-        assert!(missing.len() as u64 <= lost, "client {at} lacks {missing:?} and was told of {lost}");
+        assert!(
+            missing.len() as u64 <= lost,
+            "client {at} lacks {missing:?} and was told of {lost}"
+        );
         for (room, membership) in &client.rooms {
             assert!(membership.since.is_some(), "client {at}: its join of {room} was not answered");
         }
@@ -298,7 +301,10 @@ impl Story {
             assert!(self.world.is_drained(), "the drain never ends");
             for client in &self.clients {
                 let told = client.closed == Some(1012) || client.gone || client.peer.saw_reset();
-                assert!(told || client.id.is_none() || client.closed.is_some(), "gone without a word");
+                assert!(
+                    told || client.id.is_none() || client.closed.is_some(),
+                    "gone without a word"
+                );
             }
         }
         for client in &mut self.clients {

@@ -31,7 +31,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, shards: u16, inbox: usize, faults: Faults, config: &Config) -> Self {
+    pub(crate) fn new(
+        seed: u64,
+        shards: u16,
+        inbox: usize,
+        faults: Faults,
+        config: &Config,
+    ) -> Self {
         let net = Net::new(seed, faults);
         let settings: Arc<Settings> = Arc::new(throng::node::settings(config, 1000));
         let identity = |id| Identity {
@@ -69,6 +75,7 @@ impl World {
         self.turn(at);
     }
 
+    #[expect(clippy::result_large_err, reason = "mail that finds no space comes back as it is")]
     fn turn(&mut self, at: usize) {
         let now = self.now;
         let Place { shard, driver } = &mut self.places[at];

@@ -106,19 +106,4 @@ fn setting() -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_says_what_forbids_it() {
-        let text = |code| refusal("io_uring_setup", io::Error::from_raw_os_error(code)).to_string();
-        assert!(text(libc::ENOSYS).contains("no io_uring"));
-        assert!(text(libc::EPERM).contains("forbidden"));
-        assert!(text(libc::EINVAL).contains("6.1"));
-        assert!(text(libc::ENOMEM).contains("ulimit -l"));
-        assert!(text(libc::EMFILE).starts_with("io_uring_setup: "));
-        assert!(Refusal::Forbidden(Some(2)).to_string().contains("io_uring_disabled = 2"));
-        assert!(Refusal::Forbidden(Some(1)).to_string().contains("io_uring_group"));
-        assert!(Refusal::Forbidden(Some(0)).to_string().contains("sandbox"));
-    }
-}
+mod tests;

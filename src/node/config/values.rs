@@ -8,12 +8,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::base::glob::Glob;
 use super::group::{Group, Key, group, of};
 use super::kind::{
     Address, Flag, Kind, OptionalPath, Pattern, UrlPath, Value, Word, micros, millis, one_of,
     power, whole,
 };
+use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 
 /// Everything that can be configured.

@@ -1,0 +1,100 @@
+//! The program as a child process: started, signalled, listened to.
+//!
+//! It is given port 0 and says on standard output where it serves; that line is what is waited for. Its
+//! log is read when a test asks for it and not before: it is short, and a pipe holds it meanwhile.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use throng::base::counters::Counters;
+
+/// A running program, killed when a test ends before it does.
+pub(crate) struct Program {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    pub(crate) address: SocketAddr,
+    /// What it said on standard output before it served.
+    pub(crate) said: String,
+}
+
+impl Program {
+    /// Starts `throng run` with two shards on a free port, and returns when it serves.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_throng")), more)
+    }
+
+    /// The same with so many descriptors, a limit that it cannot lift.
+    pub(crate) fn start_within(descriptors: u64, more: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_throng")]);
+        Self::start_by(shell, more)
+    }
+
+    fn start_by(mut command: Command, more: &[&str]) -> Self {
+        let mut child = command
+            .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "server.shards=2"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        while !said.contains("open http://") {
+            assert!(out.read_line(&mut said).unwrap() > 0, "it ended: {said}");
+        }
+        let (_, rest) = said.split_once("open http://").unwrap();
+        let address = rest.split('/').next().unwrap().parse().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, log, address, said }
+    }
+
+    /// The process number, for system calls that want it.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the end and returns how it came and what the log still said.
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap(), log)
+    }
+
+    /// The exit code.
+    pub(crate) fn exit_code(self) -> Option<i32> {
+        self.end().0.code()
+    }
+
+    /// The counters of the moment, which the program logs on SIGUSR1. Those it leaves out are zero.
+    pub(crate) fn counters(&mut self) -> Counters {
+        self.signal("-USR1");
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "it ended");
+            let Some((_, pairs)) = line.split_once("counters: ") else { continue };
+            let value = |name: &&str| {
+                let mut pairs = pairs.split_whitespace().filter_map(|pair| pair.split_once('='));
+                pairs.find(|(key, _)| key == name).map_or(0, |(_, value)| value.parse().unwrap())
+            };
+            let values: Vec<u64> = Counters::NAMES.iter().map(value).collect();
+            return Counters::from_values(values.try_into().unwrap());
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // After an orderly end there is nothing left to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
