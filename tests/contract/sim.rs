@@ -46,6 +46,10 @@ impl Rig for SimRig {
     fn drop_driver(&mut self) {
         self.driver = None;
     }
+
+    fn forgives(&self) -> bool {
+        false
+    }
 }
 
 impl Peer for SimPeer {

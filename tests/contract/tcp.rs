@@ -90,6 +90,10 @@ impl Rig for TcpRig {
     fn drop_driver(&mut self) {
         self.driver = None;
     }
+
+    fn forgives(&self) -> bool {
+        true
+    }
 }
 
 impl Peer for TcpPeer {

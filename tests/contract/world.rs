@@ -29,6 +29,9 @@ pub(crate) trait Rig {
     fn listen_again(&mut self) -> io::Result<()>;
     /// Ends the driver where it stands.
     fn drop_driver(&mut self);
+    /// True when a fault of the core, such as an operation after `Closed`, is ignored; the simulator
+    /// panics, to find it.
+    fn forgives(&self) -> bool;
 }
 
 /// The remote end of a connection. No call waits: `WouldBlock` says that nothing can be done now.
