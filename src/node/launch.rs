@@ -3,7 +3,7 @@
 //! SIGTERM and SIGINT begin the graceful end, a second one ends at once; SIGHUP reads the configuration
 //! again; SIGUSR1 logs the counters.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -90,7 +90,10 @@ fn log_counters(counters: &Counters) {
 
 fn start_log(config: &Config) {
     let filter = EnvFilter::try_new(config.log.level.as_str()).unwrap_or_default();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     // A second start in one process keeps the first one's log.
     let _ = match config.log.format {
         LogFormat::Text => builder.with_target(false).try_init(),

@@ -81,7 +81,8 @@ impl Node {
     /// When the kernel refuses what the configuration asks for; the text says what and why.
     pub fn start(config: &Config) -> Result<Self, LaunchError> {
         let shards = settings::shards(config);
-        let per_table = descriptors::connections_within(descriptors::raise_limit(u64::MAX >> 1));
+        let per_table =
+            descriptors::connections_within(descriptors::raise_limit(descriptors::ceiling()));
         let connections = settings::capacity(config, shards, per_table);
         let (kind, why) = choose_driver(config)?;
         let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)

@@ -53,6 +53,13 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The most that the kernel lets any limit on descriptors be (`fs.nr_open`); 2^20 where it does not say.
+#[must_use]
+pub fn ceiling() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    text.trim().parse().unwrap_or(1 << 20)
+}
+
 /// Raises the soft limit on descriptors to `wanted`, and the hard limit with it where permitted.
 /// Returns the limit now in force, which may be lower than wanted but is never lowered.
 #[must_use]
