@@ -6,3 +6,4 @@
 //! [`Connection`]: super::Connection
 
 mod closing;
+mod opening;
