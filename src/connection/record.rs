@@ -56,6 +56,8 @@ pub enum Pause {
 
 const TOLD_PAUSED: u8 = 4;
 const QUEUED: u8 = 8;
+/// Set with a pause, and cleared by the first look at the deadlines after its end.
+const WAS_PAUSED: u8 = 16;
 const PAUSES: u8 = Pause::Congested as u8 | Pause::Mail as u8;
 
 /// One client, as its shard keeps it.
@@ -71,7 +73,8 @@ pub struct Connection {
     /// Taken out by the shard while a message is handled.
     pub decoder: Decoder,
     phase: Phase,
-    /// Pause reasons, whether the driver was told, and whether the shard has this in its list.
+    /// Pause reasons, old and present, whether the driver was told, and whether the shard has this in
+    /// its list.
     flags: u8,
 }
 
@@ -184,7 +187,7 @@ impl Connection {
     /// Sets or lifts one reason not to read.
     pub fn set_pause(&mut self, why: Pause, paused: bool) {
         if paused {
-            self.flags |= why as u8;
+            self.flags |= why as u8 | WAS_PAUSED;
         } else {
             self.flags &= !(why as u8);
         }
@@ -194,6 +197,15 @@ impl Connection {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.flags & PAUSES != 0
+    }
+
+    /// True when any reason not to read stood at some time since this was last asked.
+    pub(super) fn take_was_paused(&mut self) -> bool {
+        let was_paused = self.flags & WAS_PAUSED != 0;
+        if !self.is_paused() {
+            self.flags &= !WAS_PAUSED;
+        }
+        was_paused
     }
 
     /// Puts the connection on the shard's list of those with something to say; false when it was on it

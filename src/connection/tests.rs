@@ -7,3 +7,4 @@
 
 mod closing;
 mod opening;
+mod timing;
