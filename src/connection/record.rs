@@ -20,8 +20,6 @@ use crate::wire::websocket::Decoder;
 pub enum Phase {
     /// The request head is being read.
     Opening {
-        /// When the socket was accepted.
-        since: Tick,
         /// What arrived of a head that is not complete yet; `None` while nothing did.
         head: Option<Box<HalfHead>>,
     },
@@ -38,8 +36,6 @@ pub struct Open {
     pub session: Session,
     /// When a ping was last queued; `Tick(0)` before the first.
     pub pinged: Tick,
-    /// When the message that is half-read was begun; meaningful while the decoder is mid-message.
-    pub message_since: Tick,
     /// When the last data message arrived.
     pub active: Tick,
 }
@@ -66,6 +62,9 @@ pub struct Connection {
     generation: u32,
     /// When a byte last arrived.
     pub last_seen: Tick,
+    /// When what is being read was begun: the request head, with the socket's arrival; later the
+    /// message, and then it has a meaning only while the decoder is mid-message.
+    pub since: Tick,
     /// What awaits the kernel.
     pub outbound: Outbound,
     /// The memberships, kept by the hub.
@@ -89,10 +88,11 @@ impl Connection {
         Self {
             generation,
             last_seen: now,
+            since: now,
             outbound: Outbound::default(),
             member: MemberRef::default(),
             decoder: Decoder::default(),
-            phase: Phase::Opening { since: now, head: None },
+            phase: Phase::Opening { head: None },
             flags: 0,
         }
     }
@@ -153,14 +153,14 @@ impl Connection {
     /// What arrived of an incomplete head so far; `None` when nothing did or the head is done.
     pub fn take_head(&mut self) -> Option<Box<HalfHead>> {
         match &mut self.phase {
-            Phase::Opening { head, .. } => head.take(),
+            Phase::Opening { head } => head.take(),
             Phase::Open(_) | Phase::Closing(_) => None,
         }
     }
 
     /// Keeps an incomplete head until more arrives.
     pub fn keep_head(&mut self, half: Box<HalfHead>) {
-        if let Phase::Opening { head, .. } = &mut self.phase {
+        if let Phase::Opening { head } = &mut self.phase {
             *head = Some(half);
         }
     }
@@ -170,7 +170,6 @@ impl Connection {
         self.phase = Phase::Open(Open {
             session: Session::new(protocol),
             pinged: Tick(0),
-            message_since: now,
             active: now,
         });
     }

@@ -60,8 +60,8 @@ impl Connection {
         let mid_message = self.decoder.is_mid_message();
         let oldest = self.outbound.oldest(queues);
         match self.phase() {
-            Phase::Opening { since, .. } => {
-                let deadline = since.plus(timeouts.handshake);
+            Phase::Opening { .. } => {
+                let deadline = self.since.plus(timeouts.handshake);
                 if deadline <= now {
                     return Due::End(Disconnect::HandshakeTimeout);
                 }
@@ -78,18 +78,18 @@ impl Connection {
         // that lasts: what the peer sent meanwhile may still lie unread in the kernel.
         let was_paused = self.take_was_paused();
         if was_paused {
-            self.last_seen = now;
+            (self.last_seen, self.since) = (now, now);
         }
-        let last_seen = self.last_seen;
+        let (last_seen, since) = (self.last_seen, self.since);
         let Some(open) = self.open_mut() else { return Due::Nothing(now) };
         if was_paused {
-            (open.message_since, open.active) = (now, now);
+            open.active = now;
         }
         let echoes = open.session == Session::Echo;
         let message = if echoes { timeouts.echo_message } else { timeouts.message };
         let mut next = now.plus(timeouts.longest_sleep());
         let deadlines = [
-            mid_message.then(|| (open.message_since.plus(message), Disconnect::MessageTimeout)),
+            mid_message.then(|| (since.plus(message), Disconnect::MessageTimeout)),
             oldest.map(|since| (since.plus(timeouts.queue_age), Disconnect::SlowConsumer)),
             (!timeouts.idle.is_zero())
                 .then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),

@@ -91,11 +91,8 @@ impl Shard {
         let was_mid_message = decoder.is_mid_message();
         self.decode(conn, &mut decoder, bytes, now);
         let Some(connection) = self.table.get(conn) else { return };
-        if decoder.is_mid_message()
-            && !was_mid_message
-            && let Some(open) = connection.open_mut()
-        {
-            open.message_since = now.tick();
+        if decoder.is_mid_message() && !was_mid_message {
+            connection.since = now.tick();
         }
         if connection.is_listening() {
             connection.decoder = decoder;

@@ -57,10 +57,10 @@ impl Rig {
         let mut input = Input::new(bytes);
         while let Ok(Some(_)) = self.connection.decoder.decode(&mut input, &DECODE) {}
         let is_mid_message = self.connection.decoder.is_mid_message();
-        let open = self.connection.open_mut().expect("open");
         if is_mid_message && !was_mid_message {
-            open.message_since = now;
+            self.connection.since = now;
         }
+        let open = self.connection.open_mut().expect("open");
         if was_mid_message && !is_mid_message {
             open.active = now;
         }
