@@ -140,7 +140,10 @@ impl Shard {
     /// Counts a data message; `None` when the connection has begun to close and the message is moot.
     fn note_message(&mut self, id: ConnId, now: Time) -> Option<Session> {
         self.counters.received_messages_total += 1;
-        let open = self.table.get(id)?.open_mut()?;
+        let connection = self.table.get(id)?;
+        // The next one begins no earlier, also when it begins in the same read.
+        connection.since = now.tick();
+        let open = connection.open_mut()?;
         open.active = now.tick();
         Some(open.session)
     }
