@@ -208,11 +208,19 @@ impl Connection {
     }
 
     /// Puts the connection on the shard's list of those with something to say; false when it was on it
-    /// already.
+    /// already, or has nothing to say ever again. That one may be gone, and its index in other hands,
+    /// before the list is walked.
     pub fn enlist(&mut self) -> bool {
-        let fresh = self.flags & QUEUED == 0;
-        self.flags |= QUEUED;
+        let fresh = self.flags & QUEUED == 0 && !self.is_released();
+        if fresh {
+            self.flags |= QUEUED;
+        }
         fresh
+    }
+
+    /// True when the driver was told to close and nothing but its last word is awaited.
+    fn is_released(&self) -> bool {
+        matches!(&self.phase, Phase::Closing(closing) if closing.stage() == Stage::Released)
     }
 
     /// Takes the connection off that list.
@@ -239,7 +247,7 @@ impl Connection {
         {
             return Some(op);
         }
-        if matches!(&self.phase, Phase::Closing(c) if c.stage() == Stage::Released) {
+        if self.is_released() {
             return None;
         }
         let told = self.flags & TOLD_PAUSED != 0;
