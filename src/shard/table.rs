@@ -16,13 +16,16 @@ use crate::flow::wheel::Wheel;
 pub(super) struct Table {
     slab: Slab<Connection>,
     next_generation: u32,
+    /// One more than the highest index ever in use.
+    bound: u32,
     pub(super) wheel: Wheel,
 }
 
 impl Table {
     /// A table with memory reserved (not touched) for `capacity` connections.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { slab: Slab::with_capacity(capacity), next_generation: 0, wheel: Wheel::new(capacity) }
+        let (slab, wheel) = (Slab::with_capacity(capacity), Wheel::new(capacity));
+        Self { slab, next_generation: 0, bound: 0, wheel }
     }
 
     /// Takes in a connection whose socket was just accepted.
@@ -30,7 +33,9 @@ impl Table {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         let key = self.slab.insert(Connection::accepted(generation, now));
-        ConnId { index: index(key), generation }
+        let index = index(key);
+        self.bound = self.bound.max(index.saturating_add(1));
+        ConnId { index, generation }
     }
 
     /// The connection, if it is still that one.
@@ -61,9 +66,9 @@ impl Table {
         self.slab.len()
     }
 
-    /// One more than the highest index ever in use at once.
+    /// One more than the highest index ever in use: a walk up to here meets everyone.
     pub(super) fn bound(&self) -> u32 {
-        index(self.slab.capacity())
+        self.bound
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
