@@ -183,19 +183,27 @@ impl Connection {
         self.last_seen = now;
     }
 
-    /// Sets or lifts one reason not to read.
-    pub fn set_pause(&mut self, why: Pause, paused: bool) {
+    /// Sets or lifts one reason not to read; true when it was not so before.
+    pub fn set_pause(&mut self, why: Pause, paused: bool) -> bool {
+        let before = self.flags & why as u8 != 0;
         if paused {
             self.flags |= why as u8 | WAS_PAUSED;
         } else {
             self.flags &= !(why as u8);
         }
+        before != paused
     }
 
     /// True while any reason not to read stands.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.flags & PAUSES != 0
+    }
+
+    /// True while the driver has been told not to read.
+    #[must_use]
+    pub fn is_told_paused(&self) -> bool {
+        self.flags & TOLD_PAUSED != 0
     }
 
     /// True when any reason not to read stood at some time since this was last asked.
@@ -250,7 +258,7 @@ impl Connection {
         if self.is_released() {
             return None;
         }
-        let told = self.flags & TOLD_PAUSED != 0;
+        let told = self.is_told_paused();
         let paused = self.is_paused() && self.is_living();
         if paused != told {
             self.flags ^= TOLD_PAUSED;

@@ -255,11 +255,10 @@ impl Shard {
 
     fn pause_publisher(&mut self, id: ConnId) {
         if let Some(connection) = self.table.get(id) {
-            connection.set_pause(Pause::Mail, true);
-            enlist(connection, id.index, &mut self.writes);
-            if self.outbox.paused.last() != Some(&id) {
+            if connection.set_pause(Pause::Mail, true) {
                 self.outbox.paused.push(id);
             }
+            enlist(connection, id.index, &mut self.writes);
         }
     }
 
