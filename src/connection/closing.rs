@@ -132,6 +132,15 @@ impl Connection {
         }
     }
 
+    /// The peer broke the protocol while it was to answer our close frame: none can be found any more.
+    pub fn handle_violation(&mut self) {
+        if let Some(closing) = self.closing_mut()
+            && closing.stage == Stage::AwaitingClose
+        {
+            closing.stage = Stage::Flushing;
+        }
+    }
+
     /// The peer's FIN arrived while the connection was closing.
     pub fn handle_end(&mut self) {
         if let Some(closing) = self.closing_mut() {

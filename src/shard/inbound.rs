@@ -13,7 +13,7 @@ use crate::flow::outbound::Control;
 use crate::session::{Incoming, Protocol, Session};
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
-use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item};
+use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
 
 impl Shard {
     pub(super) fn handle_received(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
@@ -114,8 +114,18 @@ impl Shard {
                 Ok(Some(Item::Close(close))) => {
                     return self.handle_close_frame(id, close.map(|(code, _)| code), now);
                 }
-                Err(violation) => return self.close(id, Disconnect::Violated(violation), now),
+                Err(violation) => return self.handle_violation(id, violation, now),
             }
+        }
+    }
+
+    fn handle_violation(&mut self, id: ConnId, violation: Violation, now: Time) {
+        let Some(connection) = self.table.get(id) else { return };
+        if connection.is_living() {
+            self.close(id, Disconnect::Violated(violation), now);
+        } else {
+            connection.handle_violation();
+            self.enlist(id.index);
         }
     }
 
