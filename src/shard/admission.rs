@@ -56,6 +56,6 @@ impl Shard {
 
     /// True when another session would be one too many.
     pub(super) fn is_full(&self) -> bool {
-        self.counters.open_connections as usize >= self.settings.capacity.connections
+        self.counters.open_connections >= self.settings.capacity.connections as u64
     }
 }

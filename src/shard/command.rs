@@ -207,7 +207,7 @@ impl Shard {
             if home == self.identity.id {
                 self.number(drafts, group, now);
             } else {
-                self.outbox.push(home, Mail::Publish { drafts, group });
+                self.outbox.push(home, Mail::Publish { drafts: drafts.into_vec(), group });
             }
         }
         if self.outbox.is_blocked() {

@@ -77,7 +77,7 @@ impl Shard {
     /// As the home of all their rooms: numbers the drafts and sends them to the shards with members.
     pub(super) fn number(
         &mut self,
-        drafts: SmallVec<[Publication; 1]>,
+        drafts: impl IntoIterator<Item = Publication>,
         group: Option<Group>,
         now: Time,
     ) {
