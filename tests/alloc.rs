@@ -1,4 +1,5 @@
 #![expect(unsafe_code, reason = "what counts allocations is an allocator, and those are unsafe")]
+#![expect(clippy::expect_used, reason = "a test that fails here has failed")]
 //! What costs memory and what does not: a shard under an allocator that counts.
 //!
 //! Two promises are held here. A publication costs the same number of allocations whether ten members
