@@ -119,7 +119,9 @@ impl Connection {
         key: u32,
     ) {
         match self.closing_mut() {
-            Some(closing) if closing.stage == Stage::AwaitingClose => closing.stage = Stage::Flushing,
+            Some(closing) if closing.stage == Stage::AwaitingClose => {
+                closing.stage = Stage::Flushing
+            }
             Some(_) => {}
             None => {
                 let frame = match code {

@@ -44,7 +44,9 @@ impl Disconnect {
             Self::Violated(violation) => Some((violation.code(), violation.reason())),
             Self::MessageTimeout => Some((CloseCode::POLICY, "a message was not finished in time")),
             Self::Idle => Some((CloseCode::AWAY, "idle for too long")),
-            Self::SlowConsumer => Some((CloseCode::TRY_AGAIN, "slow consumer: reads too slowly, come back later")),
+            Self::SlowConsumer => {
+                Some((CloseCode::TRY_AGAIN, "slow consumer: reads too slowly, come back later"))
+            }
             Self::Reload => Some((CloseCode::RESTART, "the node restarts, reconnect")),
             Self::Panicked => Some((CloseCode::INTERNAL, "internal error")),
             Self::ClosedByClient

@@ -167,11 +167,8 @@ impl Connection {
 
     /// The handshake is done: the session speaks `protocol` from now on.
     pub fn handle_upgrade(&mut self, protocol: Protocol, now: Tick) {
-        self.phase = Phase::Open(Open {
-            session: Session::new(protocol),
-            pinged: Tick(0),
-            active: now,
-        });
+        self.phase =
+            Phase::Open(Open { session: Session::new(protocol), pinged: Tick(0), active: now });
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase) {
@@ -262,7 +259,8 @@ impl Connection {
         let paused = self.is_paused() && self.is_living();
         if paused != told {
             self.flags ^= TOLD_PAUSED;
-            let op = if paused { Op::PauseReads { conn: id } } else { Op::ResumeReads { conn: id } };
+            let op =
+                if paused { Op::PauseReads { conn: id } } else { Op::ResumeReads { conn: id } };
             return Some(op);
         }
         if self.outbound.in_flight() || self.outbound.is_empty() {

@@ -91,8 +91,7 @@ impl Connection {
         let deadlines = [
             mid_message.then(|| (since.plus(message), Disconnect::MessageTimeout)),
             oldest.map(|since| (since.plus(timeouts.queue_age), Disconnect::SlowConsumer)),
-            (!timeouts.idle.is_zero())
-                .then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),
+            (!timeouts.idle.is_zero()).then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),
         ];
         for (deadline, why) in deadlines.into_iter().flatten() {
             if deadline <= now {

@@ -157,7 +157,11 @@ impl Shard {
     }
 
     /// The parts of the shard that queueing needs, apart from the rooms that say for whom.
-    fn pusher<'a>(&'a mut self, limits: &'a OutboundLimits, now: Time) -> (&'a mut Rooms, Pusher<'a>) {
+    fn pusher<'a>(
+        &'a mut self,
+        limits: &'a OutboundLimits,
+        now: Time,
+    ) -> (&'a mut Rooms, Pusher<'a>) {
         let Self { table, queues, writes, counters, rooms, .. } = self;
         (rooms, Pusher { table, queues, writes, counters, limits, tick: now.tick() })
     }

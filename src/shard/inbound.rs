@@ -72,7 +72,13 @@ impl Shard {
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_upgrade(protocol, tick);
         let response = Shared::kept(response);
-        connection.outbound.push(&mut self.queues, conn.index, response, tick, &self.settings.queue);
+        connection.outbound.push(
+            &mut self.queues,
+            conn.index,
+            response,
+            tick,
+            &self.settings.queue,
+        );
         let heartbeat = &self.settings.timeouts.heartbeat;
         let first = crate::flow::heartbeat::first(tick, heartbeat, self.rng.u32(..));
         let longest = tick.plus(self.settings.timeouts.longest_sleep());

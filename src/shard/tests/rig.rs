@@ -299,7 +299,9 @@ impl Rig {
     pub(super) fn published(&mut self, conn: ConnId) -> Vec<Value> {
         let heard = self.heard(conn).into_iter();
         let publication = |frame| match frame {
-            Heard::Text(mut push) => push.get_mut("offset").is_some().then(|| push["payload"].take()),
+            Heard::Text(mut push) => {
+                push.get_mut("offset").is_some().then(|| push["payload"].take())
+            }
             _ => None,
         };
         heard.filter_map(publication).collect()

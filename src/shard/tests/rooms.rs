@@ -176,11 +176,14 @@ fn a_slow_reader_is_told_once_what_it_lost_when_it_reads_again() {
         assert_eq!(received as u64 + gaps[0], 60, "{overflow:?}");
         let counters = rig.shard.counters();
         assert_eq!(counters.dropped_new_total + counters.dropped_oldest_total, gaps[0]);
-        assert_eq!(counters.deliveries_total, match overflow {
-            // What was queued and dropped later was queued.
-            Overflow::DropOldest => 60,
-            _ => received as u64,
-        });
+        assert_eq!(
+            counters.deliveries_total,
+            match overflow {
+                // What was queued and dropped later was queued.
+                Overflow::DropOldest => 60,
+                _ => received as u64,
+            }
+        );
     }
 }
 
