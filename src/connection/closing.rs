@@ -97,12 +97,10 @@ impl Connection {
             (_, Some((code, reason))) if was_open => {
                 let frame = Shared::kept(websocket::close(code, reason));
                 self.outbound.push_control(queues, frame, Control::Close, deadline);
-                // After a violation the peer's bytes have no meaning, so its close frame cannot be awaited.
-                if matches!(why, Disconnect::Violated(_)) {
-                    Stage::Flushing
-                } else {
-                    Stage::AwaitingClose
-                }
+                // After a violation the peer's bytes have no meaning, and a panic may have lost the place
+                // in them, so the peer's close frame cannot be awaited.
+                let is_lost = matches!(why, Disconnect::Violated(_) | Disconnect::Panicked);
+                if is_lost { Stage::Flushing } else { Stage::AwaitingClose }
             }
             _ => Stage::Flushing,
         };
@@ -133,6 +131,15 @@ impl Connection {
                 self.outbound.push_control(queues, Shared::kept(frame), Control::Close, deadline);
                 self.begin_close(Disconnect::ClosedByClient, deadline, queues, key);
             }
+        }
+    }
+
+    /// The peer broke the protocol while it was to answer our close frame: none can be found any more.
+    pub fn handle_violation(&mut self) {
+        if let Some(closing) = self.closing_mut()
+            && closing.stage == Stage::AwaitingClose
+        {
+            closing.stage = Stage::Flushing;
         }
     }
 

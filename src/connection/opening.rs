@@ -100,9 +100,6 @@ fn read(
         return page(&parsed.head, routes).map(Some);
     }
     let upgrade = http::upgrade(&parsed.head)?;
-    if full {
-        return Err(Refusal::unavailable(None));
-    }
     let (protocol, named) = if echo {
         (Protocol::Echo, None)
     } else {
@@ -111,6 +108,10 @@ fn read(
         })?;
         (agreement.protocol, agreement.echo)
     };
+    // Last, so that nobody is told to come back later with what will be refused then too.
+    if full {
+        return Err(Refusal::unavailable(None));
+    }
     let response = http::switching(&upgrade, named);
     Ok(Some(Read::Upgrade { protocol, response, length: parsed.length }))
 }

@@ -20,8 +20,6 @@ use crate::wire::websocket::Decoder;
 pub enum Phase {
     /// The request head is being read.
     Opening {
-        /// When the socket was accepted.
-        since: Tick,
         /// What arrived of a head that is not complete yet; `None` while nothing did.
         head: Option<Box<HalfHead>>,
     },
@@ -38,8 +36,6 @@ pub struct Open {
     pub session: Session,
     /// When a ping was last queued; `Tick(0)` before the first.
     pub pinged: Tick,
-    /// When the message that is half-read was begun; meaningful while the decoder is mid-message.
-    pub message_since: Tick,
     /// When the last data message arrived.
     pub active: Tick,
 }
@@ -56,6 +52,8 @@ pub enum Pause {
 
 const TOLD_PAUSED: u8 = 4;
 const QUEUED: u8 = 8;
+/// Set with a pause, and cleared by the first look at the deadlines after its end.
+const WAS_PAUSED: u8 = 16;
 const PAUSES: u8 = Pause::Congested as u8 | Pause::Mail as u8;
 
 /// One client, as its shard keeps it.
@@ -64,6 +62,9 @@ pub struct Connection {
     generation: u32,
     /// When a byte last arrived.
     pub last_seen: Tick,
+    /// When what is being read was begun: the request head, with the socket's arrival; later the
+    /// message, and then it has a meaning only while the decoder is mid-message.
+    pub since: Tick,
     /// What awaits the kernel.
     pub outbound: Outbound,
     /// The memberships, kept by the hub.
@@ -71,7 +72,8 @@ pub struct Connection {
     /// Taken out by the shard while a message is handled.
     pub decoder: Decoder,
     phase: Phase,
-    /// Pause reasons, whether the driver was told, and whether the shard has this in its list.
+    /// Pause reasons, old and present, whether the driver was told, and whether the shard has this in
+    /// its list.
     flags: u8,
 }
 
@@ -86,10 +88,11 @@ impl Connection {
         Self {
             generation,
             last_seen: now,
+            since: now,
             outbound: Outbound::default(),
             member: MemberRef::default(),
             decoder: Decoder::default(),
-            phase: Phase::Opening { since: now, head: None },
+            phase: Phase::Opening { head: None },
             flags: 0,
         }
     }
@@ -150,26 +153,22 @@ impl Connection {
     /// What arrived of an incomplete head so far; `None` when nothing did or the head is done.
     pub fn take_head(&mut self) -> Option<Box<HalfHead>> {
         match &mut self.phase {
-            Phase::Opening { head, .. } => head.take(),
+            Phase::Opening { head } => head.take(),
             Phase::Open(_) | Phase::Closing(_) => None,
         }
     }
 
     /// Keeps an incomplete head until more arrives.
     pub fn keep_head(&mut self, half: Box<HalfHead>) {
-        if let Phase::Opening { head, .. } = &mut self.phase {
+        if let Phase::Opening { head } = &mut self.phase {
             *head = Some(half);
         }
     }
 
     /// The handshake is done: the session speaks `protocol` from now on.
     pub fn handle_upgrade(&mut self, protocol: Protocol, now: Tick) {
-        self.phase = Phase::Open(Open {
-            session: Session::new(protocol),
-            pinged: Tick(0),
-            message_since: now,
-            active: now,
-        });
+        self.phase =
+            Phase::Open(Open { session: Session::new(protocol), pinged: Tick(0), active: now });
     }
 
     pub(super) fn set_phase(&mut self, phase: Phase) {
@@ -181,13 +180,15 @@ impl Connection {
         self.last_seen = now;
     }
 
-    /// Sets or lifts one reason not to read.
-    pub fn set_pause(&mut self, why: Pause, paused: bool) {
+    /// Sets or lifts one reason not to read; true when it was not so before.
+    pub fn set_pause(&mut self, why: Pause, paused: bool) -> bool {
+        let before = self.flags & why as u8 != 0;
         if paused {
-            self.flags |= why as u8;
+            self.flags |= why as u8 | WAS_PAUSED;
         } else {
             self.flags &= !(why as u8);
         }
+        before != paused
     }
 
     /// True while any reason not to read stands.
@@ -196,12 +197,35 @@ impl Connection {
         self.flags & PAUSES != 0
     }
 
+    /// True while the driver has been told not to read.
+    #[must_use]
+    pub fn is_told_paused(&self) -> bool {
+        self.flags & TOLD_PAUSED != 0
+    }
+
+    /// True when any reason not to read stood at some time since this was last asked.
+    pub(super) fn take_was_paused(&mut self) -> bool {
+        let was_paused = self.flags & WAS_PAUSED != 0;
+        if !self.is_paused() {
+            self.flags &= !WAS_PAUSED;
+        }
+        was_paused
+    }
+
     /// Puts the connection on the shard's list of those with something to say; false when it was on it
-    /// already.
+    /// already, or has nothing to say ever again. That one may be gone, and its index in other hands,
+    /// before the list is walked.
     pub fn enlist(&mut self) -> bool {
-        let fresh = self.flags & QUEUED == 0;
-        self.flags |= QUEUED;
+        let fresh = self.flags & QUEUED == 0 && !self.is_released();
+        if fresh {
+            self.flags |= QUEUED;
+        }
         fresh
+    }
+
+    /// True when the driver was told to close and nothing but its last word is awaited.
+    fn is_released(&self) -> bool {
+        matches!(&self.phase, Phase::Closing(closing) if closing.stage() == Stage::Released)
     }
 
     /// Takes the connection off that list.
@@ -228,10 +252,10 @@ impl Connection {
         {
             return Some(op);
         }
-        if matches!(&self.phase, Phase::Closing(c) if c.stage() == Stage::Released) {
+        if self.is_released() {
             return None;
         }
-        let told = self.flags & TOLD_PAUSED != 0;
+        let told = self.is_told_paused();
         let paused = self.is_paused() && self.is_living();
         if paused != told {
             self.flags ^= TOLD_PAUSED;

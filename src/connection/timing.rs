@@ -57,13 +57,11 @@ impl Timeouts {
 impl Connection {
     /// What is due at `now`. A ping that is due counts as sent from here on.
     pub fn handle_timeout(&mut self, now: Tick, timeouts: &Timeouts, queues: &Store) -> Due {
-        let paused = self.is_paused();
         let mid_message = self.decoder.is_mid_message();
-        let last_seen = self.last_seen;
         let oldest = self.outbound.oldest(queues);
         match self.phase() {
-            Phase::Opening { since, .. } => {
-                let deadline = since.plus(timeouts.handshake);
+            Phase::Opening { .. } => {
+                let deadline = self.since.plus(timeouts.handshake);
                 if deadline <= now {
                     return Due::End(Disconnect::HandshakeTimeout);
                 }
@@ -76,17 +74,22 @@ impl Connection {
             Phase::Open(_) => {}
         }
         // While we do not read, silence says nothing about the peer; the queue's age and the kernel's
-        // user timeout watch over it instead.
-        if paused {
-            self.last_seen = now;
+        // user timeout watch over it instead. A pause that has ended since the last look counts like one
+        // that lasts: what the peer sent meanwhile may still lie unread in the kernel.
+        let was_paused = self.take_was_paused();
+        if was_paused {
+            (self.last_seen, self.since) = (now, now);
         }
+        let (last_seen, since) = (self.last_seen, self.since);
         let Some(open) = self.open_mut() else { return Due::Nothing(now) };
+        if was_paused {
+            open.active = now;
+        }
         let echoes = open.session == Session::Echo;
         let message = if echoes { timeouts.echo_message } else { timeouts.message };
         let mut next = now.plus(timeouts.longest_sleep());
         let deadlines = [
-            (mid_message && !paused)
-                .then(|| (open.message_since.plus(message), Disconnect::MessageTimeout)),
+            mid_message.then(|| (since.plus(message), Disconnect::MessageTimeout)),
             oldest.map(|since| (since.plus(timeouts.queue_age), Disconnect::SlowConsumer)),
             (!timeouts.idle.is_zero()).then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),
         ];
@@ -96,7 +99,7 @@ impl Connection {
             }
             next = next.min(deadline);
         }
-        beat(open, if paused { now } else { last_seen }, now, next, &timeouts.heartbeat)
+        beat(open, last_seen, now, next, &timeouts.heartbeat)
     }
 }
 

@@ -13,10 +13,12 @@ impl Shard {
     pub fn check(&self) {
         let mut open = 0;
         let mut queued = 0;
+        let mut paused = 0;
         for (index, connection) in self.table.iter() {
             connection.check(&self.queues, index);
             open += u64::from(connection.open().is_some());
             queued += connection.outbound.bytes() as u64;
+            paused += u64::from(connection.is_told_paused());
             assert!(
                 self.table.wheel.deadline(index).is_some(),
                 "connection {index} sleeps without a deadline: {connection:?}"
@@ -26,6 +28,7 @@ impl Shard {
             }
         }
         assert_eq!(open, self.counters.open_connections, "open connections");
+        assert_eq!(paused, self.counters.paused_connections, "paused connections");
         assert_eq!(queued, self.queues.queued_bytes(), "queued bytes");
         for index in self.writes.waiting() {
             if let Some(connection) = self.table.peek(index) {

@@ -56,6 +56,9 @@ impl Shard {
         match request.command {
             Command::Join { room } => self.join(id, &room, reference, now),
             Command::Leave { room } => self.leave(id, &room, reference, now),
+            Command::Members { .. } if self.is_overloaded() => {
+                self.refuse(id, &overloaded(reference), now);
+            }
             Command::Members { room } => {
                 self.ask(id, &Arc::from(&*room), Asked::Members, reference, now);
             }
@@ -91,6 +94,7 @@ impl Shard {
         let Some(connection) = self.table.get(id) else { return };
         match self.rooms.hub.join(&mut connection.member, id.index, room, limit) {
             Ok(_) => {
+                // The count goes first, and the question always follows it: whoever is counted learns it.
                 self.push_counts();
                 self.ask(id, &Arc::from(room), Asked::Join, reference, now);
             }
@@ -139,9 +143,6 @@ impl Shard {
         reference: Option<&RawValue>,
         now: Time,
     ) {
-        if self.is_overloaded() {
-            return self.refuse(id, &overloaded(reference), now);
-        }
         let question = Question {
             to: self.address(id),
             asked,
@@ -206,7 +207,7 @@ impl Shard {
             if home == self.identity.id {
                 self.number(drafts, group, now);
             } else {
-                self.outbox.push(home, Mail::Publish { drafts, group });
+                self.outbox.push(home, Mail::Publish { drafts: drafts.into_vec(), group });
             }
         }
         if self.outbox.is_blocked() {
@@ -254,11 +255,10 @@ impl Shard {
 
     fn pause_publisher(&mut self, id: ConnId) {
         if let Some(connection) = self.table.get(id) {
-            connection.set_pause(Pause::Mail, true);
-            enlist(connection, id.index, &mut self.writes);
-            if self.outbox.paused.last() != Some(&id) {
+            if connection.set_pause(Pause::Mail, true) {
                 self.outbox.paused.push(id);
             }
+            enlist(connection, id.index, &mut self.writes);
         }
     }
 

@@ -47,13 +47,15 @@ impl Pusher<'_> {
         {
             return;
         }
-        self.counters.deliveries_total += 1;
-        self.push(index, item.frame.clone());
+        let is_queued = self.push(index, item.frame.clone());
+        self.counters.deliveries_total += u64::from(is_queued);
     }
 
-    fn push(&mut self, index: u32, item: Shared) {
-        let Some((id, connection)) = self.table.at(index) else { return };
-        match connection.outbound.push(self.queues, index, item, self.tick, self.limits) {
+    /// Queues one item and acts on the answer, all but closing; true when it is in the queue.
+    fn push(&mut self, index: u32, item: Shared) -> bool {
+        let Some((id, connection)) = self.table.at(index) else { return false };
+        let pushed = connection.outbound.push(self.queues, index, item, self.tick, self.limits);
+        match pushed {
             Pushed::Queued => {}
             Pushed::DroppedNew => self.counters.dropped_new_total += 1,
             Pushed::DroppedOldest(count) | Pushed::DroppedAll(count) => {
@@ -61,12 +63,13 @@ impl Pusher<'_> {
             }
             Pushed::Conflated => self.counters.conflated_total += 1,
             Pushed::SlowConsumer => self.writes.slow.push(id),
-            Pushed::Closing => return,
+            Pushed::Closing => return false,
         }
         if connection.outbound.poll_pressure() == Some(Pressure::Congested) {
             connection.set_pause(Pause::Congested, true);
         }
         enlist(connection, index, self.writes);
+        pushed.is_queued()
     }
 }
 
@@ -74,7 +77,7 @@ impl Shard {
     /// As the home of all their rooms: numbers the drafts and sends them to the shards with members.
     pub(super) fn number(
         &mut self,
-        drafts: SmallVec<[Publication; 1]>,
+        drafts: impl IntoIterator<Item = Publication>,
         group: Option<Group>,
         now: Time,
     ) {

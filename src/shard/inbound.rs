@@ -13,7 +13,7 @@ use crate::flow::outbound::Control;
 use crate::session::{Incoming, Protocol, Session};
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
-use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item};
+use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
 
 impl Shard {
     pub(super) fn handle_received(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
@@ -97,11 +97,8 @@ impl Shard {
         let was_mid_message = decoder.is_mid_message();
         self.decode(conn, &mut decoder, bytes, now);
         let Some(connection) = self.table.get(conn) else { return };
-        if decoder.is_mid_message()
-            && !was_mid_message
-            && let Some(open) = connection.open_mut()
-        {
-            open.message_since = now.tick();
+        if decoder.is_mid_message() && !was_mid_message {
+            connection.since = now.tick();
         }
         if connection.is_listening() {
             connection.decoder = decoder;
@@ -123,8 +120,18 @@ impl Shard {
                 Ok(Some(Item::Close(close))) => {
                     return self.handle_close_frame(id, close.map(|(code, _)| code), now);
                 }
-                Err(violation) => return self.close(id, Disconnect::Violated(violation), now),
+                Err(violation) => return self.handle_violation(id, violation, now),
             }
+        }
+    }
+
+    fn handle_violation(&mut self, id: ConnId, violation: Violation, now: Time) {
+        let Some(connection) = self.table.get(id) else { return };
+        if connection.is_living() {
+            self.close(id, Disconnect::Violated(violation), now);
+        } else {
+            connection.handle_violation();
+            self.enlist(id.index);
         }
     }
 
@@ -149,7 +156,10 @@ impl Shard {
     /// Counts a data message; `None` when the connection has begun to close and the message is moot.
     fn note_message(&mut self, id: ConnId, now: Time) -> Option<Session> {
         self.counters.received_messages_total += 1;
-        let open = self.table.get(id)?.open_mut()?;
+        let connection = self.table.get(id)?;
+        // The next one begins no earlier, also when it begins in the same read.
+        connection.since = now.tick();
+        let open = connection.open_mut()?;
         open.active = now.tick();
         Some(open.session)
     }

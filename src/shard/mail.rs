@@ -56,8 +56,9 @@ pub struct Answer {
 pub enum Mail {
     /// Request: number these publications, all of rooms whose home the receiver is, and fan them out.
     Publish {
-        /// Their offsets are not assigned yet.
-        drafts: SmallVec<[Publication; 1]>,
+        /// Their offsets are not assigned yet. On the heap, because an inbox holds thousands of places of
+        /// the largest mail's size.
+        drafts: Vec<Publication>,
         /// Set when the command named rooms of several homes.
         group: Option<Group>,
     },

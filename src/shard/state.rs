@@ -96,7 +96,6 @@ impl Shard {
         counters.home_rooms = self.rooms.directory.len() as u64;
         counters.queued_bytes = self.queues.queued_bytes();
         counters.parked_mail = self.outbox.len() as u64;
-        counters.paused_connections = self.outbox.paused.len() as u64;
         counters
     }
 

@@ -1,1 +1,11 @@
-//! Unit tests of the shard.
+//! The shard by itself: events, time and mail by hand, and every operation recorded.
+//!
+//! No socket, no thread, no clock. The invariants of the whole shard are asserted after every step, so
+//! a test says only what its own theme promises.
+
+mod ends;
+mod mail;
+mod reading;
+mod rig;
+mod rooms;
+mod turns;

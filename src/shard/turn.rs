@@ -55,6 +55,7 @@ impl Shard {
 
     fn handle_closed(&mut self, conn: ConnId) {
         if let Some(mut connection) = self.table.remove(conn) {
+            self.counters.paused_connections -= u64::from(connection.is_told_paused());
             connection.outbound.clear(&mut self.queues, conn.index);
         }
     }
@@ -193,7 +194,14 @@ impl Shard {
                         self.counters.sent_frames_total += batch.parts() as u64;
                         return Some(Op::Send { conn, batch });
                     }
-                    Some(op) => return Some(op),
+                    Some(op) => {
+                        match op {
+                            Op::PauseReads { .. } => self.counters.paused_connections += 1,
+                            Op::ResumeReads { .. } => self.counters.paused_connections -= 1,
+                            _ => {}
+                        }
+                        return Some(op);
+                    }
                     None => connection.delist(),
                 }
             }

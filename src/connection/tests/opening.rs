@@ -1,0 +1,153 @@
+//! Request heads: whole and in any pieces, what follows them, and no room left.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::connection::{Answer, HalfHead, Routes, answer};
+use crate::session::Protocol;
+use crate::wire::http::HeadLimits;
+
+const LIMITS: HeadLimits = HeadLimits { head_bytes: 512, headers: 16, target_bytes: 128 };
+const FIELDS: &str = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn routes() -> Routes {
+    Routes {
+        sessions: "/ws".to_owned(),
+        echo: Some("/echo".to_owned()),
+        page: Some(Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice())),
+    }
+}
+
+fn upgrade(path: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\n{FIELDS}{more}\r\n")
+}
+
+/// What a head got, with the number of bytes of the whole stream that it took.
+#[derive(Debug, PartialEq, Eq)]
+enum Got {
+    More,
+    Upgrade(Protocol, Vec<u8>, usize),
+    Page(Vec<u8>),
+    Refuse(Vec<u8>),
+}
+
+impl Got {
+    fn status(&self) -> &str {
+        match self {
+            Self::More => "more",
+            Self::Upgrade(_, response, _) | Self::Page(response) | Self::Refuse(response) => {
+                std::str::from_utf8(&response[9..12]).expect("a status")
+            }
+        }
+    }
+}
+
+/// Feeds `stream` cut at `cuts`, stopping at the first answer.
+fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
+    let mut half: Option<Box<HalfHead>> = None;
+    let (mut begin, routes) = (0, routes());
+    for end in cuts.iter().copied().chain([stream.len()]) {
+        if end <= begin {
+            continue;
+        }
+        match answer(half.take(), &stream[begin..end], &LIMITS, &routes, full) {
+            Answer::More(kept) => half = Some(kept),
+            Answer::Upgrade { protocol, response, used } => {
+                return Got::Upgrade(protocol, response, begin + used);
+            }
+            Answer::Page(page) => return Got::Page(page.to_vec()),
+            Answer::Refuse(response) => return Got::Refuse(response),
+        }
+        begin = end;
+    }
+    Got::More
+}
+
+fn streams() -> Vec<(&'static str, Vec<u8>)> {
+    let long = format!("X-Long: {}\r\n", "a".repeat(600));
+    let mut followed = upgrade("/ws", "").into_bytes();
+    followed.extend([0x81, 0x82, 1, 2, 3, 4, 5, 6]);
+    vec![
+        ("101", upgrade("/ws", "").into_bytes()),
+        ("101", upgrade("/ws?token=x", "Sec-WebSocket-Protocol: a, throng.v1.json\r\n").into()),
+        ("101", upgrade("/echo", "").into_bytes()),
+        ("101", followed),
+        ("400", upgrade("/ws", "Sec-WebSocket-Protocol: mqtt\r\n").into_bytes()),
+        ("404", upgrade("/elsewhere", "").into_bytes()),
+        ("404", upgrade("/", "").into_bytes()),
+        ("431", upgrade("/ws", &long).into_bytes()),
+        ("200", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("405", b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("426", b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+        ("more", b"GET /ws HTTP/1.1\r\nHost: a\r\n".to_vec()),
+    ]
+}
+
+#[test]
+fn every_head_gets_its_answer_whole_and_byte_by_byte() {
+    for (status, stream) in streams() {
+        let whole = feed(&stream, &[], false);
+        assert_eq!(whole.status(), status, "{}", String::from_utf8_lossy(&stream));
+        let bytes: Vec<usize> = (1..stream.len()).collect();
+        assert_eq!(feed(&stream, &bytes, false), whole, "{}", String::from_utf8_lossy(&stream));
+    }
+}
+
+#[test]
+fn what_follows_the_head_in_the_same_bytes_is_left_to_the_protocol() {
+    let head = upgrade("/ws", "").into_bytes();
+    let stream = [head.as_slice(), &[0x89, 0x80, 0, 0, 0, 0]].concat();
+    for cut in 0..head.len() {
+        let got = feed(&stream, &[cut], false);
+        assert!(
+            matches!(got, Got::Upgrade(Protocol::Json, _, used) if used == head.len()),
+            "cut at {cut}: {got:?}"
+        );
+    }
+}
+
+#[test]
+fn a_full_shard_answers_503_to_what_it_would_have_upgraded_and_to_nothing_else() {
+    for (status, stream) in streams() {
+        let expected = if status == "101" { "503" } else { status };
+        assert_eq!(feed(&stream, &[], true).status(), expected);
+    }
+}
+
+#[test]
+fn a_head_that_never_ends_is_refused_before_more_than_the_limit_is_kept() {
+    let mut half = None;
+    let routes = routes();
+    let mut fed = 0;
+    let line = b"GET /ws HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'a'));
+    for byte in line.take(4 * LIMITS.head_bytes) {
+        fed += 1;
+        match answer(half.take(), &[*byte], &LIMITS, &routes, false) {
+            Answer::More(kept) => half = Some(kept),
+            Answer::Refuse(response) => {
+                assert_eq!(&response[9..12], b"431");
+                assert!(fed <= LIMITS.head_bytes + 1, "{fed} bytes were taken");
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("{fed} bytes of a head without an answer");
+}
+
+proptest! {
+    #[test]
+    fn any_cutting_of_a_head_gives_the_answer_of_the_whole(
+        which in 0..13usize,
+        mut cuts in prop::collection::vec(0..1300usize, 0..9),
+        full: bool,
+    ) {
+        let (_, stream) = &streams()[which];
+        cuts.retain(|cut| *cut < stream.len());
+        cuts.sort_unstable();
+        prop_assert_eq!(feed(stream, &cuts, full), feed(stream, &[], full));
+    }
+}

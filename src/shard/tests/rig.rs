@@ -1,0 +1,396 @@
+//! One shard with a hand on everything that goes in and out of it.
+//!
+//! The rig plays driver, clients, clock and mesh. A write is taken whole as soon as a turn is over,
+//! unless its connection is stalled; a close is confirmed as soon as the next turn begins. Frames are
+//! read and written by a few lines of their own, so that a fault of the codec cannot hide here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::map::Seed;
+use crate::base::shared::Overflow;
+use crate::base::time::Time;
+use crate::connection::{Routes, Timeouts};
+use crate::contract::{Event, Op, SendBatch, SocketTicket};
+use crate::flow::heartbeat::HeartbeatOptions;
+use crate::flow::outbound::OutboundLimits;
+use crate::hub;
+use crate::session::CommandLimits;
+use crate::shard::{Capacity, Identity, Mail, RoomRules, Settings, Shard};
+use crate::wire::http::HeadLimits;
+use crate::wire::websocket::DecodeLimits;
+
+pub(super) const HEAD: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The node's seed: two rigs of one node agree on the homes of rooms.
+const SEED: u64 = 11;
+
+/// An operation as the driver saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Open(ConnId),
+    Refuse,
+    /// With the number of frames.
+    Send(ConnId, usize),
+    Shutdown(ConnId),
+    Pause(ConnId),
+    Resume(ConnId),
+    Close(ConnId, bool),
+    ResumeAccept,
+    StopAccepting,
+}
+
+/// A frame as a client sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Heard {
+    Text(Value),
+    Ping,
+    Pong(Vec<u8>),
+    Close(u16),
+}
+
+#[derive(Debug, Default)]
+struct Wire {
+    bytes: Vec<u8>,
+    in_flight: Option<SendBatch>,
+}
+
+/// The shard and its world.
+pub(super) struct Rig {
+    pub(super) shard: Shard,
+    pub(super) now: Time,
+    /// What the last turn asked of the driver.
+    pub(super) ops: Vec<Seen>,
+    /// Mail that has left, by receiver.
+    pub(super) post: Vec<(ShardId, Mail)>,
+    /// The inboxes of these shards have no space.
+    pub(super) full: BTreeSet<ShardId>,
+    /// Writes to these connections do not end.
+    pub(super) stalled: BTreeSet<ConnId>,
+    /// Whether the driver confirms closes by itself.
+    pub(super) confirms: bool,
+    wires: BTreeMap<ConnId, Wire>,
+    closing: Vec<ConnId>,
+    sockets: u32,
+}
+
+pub(super) fn settings() -> Settings {
+    let seconds = Duration::from_secs;
+    Settings {
+        routes: Routes { sessions: "/ws".to_owned(), echo: Some("/echo".to_owned()), page: None },
+        head: HeadLimits::default(),
+        messages: DecodeLimits { message_bytes: 4096, fragments: 16 },
+        echo_messages: DecodeLimits { message_bytes: 1 << 20, fragments: 16 },
+        commands: CommandLimits { allow_panic: true, ..CommandLimits::default() },
+        timeouts: Timeouts {
+            handshake: seconds(10),
+            message: seconds(30),
+            echo_message: seconds(30),
+            close: seconds(5),
+            idle: Duration::ZERO,
+            queue_age: seconds(30),
+            heartbeat: HeartbeatOptions::default(),
+        },
+        queue: OutboundLimits { high_water: 2000, low_water: 500, ..OutboundLimits::default() },
+        echo_queue: OutboundLimits::default(),
+        rooms: RoomRules {
+            per_connection: 8,
+            overflow: Overflow::DropOldest,
+            namespaces: Vec::new(),
+        },
+        capacity: Capacity {
+            connections: 2000,
+            parked_mail: 8,
+            flush_window: Duration::ZERO,
+            reconnect_spread: seconds(4),
+        },
+    }
+}
+
+impl Rig {
+    /// The only shard of its node.
+    pub(super) fn alone() -> Self {
+        Self::new(0, 1, settings())
+    }
+
+    pub(super) fn new(id: u16, shards: u16, settings: Settings) -> Self {
+        let identity = Identity {
+            id: ShardId(id),
+            shards,
+            seed: Seed::new(SEED),
+            jitter: u64::from(id),
+            epoch: 5,
+            started_unix_ms: 0,
+            capacity: 16,
+        };
+        Self {
+            shard: Shard::new(identity, Arc::new(settings)),
+            now: Time::ZERO.plus(Duration::from_secs(60)),
+            ops: Vec::new(),
+            post: Vec::new(),
+            full: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            confirms: true,
+            wires: BTreeMap::new(),
+            closing: Vec::new(),
+            sockets: 0,
+        }
+    }
+
+    /// One pass of the loop, in the order of `node::worker`.
+    pub(super) fn turn(&mut self) {
+        self.turn_after(false);
+    }
+
+    pub(super) fn turn_after(&mut self, busy: bool) {
+        self.complete();
+        self.ops.clear();
+        self.shard.handle_timeout(self.now);
+        self.shard.check();
+        self.shard.begin_writes(busy, self.now);
+        while let Some(op) = self.shard.poll_op() {
+            let seen = self.submit(op);
+            self.ops.push(seen);
+            self.shard.check();
+        }
+        let (post, full) = (&mut self.post, &self.full);
+        self.shard.poll_mail(&mut |to, mail| {
+            if full.contains(&to) {
+                return Err(mail);
+            }
+            post.push((to, mail));
+            Ok(())
+        });
+        self.shard.check();
+    }
+
+    /// Turns until nothing more is asked for.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..64 {
+            self.turn();
+            if self.ops.is_empty() {
+                return;
+            }
+        }
+        panic!("64 turns and still {:?}", self.ops);
+    }
+
+    pub(super) fn later(&mut self, wait: Duration) {
+        self.now = self.now.plus(wait);
+    }
+
+    /// Reports the writes that have ended and the closes.
+    pub(super) fn complete(&mut self) {
+        let stalled = &self.stalled;
+        let ended: Vec<(ConnId, SendBatch)> = self
+            .wires
+            .iter_mut()
+            .filter(|(conn, _)| !stalled.contains(conn))
+            .filter_map(|(conn, wire)| wire.in_flight.take().map(|batch| (*conn, batch)))
+            .collect();
+        for (conn, mut batch) in ended {
+            let bytes = batch.left();
+            batch.clear();
+            self.event(Event::Sent { conn, batch, bytes });
+        }
+        if self.confirms {
+            for conn in std::mem::take(&mut self.closing) {
+                self.confirm(conn);
+            }
+        }
+    }
+
+    /// The driver's last word about a connection.
+    pub(super) fn confirm(&mut self, conn: ConnId) {
+        self.wires.get_mut(&conn).expect("a connection").in_flight = None;
+        self.event(Event::Closed { conn });
+    }
+
+    pub(super) fn event(&mut self, event: Event<'_>) {
+        self.shard.handle_event(event, self.now);
+        self.shard.check();
+    }
+
+    pub(super) fn take(&mut self, mail: Mail) {
+        self.shard.handle_mail(mail, self.now);
+        self.shard.check();
+    }
+
+    /// A socket arrives; its connection, unless it was refused.
+    pub(super) fn accept(&mut self) -> Option<ConnId> {
+        self.sockets += 1;
+        self.event(Event::Accepted { socket: SocketTicket(self.sockets), peer: None });
+        self.turn();
+        self.ops.iter().find_map(|op| match op {
+            Seen::Open(conn) => Some(*conn),
+            _ => None,
+        })
+    }
+
+    /// A client that has been greeted.
+    pub(super) fn open(&mut self) -> ConnId {
+        let conn = self.accept().expect("let in");
+        self.receive(conn, HEAD);
+        self.settle();
+        let bytes = &mut self.wires.get_mut(&conn).expect("a connection").bytes;
+        assert!(bytes.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(bytes));
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
+        bytes.drain(..end + 4);
+        let greeting = self.heard(conn);
+        let is_hello =
+            matches!(&greeting[..], [Heard::Text(hello)] if hello["type"] == "throng:connected");
+        assert!(is_hello, "{greeting:?}");
+        conn
+    }
+
+    /// A greeted client in a room; both ends have settled if the room's home is here.
+    pub(super) fn member(&mut self, room: &str) -> ConnId {
+        let conn = self.open();
+        self.say(conn, &format!(r#"{{"type":"throng:join","room":"{room}"}}"#));
+        self.settle();
+        conn
+    }
+
+    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut bytes = bytes.to_vec();
+        self.event(Event::Received { conn, bytes: &mut bytes });
+    }
+
+    /// A client sends a text message.
+    pub(super) fn say(&mut self, conn: ConnId, text: &str) {
+        self.receive(conn, &frame(0x81, text.as_bytes()));
+    }
+
+    /// Raw bytes that reached the client, and are taken.
+    pub(super) fn bytes(&mut self, conn: ConnId) -> Vec<u8> {
+        std::mem::take(&mut self.wires.get_mut(&conn).expect("a connection").bytes)
+    }
+
+    /// The frames that reached the client since the last call.
+    pub(super) fn heard(&mut self, conn: ConnId) -> Vec<Heard> {
+        let bytes = self.bytes(conn);
+        let (mut heard, mut rest) = (Vec::new(), bytes.as_slice());
+        while !rest.is_empty() {
+            let (begin, length) = match rest[1] {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                127 => panic!("nothing here is that long"),
+                length => (2, usize::from(length)),
+            };
+            let payload = &rest[begin..begin + length];
+            heard.push(match rest[0] {
+                0x81 => Heard::Text(serde_json::from_slice(payload).expect("JSON")),
+                0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
+                0x89 => Heard::Ping,
+                0x8a => Heard::Pong(payload.to_vec()),
+                other => panic!("a frame that begins with {other:#x}"),
+            });
+            rest = &rest[begin + length..];
+        }
+        heard
+    }
+
+    /// The payloads of the publications that reached the client since the last call.
+    pub(super) fn published(&mut self, conn: ConnId) -> Vec<Value> {
+        let heard = self.heard(conn).into_iter();
+        let publication = |frame| match frame {
+            Heard::Text(mut push) => {
+                push.get_mut("offset").is_some().then(|| push["payload"].take())
+            }
+            _ => None,
+        };
+        heard.filter_map(publication).collect()
+    }
+
+    /// The values of `key` in the texts of that type that reached the client since the last call.
+    pub(super) fn told(&mut self, conn: ConnId, kind: &str) -> Vec<Value> {
+        let heard = self.heard(conn).into_iter();
+        let text = |frame| match frame {
+            Heard::Text(push) if push["type"] == kind => Some(push),
+            _ => None,
+        };
+        heard.filter_map(text).collect()
+    }
+
+    /// How many writes the last turn made for a connection, and the frames in them.
+    pub(super) fn writes(&self, to: ConnId) -> Vec<usize> {
+        let frames = self.ops.iter().filter_map(|op| match op {
+            Seen::Send(conn, frames) if *conn == to => Some(*frames),
+            _ => None,
+        });
+        frames.collect()
+    }
+
+    pub(super) fn address(&self, conn: ConnId) -> ConnAddress {
+        self.shard.address(conn)
+    }
+
+    fn submit(&mut self, op: Op) -> Seen {
+        match op {
+            Op::Open { conn, .. } => {
+                self.wires.insert(conn, Wire::default());
+                Seen::Open(conn)
+            }
+            Op::Refuse { .. } => Seen::Refuse,
+            Op::Send { conn, batch } => {
+                let wire = self.wires.get_mut(&conn).expect("a connection");
+                assert!(wire.in_flight.is_none(), "two writes in flight");
+                assert!(!batch.is_done(), "an empty write");
+                let frames = batch.parts();
+                wire.bytes.extend(batch.slices().flatten());
+                wire.in_flight = Some(batch);
+                Seen::Send(conn, frames)
+            }
+            Op::ShutdownWrite { conn } => Seen::Shutdown(conn),
+            Op::PauseReads { conn } => Seen::Pause(conn),
+            Op::ResumeReads { conn } => Seen::Resume(conn),
+            Op::Close { conn, abort } => {
+                assert!(!self.closing.contains(&conn), "closed twice");
+                self.closing.push(conn);
+                Seen::Close(conn, abort)
+            }
+            Op::ResumeAccept => Seen::ResumeAccept,
+            Op::StopAccepting => Seen::StopAccepting,
+        }
+    }
+}
+
+/// A masked client frame; the first byte is final bit and opcode.
+pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match u8::try_from(payload.len()) {
+        Ok(length @ 0..=125) => frame.push(0x80 | length),
+        _ => {
+            frame.push(0x80 | 126);
+            frame.extend(u16::try_from(payload.len()).expect("a short payload").to_be_bytes());
+        }
+    }
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A publication of `payload` to rooms.
+pub(super) fn publish(rooms: &[&str], payload: &str) -> String {
+    format!(r#"{{"type":"t","rooms":{rooms:?},"payload":{payload}}}"#)
+}
+
+/// A room whose home is that shard.
+pub(super) fn room_of(home: u16, shards: u16) -> String {
+    room_other_than("", home, shards)
+}
+
+/// Another one.
+pub(super) fn room_other_than(not: &str, home: u16, shards: u16) -> String {
+    let seed = Seed::new(SEED);
+    (0..)
+        .map(|number| format!("room-{number}"))
+        .find(|room| room != not && hub::home(&seed, room, shards) == ShardId(home))
+        .expect("a room")
+}

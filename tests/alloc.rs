@@ -1,0 +1,226 @@
+#![expect(unsafe_code, reason = "what counts allocations is an allocator, and those are unsafe")]
+#![expect(clippy::expect_used, reason = "a test that fails here has failed")]
+//! What costs memory and what does not: a shard under an allocator that counts.
+//!
+//! Two promises are held here. A publication costs the same number of allocations whether ten members
+//! hear it or a thousand, for one in a turn and for sixteen, and whether the driver ends its writes at
+//! once or a turn later. And a connection owns no heap once its greeting has been written: it is its
+//! places in the tables that were reserved at the start, and nothing else.
+//!
+//! Counts are kept per thread, so tests that run beside each other do not disturb each other.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use throng::base::id::{ConnId, ShardId};
+use throng::base::map::Seed;
+use throng::base::time::Time;
+use throng::contract::{Event, Op, SendBatch, SocketTicket};
+use throng::node::config::Config;
+use throng::shard::{Identity, Shard};
+
+/// The system's allocator, and counts of what this thread asked of it.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
+}
+
+/// A thread that ends may allocate after its counts are gone; then nobody looks at them any more.
+fn count(allocations: u64, old: usize, new: usize) {
+    let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
+    let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + signed(new) - signed(old)));
+}
+
+// SAFETY: every call goes to the system's allocator with the arguments it came with, so its promises
+// are ours. Counting neither allocates (the cells are made at compile time) nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(1, 0, layout.size());
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same there.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0, layout.size(), 0);
+        // SAFETY: `pointer` came from the system's allocator with this layout, as all of ours do.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(1, layout.size(), new_size);
+        // SAFETY: as for `dealloc`; the caller keeps the rules about `new_size`.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// When the driver says that a write has ended.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    /// While the operation is submitted, as epoll does.
+    AtOnce,
+    /// With the events of the next turn, as io_uring does.
+    NextTurn,
+}
+
+/// A shard, the driver that takes everything, and the clock.
+struct Rig {
+    shard: Shard,
+    now: Time,
+    ends: Ends,
+    opened: Vec<ConnId>,
+    in_flight: Vec<(ConnId, SendBatch)>,
+}
+
+const HEAD: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+impl Rig {
+    fn new(ends: Ends, capacity: usize) -> Self {
+        let identity = Identity {
+            id: ShardId(0),
+            shards: 1,
+            seed: Seed::new(3),
+            jitter: 1,
+            epoch: 1,
+            started_unix_ms: 0,
+            capacity,
+        };
+        let settings = throng::node::settings(&Config::default(), capacity);
+        Self {
+            shard: Shard::new(identity, Arc::new(settings)),
+            now: Time::ZERO.plus(Duration::from_secs(60)),
+            ends,
+            opened: Vec::with_capacity(capacity),
+            in_flight: Vec::with_capacity(capacity),
+        }
+    }
+
+    /// One pass of the loop.
+    fn turn(&mut self) {
+        self.now = self.now.plus(Duration::from_millis(1));
+        self.shard.handle_timeout(self.now);
+        self.shard.begin_writes(false, self.now);
+        while let Some(op) = self.shard.poll_op() {
+            match (op, self.ends) {
+                (Op::Open { conn, .. }, _) => self.opened.push(conn),
+                (Op::Send { conn, batch }, Ends::AtOnce) => self.sent(conn, batch),
+                (Op::Send { conn, batch }, Ends::NextTurn) => self.in_flight.push((conn, batch)),
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+        self.shard.poll_mail(&mut |_, mail| panic!("one shard has no mail: {mail:?}"));
+    }
+
+    fn complete(&mut self) {
+        while let Some((conn, batch)) = self.in_flight.pop() {
+            self.sent(conn, batch);
+        }
+    }
+
+    fn sent(&mut self, conn: ConnId, mut batch: SendBatch) {
+        let bytes = batch.left();
+        batch.clear();
+        self.shard.handle_event(Event::Sent { conn, batch, bytes }, self.now);
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            self.complete();
+            self.turn();
+        }
+        assert!(self.in_flight.is_empty());
+    }
+
+    fn open(&mut self) -> ConnId {
+        let accepted = Event::Accepted { socket: SocketTicket(0), peer: None };
+        self.shard.handle_event(accepted, self.now);
+        self.turn();
+        let conn = self.opened.pop().expect("let in");
+        self.receive(conn, &mut HEAD.to_vec());
+        self.settle();
+        conn
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &mut [u8]) {
+        self.shard.handle_event(Event::Received { conn, bytes }, self.now);
+    }
+}
+
+/// A client frame whose mask changes nothing, of a text shorter than 126 bytes.
+fn text(message: &str) -> Vec<u8> {
+    let length = u8::try_from(message.len()).expect("a short text");
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat()
+}
+
+/// The allocations of ten turns with `publications` each, after as many turns to warm up.
+fn allocations(ends: Ends, members: usize, publications: usize) -> u64 {
+    let mut rig = Rig::new(ends, 2048);
+    let publisher = rig.open();
+    for _ in 0..members {
+        let conn = rig.open();
+        rig.receive(conn, &mut text(r#"{"type":"throng:join","room":"r"}"#));
+        rig.settle();
+    }
+    let mut publish = text(r#"{"type":"t","room":"r","payload":{"a":1}}"#).repeat(publications);
+    let mut turns = |rig: &mut Rig| {
+        for _ in 0..10 {
+            rig.complete();
+            rig.receive(publisher, &mut publish);
+            rig.turn();
+        }
+    };
+    turns(&mut rig);
+    let deliveries = rig.shard.counters().deliveries_total;
+    let before = ALLOCATIONS.get();
+    turns(&mut rig);
+    let after = ALLOCATIONS.get();
+    let delivered = rig.shard.counters().deliveries_total - deliveries;
+    assert_eq!(delivered, 10 * (members * publications) as u64, "everyone heard everything");
+    rig.shard.check();
+    after - before
+}
+
+#[test]
+fn a_publication_allocates_nothing_per_receiver() {
+    for ends in [Ends::AtOnce, Ends::NextTurn] {
+        for publications in [1, 16] {
+            let few = allocations(ends, 10, publications);
+            let many = allocations(ends, 1000, publications);
+            assert_eq!(few, many, "{publications} in a turn, writes end {ends:?}");
+            let each = few / (10 * publications as u64);
+            assert!((1..=14).contains(&each), "{each} allocations for a publication");
+        }
+    }
+}
+
+#[test]
+fn an_idle_connection_owns_no_heap() {
+    let mut rig = Rig::new(Ends::NextTurn, 2048);
+    // The first ones make what all share: lists of a few places, the first chunk of the arena.
+    for _ in 0..8 {
+        rig.open();
+    }
+    let before = LIVE_BYTES.get();
+    let mut last = None;
+    for _ in 0..1000 {
+        last = Some(rig.open());
+    }
+    assert_eq!(LIVE_BYTES.get() - before, 0, "bytes for a thousand connections");
+    let conn = last.expect("a connection");
+    rig.receive(conn, &mut [0x01, 0x81, 0, 0, 0, 0, b'a']);
+    assert!(LIVE_BYTES.get() > before, "half a message is held, and counted");
+    rig.receive(conn, &mut [0x80, 0x81, 0, 0, 0, 0, b'b']);
+    rig.settle();
+    assert_eq!(LIVE_BYTES.get() - before, 0, "and nothing is held after it");
+    rig.shard.check();
+}
