@@ -28,7 +28,7 @@ impl Outbound {
         let mut dropped = 0;
         let mut passed = 0;
         let mut prev = self.last_control(&store.arena);
-        while limits.is_over(self.bytes, self.len) && passed < MAX_PASSED {
+        while limits.is_over(self.bytes, self.messages()) && passed < MAX_PASSED {
             let index = self.after(&store.arena, prev);
             if index == NIL {
                 break;
@@ -46,7 +46,7 @@ impl Outbound {
             }
             dropped += 1;
         }
-        if limits.is_over(self.bytes, self.len) {
+        if limits.is_over(self.bytes, self.messages()) {
             self.lose(store, key, &item, limits);
             return Pushed::DroppedAll(dropped + 1);
         }
