@@ -92,7 +92,8 @@ impl Shard {
         match self.rooms.hub.join(&mut connection.member, id.index, room, limit) {
             Ok(_) => {
                 self.push_counts();
-                self.ask(id, &Arc::from(room), Asked::Join, reference, now);
+                // Whatever the counts have parked by now, a member that is listed has to be confirmed.
+                self.put_question(id, &Arc::from(room), Asked::Join, reference, now);
             }
             Err(_) => {
                 let message = format!("one connection may be in {limit} rooms at most");
@@ -142,6 +143,17 @@ impl Shard {
         if self.is_overloaded() {
             return self.refuse(id, &overloaded(reference), now);
         }
+        self.put_question(id, room, asked, reference, now);
+    }
+
+    fn put_question(
+        &mut self,
+        id: ConnId,
+        room: &Arc<str>,
+        asked: Asked,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
         let question = Question {
             to: self.address(id),
             asked,
