@@ -9,7 +9,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -144,10 +143,7 @@ impl Node {
         plan.identity.jitter = plan.identity.jitter.wrapping_add(u64::from(id.0));
         let listen = self.address;
         let worker = move || {
-            // A panic that no connection could be blamed for ends the node, not this thread alone: a
-            // shard that is gone would be a hole in every room.
-            let result = catch_unwind(AssertUnwindSafe(|| work(&plan, listen, port, &bound)))
-                .unwrap_or_else(|_| Err(io::Error::other("its worker panicked")));
+            let result = work(&plan, listen, port, &bound);
             drop(bound);
             // The node may have stopped listening; then nobody needs to know.
             let _ = tell.send((id, result));
