@@ -92,8 +92,7 @@ impl Shard {
         match self.rooms.hub.join(&mut connection.member, id.index, room, limit) {
             Ok(_) => {
                 self.push_counts();
-                // Whatever the counts have parked by now, a member that is listed has to be confirmed.
-                self.put_question(id, &Arc::from(room), Asked::Join, reference, now);
+                self.ask(id, &Arc::from(room), Asked::Join, reference, now);
             }
             Err(_) => {
                 let message = format!("one connection may be in {limit} rooms at most");
@@ -143,17 +142,6 @@ impl Shard {
         if self.is_overloaded() {
             return self.refuse(id, &overloaded(reference), now);
         }
-        self.put_question(id, room, asked, reference, now);
-    }
-
-    fn put_question(
-        &mut self,
-        id: ConnId,
-        room: &Arc<str>,
-        asked: Asked,
-        reference: Option<&RawValue>,
-        now: Time,
-    ) {
         let question = Question {
             to: self.address(id),
             asked,
