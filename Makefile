@@ -1,13 +1,13 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz sim doc conformance browser load million clean
+.PHONY: help run test check bench fuzz sim doc conformance browser load clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4".
 ARGS ?=
-# Fuzz targets, and seconds for each.
-TARGETS ?= decoder handshake session hub
+# Seconds for each fuzz target, and which: all there are unless named here.
 SECONDS_EACH ?= 60
+TARGETS ?=
 # Seeds of the simulator: how many to run from the first.
 SEEDS ?= 1000
 # What `make load` does to the engine at URL.
@@ -39,7 +39,7 @@ sim: ## Run whole nodes in the simulator under SEEDS seeds
 	SEEDS=$(SEEDS) cargo test --release --test sim
 
 doc: ## Build the documentation of the code
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items
 
 conformance: ## Autobahn's cases against the echo endpoint, on every driver
 	tests/tools/run-all.sh build conformance
@@ -49,11 +49,6 @@ browser: ## The demo page in headless Chromium, on every driver
 
 load: ## Join CLIENTS clients to a room of the engine at URL and count every delivery
 	cargo run --release --package loadtest -- smoke --url $(URL) --clients $(CLIENTS) --messages $(MESSAGES) --room $(ROOM)
-
-million: CLIENTS = 1000000
-million: MESSAGES = 1
-million: ## The same with a million clients (docs/tuning.md first: memory, descriptors, addresses)
-	cargo run --release --package loadtest -- smoke --url $(URL) --clients $(CLIENTS) --messages $(MESSAGES) --room $(ROOM) --src 127.0.0.1-40
 
 clean: ## Remove what was built and what the tests left
 	cargo clean

@@ -5,6 +5,11 @@
 // Here a case passes only with the word that is checked in, and a case that did not run has not passed.
 // Groups 12 and 13 (compression) are not run while the engine offers no extension.
 //
+// Autobahn judges some cases by its own clock, and gives half a second for an answer that takes a
+// millisecond. On a machine that is busy with something else a case can fail for that alone, so a few
+// cases that failed are run once more by themselves, and each of them is named in the output. What
+// fails again, or is one of many, has failed.
+//
 // Exit codes: 0 all as expected, or Python 2.7 is missing and nothing was run (said loudly);
 // 1 otherwise.
 
@@ -18,7 +23,9 @@ const HERE = join(ROOT, "tests/conformance");
 const OUT = join(HERE, "out");
 const GROUPS = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"];
 const ECHO_PATH = "/echo";
-/** The whole run takes about half a minute; a client still busy after this long is stuck. */
+/** More failures than this are no accident of time, and are not run again. */
+const AGAIN_LIMIT = 10;
+/** The whole run takes about a minute and a half; a client still busy after this long is stuck. */
 const RUN_LIMIT_MS = 10 * 60_000;
 
 /** Runs a program to its end; resolves with its exit code and standard output. */
@@ -44,29 +51,48 @@ function expectations() {
   return new Map(cases.map(([id, behavior, behaviorClose]) => [id, { behavior, behaviorClose }]));
 }
 
-/** Compares one driver's verdicts with what is expected; returns one line for every disagreement. */
+/** Compares one driver's verdicts with what is expected; returns a line by case for each disagreement. */
 function disagreements(expected, verdicts) {
-  const lines = [];
+  const lines = new Map();
   for (const [id, want] of expected) {
     const got = verdicts[id];
     if (got === undefined) {
-      lines.push(`case ${id} did not run`);
+      lines.set(id, `case ${id} did not run`);
     } else if (got.behavior !== want.behavior || got.behaviorClose !== want.behaviorClose) {
-      lines.push(
+      lines.set(
+        id,
         `case ${id}: ${got.behavior}, close ${got.behaviorClose} (code ${got.remoteCloseCode}); ` +
           `expected ${want.behavior}, close ${want.behaviorClose}`,
       );
     }
   }
   for (const id of Object.keys(verdicts)) {
-    if (!expected.has(id)) lines.push(`case ${id} ran but expected.txt does not know it`);
+    if (!expected.has(id)) lines.set(id, `case ${id} ran but expected.txt does not know it`);
   }
   return lines;
 }
 
+/** All cases on one driver, and those of a few failures once more. */
 async function conform(driver, wstest, expected) {
   const started = performance.now();
-  const folder = join(OUT, driver);
+  const first = await fuzz(driver, wstest, GROUPS, join(OUT, driver));
+  let lines = disagreements(expected, first.verdicts);
+  const again = [];
+  let second = first;
+  if (lines.size > 0 && lines.size <= AGAIN_LIMIT) {
+    again.push(...lines.values());
+    second = await fuzz(driver, wstest, [...lines.keys()], join(OUT, `${driver}-again`));
+    lines = disagreements(expected, { ...first.verdicts, ...second.verdicts });
+  }
+  const faults = [...lines.values()];
+  for (const end of new Set([first.end, second.end])) {
+    if (end.code !== 0) faults.push(`the engine ended with ${end.signal ?? `exit code ${end.code}`}`);
+  }
+  return { driver, lines: faults, again, seconds: (performance.now() - started) / 1000 };
+}
+
+/** Runs the named cases against an engine of their own; resolves with Autobahn's verdicts and its end. */
+async function fuzz(driver, wstest, cases, folder) {
   mkdirSync(folder, { recursive: true });
   const engine = await startEngine({
     settings: { "server.driver": driver, "server.shards": 1, "debug.echo_path": ECHO_PATH },
@@ -75,7 +101,7 @@ async function conform(driver, wstest, expected) {
   const spec = {
     outdir: "reports",
     servers: [{ agent: driver, url: `ws://${engine.address}${ECHO_PATH}`, options: { version: 18 } }],
-    cases: GROUPS,
+    cases,
     "exclude-cases": [],
     "exclude-agent-cases": {},
   };
@@ -86,9 +112,7 @@ async function conform(driver, wstest, expected) {
   });
   writeFileSync(join(folder, "client.log"), client.stdout + client.stderr);
   const end = await engine.stop();
-  const lines = disagreements(expected, readVerdicts(folder, driver));
-  if (end.code !== 0) lines.push(`the engine ended with ${end.signal ?? `exit code ${end.code}`}`);
-  return { driver, lines, seconds: (performance.now() - started) / 1000 };
+  return { verdicts: readVerdicts(folder, driver), end };
 }
 
 function readVerdicts(folder, driver) {
@@ -119,6 +143,7 @@ const results = await Promise.all(
     conform(driver, install.stdout.trim(), expected).catch((error) => ({
       driver,
       lines: [...expected.keys()].map((id) => `case ${id} did not run`),
+      again: [],
       broken: error.message,
       seconds: 0,
     })),
@@ -127,11 +152,12 @@ const results = await Promise.all(
 
 let passed = 0;
 let failed = 0;
-for (const { driver, lines, seconds, broken } of results) {
+for (const { driver, lines, again, seconds, broken } of results) {
   if (broken) console.log(`  ${driver}: ${broken}`);
   const good = Math.max(0, expected.size - lines.length);
   passed += good;
   failed += lines.length;
+  for (const line of again) console.log(`  ${driver}: run again by itself: ${line}`);
   for (const line of lines.slice(0, 40)) console.log(`  ${driver}: ${line}`);
   if (lines.length > 40) console.log(`  ${driver}: and ${lines.length - 40} more`);
   console.log(`conformance ${driver}: ${good} of ${expected.size} cases as expected, ${seconds.toFixed(0)} s`);

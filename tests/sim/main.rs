@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
 
 mod client;
+mod malformed;
 mod named;
 mod story;
 mod world;

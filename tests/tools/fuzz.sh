@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Runs fuzz targets one after another: `fuzz.sh SECONDS TARGET...`. The first finding ends the run with
-# cargo-fuzz's own report of how to repeat it. Needs a nightly toolchain, for the sanitizer's sake.
+# Runs fuzz targets one after another: `fuzz.sh SECONDS [TARGET...]`, all of them when none is named. The
+# first finding ends the run with cargo-fuzz's own report of how to repeat it. Needs a nightly toolchain,
+# for the sanitizer's sake.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 seconds=$1
 shift
+if (($# == 0)); then
+    mapfile -t targets < <(sed -n '/^\[\[bin\]\]/,/^name/ s/^name = "\(.*\)"/\1/p' tests/fuzz/Cargo.toml)
+    set -- "${targets[@]}"
+fi
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "fuzzing needs a nightly toolchain: rustup toolchain install nightly" >&2

@@ -70,7 +70,7 @@ impl Uring {
     /// Makes the ring for the calling thread and arms the wake-up and the listener.
     ///
     /// # Errors
-    /// What [`super::probe`] explains; EMFILE, ENFILE, ENOMEM.
+    /// What [`probe`](super::probe()) explains; EMFILE, ENFILE, ENOMEM.
     pub fn new(options: Options) -> io::Result<Self> {
         let Sizes { entries, buffers, buffer_bytes, idle } = options.uring;
         let ring = Ring::new(entries)?;

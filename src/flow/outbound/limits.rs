@@ -113,7 +113,7 @@ impl Pushed {
 pub enum Control {
     /// Ahead of data; one at a time, a second is superfluous.
     Ping,
-    /// Ahead of data; a newer one takes the place of an older one (RFC 6455, section 5.5.3).
+    /// Ahead of data; when many wait, a newer one takes the place of the newest (RFC 6455, section 5.5.3).
     Pong,
     /// Behind everything queued; nothing follows it (RFC 6455, section 5.5.1).
     Close,

@@ -28,7 +28,7 @@ impl Outbound {
         let mut dropped = 0;
         let mut passed = 0;
         let mut prev = self.last_control(&store.arena);
-        while limits.is_over(self.bytes, self.len) && passed < MAX_PASSED {
+        while limits.is_over(self.bytes, self.messages()) && passed < MAX_PASSED {
             let index = self.after(&store.arena, prev);
             if index == NIL {
                 break;
@@ -48,8 +48,8 @@ impl Outbound {
         }
         // What is in flight cannot be dropped; when nothing else is left, the newest waits behind it.
         let is_alone = self.after(&store.arena, self.last_control(&store.arena)) == NIL
-            && !limits.is_full(self.bytes, self.len);
-        if limits.is_over(self.bytes, self.len) && !is_alone {
+            && !limits.is_full(self.bytes, self.messages());
+        if limits.is_over(self.bytes, self.messages()) && !is_alone {
             self.lose(store, key, &item, limits);
             return Pushed::DroppedAll(dropped + 1);
         }

@@ -1,10 +1,13 @@
 //! One connection's outbound queue.
 //!
 //! The order in the list is the order on the wire: first, while a batch is in flight, a node without
-//! an item that keeps the batch's age; then at most one ping and one pong; then data in the order of
+//! an item that keeps the batch's age; then at most one ping and a few pongs; then data in the order of
 //! pushing; last, if the connection is closing, the close frame. A publication that conflates takes
 //! the place of the one it replaces, so order holds per room and key, and a key that changes all the
 //! time is still delivered.
+//!
+//! Each ping of the peer gets its pong while few wait. RFC 6455, section 5.5.3 asks only for the newest,
+//! which is what a peer gets that pings faster than it reads: its pings cost a bounded queue.
 //!
 //! What happens to a publication above the high water mark is in `policy`.
 //!
@@ -30,11 +33,15 @@ pub struct Outbound {
     /// Queued frames, controls included, in flight excluded.
     pub(super) len: u32,
     flags: u16,
+    /// Queued pongs, at most [`MAX_PONGS`].
+    pongs: u8,
+    /// How many of them are ahead of the queued ping; meaningful while there is one.
+    pongs_ahead: u8,
 }
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { head: NIL, tail: NIL, bytes: 0, len: 0, flags: 0 }
+        Self { head: NIL, tail: NIL, bytes: 0, len: 0, flags: 0, pongs: 0, pongs_ahead: 0 }
     }
 }
 
@@ -56,14 +63,14 @@ impl Outbound {
             return Pushed::Queued;
         }
         let Some(mark) = item.mark() else {
-            if limits.is_full(self.bytes, self.len) {
+            if limits.is_full(self.bytes, self.messages()) {
                 return Pushed::SlowConsumer;
             }
             self.append(store, key, item, now);
             self.settle(store, key, limits);
             return Pushed::Queued;
         };
-        if !limits.is_over(self.bytes, self.len) {
+        if !limits.is_over(self.bytes, self.messages()) {
             self.append(store, key, item, now);
             self.settle(store, key, limits);
             return Pushed::Queued;
@@ -105,15 +112,16 @@ impl Outbound {
                 self.link_after(&mut store.arena, self.tail, index);
                 self.set(CLOSING);
             }
-            Control::Pong if self.has(PONG) => self.replace_pong(store, item),
+            Control::Pong if self.pongs == MAX_PONGS => self.replace_pong(store, item),
             Control::Ping | Control::Pong => {
                 let last = self.last_control(&store.arena);
                 let index = self.enter(store, item, now);
                 self.link_after(&mut store.arena, last, index);
                 if kind == Control::Pong {
-                    self.set(PONG);
+                    self.pongs += 1;
                 } else {
-                    self.set(if self.has(PONG) { PING | PONG_FIRST } else { PING });
+                    self.set(PING);
+                    self.pongs_ahead = self.pongs;
                 }
             }
         }
@@ -226,7 +234,8 @@ impl Outbound {
             let item = store.arena.remove(index);
             self.forget(store, item.as_ref());
         }
-        self.unset(PING | PONG | PONG_FIRST);
+        self.unset(PING);
+        self.pongs = 0;
         if self.bytes == 0 {
             self.unset(CONGESTED);
         }
@@ -246,8 +255,8 @@ impl Outbound {
     /// When the oldest frame was queued, in flight included.
     #[must_use]
     pub fn oldest(&self, store: &Store) -> Option<Tick> {
-        // Ahead of the oldest data stand at most the batch in flight, a ping and a pong.
-        let nodes = self.nodes(&store.arena).take(4);
+        // Ahead of the oldest data stands nothing but the batch in flight and control frames.
+        let nodes = self.nodes(&store.arena).take(self.controls() + 2);
         nodes.map(|index| store.arena.node(index).since).min()
     }
 
@@ -313,6 +322,8 @@ impl Outbound {
             assert_eq!(bytes, self.bytes(), "queued bytes");
         }
         assert!(self.controls() <= self.len(), "a queued control frame is in the list");
+        assert!(self.pongs <= MAX_PONGS, "the pongs that wait are few");
+        assert!(!self.has(PING) || self.pongs_ahead <= self.pongs, "a ping has a place");
         let (indexed, gaps) = store.side_entries(key);
         assert_eq!(gaps, self.has_gaps(), "losses are flagged");
         assert_eq!(indexed.is_some(), self.has(INDEXED), "the index is flagged");
@@ -322,11 +333,11 @@ impl Outbound {
 }
 
 impl Outbound {
+    /// Puts a pong in the place of the newest one.
     fn replace_pong(&mut self, store: &mut Store, item: Shared) {
-        let mut index = self.after(&store.arena, self.marker());
-        if self.has(PING) && !self.has(PONG_FIRST) {
-            index = store.arena.node(index).next;
-        }
+        let is_last_a_ping = self.has(PING) && self.pongs_ahead == self.pongs;
+        let behind = self.controls() - usize::from(is_last_a_ping);
+        let index = self.nth(&store.arena, behind);
         self.exchange(store, index, item);
     }
 
@@ -380,9 +391,9 @@ impl Outbound {
 
     /// Brings congestion up to date after bytes or frames have come or gone.
     fn settle(&mut self, store: &mut Store, key: u32, limits: &OutboundLimits) {
-        if limits.is_over(self.bytes, self.len) {
+        if limits.is_over(self.bytes, self.messages()) {
             self.set(CONGESTED);
-        } else if limits.is_calm(self.bytes, self.len) {
+        } else if limits.is_calm(self.bytes, self.messages()) {
             self.unset(CONGESTED);
             if self.has(INDEXED) {
                 store.close_index(key);
@@ -404,26 +415,32 @@ impl Outbound {
 
     /// The node behind which data starts.
     pub(super) fn last_control(&self, arena: &Arena) -> u32 {
-        let mut prev = self.marker();
-        for _ in 0..self.controls() {
-            prev = self.after(arena, prev);
-        }
-        prev
+        self.nth(arena, self.controls())
     }
 
+    /// The queued node with that number, counted from 1.
+    fn nth(&self, arena: &Arena, number: usize) -> u32 {
+        (0..number).fold(self.marker(), |prev, _| self.after(arena, prev))
+    }
+
+    /// What the limit on messages is held against: pings and pongs pass it, and use none of it up.
+    pub(super) fn messages(&self) -> u32 {
+        self.len - u32::from(self.has(PING)) - u32::from(self.pongs)
+    }
+
+    /// Queued pings and pongs.
     fn controls(&self) -> usize {
-        usize::from(self.has(PING)) + usize::from(self.has(PONG))
+        usize::from(self.has(PING)) + usize::from(self.pongs)
     }
 
     /// Notes that the first queued frame has left; it was a control frame if any is queued.
     fn pop_control(&mut self) {
-        let first = match (self.has(PING), self.has(PONG)) {
-            (true, true) if self.has(PONG_FIRST) => PONG,
-            (true, _) => PING,
-            (false, true) => PONG,
-            (false, false) => return,
-        };
-        self.unset(first | PONG_FIRST);
+        if self.has(PING) && self.pongs_ahead == 0 {
+            self.unset(PING);
+        } else if self.pongs > 0 {
+            self.pongs -= 1;
+            self.pongs_ahead = self.pongs_ahead.saturating_sub(1);
+        }
     }
 
     fn nodes<'a>(&self, arena: &'a Arena) -> impl Iterator<Item = u32> + use<'a> {
@@ -480,19 +497,18 @@ impl Outbound {
 const IN_FLIGHT: u16 = 1;
 /// A ping is queued.
 const PING: u16 = 2;
-/// A pong is queued.
-const PONG: u16 = 4;
-/// Both are, the pong ahead.
-const PONG_FIRST: u16 = 8;
 /// A close frame was queued; nothing may follow it.
-const CLOSING: u16 = 16;
+const CLOSING: u16 = 4;
 /// Over the high water mark, and not yet back at the low one.
-const CONGESTED: u16 = 32;
+const CONGESTED: u16 = 8;
 /// The owner was told of congestion.
-const REPORTED: u16 = 64;
+const REPORTED: u16 = 16;
 /// The store holds losses to be told of.
-pub(super) const GAPS: u16 = 128;
+pub(super) const GAPS: u16 = 32;
 /// The store holds a conflation index.
-pub(super) const INDEXED: u16 = 256;
+pub(super) const INDEXED: u16 = 64;
+
+/// Pongs that may wait: more than any client sends pings at once that waits for answers.
+pub(super) const MAX_PONGS: u8 = 16;
 
 const _: () = assert!(size_of::<Outbound>() <= 20);

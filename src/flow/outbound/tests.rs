@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::policy::MAX_PASSED;
+use super::queue::MAX_PONGS;
 use super::*;
 use crate::base::map::Seed;
 use crate::base::shared::{Mark, Overflow, Shared};
@@ -84,18 +85,18 @@ impl Twin {
     }
 
     fn over(&self, limits: &OutboundLimits) -> bool {
-        self.bytes() > limits.high_water as usize || self.len() >= limits.max_messages as usize
+        self.bytes() > limits.high_water as usize || self.data.len() >= limits.max_messages as usize
     }
 
     fn full(&self, limits: &OutboundLimits) -> bool {
-        self.bytes() > limits.max_bytes as usize || self.len() >= limits.max_replies() as usize
+        self.bytes() > limits.max_bytes as usize || self.data.len() >= limits.max_replies() as usize
     }
 
     fn settle(&mut self, limits: &OutboundLimits) {
         if self.over(limits) {
             self.congested = true;
         } else if self.bytes() <= limits.low_water as usize
-            && self.len() <= limits.max_messages as usize / 4
+            && self.data.len() <= limits.max_messages as usize / 4
         {
             self.congested = false;
         }
@@ -170,12 +171,15 @@ impl Twin {
     }
 
     fn push_control(&mut self, kind: Control, item: TwinItem) -> bool {
-        let queued = self.controls.iter().position(|(other, _)| *other == kind);
-        match (kind, queued) {
+        let queued = self.controls.iter().filter(|(other, _)| *other == kind).count();
+        let newest = self.controls.iter().rposition(|(other, _)| *other == kind);
+        match (kind, newest) {
             _ if self.closing => return false,
             (Control::Ping, Some(_)) => return false,
-            (Control::Pong, Some(at)) => self.controls[at].1.bytes = item.bytes,
-            (Control::Ping | Control::Pong, None) => self.controls.push((kind, item)),
+            (Control::Pong, Some(at)) if queued == usize::from(MAX_PONGS) => {
+                self.controls[at].1.bytes = item.bytes;
+            }
+            (Control::Ping | Control::Pong, _) => self.controls.push((kind, item)),
             (Control::Close, _) => {
                 self.data.push_back(item);
                 (self.closing, self.close_queued) = (true, true);
@@ -227,7 +231,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Step {
     Push { room: usize, key: u64, size: usize },
-    Control { kind: u8, size: usize },
+    Control { kind: u8, size: usize, times: u8 },
     Take { max_bytes: usize, max_parts: usize },
     Sent,
     Gaps,
@@ -242,7 +246,8 @@ fn steps() -> impl Strategy<Value = Vec<(u32, Step)>> {
             .prop_map(|(room, key, size)| Step::Push { room, key, size }),
         12 => (0..6usize, 0..3u64, 1..6usize)
             .prop_map(|(room, key, size)| Step::Push { room, key, size }),
-        2 => (0..20u8, 1..20usize).prop_map(|(kind, size)| Step::Control { kind, size }),
+        2 => (0..20u8, 1..20usize, prop_oneof![Just(1), 1..20u8])
+            .prop_map(|(kind, size, times)| Step::Control { kind, size, times }),
         3 => (0..900usize, 0..9usize)
             .prop_map(|(max_bytes, max_parts)| Step::Take { max_bytes, max_parts }),
         3 => Just(Step::Sent),
@@ -279,15 +284,17 @@ impl Pair {
                 let pushed = queue.push(store, key, item(room, k, fill, size), now, limits);
                 assert_eq!(pushed, twin.push(twin_item(room, k, size), limits));
             }
-            Step::Control { kind, size } => {
+            Step::Control { kind, size, times } => {
                 let kind = match kind {
                     0 => Control::Close,
                     1..=9 => Control::Ping,
                     _ => Control::Pong,
                 };
-                let frame = Shared::kept(vec![fill; size]);
-                let queued = queue.push_control(store, frame, kind, now);
-                assert_eq!(queued, twin.push_control(kind, twin_item(9, 0, size)));
+                for more in 0..usize::from(times) {
+                    let frame = Shared::kept(vec![fill; size + more]);
+                    let queued = queue.push_control(store, frame, kind, now);
+                    assert_eq!(queued, twin.push_control(kind, twin_item(9, 0, size + more)));
+                }
             }
             Step::Take { max_bytes, max_parts } if !queue.in_flight() => {
                 let frames = queue.take_batch(store, key, batch, max_bytes, max_parts);
@@ -403,6 +410,27 @@ fn a_message_larger_than_every_limit_passes_an_empty_queue() {
     queue.sent(&mut store, 0, batch.left(), &limits);
     assert_eq!(queue.poll_pressure(), Some(Pressure::Relieved));
     assert_eq!(queue.poll_pressure(), None);
+}
+
+#[test]
+fn ten_pings_at_once_get_ten_pongs_and_a_flood_of_them_keeps_the_newest() {
+    let (mut store, mut queue) = (Store::new(&Seed::new(1)), Outbound::default());
+    let pong = |number: u8| Shared::kept(vec![number]);
+    for number in 1..=10 {
+        assert!(queue.push_control(&mut store, pong(number), Control::Pong, Tick(1)));
+    }
+    let mut batch = SendBatch::new();
+    queue.take_batch(&mut store, 0, &mut batch, usize::MAX, usize::MAX);
+    assert_eq!(batch.slices().flatten().copied().collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+    for number in 1..=200 {
+        queue.push_control(&mut store, pong(number), Control::Pong, Tick(1));
+    }
+    assert_eq!(queue.len(), usize::from(MAX_PONGS));
+    queue.sent(&mut store, 0, batch.left(), &small_limits());
+    batch.clear();
+    queue.take_batch(&mut store, 0, &mut batch, usize::MAX, usize::MAX);
+    assert_eq!(batch.slices().flatten().last(), Some(&200));
+    queue.clear(&mut store, 0);
 }
 
 #[test]

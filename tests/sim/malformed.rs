@@ -1,0 +1,210 @@
+//! A million malformed messages against one shard: row A13.
+//!
+//! Good commands are damaged at random: bytes changed, pieces cut out, doubled or put in. A message that
+//! is not UTF-8 must end its connection with 1007 and a broken frame with 1002; one that is not JSON
+//! must be answered by exactly one typed error, and its connection lives. What is still JSON may mean
+//! anything. After every connection the shard's invariants hold, and a bystander in the same room is
+//! served as before. The judge of what JSON is, is not the engine's reader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+use throng::base::id::{ConnId, ShardId};
+use throng::base::map::Seed;
+use throng::base::time::Time;
+use throng::contract::{Event, Op, SocketTicket};
+use throng::node::config::Config;
+use throng::shard::{Identity, Shard};
+
+const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+const GOOD: [&str; 8] = [
+    r#"{"type":"throng:join","room":"lobby","ref":1}"#,
+    r#"{"type":"throng:leave","room":"lobby","ref":"a"}"#,
+    r#"{"type":"throng:members","room":"l\u00f6bby","ref":2}"#,
+    r#"{"type":"throng:status","status":"idle"}"#,
+    r#"{"type":"throng:ping","ref":-1.5e3}"#,
+    r#"{"type":"chat","room":"lobby","payload":{"text":"häh \"?\"","n":[1,2.5,null,true]},"ref":3}"#,
+    r#"{"type":"price","rooms":["a","b"],"payload":[[[{}]]],"id":"x","key":"k","except":["0-0-0"]}"#,
+    r#"{"type":"x","room":"lobby"}"#,
+];
+
+/// Headers that no client may send: a reserved opcode, a reserved bit, no mask, a long ping.
+const BROKEN: [[u8; 2]; 4] = [[0x83, 0x80], [0xc1, 0x80], [0x81, 0x01], [0x89, 0xfe]];
+
+/// A shard whose kernel takes everything at once.
+struct Lone {
+    shard: Shard,
+    now: Time,
+    opened: Option<ConnId>,
+    /// What was written to the connection that is looked at.
+    heard: Vec<u8>,
+    listens_to: Option<ConnId>,
+    closed: u64,
+}
+
+impl Lone {
+    fn new() -> Self {
+        let identity = Identity {
+            id: ShardId(0),
+            shards: 1,
+            seed: Seed::new(1),
+            jitter: 1,
+            epoch: 1,
+            started_unix_ms: 0,
+            capacity: 8,
+        };
+        let settings = Arc::new(throng::node::settings(&Config::default(), 8));
+        let shard = Shard::new(identity, settings);
+        let now = Time::from_nanos(1);
+        Self { shard, now, opened: None, heard: Vec::new(), listens_to: None, closed: 0 }
+    }
+
+    fn feed(&mut self, event: Event<'_>) {
+        self.shard.handle_event(event, self.now);
+    }
+
+    fn connect(&mut self) -> ConnId {
+        self.feed(Event::Accepted { socket: SocketTicket(0), peer: None });
+        self.pump();
+        let conn = self.opened.take().expect("a place");
+        self.listens_to = Some(conn);
+        self.receive(conn, HANDSHAKE.as_bytes());
+        assert!(self.heard.starts_with(b"HTTP/1.1 101 "));
+        conn
+    }
+
+    /// Bytes arrive, and everything that follows from them happens.
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.now = self.now.plus(Duration::from_micros(1));
+        self.heard.clear();
+        self.feed(Event::Received { conn, bytes: &mut bytes.to_vec() });
+        self.pump();
+    }
+
+    fn pump(&mut self) {
+        loop {
+            self.shard.begin_writes(false, self.now);
+            let mut is_done = true;
+            while let Some(op) = self.shard.poll_op() {
+                is_done = false;
+                self.act(op);
+            }
+            if is_done {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, op: Op) {
+        match op {
+            Op::Open { conn, .. } => self.opened = Some(conn),
+            Op::Send { conn, mut batch } => {
+                if self.listens_to == Some(conn) {
+                    batch.slices().for_each(|slice| self.heard.extend_from_slice(slice));
+                }
+                let bytes = batch.left();
+                batch.clear();
+                self.feed(Event::Sent { conn, batch, bytes });
+            }
+            Op::ShutdownWrite { conn } => self.feed(Event::ReceivedEnd { conn }),
+            Op::Close { conn, .. } => {
+                self.closed += 1;
+                self.feed(Event::Closed { conn });
+            }
+            other => panic!("nobody asked for {other:?}"),
+        }
+    }
+}
+
+/// A client's text frame, under a mask of zeros.
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u8::try_from(payload.len()) {
+        Ok(length) if length < 126 => frame.push(0x80 | length),
+        _ => {
+            frame.push(0xfe);
+            frame.extend(u16::try_from(payload.len()).expect("a short message").to_be_bytes());
+        }
+    }
+    frame.extend([0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn damaged(rng: &mut fastrand::Rng) -> Vec<u8> {
+    let mut text = GOOD[rng.usize(..GOOD.len())].as_bytes().to_vec();
+    for _ in 0..rng.usize(1..4) {
+        let at = rng.usize(..=text.len());
+        let end = text.len().min(at + rng.usize(1..12));
+        match rng.u32(0..6) {
+            0 if at < text.len() => text[at] = rng.u8(..),
+            1 => drop(text.drain(at..end)),
+            2 => text.truncate(at),
+            3 => text.extend_from_within(at..end),
+            4 => text.insert(at, rng.u8(..0x80)),
+            _ => text.insert(at, b"{}[]\",:\\0"[rng.usize(..9)]),
+        }
+    }
+    text
+}
+
+/// What a server's close frame at the end of `bytes` says.
+fn close_code(bytes: &[u8]) -> Option<u16> {
+    let at = bytes.windows(2).position(|pair| pair[0] == 0x88 && pair[1] >= 2)?;
+    Some(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]))
+}
+
+/// True when `bytes` are one text frame and nothing else.
+fn is_one_error(bytes: &[u8]) -> bool {
+    let (head, length) = match bytes {
+        [0x81, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([*high, *low]))),
+        [0x81, short, ..] => (2, usize::from(*short)),
+        _ => return false,
+    };
+    bytes.len() == head + length && bytes[head..].starts_with(br#"{"type":"throng:error""#)
+}
+
+#[test]
+fn a_million_malformed_messages_yield_errors_and_closes_only() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut lone = Lone::new();
+    let bystander = lone.connect();
+    let join = frame(br#"{"type":"throng:join","room":"lobby","ref":1}"#);
+    lone.receive(bystander, &join);
+    let mut conn = lone.connect();
+    let (mut errors, mut ended) = (0u32, 0u32);
+    while errors + ended < 1_000_000 {
+        let message = damaged(&mut rng);
+        let is_broken = rng.u32(0..256) == 0;
+        let bytes = if is_broken { BROKEN[rng.usize(..4)].to_vec() } else { frame(&message) };
+        let shown = || String::from_utf8_lossy(&message).into_owned();
+        lone.receive(conn, &bytes);
+        let fatal = match std::str::from_utf8(&message) {
+            _ if is_broken => Some(1002),
+            Err(_) => Some(1007),
+            Ok(text) => {
+                if serde_json::from_str::<IgnoredAny>(text).is_err() {
+                    assert!(is_one_error(&lone.heard), "{} -> {:?}", shown(), lone.heard);
+                    errors += 1;
+                }
+                None
+            }
+        };
+        if fatal.is_some() {
+            assert_eq!(close_code(&lone.heard), fatal, "{}", shown());
+            ended += 1;
+            assert_eq!(lone.closed, u64::from(ended), "the end is over: {}", shown());
+            lone.shard.check();
+            conn = lone.connect();
+        }
+    }
+    assert!(errors > 100_000 && ended > 10_000, "{errors} errors and {ended} ends");
+    lone.listens_to = Some(bystander);
+    lone.receive(bystander, &frame(br#"{"type":"x","room":"lobby"}"#));
+    assert!(String::from_utf8_lossy(&lone.heard).contains(r#"{"type":"x","room":"lobby""#));
+    assert_eq!(lone.shard.counters().open_connections, 2);
+    assert_eq!(lone.shard.counters().panics_total, 0);
+}
