@@ -12,7 +12,7 @@ use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, Due, Pause, Phase};
 use crate::contract::{Event, Op, SendBatch};
-use crate::flow::outbound::{Control, Pressure};
+use crate::flow::outbound::Control;
 use crate::shard::mail::Mail;
 use crate::shard::state::{Shard, enlist};
 
@@ -66,7 +66,9 @@ impl Shard {
         let Some(connection) = self.table.get(conn) else { return };
         let limits = self.settings.queue_of(connection);
         connection.outbound.sent(&mut self.queues, conn.index, bytes, limits);
-        let relieved = connection.outbound.poll_pressure() == Some(Pressure::Relieved);
+        // The state decides and not the report: a push can relieve a queue as well, by dropping.
+        connection.outbound.poll_pressure();
+        let relieved = connection.is_paused() && !connection.outbound.is_congested();
         if relieved {
             connection.set_pause(Pause::Congested, false);
         }
