@@ -37,17 +37,14 @@ pub(super) struct Drain {
     closed: u32,
     /// The table's bound when the end began; nothing is accepted after.
     bound: u32,
+    /// When the next slice is due.
+    pub(super) due: Time,
 }
 
 const SLICE: u32 = 256;
 const STEP: Duration = Duration::from_millis(10);
 
 impl Drain {
-    /// When the next slice is due.
-    pub(super) fn next(&self, now: Time) -> Time {
-        if self.told < self.bound { now } else { now.plus(STEP) }
-    }
-
     /// The index up to which connections are to be closed by `now`: none in the first fifth of the
     /// window, in which what is under way between shards arrives; all of them at four fifths, so that
     /// the last have time for their close handshake.
@@ -63,18 +60,21 @@ impl Shard {
         if self.gate.drain.is_none() {
             self.writes.ops.push_back(Op::StopAccepting);
             let bound = self.table.bound();
-            self.gate.drain = Some(Drain { since: now, window, told: 0, closed: 0, bound });
+            let drain = Drain { since: now, window, told: 0, closed: 0, bound, due: now };
+            self.gate.drain = Some(drain);
         }
     }
 
     pub(super) fn drain_some(&mut self, now: Time) {
-        let Some(drain) = &mut self.gate.drain else { return };
+        let Some(drain) = self.gate.drain.as_mut().filter(|drain| drain.due <= now) else { return };
         let told = drain.told..drain.bound.min(drain.told + SLICE);
         drain.told = told.end;
         let expired = now.since(drain.since) >= drain.window;
-        let target = if expired { drain.bound } else { drain.target(now).min(drain.told) };
-        let closed = drain.closed..target.min(drain.closed + SLICE);
+        let target = if expired { drain.bound } else { drain.target(now) };
+        let closed = drain.closed..target.min(drain.told).min(drain.closed + SLICE);
         drain.closed = closed.end;
+        let is_behind = drain.told < drain.bound || drain.closed < target;
+        drain.due = if is_behind { now } else { now.plus(STEP) };
         if expired && drain.closed == drain.bound {
             // The window is over: whoever has not finished the handshake is released, slice by slice.
             drain.closed = 0;

@@ -226,6 +226,28 @@ fn a_queue_relieved_by_dropping_is_read_from_again() {
 }
 
 #[test]
+fn a_drain_of_many_closes_them_all_within_its_window_and_not_in_one_go() {
+    const CLIENTS: usize = 4000;
+    let window = 100 * MILLI;
+    let mut rig = Rig::new(settings(), 1);
+    let conns: Vec<ConnId> = (0..CLIENTS).map(|_| rig.accept().expect("let in")).collect();
+    conns.iter().for_each(|conn| rig.upgrade(*conn, "/ws"));
+    rig.shard.handle_mail(Mail::Drain(window), rig.now);
+    let start = rig.now;
+    let mut most = 0;
+    while rig.shard.counters().open_connections > 0 {
+        let before = rig.shard.counters().open_connections;
+        rig.shard.handle_timeout(rig.now);
+        most = most.max(before - rig.shard.counters().open_connections);
+        rig.shard.begin_writes(false, rig.now);
+        while rig.shard.poll_op().is_some() {}
+        rig.pass(rig.shard.poll_timeout(rig.now).expect("a drain is a deadline"));
+        assert!(rig.now.since(start) <= window, "{before} are left");
+    }
+    assert!(most <= 256, "{most} in one turn");
+}
+
+#[test]
 fn the_peers_close_frame_in_the_read_of_its_request_is_answered() {
     let mut rig = Rig::new(settings(), 1);
     let conn = rig.accept().expect("it is let in");

@@ -211,7 +211,7 @@ impl Shard {
             self.writes.due(now),
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
-            self.gate.drain.as_ref().map(|drain| drain.next(now)),
+            self.gate.drain.as_ref().map(|drain| drain.due),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }
