@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::time::Time;
 use crate::connection::Disconnect;
 use crate::contract::Op;
-use crate::session::encode;
+use crate::session::{Session, encode};
 use crate::shard::state::Shard;
 
 /// How far the end has come.
@@ -97,7 +97,7 @@ impl Shard {
     fn tell_reload(&mut self, index: u32, now: Time) {
         let spread = self.settings.capacity.reconnect_spread;
         let Some((id, connection)) = self.table.at(index) else { return };
-        if connection.open().is_some() {
+        if connection.open().is_some_and(|open| open.session != Session::Echo) {
             let delay = spread.mul_f64(self.rng.f64());
             let mut text = Vec::new();
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);

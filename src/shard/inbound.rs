@@ -34,7 +34,8 @@ impl Shard {
 
     /// Reads on in the request head. After an upgrade: how many of `bytes` belonged to the head.
     fn handle_head(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> Option<usize> {
-        let full = self.is_full();
+        // A session that began now would be closed before it could say much.
+        let full = self.is_full() || self.gate.drain.is_some();
         let settings = &self.settings;
         let connection = self.table.get(conn)?;
         let half = connection.take_head();

@@ -226,6 +226,27 @@ fn a_queue_relieved_by_dropping_is_read_from_again() {
 }
 
 #[test]
+fn an_echoing_connection_hears_nothing_but_its_echo_before_the_close_frame() {
+    let mut rig = Rig::new(settings(), 1);
+    let (echo, session) = (rig.open("/echo"), rig.open("/ws"));
+    rig.shard.handle_mail(Mail::Drain(Duration::from_secs(1)), rig.now);
+    rig.settle();
+    assert!(rig.written(session).contains("throng:reload"));
+    assert_eq!(rig.written(echo), "");
+}
+
+#[test]
+fn a_handshake_that_completes_during_a_drain_is_answered_503() {
+    let mut rig = Rig::new(settings(), 1);
+    let (_stays, late) = (rig.open("/ws"), rig.accept().expect("it is let in"));
+    rig.shard.handle_mail(Mail::Drain(Duration::from_secs(1)), rig.now);
+    rig.settle();
+    rig.upgrade(late, "/ws");
+    rig.settle();
+    assert!(rig.written(late).starts_with("HTTP/1.1 503 "), "{}", rig.written(late));
+}
+
+#[test]
 fn a_drain_of_many_closes_them_all_within_its_window_and_not_in_one_go() {
     const CLIENTS: usize = 4000;
     let window = 100 * MILLI;
