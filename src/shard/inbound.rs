@@ -80,10 +80,8 @@ impl Shard {
             tick,
             &self.settings.queue,
         );
-        let heartbeat = &self.settings.timeouts.heartbeat;
-        let first = crate::flow::heartbeat::first(tick, heartbeat, self.rng.u32(..));
-        let longest = tick.plus(self.settings.timeouts.longest_sleep());
-        self.table.wheel.set(conn.index, first.min(longest));
+        let first = self.settings.timeouts.first(tick, self.rng.u32(..));
+        self.table.wheel.set(conn.index, first);
         self.counters.open_connections += 1;
         self.counters.handshakes_total += 1;
         self.enlist(conn.index);

@@ -269,6 +269,25 @@ fn a_drain_of_many_closes_them_all_within_its_window_and_not_in_one_go() {
 }
 
 #[test]
+fn connections_that_arrive_together_are_asked_apart_even_when_other_deadlines_are_shorter() {
+    let mut settings = settings();
+    settings.timeouts.message = Duration::from_secs(5);
+    let mut rig = Rig::new(settings, 1);
+    for _ in 0..64 {
+        rig.open("/ws");
+    }
+    let mut most = 0;
+    for _ in 0..300 {
+        let before = rig.shard.counters().pings_total;
+        rig.pass(100 * MILLI);
+        rig.turn();
+        most = most.max(rig.shard.counters().pings_total - before);
+    }
+    assert!(rig.shard.counters().pings_total >= 64);
+    assert!(most < 32, "{most} pings within 100 ms");
+}
+
+#[test]
 fn the_peers_close_frame_in_the_read_of_its_request_is_answered() {
     let mut rig = Rig::new(settings(), 1);
     let conn = rig.accept().expect("it is let in");
