@@ -197,6 +197,9 @@ impl Shard {
     ) {
         if self.is_overloaded() {
             self.counters.publishes_refused_total += 1;
+            if self.outbox.is_blocked() {
+                self.pause_publisher(id);
+            }
             return self.refuse(id, &overloaded(reference), now);
         }
         self.push_counts();

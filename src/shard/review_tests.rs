@@ -226,6 +226,24 @@ fn a_queue_relieved_by_dropping_is_read_from_again() {
 }
 
 #[test]
+fn whoever_publishes_into_an_overload_is_not_read_from_until_it_is_over() {
+    let mut settings = settings();
+    settings.capacity.parked_mail = 1;
+    let mut rig = Rig::new(settings, 2);
+    let (first, second) = (rig.open("/ws"), rig.open("/ws"));
+    let publish = format!(r#"{{"type":"x","room":"{}","ref":1}}"#, room_at(1));
+    rig.say(first, &publish);
+    rig.shard.poll_mail(&mut |_, mail| Err(mail));
+    rig.say(second, &publish);
+    rig.settle();
+    assert!(rig.written(second).contains("overloaded"));
+    assert!(matches!(rig.ops.pop(), Some(Op::PauseReads { conn }) if conn == second));
+    rig.shard.poll_mail(&mut |_, _| Ok(()));
+    rig.settle();
+    assert!(matches!(rig.ops.pop(), Some(Op::ResumeReads { conn }) if conn == second));
+}
+
+#[test]
 fn an_echoing_connection_hears_nothing_but_its_echo_before_the_close_frame() {
     let mut rig = Rig::new(settings(), 1);
     let (echo, session) = (rig.open("/echo"), rig.open("/ws"));
