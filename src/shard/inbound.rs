@@ -3,7 +3,7 @@
 //! The decoder is taken out of its connection while a read is worked through, so that a message which
 //! lies in the decoder's own buffer can be acted upon while the rest of the shard is free to change.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
@@ -108,7 +108,7 @@ impl Shard {
     }
 
     fn decode(&mut self, id: ConnId, decoder: &mut Decoder, bytes: &mut [u8], now: Time) {
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         let Some(connection) = self.table.get(id) else { return };
         let limits = settings.messages_of(connection);
         let mut input = Input::new(bytes);

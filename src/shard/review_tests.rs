@@ -174,10 +174,6 @@ impl Rig {
         let bytes = self.written.get(&conn).map_or(&[][..], Vec::as_slice);
         String::from_utf8_lossy(bytes).into_owned()
     }
-
-    fn is_open(&mut self, conn: ConnId) -> bool {
-        self.shard.table.get(conn).is_some_and(|connection| connection.open().is_some())
-    }
 }
 
 /// A client's frame, masked with zeros.

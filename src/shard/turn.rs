@@ -4,6 +4,7 @@
 //! event causes is queued and leaves by [`Shard::poll_op`] and [`Shard::poll_mail`] at the end of the
 //! turn, so one write carries what many events caused.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,7 +146,7 @@ impl Shard {
 
     fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
         self.writes.set_window(settings.capacity.flush_window);
-        self.settings = settings;
+        self.settings = Rc::new(Arc::unwrap_or_clone(settings));
     }
 
     /// True while requests may be taken from the inbox; deliveries always may.
