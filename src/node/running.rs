@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -142,7 +143,11 @@ impl Node {
         plan.identity.jitter = plan.identity.jitter.wrapping_add(u64::from(id.0));
         let listen = self.address;
         let worker = move || {
-            let result = work(&plan, listen, port, &bound);
+            let worked = AssertUnwindSafe(|| work(&plan, listen, port, &bound));
+            // A panic that the worker did not contain has been printed by now; a node that went on
+            // without one of its shards would lose what is published there and say nothing.
+            let panicked = |_| Err(io::Error::other("it panicked"));
+            let result = catch_unwind(worked).unwrap_or_else(panicked);
             drop(bound);
             // The node may have stopped listening; then nobody needs to know.
             let _ = tell.send((id, result));
@@ -318,4 +323,32 @@ fn work(
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(address);
     worker.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{ConnAddress, ConnId};
+    use crate::node::config::Origin;
+    use crate::shard::{Asked, Question};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn start(listen: &str) -> Result<Node, LaunchError> {
+        let sets = [&format!("server.listen={listen}"), "server.shards=2", "server.pin=false"];
+        let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+        Node::start(&Origin { file: None, sets }.load().expect("a valid configuration"))
+    }
+
+    #[test]
+    fn a_worker_that_panics_fails_the_node() {
+        let node = start("127.0.0.1:0").expect("a running node");
+        let nowhere = ConnAddress { shard: ShardId(99), conn: ConnId { index: 0, generation: 0 } };
+        let (asked, room) = (Asked::Members, Arc::from("r"));
+        let question = Question { to: nowhere, asked, reference: None, room };
+        let asks = node.port.post(1, Lane::Request, Mail::Ask(Box::new(question)));
+        assert!(asks.is_ok());
+        let error = node.failed(PATIENCE).expect("the node hears of it");
+        assert_eq!(error.to_string(), "shard 1: it panicked");
+    }
 }

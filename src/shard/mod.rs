@@ -19,7 +19,7 @@ mod turn;
 mod writes;
 
 pub use drain::Progress;
-pub use mail::{Answer, Asked, Mail};
+pub use mail::{Answer, Asked, Mail, Question};
 pub use settings::{Capacity, RoomRules, Settings};
 pub use state::{Identity, Shard};
 
