@@ -86,6 +86,8 @@ impl Node {
             descriptors::connections_within(descriptors::raise_limit(descriptors::ceiling()));
         let connections = settings::capacity(config, shards, per_table);
         let (kind, why) = choose_driver(config)?;
+        listener::ensure_free(config.server.listen)
+            .map_err(|error| LaunchError::new("server.listen", error))?;
         let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let port = ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"))?;
@@ -331,6 +333,7 @@ mod tests {
     use crate::base::id::{ConnAddress, ConnId};
     use crate::node::config::Origin;
     use crate::shard::{Asked, Question};
+    use std::net::TcpStream;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -350,5 +353,20 @@ mod tests {
         assert!(asks.is_ok());
         let error = node.failed(PATIENCE).expect("the node hears of it");
         assert_eq!(error.to_string(), "shard 1: it panicked");
+    }
+
+    #[test]
+    fn a_port_that_another_node_listens_on_is_refused_until_that_one_drains() {
+        let first = start("127.0.0.1:0").expect("a running node");
+        let address = first.address().to_string();
+        let _client = TcpStream::connect(first.address()).expect("a connection");
+        let error = start(&address).expect_err("the port is taken").to_string();
+        assert!(error.contains("server.listen") && error.contains(&address), "{error}");
+        assert!(error.contains("in use"), "{error}");
+        first.drain(PATIENCE);
+        while TcpStream::connect(first.address()).is_ok() {
+            std::thread::yield_now();
+        }
+        start(&address).expect("the port is free while the first node still drains");
     }
 }
