@@ -63,6 +63,10 @@ pub struct Node {
     ended: Receiver<(ShardId, io::Result<()>)>,
 }
 
+/// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
+/// now and then; reserving for as many as some systems allow descriptors (2^30) would not succeed.
+const RESERVED_AT_START: usize = 1 << 22;
+
 /// What every worker of a node is started with.
 #[derive(Clone)]
 struct Plan {
@@ -121,9 +125,11 @@ impl Node {
                 shards: self.shards,
                 seed: Seed::new(random()),
                 jitter: random(),
-                epoch: unix_millis(),
+                // In nanoseconds: each life of a room takes one, and however many come and go, the clock
+                // of the next start is ahead of them.
+                epoch: unix_millis().saturating_mul(1_000_000),
                 started_unix_ms: unix_millis(),
-                capacity: connections,
+                capacity: connections.min(RESERVED_AT_START),
             },
             clock: Clock::start(),
             board: Arc::clone(&self.board),
