@@ -52,6 +52,16 @@ impl Timeouts {
         let idle = if self.idle.is_zero() { Duration::MAX } else { self.idle };
         self.message.min(self.echo_message).min(self.queue_age).min(idle)
     }
+
+    /// When a connection that opened at `now` is first looked at, placed by `jitter`, any random number.
+    /// That look asks for the first ping, which sets the phase of all later ones; so it is spread even
+    /// when it cannot wait for the heartbeat.
+    #[must_use]
+    pub fn first(&self, now: Tick, jitter: u32) -> Tick {
+        let interval = self.heartbeat.interval.min(self.longest_sleep());
+        let spread = HeartbeatOptions { interval, ..self.heartbeat.clone() };
+        heartbeat::first(now, &spread, jitter)
+    }
 }
 
 impl Connection {

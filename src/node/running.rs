@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -62,6 +63,10 @@ pub struct Node {
     ended: Receiver<(ShardId, io::Result<()>)>,
 }
 
+/// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
+/// now and then; reserving for as many as some systems allow descriptors (2^30) would not succeed.
+const RESERVED_AT_START: usize = 1 << 22;
+
 /// What every worker of a node is started with.
 #[derive(Clone)]
 struct Plan {
@@ -85,6 +90,8 @@ impl Node {
             descriptors::connections_within(descriptors::raise_limit(descriptors::ceiling()));
         let connections = settings::capacity(config, shards, per_table);
         let (kind, why) = choose_driver(config)?;
+        listener::ensure_free(config.server.listen)
+            .map_err(|error| LaunchError::new("server.listen", error))?;
         let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let port = ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"))?;
@@ -118,9 +125,11 @@ impl Node {
                 shards: self.shards,
                 seed: Seed::new(random()),
                 jitter: random(),
-                epoch: unix_millis(),
+                // In nanoseconds: each life of a room takes one, and however many come and go, the clock
+                // of the next start is ahead of them.
+                epoch: unix_millis().saturating_mul(1_000_000),
                 started_unix_ms: unix_millis(),
-                capacity: connections,
+                capacity: connections.min(RESERVED_AT_START),
             },
             clock: Clock::start(),
             board: Arc::clone(&self.board),
@@ -142,7 +151,11 @@ impl Node {
         plan.identity.jitter = plan.identity.jitter.wrapping_add(u64::from(id.0));
         let listen = self.address;
         let worker = move || {
-            let result = work(&plan, listen, port, &bound);
+            let worked = AssertUnwindSafe(|| work(&plan, listen, port, &bound));
+            // A panic that the worker did not contain has been printed by now; a node that went on
+            // without one of its shards would lose what is published there and say nothing.
+            let panicked = |_| Err(io::Error::other("it panicked"));
+            let result = catch_unwind(worked).unwrap_or_else(panicked);
             drop(bound);
             // The node may have stopped listening; then nobody needs to know.
             let _ = tell.send((id, result));
@@ -318,4 +331,48 @@ fn work(
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(address);
     worker.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{ConnAddress, ConnId};
+    use crate::node::config::Origin;
+    use crate::shard::{Asked, Question};
+    use std::net::TcpStream;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn start(listen: &str) -> Result<Node, LaunchError> {
+        let sets = [&format!("server.listen={listen}"), "server.shards=2", "server.pin=false"];
+        let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+        Node::start(&Origin { file: None, sets }.load().expect("a valid configuration"))
+    }
+
+    #[test]
+    fn a_worker_that_panics_fails_the_node() {
+        let node = start("127.0.0.1:0").expect("a running node");
+        let nowhere = ConnAddress { shard: ShardId(99), conn: ConnId { index: 0, generation: 0 } };
+        let (asked, room) = (Asked::Members, Arc::from("r"));
+        let question = Question { to: nowhere, asked, reference: None, room };
+        let asks = node.port.post(1, Lane::Request, Mail::Ask(Box::new(question)));
+        assert!(asks.is_ok());
+        let error = node.failed(PATIENCE).expect("the node hears of it");
+        assert_eq!(error.to_string(), "shard 1: it panicked");
+    }
+
+    #[test]
+    fn a_port_that_another_node_listens_on_is_refused_until_that_one_drains() {
+        let first = start("127.0.0.1:0").expect("a running node");
+        let address = first.address().to_string();
+        let _client = TcpStream::connect(first.address()).expect("a connection");
+        let error = start(&address).expect_err("the port is taken").to_string();
+        assert!(error.contains("server.listen") && error.contains(&address), "{error}");
+        assert!(error.contains("in use"), "{error}");
+        first.drain(PATIENCE);
+        while TcpStream::connect(first.address()).is_ok() {
+            std::thread::yield_now();
+        }
+        start(&address).expect("the port is free while the first node still drains");
+    }
 }

@@ -36,43 +36,63 @@ impl Worker {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut now = self.clock.now();
         while self.shard.progress() != Progress::Stopped {
-            let busy = self.wait(now)?;
-            now = self.clock.now();
-            self.shard.handle_timeout(now);
-            self.take_mail(now);
-            self.shard.begin_writes(busy, now);
-            self.submit(now);
-            let (shard, port) = (&mut self.shard, &self.port);
-            shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
-            self.board.publish(self.id, &self.shard.counters(), self.shard.progress());
+            now = self.turn(now)?;
         }
         Ok(())
     }
 
-    /// Waits for events and feeds them. True when the thread had no reason to sleep.
+    fn turn(&mut self, before: Time) -> io::Result<Time> {
+        let busy = self.wait(before)?;
+        let now = self.clock.now();
+        self.shard.handle_timeout(now);
+        self.take_mail(now);
+        self.shard.begin_writes(busy, now);
+        self.submit(now);
+        let (shard, port) = (&mut self.shard, &self.port);
+        shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
+        self.board.publish(self.id, &self.shard.counters(), self.shard.progress());
+        Ok(now)
+    }
+
+    /// Waits for events and feeds them. True when the thread had no reason to sleep, which is how the
+    /// flush window knows a saturated core. So it looks before it sleeps: what is there already came
+    /// while the last turn was at work. Only a core with time to spare pays for a look in vain.
     fn wait(&mut self, now: Time) -> io::Result<bool> {
-        let mut timeout = self.shard.poll_timeout(now);
-        let mut slept = timeout != Some(Duration::ZERO);
+        let timeout = self.shard.poll_timeout(now);
+        let (found, heard) = self.take_events(Some(Duration::ZERO))?;
+        if timeout == Some(Duration::ZERO) {
+            return Ok(true);
+        }
+        if found {
+            return Ok(heard);
+        }
         // Requests that must not be taken yet are no reason to stay awake.
         let lanes: &[Lane] = if self.shard.takes_requests() {
             &[Lane::Delivery, Lane::Request]
         } else {
             &[Lane::Delivery]
         };
-        if slept && !self.port.before_sleep(lanes) {
-            timeout = Some(Duration::ZERO);
-            slept = false;
+        if !self.port.before_sleep(lanes) {
+            return Ok(true);
         }
+        let result = self.take_events(timeout);
+        self.port.awake();
+        result.map(|_| false)
+    }
+
+    /// Feeds what the driver reports. Whether there was anything, and whether any of it came from a
+    /// peer: completions of our own writes are there whenever there was something to write.
+    fn take_events(&mut self, timeout: Option<Duration>) -> io::Result<(bool, bool)> {
         let (shard, clock) = (&mut self.shard, &self.clock);
+        let (mut found, mut heard) = (false, false);
         // One reading serves all events of a turn: the first pays for it.
         let mut at = None;
-        let result = self.driver.wait(timeout, &mut |event| {
+        self.driver.wait(timeout, &mut |event| {
+            found = true;
+            heard |= matches!(event, Event::Received { .. } | Event::Accepted { .. });
             feed(shard, event, *at.get_or_insert_with(|| clock.now()));
-        });
-        if slept {
-            self.port.awake();
-        }
-        result.map(|()| !slept)
+        })?;
+        Ok((found, heard))
     }
 
     fn take_mail(&mut self, now: Time) {
@@ -114,4 +134,107 @@ fn feed(shard: &mut Shard, event: Event<'_>, now: Time) {
 
 fn lane(mail: &Mail) -> Lane {
     if mail.is_request() { Lane::Request } else { Lane::Delivery }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::ConnId;
+    use crate::base::map::Seed;
+    use crate::contract::{Op, SocketTicket};
+    use crate::mesh::mesh;
+    use crate::node::config::Origin;
+    use crate::shard::Identity;
+
+    const CLIENTS: u32 = 64;
+    const HEAD: &[u8] = b"GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+    const MESSAGE: &[u8] = &[0x82, 0x81, 0, 0, 0, 0, b'x'];
+
+    /// Clients of the echo endpoint who have something there whenever it is looked for, or only once it
+    /// is waited for.
+    struct Clients {
+        conns: Vec<ConnId>,
+        upgraded: bool,
+        eager: bool,
+    }
+
+    impl Driver for Clients {
+        fn submit(&mut self, op: Op) -> Option<Event<'static>> {
+            match op {
+                Op::Open { conn, .. } => self.conns.push(conn),
+                Op::Send { conn, mut batch } => {
+                    let bytes = batch.left();
+                    batch.clear();
+                    return Some(Event::Sent { conn, batch, bytes });
+                }
+                _ => {}
+            }
+            None
+        }
+
+        fn wait(
+            &mut self,
+            timeout: Option<Duration>,
+            on_event: &mut dyn FnMut(Event<'_>),
+        ) -> io::Result<()> {
+            if timeout == Some(Duration::ZERO) && !self.eager {
+                return Ok(());
+            }
+            if self.conns.is_empty() {
+                let sockets = (0..CLIENTS).map(SocketTicket);
+                sockets.for_each(|socket| on_event(Event::Accepted { socket, peer: None }));
+            } else {
+                let bytes = if self.upgraded { MESSAGE } else { HEAD };
+                self.upgraded = true;
+                for conn in &self.conns {
+                    on_event(Event::Received { conn: *conn, bytes: &mut bytes.to_vec() });
+                }
+            }
+            Ok(())
+        }
+    }
+
+    /// How often writes waited in that many turns with such clients.
+    fn waits(eager: bool, turns: usize) -> u64 {
+        let sets = ["debug.echo_path=/echo", "queue.flush_window_us=500"].map(str::to_owned);
+        let origin = Origin { file: None, sets: sets.to_vec() };
+        let config = origin.load().expect("a valid configuration");
+        let identity = Identity {
+            id: ShardId(0),
+            shards: 1,
+            seed: Seed::new(1),
+            jitter: 1,
+            epoch: 1,
+            started_unix_ms: 0,
+            capacity: 0,
+        };
+        let settings = Arc::new(crate::node::settings(&config, 1000));
+        let mut worker = Worker {
+            shard: Shard::new(identity, settings),
+            driver: Box::new(Clients { conns: Vec::new(), upgraded: false, eager }),
+            port: mesh(1, 1).expect("an eventfd").remove(0),
+            clock: Clock::start(),
+            board: Arc::new(Board::new(1)),
+            id: ShardId(0),
+        };
+        let mut now = worker.clock.now();
+        for _ in 0..turns {
+            now = worker.turn(now).expect("a turn");
+        }
+        let counters = worker.shard.counters();
+        assert_eq!(counters.open_connections, u64::from(CLIENTS));
+        counters.flush_waits_total
+    }
+
+    #[test]
+    fn writes_wait_for_company_when_there_is_always_more_to_read() {
+        assert!(waits(true, 200) > 0);
+    }
+
+    #[test]
+    fn writes_wait_for_nothing_when_the_worker_slept_before_each_turn() {
+        assert_eq!(waits(false, 200), 0);
+    }
 }

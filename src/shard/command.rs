@@ -4,6 +4,7 @@
 //! nothing. Replies go to the connection's own queue; what concerns a room goes to the room's home,
 //! which may be this shard.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,6 +199,9 @@ impl Shard {
     ) {
         if self.is_overloaded() {
             self.counters.publishes_refused_total += 1;
+            if self.outbox.is_blocked() {
+                self.pause_publisher(id);
+            }
             return self.refuse(id, &overloaded(reference), now);
         }
         self.push_counts();
@@ -268,7 +272,7 @@ impl Shard {
 
     /// Queues what must not be dropped: a reply, a notice, an echo.
     pub(super) fn push_kept(&mut self, id: ConnId, frame: Vec<u8>, now: Time) {
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         if let Some(connection) = self.table.get(id).filter(|connection| connection.is_living()) {
             let limits = settings.queue_of(connection);
             self.push_item(id.index, Shared::kept(frame), limits, now);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::time::Time;
 use crate::connection::Disconnect;
 use crate::contract::Op;
-use crate::session::encode;
+use crate::session::{Session, encode};
 use crate::shard::state::Shard;
 
 /// How far the end has come.
@@ -37,17 +37,14 @@ pub(super) struct Drain {
     closed: u32,
     /// The table's bound when the end began; nothing is accepted after.
     bound: u32,
+    /// When the next slice is due.
+    pub(super) due: Time,
 }
 
 const SLICE: u32 = 256;
 const STEP: Duration = Duration::from_millis(10);
 
 impl Drain {
-    /// When the next slice is due.
-    pub(super) fn next(&self, now: Time) -> Time {
-        if self.told < self.bound { now } else { now.plus(STEP) }
-    }
-
     /// The index up to which connections are to be closed by `now`: none in the first fifth of the
     /// window, in which what is under way between shards arrives; all of them at four fifths, so that
     /// the last have time for their close handshake.
@@ -63,18 +60,21 @@ impl Shard {
         if self.gate.drain.is_none() {
             self.writes.ops.push_back(Op::StopAccepting);
             let bound = self.table.bound();
-            self.gate.drain = Some(Drain { since: now, window, told: 0, closed: 0, bound });
+            let drain = Drain { since: now, window, told: 0, closed: 0, bound, due: now };
+            self.gate.drain = Some(drain);
         }
     }
 
     pub(super) fn drain_some(&mut self, now: Time) {
-        let Some(drain) = &mut self.gate.drain else { return };
+        let Some(drain) = self.gate.drain.as_mut().filter(|drain| drain.due <= now) else { return };
         let told = drain.told..drain.bound.min(drain.told + SLICE);
         drain.told = told.end;
         let expired = now.since(drain.since) >= drain.window;
-        let target = if expired { drain.bound } else { drain.target(now).min(drain.told) };
-        let closed = drain.closed..target.min(drain.closed + SLICE);
+        let target = if expired { drain.bound } else { drain.target(now) };
+        let closed = drain.closed..target.min(drain.told).min(drain.closed + SLICE);
         drain.closed = closed.end;
+        let is_behind = drain.told < drain.bound || drain.closed < target;
+        drain.due = if is_behind { now } else { now.plus(STEP) };
         if expired && drain.closed == drain.bound {
             // The window is over: whoever has not finished the handshake is released, slice by slice.
             drain.closed = 0;
@@ -97,7 +97,7 @@ impl Shard {
     fn tell_reload(&mut self, index: u32, now: Time) {
         let spread = self.settings.capacity.reconnect_spread;
         let Some((id, connection)) = self.table.at(index) else { return };
-        if connection.open().is_some() {
+        if connection.open().is_some_and(|open| open.session != Session::Echo) {
             let delay = spread.mul_f64(self.rng.f64());
             let mut text = Vec::new();
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);

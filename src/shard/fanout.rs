@@ -4,6 +4,7 @@
 //! members. As a member's shard it queues one reference per member to bytes that are encoded once for
 //! the whole node. Nothing here allocates per receiver.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -117,7 +118,7 @@ impl Shard {
         group: Option<&Group>,
         now: Time,
     ) {
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         match (publications, group) {
             ([publication], None) => {
                 let item = self.item(publication);

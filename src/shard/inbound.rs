@@ -3,7 +3,7 @@
 //! The decoder is taken out of its connection while a read is worked through, so that a message which
 //! lies in the decoder's own buffer can be acted upon while the rest of the shard is free to change.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
@@ -34,7 +34,8 @@ impl Shard {
 
     /// Reads on in the request head. After an upgrade: how many of `bytes` belonged to the head.
     fn handle_head(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> Option<usize> {
-        let full = self.is_full();
+        // A session that began now would be closed before it could say much.
+        let full = self.is_full() || self.gate.drain.is_some();
         let settings = &self.settings;
         let connection = self.table.get(conn)?;
         let half = connection.take_head();
@@ -79,10 +80,8 @@ impl Shard {
             tick,
             &self.settings.queue,
         );
-        let heartbeat = &self.settings.timeouts.heartbeat;
-        let first = crate::flow::heartbeat::first(tick, heartbeat, self.rng.u32(..));
-        let longest = tick.plus(self.settings.timeouts.longest_sleep());
-        self.table.wheel.set(conn.index, first.min(longest));
+        let first = self.settings.timeouts.first(tick, self.rng.u32(..));
+        self.table.wheel.set(conn.index, first);
         self.counters.open_connections += 1;
         self.counters.handshakes_total += 1;
         self.enlist(conn.index);
@@ -106,7 +105,7 @@ impl Shard {
     }
 
     fn decode(&mut self, id: ConnId, decoder: &mut Decoder, bytes: &mut [u8], now: Time) {
-        let settings = Arc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         let Some(connection) = self.table.get(id) else { return };
         let limits = settings.messages_of(connection);
         let mut input = Input::new(bytes);

@@ -19,9 +19,11 @@ mod turn;
 mod writes;
 
 pub use drain::Progress;
-pub use mail::{Answer, Asked, Mail};
+pub use mail::{Answer, Asked, Mail, Question};
 pub use settings::{Capacity, RoomRules, Settings};
 pub use state::{Identity, Shard};
 
+#[cfg(test)]
+mod review_tests;
 #[cfg(test)]
 mod tests;

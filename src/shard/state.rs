@@ -1,5 +1,6 @@
 //! The state of a shard, in named parts.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::counters::Counters;
@@ -48,7 +49,9 @@ pub(super) struct Rooms {
 #[derive(Debug)]
 pub struct Shard {
     pub(super) identity: Identity,
-    pub(super) settings: Arc<Settings>,
+    /// The shard's own copy. It is held for the length of every message, and a count of holders that
+    /// all cores share would travel between them as often.
+    pub(super) settings: Rc<Settings>,
     pub(super) table: Table,
     pub(super) queues: Store,
     pub(super) rooms: Rooms,
@@ -81,7 +84,7 @@ impl Shard {
             counters: Counters::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
             fired: Vec::new(),
-            settings,
+            settings: Rc::new(Arc::unwrap_or_clone(settings)),
             identity,
         }
     }

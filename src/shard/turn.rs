@@ -4,6 +4,7 @@
 //! event causes is queued and leaves by [`Shard::poll_op`] and [`Shard::poll_mail`] at the end of the
 //! turn, so one write carries what many events caused.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, Due, Pause, Phase};
 use crate::contract::{Event, Op, SendBatch};
-use crate::flow::outbound::{Control, Pressure};
+use crate::flow::outbound::Control;
 use crate::shard::mail::Mail;
 use crate::shard::state::{Shard, enlist};
 
@@ -67,7 +68,9 @@ impl Shard {
         let Some(connection) = self.table.get(conn) else { return };
         let limits = self.settings.queue_of(connection);
         connection.outbound.sent(&mut self.queues, conn.index, bytes, limits);
-        let relieved = connection.outbound.poll_pressure() == Some(Pressure::Relieved);
+        // The state decides and not the report: a push can relieve a queue as well, by dropping.
+        connection.outbound.poll_pressure();
+        let relieved = connection.is_paused() && !connection.outbound.is_congested();
         if relieved {
             connection.set_pause(Pause::Congested, false);
         }
@@ -144,7 +147,7 @@ impl Shard {
 
     fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
         self.writes.set_window(settings.capacity.flush_window);
-        self.settings = settings;
+        self.settings = Rc::new(Arc::unwrap_or_clone(settings));
     }
 
     /// True while requests may be taken from the inbox; deliveries always may.
@@ -217,7 +220,7 @@ impl Shard {
             self.writes.due(now),
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
-            self.gate.drain.as_ref().map(|drain| drain.next(now)),
+            self.gate.drain.as_ref().map(|drain| drain.due),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }

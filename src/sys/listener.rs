@@ -69,26 +69,42 @@ impl Default for ListenOptions {
 /// The failed call's error with the call and the address in its text: EADDRINUSE, EADDRNOTAVAIL,
 /// EACCES for ports below 1024, EMFILE.
 pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    let named = |call: &'static str| {
-        move |e: io::Error| io::Error::new(e.kind(), format!("{call} {address}: {e}"))
-    };
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-        .map_err(named("socket for"))?;
-    socket.set_nonblocking(true).map_err(named("set O_NONBLOCK on"))?;
-    // Lets a restarted node bind while connections of the previous one linger in TIME_WAIT.
-    socket.set_reuse_address(true).map_err(named("set SO_REUSEADDR on"))?;
+    let socket = open(address)?;
     if options.reuse_port {
-        socket.set_reuse_port(true).map_err(named("set SO_REUSEPORT on"))?;
+        socket.set_reuse_port(true).map_err(named("set SO_REUSEPORT on", address))?;
     }
+    apply(&socket, &options.socket).map_err(named("set TCP options on", address))?;
+    socket.bind(&address.into()).map_err(named("bind", address))?;
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    socket.listen(backlog).map_err(named("listen on", address))?;
+    Ok(socket.into())
+}
+
+/// Whether nobody listens on `address`. To be asked before the first of the listeners that share it:
+/// `SO_REUSEPORT` would let them in beside those of another process of the same user, and the kernel
+/// would deal the arrivals out to both.
+///
+/// # Errors
+/// EADDRINUSE when somebody does; otherwise as [`listen`].
+pub fn ensure_free(address: SocketAddr) -> io::Result<()> {
+    open(address)?.bind(&address.into()).map_err(named("bind", address))
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+        .map_err(named("socket for", address))?;
+    socket.set_nonblocking(true).map_err(named("set O_NONBLOCK on", address))?;
+    // Lets a restarted node bind while connections of the previous one linger in TIME_WAIT.
+    socket.set_reuse_address(true).map_err(named("set SO_REUSEADDR on", address))?;
     if address.is_ipv6() {
         let only_v6 = !address.ip().is_unspecified();
-        socket.set_only_v6(only_v6).map_err(named("set IPV6_V6ONLY on"))?;
+        socket.set_only_v6(only_v6).map_err(named("set IPV6_V6ONLY on", address))?;
     }
-    apply(&socket, &options.socket).map_err(named("set TCP options on"))?;
-    socket.bind(&address.into()).map_err(named("bind"))?;
-    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    socket.listen(backlog).map_err(named("listen on"))?;
-    Ok(socket.into())
+    Ok(socket)
+}
+
+fn named(call: &'static str, address: SocketAddr) -> impl Fn(io::Error) -> io::Error {
+    move |e| io::Error::new(e.kind(), format!("{call} {address}: {e}"))
 }
 
 /// The address a socket is bound to: tells the port when 0 was asked for.
