@@ -86,7 +86,6 @@ impl Rig {
     }
 
     /// Turns until nothing more is to be written and no mail is left.
-    #[expect(clippy::result_large_err, reason = "mail that finds no space comes back as it is")]
     fn turn(&mut self) {
         let now = self.now;
         loop {

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
 use crate::base::counters::Counters;
-use crate::node::config::values::LogFormat;
+use crate::node::config::values::{LogFormat, LogLevel};
 use crate::node::config::{Config, Origin};
 use crate::node::running::{LaunchError, Node};
 
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// # Errors
 /// When the world refuses what the configuration asks for, or a worker fails.
 pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
-    start_log(config);
+    let set_level = start_log(config);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
         .map_err(|error| LaunchError::new("signal handlers", error))?;
     for warning in config.warnings() {
@@ -38,7 +38,10 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
         }
         for signal in signals.pending() {
             match signal {
-                SIGHUP => reload(&node, &mut config, origin),
+                SIGHUP => {
+                    reload(&node, &mut config, origin);
+                    set_level(config.log.level);
+                }
                 SIGUSR1 => log_counters(&node.counters()),
                 _ => return drain(node, &config, &mut signals),
             }
@@ -88,17 +91,28 @@ fn log_counters(counters: &Counters) {
     tracing::info!("counters: {}", line.join(" "));
 }
 
-fn start_log(config: &Config) {
-    let filter = EnvFilter::try_new(config.log.level.as_str()).unwrap_or_default();
+/// Starts the log; what it returns changes the level later.
+fn start_log(config: &Config) -> Box<dyn Fn(LogLevel)> {
+    let filter = |level: LogLevel| EnvFilter::try_new(level.as_str()).unwrap_or_default();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(config.log.level))
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
     // A second start in one process keeps the first one's log.
-    let _ = match config.log.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
+    match config.log.format {
+        LogFormat::Text => {
+            let builder = builder.with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |level| _ = handle.reload(filter(level)))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |level| _ = handle.reload(filter(level)))
+        }
+    }
 }
 
 /// Says on standard output where the node is to be found; scripts read these lines.

@@ -75,7 +75,6 @@ impl World {
         self.turn(at);
     }
 
-    #[expect(clippy::result_large_err, reason = "mail that finds no space comes back as it is")]
     fn turn(&mut self, at: usize) {
         let now = self.now;
         let Place { shard, driver } = &mut self.places[at];

@@ -26,6 +26,7 @@ const CANDIDATES: &[&str] = &[
     "100000",
     "600000",
     "\"uring\"",
+    "\"poll\"",
     "\"json\"",
     "\"debug\"",
     "\"conflate\"",
