@@ -32,7 +32,6 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Turns until the node says stop.
-    #[expect(clippy::result_large_err, reason = "mail that finds no space comes back as it is")]
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut now = self.clock.now();
         while self.shard.progress() != Progress::Stopped {
