@@ -15,8 +15,9 @@ use crate::node::config::values::{LogFormat, LogLevel};
 use crate::node::config::{Config, Origin};
 use crate::node::running::{LaunchError, Node};
 
-/// How often signals and failed workers are looked for.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often signals and failed workers are looked for, and during a drain its end.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOK_DRAINING: Duration = Duration::from_millis(10);
 
 /// Runs the node until it is asked to stop. `origin` is read again on SIGHUP.
 ///
@@ -55,7 +56,7 @@ fn drain(node: Node, config: &Config, signals: &mut Signals) -> Result<(), Launc
     tracing::info!(open, ?window, "draining: accepting has stopped; a second signal ends at once");
     node.drain(window);
     loop {
-        if let Some(error) = node.failed(LOOK) {
+        if let Some(error) = node.failed(LOOK_DRAINING) {
             return Err(error);
         }
         if node.is_drained() {

@@ -324,6 +324,10 @@ fn work(
     let mut options =
         driver::Options::new(Some(socket), port.wake_source(), plan.identity.capacity);
     options.uring = settings::uring_options(&plan.config);
+    if plan.kind == Kind::Uring {
+        // Its reads are done before they are reported, so few at a time would gain nothing.
+        options.events_per_wait = 1024;
+    }
     let driver = driver::build(plan.kind, options)?;
     let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
     let worker =

@@ -42,7 +42,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { entries: 1024, buffers: 1024, buffer_bytes: 8192, idle: Idle::MultishotRecv }
+        Self { entries: 1024, buffers: 1024, buffer_bytes: 8192, idle: Idle::MultishotPoll }
     }
 }
 

@@ -26,7 +26,7 @@ const CANDIDATES: &[&str] = &[
     "100000",
     "600000",
     "\"uring\"",
-    "\"poll\"",
+    "\"recv\"",
     "\"json\"",
     "\"debug\"",
     "\"conflate\"",

@@ -405,7 +405,7 @@ group! {
         /// Bytes of one receive buffer.
         "buffer_bytes" Restart buffer_bytes: u32 = 4096, power(512, 1_048_576);
         /// How idle connections are watched: by a multishot recv or poll each, or by one epoll set.
-        "idle" Restart idle: UringIdle = UringIdle::Recv, one_of();
+        "idle" Restart idle: UringIdle = UringIdle::Poll, one_of();
     }
 }
 
