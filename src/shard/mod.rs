@@ -24,6 +24,4 @@ pub use settings::{Capacity, RoomRules, Settings};
 pub use state::{Identity, Shard};
 
 #[cfg(test)]
-mod review_tests;
-#[cfg(test)]
 mod tests;

@@ -235,17 +235,23 @@ impl Rig {
 
     /// A client that has been greeted.
     pub(super) fn open(&mut self) -> ConnId {
+        let conn = self.open_at("/ws");
+        let greeting = self.heard(conn);
+        let is_hello =
+            matches!(&greeting[..], [Heard::Text(hello)] if hello["type"] == "throng:connected");
+        assert!(is_hello, "{greeting:?}");
+        conn
+    }
+
+    /// A client of the endpoint at `path` that has read the response and nothing behind it.
+    pub(super) fn open_at(&mut self, path: &str) -> ConnId {
         let conn = self.accept().expect("let in");
-        self.receive(conn, HEAD);
+        self.receive(conn, &head(path));
         self.settle();
         let bytes = &mut self.wires.get_mut(&conn).expect("a connection").bytes;
         assert!(bytes.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(bytes));
         let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a head");
         bytes.drain(..end + 4);
-        let greeting = self.heard(conn);
-        let is_hello =
-            matches!(&greeting[..], [Heard::Text(hello)] if hello["type"] == "throng:connected");
-        assert!(is_hello, "{greeting:?}");
         conn
     }
 
@@ -358,6 +364,12 @@ impl Rig {
             Op::StopAccepting => Seen::StopAccepting,
         }
     }
+}
+
+/// The request for an upgrade at `path`.
+fn head(path: &str) -> Vec<u8> {
+    let rest = HEAD.strip_prefix(b"GET /ws").expect("a head for sessions");
+    [b"GET ", path.as_bytes(), rest].concat()
 }
 
 /// A masked client frame; the first byte is final bit and opcode.
