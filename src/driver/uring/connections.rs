@@ -150,16 +150,23 @@ impl Uring {
         Some(Event::Closed { conn })
     }
 
-    /// Cancels what the kernel holds of a closing connection, unless a cancellation is under way.
+    /// Cancels one request that the kernel holds of a closing connection, unless a cancellation is under
+    /// way; what is left after its answer is cancelled next. By token, which the kernel looks up by hash:
+    /// by descriptor it walks all requests of the ring, and a storm of ends took minutes.
     pub(super) fn cancel_all(&mut self, conn: ConnId) {
         let Some(entry) = self.streams.table.find(conn) else { return };
         if entry.requests == 0 || entry.facts.any(Facts::CANCELLING) {
             return;
         }
         entry.facts.set(Facts::CANCELLING);
-        let all = types::CancelBuilder::fd(types::Fd(entry.fd().as_raw_fd())).all();
-        // SAFETY: names no memory; it is a counted request, so the descriptor outlives it.
-        unsafe { self.ask(conn, Kind::Cancel, opcode::AsyncCancel2::new(all).build()) };
+        let kind = match self.idle {
+            Idle::MultishotRecv if entry.facts.any(Facts::ARMED) => Kind::Recv,
+            Idle::MultishotPoll if entry.facts.any(Facts::ARMED) => Kind::Poll,
+            _ => Kind::Send,
+        };
+        let token = Token::of(kind, conn).to_bits();
+        // SAFETY: a cancellation by token names neither memory nor a descriptor.
+        unsafe { self.ask(conn, Kind::Cancel, opcode::AsyncCancel::new(token).build()) };
     }
 
     fn release(&mut self, conn: ConnId) {
