@@ -7,6 +7,7 @@
 mod client;
 mod clock;
 mod codec;
+mod outcome;
 mod report;
 mod smoke;
 
