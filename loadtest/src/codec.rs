@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io::Cursor;
+use std::ops::Range;
 
 use tungstenite::handshake::client::Response;
 use tungstenite::handshake::derive_accept_key;
@@ -15,13 +16,13 @@ use tungstenite::http::header::{CONNECTION, UPGRADE};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-/// What a server sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Item {
-    Text(String),
-    Binary(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
+/// What a server sent, borrowed from the bytes it came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Item<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
     /// The close code, if one was given.
     Close(Option<u16>),
 }
@@ -36,6 +37,12 @@ impl fmt::Display for CodecError {
     }
 }
 
+impl From<CodecError> for String {
+    fn from(error: CodecError) -> Self {
+        error.0
+    }
+}
+
 fn wrong<T>(what: impl Into<String>) -> Result<T, CodecError> {
     Err(CodecError(what.into()))
 }
@@ -43,94 +50,123 @@ fn wrong<T>(what: impl Into<String>) -> Result<T, CodecError> {
 /// The longest message taken, in bytes: well above what any scenario sends.
 const MAX_MESSAGE: u64 = 64 << 20;
 
-/// Frames to messages. Holds memory only while something is incomplete.
+/// Frames to messages. Whole frames are handed on without a copy; memory is held only while something is
+/// incomplete.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
-    buffer: Vec<u8>,
-    /// Bytes of `buffer` that are decoded already.
-    taken: usize,
-    /// The message that awaits its next fragment.
-    partial: Option<(Data, Vec<u8>)>,
+    held: Option<Box<Held>>,
 }
 
-impl Decoder {
-    /// Takes bytes from the socket.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        if self.taken > 0 {
-            self.buffer.drain(..self.taken);
-            self.taken = 0;
-        }
-        self.buffer.extend_from_slice(bytes);
-    }
+/// What an incomplete message keeps.
+#[derive(Debug, Default)]
+struct Held {
+    /// The bytes of a frame that has not ended.
+    rest: Vec<u8>,
+    /// The message that awaits its next fragment.
+    partial: Partial,
+}
 
-    /// The next whole message or control frame.
+type Partial = Option<(Data, Vec<u8>)>;
+
+impl Decoder {
+    /// Takes bytes from the socket and hands on each whole message and control frame in them.
     ///
     /// # Errors
-    /// When the server breaks the protocol; the connection cannot go on.
-    pub(crate) fn next(&mut self) -> Result<Option<Item>, CodecError> {
-        loop {
-            let Some((header, payload)) = self.frame()? else {
-                if self.taken == self.buffer.len() {
-                    (self.buffer, self.taken) = (Vec::new(), 0);
-                }
-                return Ok(None);
-            };
-            match header.opcode {
-                OpCode::Control(control) => return control_frame(control, payload).map(Some),
-                OpCode::Data(data) => {
-                    if let Some(item) = self.fragment(data, header.is_final, payload)? {
-                        return Ok(Some(item));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The next frame, if it is whole.
-    fn frame(&mut self) -> Result<Option<(FrameHeader, Vec<u8>)>, CodecError> {
-        let rest = &self.buffer[self.taken..];
-        let mut cursor = Cursor::new(rest);
-        let parsed = FrameHeader::parse(&mut cursor).map_err(|e| CodecError(e.to_string()))?;
-        let Some((header, length)) = parsed else { return Ok(None) };
-        let head = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
-        check_header(&header, length, head)?;
-        let Ok(length) = usize::try_from(length) else { return wrong("a frame beyond memory") };
-        let Some(payload) = rest.get(head..head + length) else { return Ok(None) };
-        let payload = payload.to_vec();
-        self.taken += head + length;
-        Ok(Some((header, payload)))
-    }
-
-    fn fragment(
+    /// When the server breaks the protocol or `each` fails; the connection cannot go on.
+    pub(crate) fn decode(
         &mut self,
-        data: Data,
-        last: bool,
-        payload: Vec<u8>,
-    ) -> Result<Option<Item>, CodecError> {
-        let (kind, whole) = match (data, self.partial.take()) {
-            (Data::Continue, Some((kind, mut whole))) => {
-                whole.extend_from_slice(&payload);
-                (kind, whole)
+        bytes: &[u8],
+        each: &mut dyn FnMut(Item<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut held = self.held.take().unwrap_or_default();
+        if held.rest.is_empty() {
+            let used = frames(bytes, &mut held.partial, each)?;
+            held.rest.extend_from_slice(&bytes[used..]);
+        } else {
+            held.rest.extend_from_slice(bytes);
+            let used = frames(&held.rest, &mut held.partial, each)?;
+            held.rest.drain(..used);
+        }
+        if !held.rest.is_empty() || held.partial.is_some() {
+            self.held = Some(held);
+        }
+        Ok(())
+    }
+
+    /// True while a frame or a message has not ended.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.held.is_some()
+    }
+}
+
+/// Hands on what `bytes` hold whole; returns how many of them that took.
+fn frames(
+    bytes: &[u8],
+    partial: &mut Partial,
+    each: &mut dyn FnMut(Item<'_>) -> Result<(), String>,
+) -> Result<usize, String> {
+    let mut used = 0;
+    while let Some((header, payload)) = frame(&bytes[used..])? {
+        used += payload.end;
+        let payload = &bytes[used - payload.len()..used];
+        match header.opcode {
+            OpCode::Control(control) => each(control_frame(control, payload)?)?,
+            OpCode::Data(data) if header.is_final && partial.is_none() => {
+                each(whole(data, payload)?)?;
             }
-            (Data::Continue, None) => return wrong("a continuation of no message"),
-            (_, Some(_)) => return wrong("a new message inside a fragmented one"),
-            (kind, None) => (kind, payload),
-        };
-        if whole.len() as u64 > MAX_MESSAGE {
-            return wrong(format!("a message of more than {MAX_MESSAGE} bytes"));
-        }
-        if !last {
-            self.partial = Some((kind, whole));
-            return Ok(None);
-        }
-        match kind {
-            Data::Text => match String::from_utf8(whole) {
-                Ok(text) => Ok(Some(Item::Text(text))),
-                Err(_) => wrong("a text message that is not UTF-8"),
-            },
-            _ => Ok(Some(Item::Binary(whole))),
+            OpCode::Data(data) => fragment(data, header.is_final, payload, partial, each)?,
         }
     }
+    Ok(used)
+}
+
+/// The first frame, if it is whole, and where its payload lies.
+fn frame(bytes: &[u8]) -> Result<Option<(FrameHeader, Range<usize>)>, CodecError> {
+    let mut cursor = Cursor::new(bytes);
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|e| CodecError(e.to_string()))?;
+    let Some((header, length)) = parsed else { return Ok(None) };
+    let head = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
+    check_header(&header, length, head)?;
+    let Ok(length) = usize::try_from(length) else { return wrong("a frame beyond memory") };
+    let payload = head..head + length;
+    Ok((bytes.len() >= payload.end).then_some((header, payload)))
+}
+
+fn whole(kind: Data, payload: &[u8]) -> Result<Item<'_>, CodecError> {
+    match kind {
+        Data::Text => match std::str::from_utf8(payload) {
+            Ok(text) => Ok(Item::Text(text)),
+            Err(_) => wrong("a text message that is not UTF-8"),
+        },
+        Data::Continue => wrong("a continuation of no message"),
+        _ => Ok(Item::Binary(payload)),
+    }
+}
+
+fn fragment(
+    data: Data,
+    last: bool,
+    payload: &[u8],
+    partial: &mut Partial,
+    each: &mut dyn FnMut(Item<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let (kind, message) = match (data, partial.take()) {
+        (Data::Continue, Some((kind, mut message))) => {
+            message.extend_from_slice(payload);
+            (kind, message)
+        }
+        (Data::Continue, None) => return Err("a continuation of no message".to_owned()),
+        (_, Some(_)) => return Err("a new message inside a fragmented one".to_owned()),
+        (kind, None) => (kind, payload.to_vec()),
+    };
+    if message.len() as u64 > MAX_MESSAGE {
+        return Err(format!("a message of more than {MAX_MESSAGE} bytes"));
+    }
+    if last {
+        return each(whole(kind, &message)?);
+    }
+    *partial = Some((kind, message));
+    Ok(())
 }
 
 fn check_header(header: &FrameHeader, length: u64, head: usize) -> Result<(), CodecError> {
@@ -152,8 +188,8 @@ fn check_header(header: &FrameHeader, length: u64, head: usize) -> Result<(), Co
     Ok(())
 }
 
-fn control_frame(control: Control, payload: Vec<u8>) -> Result<Item, CodecError> {
-    Ok(match (control, payload.as_slice()) {
+fn control_frame(control: Control, payload: &[u8]) -> Result<Item<'_>, CodecError> {
+    Ok(match (control, payload) {
         (Control::Ping, _) => Item::Ping(payload),
         (Control::Pong, _) => Item::Pong(payload),
         (_, []) => Item::Close(None),
@@ -164,32 +200,43 @@ fn control_frame(control: Control, payload: Vec<u8>) -> Result<Item, CodecError>
     })
 }
 
-/// A whole frame of a client, masked.
-pub(crate) fn encode(opcode: OpCode, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+/// Appends a whole frame of a client, masked.
+pub(crate) fn encode(opcode: OpCode, payload: &[u8], mask: [u8; 4], frames: &mut Vec<u8>) {
     let header = FrameHeader { opcode, mask: Some(mask), ..FrameHeader::default() };
     let length = payload.len() as u64;
-    let mut frame = Vec::with_capacity(header.len(length) + payload.len());
-    let written = header.format(length, &mut frame);
+    frames.reserve(header.len(length) + payload.len());
+    let written = header.format(length, frames);
     assert!(written.is_ok(), "writing to memory cannot fail");
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    frame
+    let key = u64::from_ne_bytes([mask, mask].concat().try_into().unwrap_or_default());
+    let (words, tail) = payload.as_chunks::<8>();
+    for word in words {
+        frames.extend_from_slice(&(u64::from_ne_bytes(*word) ^ key).to_ne_bytes());
+    }
+    frames.extend(tail.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 /// The request that opens a connection (RFC 6455, section 4.1).
-pub(crate) fn request(authority: &str, path: &str, key: &str) -> Vec<u8> {
-    format!(
+pub(crate) fn request(authority: &str, path: &str, key: &str, protocol: Option<&str>) -> Vec<u8> {
+    let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
-         Sec-WebSocket-Protocol: throng.v1.json\r\n\r\n"
-    )
-    .into_bytes()
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+    );
+    if let Some(protocol) = protocol {
+        head.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
 }
 
 /// Judges the answer to [`request`]: `None` while it is incomplete, else the length of its head.
 ///
 /// # Errors
 /// When the server refuses or its answer is not the one that the key asks for.
-pub(crate) fn check_response(bytes: &[u8], key: &str) -> Result<Option<usize>, CodecError> {
+pub(crate) fn check_response(
+    bytes: &[u8],
+    key: &str,
+    protocol: Option<&str>,
+) -> Result<Option<usize>, CodecError> {
     let parsed = Response::try_parse(bytes).map_err(|e| CodecError(e.to_string()))?;
     let Some((length, response)) = parsed else { return Ok(None) };
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
@@ -208,7 +255,8 @@ pub(crate) fn check_response(bytes: &[u8], key: &str) -> Result<Option<usize>, C
         return wrong("an extension that was not offered");
     }
     match header("sec-websocket-protocol") {
-        None | Some("throng.v1.json") => Ok(Some(length)),
+        None => Ok(Some(length)),
+        chosen if chosen == protocol => Ok(Some(length)),
         Some(other) => wrong(format!("the subprotocol {other}, which was not offered")),
     }
 }

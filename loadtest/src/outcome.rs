@@ -85,6 +85,8 @@ pub(crate) struct Sessions {
     pub(crate) opened: u64,
     /// Attempts that did not become a session.
     pub(crate) refused: u64,
+    /// Attempts of a returning client that failed and were made again.
+    pub(crate) retried: u64,
     /// Ended early by the scenario itself (churn, storm), or by the server as the scenario expects (slow).
     pub(crate) ended_by_plan: u64,
     /// Ended by the server although it should not have.

@@ -1,0 +1,315 @@
+//! One WebSocket connection over io_uring: dial, upgrade, messages in and out.
+//!
+//! The reading half belongs to the client's task. The [`Sender`] may be used by others too: whoever finds it
+//! writing leaves its bytes behind for the writer to take along, so frames never interleave when a write is
+//! short and nobody waits for a lock. An idle connection holds one small read buffer; when a message does not
+//! fit, the next read borrows a large one from the thread and gives it back.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs as _};
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use tokio_uring::net::TcpStream;
+use tungstenite::handshake::client::generate_key;
+use tungstenite::http::Uri;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use crate::clock;
+use crate::codec::{Decoder, Item, Masks, check_response, encode, request};
+use crate::sys;
+
+/// Where to connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// Host and port as the URL has them, for the Host header.
+    authority: String,
+    /// Path and query.
+    pub(crate) path: String,
+}
+
+impl Target {
+    /// Reads a `ws://` URL and looks its host up.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
+        if uri.scheme_str() != Some("ws") {
+            return Err(format!("{url:?}: expected ws://host:port/path"));
+        }
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16().unwrap_or(80);
+        let bare = host.trim_matches(['[', ']']);
+        let mut found = (bare, port).to_socket_addrs().map_err(|e| format!("{host}: {e}"))?;
+        let address = found.next().ok_or_else(|| format!("{host} has no address"))?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { address, authority: format!("{host}:{port}"), path })
+    }
+}
+
+/// How to dial.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dial {
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) seed: u64,
+    /// Bytes of the read buffer that the connection keeps.
+    pub(crate) read_bytes: usize,
+    /// Whether the connection is to vanish later, which needs a second descriptor.
+    pub(crate) may_vanish: bool,
+}
+
+/// Large read buffers of one thread, lent to connections in the middle of a message.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(RefCell<Vec<Vec<u8>>>);
+
+/// Bytes of a lent buffer, and how many of them a thread keeps.
+const LARGE: usize = 64 << 10;
+const KEPT: usize = 64;
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE])
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < KEPT {
+            kept.push(buffer);
+        }
+    }
+}
+
+/// The reading half.
+pub(crate) struct Reader {
+    sender: Rc<Sender>,
+    decoder: Decoder,
+    small: Vec<u8>,
+    /// True after a read that filled its buffer in the middle of a message.
+    hungry: bool,
+}
+
+/// The writing half.
+pub(crate) struct Sender {
+    stream: TcpStream,
+    masks: Cell<Masks>,
+    out: RefCell<Outgoing>,
+    /// A second descriptor of the socket, by which it can be made to vanish.
+    handle: Option<Box<Socket>>,
+}
+
+#[derive(Default)]
+struct Outgoing {
+    writing: bool,
+    left: Vec<u8>,
+}
+
+/// Bytes that may wait behind a write. Beyond it the server has stopped reading for good.
+const MOST_LEFT: usize = 16 << 20;
+
+/// Too many open files.
+const EMFILE: i32 = 24;
+/// The attempt to connect goes on by itself.
+const EINPROGRESS: i32 = 115;
+
+/// Starts to connect. [`Reader::shake_hands`] comes next.
+pub(crate) fn connect(target: &Target, dial: &Dial) -> Result<Reader, String> {
+    let socket = open(target.address, dial.source).map_err(|error| match error.raw_os_error() {
+        Some(EMFILE) => "no descriptors left; raise the limit (ulimit -n)".to_owned(),
+        _ => format!("connect: {error}"),
+    })?;
+    let second = dial.may_vanish.then(|| socket.try_clone().map(Box::new)).transpose();
+    let handle = second.map_err(|error| format!("a second descriptor: {error}"))?;
+    let sender = Rc::new(Sender {
+        stream: TcpStream::from_std(socket.into()),
+        masks: Cell::new(Masks(dial.seed)),
+        out: RefCell::default(),
+        handle,
+    });
+    let small = vec![0; dial.read_bytes];
+    Ok(Reader { sender, decoder: Decoder::default(), small, hungry: false })
+}
+
+/// Starts a connection attempt and does not wait for it. The socket blocks again afterwards, because
+/// io_uring gives up at once on sockets that do not; the first write then waits in the kernel for the
+/// attempt to succeed, and reports its failure.
+fn open(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(source) = source {
+        sys::bind_without_port(socket.as_fd())?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+impl Reader {
+    /// The writing half.
+    pub(crate) fn sender(&self) -> Rc<Sender> {
+        Rc::clone(&self.sender)
+    }
+
+    /// Sends the opening request and judges the answer. What came behind it is handed on.
+    pub(crate) async fn shake_hands(
+        &mut self,
+        target: &Target,
+        path: &str,
+        protocol: Option<&str>,
+        each: &mut (dyn FnMut(Item<'_>, u64) -> Result<(), String> + '_),
+    ) -> Result<(), String> {
+        let key = generate_key();
+        let head = request(&target.authority, path, &key, protocol);
+        self.sender.write(head).await.map_err(|error| format!("connect: {error}"))?;
+        let mut answer = Vec::new();
+        loop {
+            let buffer = std::mem::take(&mut self.small);
+            let (result, buffer) = self.sender.stream.read(buffer).await;
+            self.small = buffer;
+            let read = result.map_err(|error| format!("handshake: {error}"))?;
+            if read == 0 {
+                let answer = String::from_utf8_lossy(&answer);
+                return Err(format!("hung up during the handshake: {}", answer.trim()));
+            }
+            answer.extend_from_slice(&self.small[..read]);
+            if let Some(length) = check_response(&answer, &key, protocol)? {
+                let at = clock::now_ns();
+                return self.decoder.decode(&answer[length..], &mut |item| each(item, at));
+            }
+        }
+    }
+
+    /// Reads no more than the small buffer holds the next time.
+    pub(crate) fn sip(&mut self) {
+        self.hungry = false;
+    }
+
+    /// Waits for bytes and hands on the messages and control frames that they complete, with the moment of
+    /// their arrival. Returns how many bytes there were; 0 is the end of the stream.
+    pub(crate) async fn receive(
+        &mut self,
+        pool: &Pool,
+        each: &mut (dyn FnMut(Item<'_>, u64) -> Result<(), String> + '_),
+    ) -> Result<usize, String> {
+        let large = self.hungry;
+        let buffer = if large { pool.take() } else { std::mem::take(&mut self.small) };
+        let (result, buffer) = self.sender.stream.read(buffer).await;
+        let read = match result {
+            Ok(read) => {
+                let at = clock::now_ns();
+                let decoded = self.decoder.decode(&buffer[..read], &mut |item| each(item, at));
+                self.hungry = read == buffer.len() && self.decoder.is_inside();
+                decoded.map(|()| read)
+            }
+            Err(error) => Err(format!("read: {error}")),
+        };
+        if large {
+            pool.give(buffer);
+        } else {
+            self.small = buffer;
+        }
+        read
+    }
+}
+
+impl Sender {
+    /// Sends a text message.
+    pub(crate) async fn text(&self, text: &[u8]) -> Result<(), String> {
+        self.send(OpCode::Data(Data::Text), text).await
+    }
+
+    /// Answers a ping.
+    pub(crate) async fn pong(&self, payload: &[u8]) -> Result<(), String> {
+        self.send(OpCode::Control(Control::Pong), payload).await
+    }
+
+    /// Sends a close frame with code 1000.
+    pub(crate) async fn close(&self) -> Result<(), String> {
+        self.send(OpCode::Control(Control::Close), &1000_u16.to_be_bytes()).await
+    }
+
+    /// Appends a text message to frames that will be written together.
+    pub(crate) fn frame(&self, text: &[u8], frames: &mut Vec<u8>) {
+        self.append(OpCode::Data(Data::Text), text, frames);
+    }
+
+    /// Writes frames. When a write is under way they leave behind it, and this returns at once.
+    pub(crate) async fn write(&self, mut bytes: Vec<u8>) -> Result<(), String> {
+        {
+            let mut out = self.out.borrow_mut();
+            if out.writing {
+                if out.left.len() > MOST_LEFT {
+                    return Err("the server has stopped reading".to_owned());
+                }
+                out.left.extend_from_slice(&bytes);
+                return Ok(());
+            }
+            out.writing = true;
+        }
+        loop {
+            let (result, _) = self.stream.write_all(bytes).await;
+            let mut out = self.out.borrow_mut();
+            if let Err(error) = result {
+                out.writing = false;
+                return Err(format!("write: {error}"));
+            }
+            if out.left.is_empty() {
+                out.writing = false;
+                return Ok(());
+            }
+            bytes = std::mem::take(&mut out.left);
+        }
+    }
+
+    /// Ends the connection at once, whatever is in flight.
+    pub(crate) fn abandon(&self) {
+        // A socket that is already gone is what is wanted.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Drops every packet that arrives from now on, acknowledgements included: to the server the host has
+    /// vanished without a word.
+    pub(crate) fn vanish(&self) -> Result<(), String> {
+        // A classic socket filter of one instruction: return 0, keep nothing (bpf(4), BPF_RET | BPF_K).
+        let nothing = SockFilter::new(0x06, 0, 0, 0);
+        let handle = self.handle.as_ref().ok_or("a connection without a second descriptor")?;
+        handle.attach_filter(&[nothing]).map_err(|error| format!("attaching a filter: {error}"))
+    }
+
+    async fn send(&self, opcode: OpCode, payload: &[u8]) -> Result<(), String> {
+        let mut frame = Vec::new();
+        self.append(opcode, payload, &mut frame);
+        self.write(frame).await
+    }
+
+    fn append(&self, opcode: OpCode, payload: &[u8], frames: &mut Vec<u8>) {
+        let mut masks = self.masks.get();
+        encode(opcode, payload, masks.next(), frames);
+        self.masks.set(masks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart_or_refused() {
+        let target = Target::parse("ws://127.0.0.1:8080/ws?a=b").expect("a target");
+        assert_eq!(target.address.to_string(), "127.0.0.1:8080");
+        assert_eq!(
+            (target.authority.as_str(), target.path.as_str()),
+            ("127.0.0.1:8080", "/ws?a=b")
+        );
+        let target = Target::parse("ws://[::1]:9").expect("a target");
+        assert_eq!((target.address.to_string().as_str(), target.path.as_str()), ("[::1]:9", "/"));
+        for url in ["", "127.0.0.1:8080", "wss://127.0.0.1/ws", "http://127.0.0.1/", "/ws"] {
+            assert!(Target::parse(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A client's place in the thread, and how a session of its begins.
+//!
+//! The [`Seat`] outlives sessions: churn and storms end one and the client opens the next. Opening is a
+//! boxed future, so that the task of an idle client does not carry its size for ever.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::crew::Crew;
+use super::member::Member;
+use super::shared::{Gauge, Order};
+use crate::clock;
+use crate::dialect::Role;
+use crate::socket::{Dial, Reader, Sender, connect};
+use crate::spec::{Kind, SlowKind};
+
+/// One client.
+pub(super) struct Seat {
+    pub(super) who: u32,
+    /// True for those whom churn, storm or slowness befalls.
+    pub(super) chosen: bool,
+    /// The path in the URL of a publisher in dialects that put the room there.
+    pub(super) publishes: Option<u32>,
+    sender: RefCell<Option<Rc<Sender>>>,
+    /// Number of the present session.
+    pub(super) session: Cell<u32>,
+    /// Set by whoever ends the present session on purpose.
+    pub(super) dropped: Cell<bool>,
+    /// Set by whoever said goodbye.
+    pub(super) leaving: Cell<bool>,
+    finished: Cell<bool>,
+    /// Rooms whose streams have not all ended.
+    pub(super) rooms_open: Cell<u16>,
+    /// Echoes or answers asked for and received.
+    pub(super) asked: Cell<u32>,
+    pub(super) answered: Cell<u32>,
+}
+
+impl Seat {
+    pub(super) fn new(crew: &Crew, who: u32, publishes: Option<u32>) -> Self {
+        let trouble = &crew.shared.spec.trouble;
+        let share = match crew.shared.spec.scenario {
+            Kind::Storm => trouble.drop,
+            Kind::Slow => trouble.slow,
+            Kind::Churn => 1.0,
+            _ => 0.0,
+        };
+        // A fixed scattering, so that the same clients are chosen in every run.
+        let place = f64::from(who.wrapping_mul(0x9e37_79b1)) / f64::from(u32::MAX);
+        Self {
+            who,
+            chosen: publishes.is_none() && place < share,
+            publishes,
+            sender: RefCell::new(None),
+            session: Cell::new(0),
+            dropped: Cell::new(false),
+            leaving: Cell::new(false),
+            finished: Cell::new(false),
+            rooms_open: Cell::new(0),
+            asked: Cell::new(0),
+            answered: Cell::new(0),
+        }
+    }
+
+    /// The writing half of the present session.
+    pub(super) fn sender(&self) -> Option<Rc<Sender>> {
+        self.sender.borrow().clone()
+    }
+
+    /// Forgets the session that has ended.
+    pub(super) fn vacate(&self) {
+        *self.sender.borrow_mut() = None;
+    }
+
+    /// Counts the client as finished once it has had everything it waits for.
+    pub(super) fn look_finished(&self, crew: &Crew) {
+        let all = self.rooms_open.get() == 0 && self.asked.get() == self.answered.get();
+        if all && self.publishes.is_none() && crew.order.get() >= Order::Settle {
+            self.finish(crew);
+        }
+    }
+
+    /// Counts the client as finished whatever it has had.
+    pub(super) fn finish(&self, crew: &Crew) {
+        if self.publishes.is_none() && !self.finished.replace(true) {
+            crew.count(Gauge::Finished, 1);
+        }
+    }
+
+    /// True for a client that is to misbehave in that way, while the time for it is.
+    pub(super) fn is_now(&self, kind: SlowKind, crew: &Crew) -> bool {
+        let spec = &crew.shared.spec;
+        self.chosen
+            && spec.scenario == Kind::Slow
+            && spec.trouble.slow_kind == kind
+            && crew.order.get() == Order::Publish
+    }
+}
+
+/// Bytes of the read buffer that a client keeps, by the size of the crowd.
+fn read_bytes(crew: &Crew) -> usize {
+    let crowd = &crew.shared.spec.crowd;
+    match (crowd.read_bytes, crowd.clients) {
+        (0, 50_001..) => 128,
+        (0, _) => 512,
+        (bytes, _) => usize::try_from(bytes).unwrap_or(512).max(16),
+    }
+}
+
+/// Opens a session: dial, upgrade, greeting, joins. Returns when the client is in all its rooms.
+pub(super) async fn open(
+    crew: &Rc<Crew>,
+    seat: &Rc<Seat>,
+    rooms: &[u32],
+) -> Result<(Reader, Member), String> {
+    let shared = &crew.shared;
+    seat.session.set(seat.session.get() + 1);
+    seat.dropped.set(false);
+    seat.leaving.set(false);
+    let began = clock::now_ns();
+    let half_open = shared.spec.trouble.slow_kind == SlowKind::HalfOpen;
+    let sources = &shared.sources;
+    let dial = Dial {
+        source: sources.get(usize::try_from(seat.who).unwrap_or(0) % sources.len().max(1)).copied(),
+        seed: u64::from(shared.run) << 32 ^ u64::from(seat.who) ^ began,
+        read_bytes: read_bytes(crew),
+        may_vanish: seat.chosen && shared.spec.scenario == Kind::Slow && half_open,
+    };
+    let mut reader = connect(&shared.target, &dial)?;
+    *seat.sender.borrow_mut() = Some(reader.sender());
+    let mut member = Member::new(crew, rooms);
+    let patience = Duration::from_millis(shared.spec.target.patience_ms);
+    let opened = timeout(patience, greet(crew, seat, &mut reader, &mut member, began)).await;
+    match opened {
+        Ok(Ok(())) => {
+            crew.harvest.borrow_mut().sessions.opened += 1;
+            crew.count(Gauge::Ready, 1);
+            Ok((reader, member))
+        }
+        failed => {
+            reader.sender().abandon();
+            seat.vacate();
+            let late = || "no greeting or no reply to a join in time".to_owned();
+            Err(failed.map_or_else(|_| late(), |result| result.err().unwrap_or_else(late)))
+        }
+    }
+}
+
+async fn greet(
+    crew: &Rc<Crew>,
+    seat: &Rc<Seat>,
+    reader: &mut Reader,
+    member: &mut Member,
+    began: u64,
+) -> Result<(), String> {
+    let shared = &crew.shared;
+    let dialect = shared.spec.target.dialect;
+    let path = {
+        let role = role(crew, seat, member);
+        dialect.path(&shared.target.path, role)
+    };
+    let protocol = dialect.subprotocol();
+    let (target, sender) = (&shared.target, reader.sender());
+    let mut each = |item: crate::codec::Item<'_>, at| member.take(crew, seat, item, at);
+    reader.shake_hands(target, &path, protocol, &mut each).await?;
+    while !member.is_greeted() {
+        next(crew, seat, reader, member).await?;
+    }
+    let greeted = clock::now_ns();
+    crew.measures.borrow_mut().hists.connect.record_ns(greeted - began);
+    let mut frames = Vec::new();
+    for (at, room) in member.rooms_to_join().enumerate() {
+        let mut text = Vec::new();
+        if dialect.join(shared.name(room), at as u64, &mut text) {
+            sender.frame(&text, &mut frames);
+        }
+    }
+    if frames.is_empty() {
+        member.join_all();
+        return Ok(());
+    }
+    sender.write(frames).await?;
+    while !member.is_joined() {
+        next(crew, seat, reader, member).await?;
+    }
+    crew.measures.borrow_mut().hists.join.record_ns(clock::now_ns() - greeted);
+    Ok(())
+}
+
+/// What the client is, in words of the dialect.
+fn role<'a>(crew: &'a Crew, seat: &Seat, member: &Member) -> Role<'a> {
+    let shared = &crew.shared;
+    if let Some(stream) = seat.publishes {
+        return Role::Publisher(shared.name(shared.room_of(stream).unwrap_or(0)));
+    }
+    match (shared.spec.scenario, member.rooms_to_join().next()) {
+        (Kind::Echo, _) => Role::Echo,
+        (_, Some(room)) => Role::Member(shared.name(room)),
+        (_, None) => Role::Idle,
+    }
+}
+
+/// Receives once, and sends what that asks for.
+pub(super) async fn next(
+    crew: &Rc<Crew>,
+    seat: &Rc<Seat>,
+    reader: &mut Reader,
+    member: &mut Member,
+) -> Result<usize, String> {
+    let mut each = |item: crate::codec::Item<'_>, at| member.take(crew, seat, item, at);
+    let read = reader.receive(&crew.pool, &mut each).await?;
+    crew.count(Gauge::ReceivedBytes, read as u64);
+    let sender = reader.sender();
+    for payload in member.pongs.drain(..) {
+        sender.pong(&payload).await?;
+    }
+    let frames = member.answers(crew, seat, &sender);
+    if !frames.is_empty() {
+        sender.write(frames).await?;
+    }
+    if read == 0 && !member.has_ended() {
+        return Err("the server hung up without a close frame".to_owned());
+    }
+    Ok(read)
+}
