@@ -7,8 +7,11 @@
 mod client;
 mod clock;
 mod codec;
+mod floor;
+mod limits;
 mod outcome;
 mod report;
+mod sample;
 mod smoke;
 
 use std::io::{self, Write as _};
@@ -37,6 +40,8 @@ struct Cli {
 enum Command {
     /// Many clients join a room, one publishes; loss, duplicates and reordering fail the run.
     Smoke(Smoke),
+    /// Serves bare echoes and rooms, whose cost is the floor that a server is compared with.
+    Floor(floor::Args),
 }
 
 #[derive(Args, Debug)]
@@ -70,7 +75,7 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 65_536;
 
 fn main() -> ExitCode {
-    let Command::Smoke(arguments) = match Cli::try_parse() {
+    let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         // Help and version come as errors too, which know where they are to be printed.
         Err(error) => {
@@ -79,12 +84,16 @@ fn main() -> ExitCode {
             return if wrong { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    match plan(arguments).and_then(run) {
-        Ok(report) => {
+    let outcome = match command {
+        Command::Smoke(arguments) => plan(arguments).and_then(run).map(|report| {
             // The exit code says it too, should nobody be there to read.
             let _ = writeln!(io::stdout(), "{report}");
             if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+        }),
+        Command::Floor(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+    };
+    match outcome {
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(io::stderr(), "throng-load: {error}");
             ExitCode::from(2)

@@ -1,0 +1,3 @@
+//! What the server, this program and the machine used, by `/proc`.
+
+pub(crate) mod cores;
