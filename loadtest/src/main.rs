@@ -4,6 +4,7 @@
 //! checks it, and it drives its clients over io_uring, one task each. Exit codes: 0 when every expectation
 //! held, 1 when one did not, 2 when the command line is wrong or the kernel offers no io_uring.
 
+mod certify;
 mod client;
 mod clock;
 mod codec;

@@ -10,7 +10,7 @@ pub(crate) mod cores;
 mod counters;
 mod environment;
 mod figures;
-mod proc;
+pub(crate) mod proc;
 mod sampler;
 #[cfg(test)]
 mod stand_in;
