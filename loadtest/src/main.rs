@@ -4,6 +4,7 @@
 //! checks it, and it drives its clients over io_uring, one task each. Exit codes: 0 when every expectation
 //! held, 1 when one did not, 2 when the command line is wrong or the kernel offers no io_uring.
 
+mod calibrate;
 mod certify;
 mod client;
 mod clock;
@@ -43,6 +44,8 @@ enum Command {
     Smoke(Smoke),
     /// Serves bare echoes and rooms, whose cost is the floor that a server is compared with.
     Floor(floor::Args),
+    /// Measures what this machine's kernel charges for the operations that any server is made of.
+    Calibrate(calibrate::Args),
 }
 
 #[derive(Args, Debug)]
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
             if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }),
         Command::Floor(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
+        Command::Calibrate(arguments) => arguments.run().map(|()| ExitCode::SUCCESS),
     };
     match outcome {
         Ok(code) => code,
