@@ -9,7 +9,7 @@ use super::proc::{ALL_SLABS, Core};
 use super::sampler::{Detail, Process, Snapshot};
 use crate::outcome::{GeneratorUse, Memory, ServerUse};
 
-/// The borders of a run. All but the series in between are full snapshots.
+/// The borders of a run, all of them full snapshots.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks<'a> {
     /// Before the first connection.
