@@ -7,9 +7,20 @@
 mod client;
 mod clock;
 mod codec;
+mod compare;
+mod figures;
+#[cfg_attr(not(test), expect(dead_code, reason = "the coordinator that uses it is to come"))]
+mod hdr;
+#[cfg_attr(not(test), expect(dead_code, reason = "the coordinator that uses it is to come"))]
+mod html;
+mod human;
 mod outcome;
 mod report;
 mod smoke;
+#[cfg_attr(not(test), expect(dead_code, reason = "the coordinator that uses it is to come"))]
+mod summary;
+#[cfg_attr(not(test), expect(dead_code, reason = "the coordinator that uses it is to come"))]
+mod view;
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
@@ -37,6 +48,8 @@ struct Cli {
 enum Command {
     /// Many clients join a room, one publishes; loss, duplicates and reordering fail the run.
     Smoke(Smoke),
+    /// Compares runs with runs; fails when a figure is worse than allowed.
+    Compare(compare::Args),
 }
 
 #[derive(Args, Debug)]
@@ -70,7 +83,7 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 65_536;
 
 fn main() -> ExitCode {
-    let Command::Smoke(arguments) = match Cli::try_parse() {
+    let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         // Help and version come as errors too, which know where they are to be printed.
         Err(error) => {
@@ -79,17 +92,31 @@ fn main() -> ExitCode {
             return if wrong { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
+    match command {
+        Command::Smoke(arguments) => smoke(arguments),
+        Command::Compare(arguments) => match arguments.run() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => unusable(&error),
+        },
+    }
+}
+
+fn smoke(arguments: Smoke) -> ExitCode {
     match plan(arguments).and_then(run) {
         Ok(report) => {
             // The exit code says it too, should nobody be there to read.
             let _ = writeln!(io::stdout(), "{report}");
             if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "throng-load: {error}");
-            ExitCode::from(2)
-        }
+        Err(error) => unusable(&error),
     }
+}
+
+/// Says why nothing could be done.
+fn unusable(error: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "throng-load: {error}");
+    ExitCode::from(2)
 }
 
 fn plan(arguments: Smoke) -> Result<Plan, String> {
