@@ -32,7 +32,7 @@ impl Hist {
         Self::with_digits(3)
     }
 
-    /// At two significant digits, for one second of the series: about 24 KiB.
+    /// At two significant digits, for one second of the series: about 25 KiB.
     pub(crate) fn coarse() -> Self {
         Self::with_digits(2)
     }
@@ -49,7 +49,7 @@ impl Hist {
         self.counts.saturating_record(ns);
     }
 
-    /// Adds what another counted, at the resolution of the coarser of the two.
+    /// Adds what another counted. Its values keep the resolution they were counted at.
     pub(crate) fn merge(&mut self, other: &Self) {
         // Both have the same bounds, so that everything fits; one read from a file may have others.
         if self.counts.add(&other.counts).is_err() {

@@ -83,6 +83,18 @@ pub(crate) fn digits(number: f64) -> String {
     }
 }
 
+/// A figure without the zeros that end its fraction, as `10 ms` for `10.0 ms`, for the ticks of an axis.
+pub(crate) fn short(figure: &str) -> String {
+    let (number, unit) = match figure.split_once(' ') {
+        Some((number, unit)) => (number, format!(" {unit}")),
+        None => (figure, String::new()),
+    };
+    if !number.contains('.') {
+        return figure.to_owned();
+    }
+    format!("{}{unit}", number.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// A date from milliseconds since 1970, as `2026-01-31 12:00:00 UTC`.
 pub(crate) fn date(unix_ms: u64) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(unix_ms);
@@ -176,6 +188,15 @@ mod tests {
         }
         assert_eq!(exact_bytes(3994.6), "3,995 B");
         assert_eq!(exact_bytes(-12.0), "-12 B");
+    }
+
+    #[test]
+    fn ticks_have_no_zeros_to_spare() {
+        let cases =
+            [("10.0 ms", "10 ms"), ("2.50 MiB", "2.5 MiB"), ("0.00", "0"), ("100 k", "100 k")];
+        for (figure, text) in cases {
+            assert_eq!(short(figure), text);
+        }
     }
 
     #[test]

@@ -71,8 +71,9 @@ pub(super) fn choose(pairs: Vec<Pair>, wanted: &[String]) -> Result<Vec<Pair>, S
     }
     let find = |name: &String| {
         pairs.iter().find(|pair| pair.a.name == *name).cloned().ok_or_else(|| {
-            let distance = |pair: &&Pair| strsim::damerau_levenshtein(&pair.a.name, name);
-            let nearest = pairs.iter().min_by_key(distance);
+            // By its beginning rather than its length: most names end alike.
+            let alike = |pair: &Pair| strsim::jaro_winkler(&pair.a.name, name);
+            let nearest = pairs.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
             let hint = nearest.map(|pair| format!(", the nearest is {}", pair.a.name));
             format!("--metric {name}: not a figure of both sides{}", hint.unwrap_or_default())
         })
@@ -95,13 +96,13 @@ fn of_run(outcome: &Outcome) -> Vec<Metric> {
     }
     let received: Vec<_> =
         intervals.iter().map(|interval| interval.per_second(interval.second.received)).collect();
-    found.add("received_per_s", figures::received_per_s(outcome), Better::Higher, human::rate);
-    found.with_seconds(received);
+    let rate = figures::received_per_s(outcome);
+    found.add("received_per_s", rate, Better::Higher, human::rate, received);
     let generator = &outcome.generator;
     let us = generator.cpu_us_per_message;
-    found.add("generator_cpu_us_per_message", us, Better::Lower, human::micros);
+    found.time("generator_cpu_us_per_message", us, Vec::new());
     let bytes = generator.bytes_per_client;
-    found.add("generator_bytes_per_client", bytes, Better::Lower, human::exact_bytes);
+    found.add("generator_bytes_per_client", bytes, Better::Lower, human::exact_bytes, Vec::new());
     found.metrics
 }
 
@@ -111,31 +112,33 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// Adds a figure that the run has.
-    fn add(&mut self, name: &str, value: Option<f64>, better: Better, write: fn(f64) -> String) {
+    /// Adds a figure that the run has, with its values a second where the series has them.
+    fn add(
+        &mut self,
+        name: &str,
+        value: Option<f64>,
+        better: Better,
+        write: fn(f64) -> String,
+        seconds: Vec<f64>,
+    ) {
         if let Some(value) = value.filter(|value| value.is_finite()) {
             let (name, runs) = (name.to_owned(), vec![value]);
-            self.metrics.push(Metric { name, better, write, runs, seconds: Vec::new() });
+            self.metrics.push(Metric { name, better, write, runs, seconds });
         }
     }
 
-    /// Gives the figure added last its seconds.
-    fn with_seconds(&mut self, seconds: Vec<f64>) {
-        if let Some(metric) = self.metrics.last_mut() {
-            metric.seconds = seconds;
-        }
+    /// Adds a time of which less is better.
+    fn time(&mut self, name: &str, us: Option<f64>, seconds: Vec<f64>) {
+        self.add(name, us, Better::Lower, human::micros, seconds);
     }
 
     fn server(&mut self, server: &ServerUse, intervals: &[Interval<'_>]) {
-        if let Some(us) = server.cpu_us_per_message {
-            self.add("cpu_us_per_message", Some(us), Better::Lower, human::micros);
-            self.with_seconds(intervals.iter().filter_map(Interval::cpu_us_per_message).collect());
-        }
-        let busy = server.core_busy_us_per_message;
-        self.add("core_busy_us_per_message", busy, Better::Lower, human::micros);
-        let session = server.cpu_us_per_session;
-        self.add("cpu_us_per_session", session, Better::Lower, human::micros);
-        self.add("frames_per_write", server.frames_per_write, Better::Higher, human::digits);
+        let seconds = intervals.iter().filter_map(Interval::cpu_us_per_message).collect();
+        self.time("cpu_us_per_message", server.cpu_us_per_message, seconds);
+        self.time("core_busy_us_per_message", server.core_busy_us_per_message, Vec::new());
+        self.time("cpu_us_per_session", server.cpu_us_per_session, Vec::new());
+        let frames = server.frames_per_write;
+        self.add("frames_per_write", frames, Better::Higher, human::digits, Vec::new());
     }
 
     fn memory(&mut self, memory: &Memory) {
@@ -145,7 +148,7 @@ impl Gathered {
             ("kernel_bytes_per_connection", memory.kernel_bytes_per_connection),
         ];
         for (name, value) in figures {
-            self.add(name, value, Better::Lower, human::exact_bytes);
+            self.add(name, value, Better::Lower, human::exact_bytes, Vec::new());
         }
     }
 
@@ -160,8 +163,7 @@ impl Gathered {
         ];
         for (percentile, us, seconds) in figures {
             let name = format!("{}_{percentile}_us", latency.name);
-            self.add(&name, Some(us), Better::Lower, human::micros);
-            self.with_seconds(seconds);
+            self.time(&name, Some(us), seconds);
         }
     }
 }

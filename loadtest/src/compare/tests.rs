@@ -116,6 +116,16 @@ fn files_are_read_or_refused_with_their_name() {
 }
 
 #[test]
+fn a_figure_that_is_absent_gives_its_seconds_to_no_other() {
+    let mut run = sample::idle();
+    // Seconds without messages lie in the series of a run that has no rate.
+    run.phases.clear();
+    let found = metrics::collect(&[run]);
+    assert!(found.iter().all(|metric| metric.name != "received_per_s"), "{found:?}");
+    assert!(found.iter().all(|metric| metric.seconds.is_empty()), "{found:?}");
+}
+
+#[test]
 fn the_ratio_allowed_is_at_least_one() {
     assert_eq!(ratio("1.05"), Ok(1.05));
     for text in ["0.9", "x", "NaN", ""] {

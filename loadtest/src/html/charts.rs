@@ -196,18 +196,24 @@ impl<'a> Time<'a> {
         };
         let tick = |value: f64| {
             let text = if value == 0.0 { "0".to_owned() } else { (look.write)(value) };
-            (scale.share(value), text)
+            (scale.share(value), human::short(&text))
         };
-        let up = scale.ticks(look.base).into_iter().map(tick).collect();
-        let filled = lines.len() == 1 && !look.logarithmic;
+        let up = scale.ticks(look.base, Plot::room(HEIGHT)).into_iter().map(tick).collect();
+        let alone = lines.len() == 1;
         let strips = self.strips(&lines, look.write);
         let drawn = lines.into_iter().filter(|line| line.2.iter().any(Option::is_some));
         let drawn = drawn.map(|(label, class, values)| {
             let place = |(point, value): (&Point<'_>, Option<f64>)| {
                 value.map(|value| (self.middle(point), scale.share(value)))
             };
+            // A line on its own is named by the title; its highest point is what is asked next.
+            let (label, label_at) = if alone {
+                (format!("peak {}", human::short(&(look.write)(most))), scale.share(most))
+            } else {
+                (label.to_owned(), scale.share(usual(&values)))
+            };
             let points = self.points.iter().zip(values).map(place).collect();
-            Line { label: label.to_owned(), class, points, filled }
+            Line { label, class, points, label_at, filled: alone }
         });
         let across = time_ticks(self.end_s);
         Plot {
@@ -231,7 +237,10 @@ impl<'a> Time<'a> {
     fn strips(&self, lines: &[Named], write: fn(f64) -> String) -> Vec<(f64, f64, String)> {
         let mut strips = Vec::with_capacity(self.points.len());
         for (at, point) in self.points.iter().enumerate() {
-            let mut text = format!("{:.0} to {:.0} s", point.from_s, point.to_s);
+            let middle = self.middle(point);
+            let within = |band: &&Band| band.from <= middle && middle < band.to;
+            let phase = self.bands.iter().find(within).map_or("", |band| &band.label);
+            let mut text = format!("{:.0} to {:.0} s {phase}", point.from_s, point.to_s);
             for (label, _, values) in lines {
                 if let Some(value) = values.get(at).copied().flatten() {
                     text.push_str(&format!("\n{label} {}", write(value)));
@@ -248,8 +257,15 @@ fn peak(values: &[Option<f64>]) -> f64 {
     values.iter().flatten().copied().fold(0.0, f64::max)
 }
 
+/// The median of what was measured, near which most of a line runs.
+fn usual(values: &[Option<f64>]) -> f64 {
+    let mut values: Vec<f64> = values.iter().flatten().copied().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
 /// Points across a plot, about two units of its width each.
 const POINTS: usize = 360;
-const HEIGHT: f64 = 130.0;
+const HEIGHT: f64 = 144.0;
 /// How many times as high one rate may be as another that shares its plot.
 const LIKE: f64 = 4.0;

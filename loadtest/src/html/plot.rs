@@ -18,6 +18,8 @@ pub(super) struct Line {
     pub(super) class: &'static str,
     /// Shares of the width and of the height; a gap where there is none.
     pub(super) points: Vec<Option<(f64, f64)>>,
+    /// Share of the height at which the label stands.
+    pub(super) label_at: f64,
     /// Whether the area below is tinted.
     pub(super) filled: bool,
 }
@@ -79,15 +81,24 @@ impl Plot {
         svg
     }
 
+    /// How many ticks a height has room for.
+    pub(super) fn room(height: f64) -> usize {
+        (1..64).take_while(|ticks| f64::from(*ticks) * 18.0 <= height).count()
+    }
+
     fn y(&self, share: f64) -> f64 {
         TOP + (1.0 - share) * self.height
     }
 
-    /// Every second phase is shaded; a label stands where its phase has room for it.
+    /// Neighbouring phases differ in shade, the longest being as light as the page. A label stands above
+    /// its phase where there is room for it.
     fn draw_bands(&self, svg: &mut String) {
+        let length = |band: &Band| band.to - band.from;
+        let longest = (0..self.bands.len())
+            .max_by(|a, b| length(&self.bands[*a]).total_cmp(&length(&self.bands[*b])));
         for (at, band) in self.bands.iter().enumerate() {
-            let (left, width) = (x(band.from), (band.to - band.from) * AREA);
-            if at % 2 == 0 {
+            let (left, width) = (x(band.from), length(band) * AREA);
+            if longest.is_some_and(|longest| at.abs_diff(longest) % 2 == 1) {
                 let _ = writeln!(
                     svg,
                     "<rect class=\"band\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{width:.1}\" \
@@ -95,12 +106,18 @@ impl Plot {
                     self.height
                 );
             }
-            if width > text_width(&band.label) + 8.0 {
+            let _ = writeln!(
+                svg,
+                "<line class=\"grid\" x1=\"{left:.1}\" x2=\"{left:.1}\" y1=\"{}\" y2=\"{}\"/>",
+                TOP - 12.0,
+                TOP + self.height
+            );
+            if width > text_width(&band.label) + 6.0 {
                 let _ = writeln!(
                     svg,
                     "<text class=\"phase\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                    left + 5.0,
-                    TOP + 12.0,
+                    left + 4.0,
+                    TOP - 4.0,
                     escape(&band.label)
                 );
             }
@@ -171,15 +188,10 @@ impl Plot {
         }
     }
 
-    /// Names beside the lines' last points, at least a line of text apart.
+    /// Names beside the lines, at least a line of text apart.
     fn draw_labels(&self, svg: &mut String) {
-        let mut labels: Vec<(f64, &Line)> = self
-            .lines
-            .iter()
-            .filter_map(|line| {
-                line.points.iter().flatten().next_back().map(|(_, up)| (self.y(*up), line))
-            })
-            .collect();
+        let mut labels: Vec<(f64, &Line)> =
+            self.lines.iter().map(|line| (self.y(line.label_at), line)).collect();
         labels.sort_by(|a, b| a.0.total_cmp(&b.0));
         let heights =
             apart(&labels.iter().map(|label| label.0).collect::<Vec<_>>(), TOP + self.height);
@@ -220,13 +232,13 @@ fn x(share: f64) -> f64 {
 
 /// About how wide a small text is drawn.
 fn text_width(text: &str) -> f64 {
-    6.0 * text.chars().count() as f64
+    5.8 * text.chars().count() as f64
 }
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
 const AREA: f64 = 790.0;
-const TOP: f64 = 8.0;
+const TOP: f64 = 20.0;
 const BOTTOM: f64 = 24.0;
 const LINE: f64 = 15.0;
 
@@ -245,7 +257,7 @@ mod tests {
     #[test]
     fn a_line_breaks_at_gaps_and_a_lone_point_is_a_dot() {
         let points = vec![Some((0.0, 0.0)), Some((0.1, 1.0)), None, Some((0.5, 0.5)), None];
-        let line = Line { label: "a<b".into(), class: "s1", points, filled: false };
+        let line = Line { label: "a<b".into(), class: "s1", points, label_at: 0.5, filled: false };
         let plot = Plot { height: 100.0, lines: vec![line], ..Plot::default() };
         let svg = plot.render();
         assert_eq!(svg.matches("<path").count(), 1);

@@ -50,18 +50,22 @@ impl Scale {
         }
     }
 
-    /// The ticks, ends included: about four of a linear axis, the powers of a logarithmic one and
-    /// where those are few 2 and 5 times them too.
-    pub(super) fn ticks(&self, base: f64) -> Vec<f64> {
+    /// The ticks: about four of a linear axis, ends included; of a logarithmic one the powers of ten, with
+    /// 2 and 5 times them where `room` is for as many.
+    pub(super) fn ticks(&self, base: f64, room: usize) -> Vec<f64> {
         if !self.logarithmic {
             let step = step(self.high - self.low, base);
             return stepped(self.low, self.high, step);
         }
-        let decades = (self.high / self.low).log10();
+        let fine = self.multiples(&[1.0, 2.0, 5.0]);
+        if fine.len() <= room { fine } else { self.multiples(&[1.0]) }
+    }
+
+    /// What lies on the axis of the factors times the powers of ten.
+    fn multiples(&self, factors: &[f64]) -> Vec<f64> {
         let mut found = Vec::new();
         let mut power = 10_f64.powf(self.low.log10().floor());
         while power <= self.high * 1.001 {
-            let factors: &[f64] = if decades <= 2.4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
             found.extend(factors.iter().map(|factor| factor * power));
             power *= 10.0;
         }
@@ -123,7 +127,7 @@ mod tests {
     fn a_linear_axis_ends_on_a_tick_at_or_above_the_peak() {
         for peak in [0.3, 1.0, 17.0, 203_517.0, 1e9] {
             let scale = Scale::from_zero(peak, 1000.0);
-            let ticks = scale.ticks(1000.0);
+            let ticks = scale.ticks(1000.0, 8);
             assert!((3..=6).contains(&ticks.len()), "{peak}: {ticks:?}");
             assert!(ticks.last().is_some_and(|last| *last >= peak * 0.999), "{peak}: {ticks:?}");
             assert!(scale.share(peak) > 0.6 && scale.share(0.0) == 0.0, "{peak}: {scale:?}");
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn memory_is_round_in_its_own_prefixes() {
-        let ticks = Scale::from_zero(10_000_000.0, 1024.0).ticks(1024.0);
+        let ticks = Scale::from_zero(10_000_000.0, 1024.0).ticks(1024.0, 8);
         let mebibytes: Vec<_> = ticks.iter().map(|tick| tick / 1_048_576.0).collect();
         assert_eq!(mebibytes, [0.0, 2.5, 5.0, 7.5, 10.0]);
     }
@@ -140,12 +144,12 @@ mod tests {
     #[test]
     fn a_logarithmic_axis_begins_and_ends_on_round_numbers() {
         let scale = Scale::logarithmic(2100.0, 81_000.0);
-        assert_eq!(scale.ticks(10.0), [2000.0, 5000.0, 10_000.0, 20_000.0, 50_000.0, 100_000.0]);
+        assert_eq!(scale.ticks(10.0, 8), [2000.0, 5000.0, 10_000.0, 20_000.0, 50_000.0, 100_000.0]);
         assert!((scale.share(14_142.0) - 0.5).abs() < 0.01, "{scale:?}");
         assert_eq!((scale.share(0.0), scale.share(1e9)), (0.0, 1.0));
         let flat = Scale::logarithmic(100.0, 100.0);
-        assert!(flat.ticks(10.0).len() > 1, "{flat:?}");
-        assert!(Scale::logarithmic(1.0, 1e7).ticks(10.0).len() == 8);
+        assert!(flat.ticks(10.0, 8).len() > 1, "{flat:?}");
+        assert!(Scale::logarithmic(1.0, 1e7).ticks(10.0, 8).len() == 8);
     }
 
     #[test]

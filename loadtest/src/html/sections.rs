@@ -92,7 +92,12 @@ fn sessions_tile(outcome: &Outcome) -> Tile {
         (0, planned) => format!("{} ended by plan", human::count(planned)),
         (wrong, _) => format!("{} refused or ended by the server", human::count(wrong)),
     };
-    tile("Sessions", human::count(sessions.opened), note)
+    tile("Sessions", large(sessions.opened), note)
+}
+
+/// A count as exact as a tile is wide.
+fn large(count: u64) -> String {
+    if count < 100_000_000 { human::count(count) } else { human::compact(count as f64) }
 }
 
 fn delivered_tile(outcome: &Outcome) -> Tile {
@@ -106,12 +111,13 @@ fn delivered_tile(outcome: &Outcome) -> Tile {
         let lost = human::count(messages.lost);
         format!("of {} expected, {lost} lost", human::count(messages.expected))
     };
-    tile("Received", human::count(messages.received), note)
+    tile("Received", large(messages.received), note)
 }
 
 fn rate_tile(outcome: &Outcome) -> Tile {
     let received = figures::received_per_s(outcome)?;
-    let sent = figures::sent_per_s(outcome).map(|sent| format!("for {} sent", human::rate(sent)));
+    let sent = figures::sent_per_s(outcome)
+        .map(|sent| format!("received, for {} sent", human::rate(sent)));
     tile("Rate", human::rate(received), sent.unwrap_or_default())
 }
 
@@ -128,18 +134,18 @@ fn processor_tile(outcome: &Outcome) -> Tile {
         .cpu_us_per_message
         .map(|us| (us, "message"))
         .or_else(|| server.cpu_us_per_session.map(|us| (us, "session")))?;
-    let note = format!("core {} busy", human::percent(server.core_busy));
-    tile(&format!("Processor a {what}"), human::micros(us), note)
+    let note = format!("of the server; its core {} busy", human::percent(server.core_busy));
+    tile(&format!("CPU a {what}"), human::micros(us), note)
 }
 
 fn memory_tile(outcome: &Outcome) -> Tile {
     let memory = &outcome.server.as_ref()?.memory;
     let user = memory.user_bytes_per_connection?;
     let note = match memory.kernel_bytes_per_connection {
-        Some(kernel) => format!("and {} of the kernel's, both ends", human::exact_bytes(kernel)),
-        None => "of the server's own".to_owned(),
+        Some(kernel) => format!("of the server; kernel {}, both ends", human::exact_bytes(kernel)),
+        None => "of the server".to_owned(),
     };
-    tile("Memory a connection", human::exact_bytes(user), note)
+    tile("A connection", human::exact_bytes(user), note)
 }
 
 /// A row for each latency that was measured.

@@ -25,16 +25,21 @@ pub(super) fn plot(outcome: &Outcome) -> String {
     let lines = curves.iter().zip(CLASSES).map(|(curve, class)| {
         let place = |(nines, us): &(f64, f64)| Some((nines / end, scale.share(*us)));
         let points = curve.points.iter().map(place).collect();
-        Line { label: curve.name.clone(), class, points, filled: false }
+        let label_at = curve.points.last().map_or(0.0, |(_, us)| scale.share(*us));
+        Line { label: curve.name.clone(), class, points, label_at, filled: false }
     });
     let tick = |(nines, label): &(f64, &str)| (nines / end, (*label).to_owned());
     Plot {
-        height: 260.0,
+        height: HEIGHT,
         title: "Latency by percentile".to_owned(),
         note: "each step to the right is ten times fewer messages; both axes logarithmic"
             .to_owned(),
         across: TICKS.iter().filter(|(nines, _)| *nines <= end).map(tick).collect(),
-        up: scale.ticks(10.0).into_iter().map(|us| (scale.share(us), human::micros(us))).collect(),
+        up: scale
+            .ticks(10.0, Plot::room(HEIGHT))
+            .into_iter()
+            .map(|us| (scale.share(us), human::short(&human::micros(us))))
+            .collect(),
         lines: lines.collect(),
         strips: strips(&curves, end),
         ..Plot::default()
@@ -54,9 +59,11 @@ fn curve(latency: &crate::outcome::Latency) -> Option<Curve> {
     // A histogram that cannot be read leaves the table of percentiles, which needs none.
     let hist = Hist::from_latency(latency).ok().filter(|hist| !hist.is_empty())?;
     let nines = (hist.count() as f64).log10().min(MOST_NINES);
-    let steps = 0..=STEPS;
     let at = |step: u32| nines * f64::from(step) / f64::from(STEPS);
-    let points = steps.filter_map(|step| Some((at(step), value(&hist, at(step))?))).collect();
+    let mut points: Vec<_> =
+        (0..STEPS).filter_map(|step| Some((at(step), value(&hist, at(step))?))).collect();
+    // The last of the messages is the slowest.
+    points.extend(hist.max_us().map(|max| (nines, max)));
     Some(Curve { name: latency.name.clone(), nines, points, hist })
 }
 
@@ -105,6 +112,7 @@ const TICKS: [(f64, &str); 9] = [
     (6.0, "99.9999 %"),
     (7.0, "99.99999 %"),
 ];
+const HEIGHT: f64 = 260.0;
 const MOST_NINES: f64 = 7.0;
 const STEPS: u32 = 240;
 const STRIPS: u32 = 120;

@@ -131,7 +131,13 @@ fn kernel(server: &ServerUse) -> Table {
     let table = memory.slabs.iter().fold(table, |table, (name, growth)| {
         table.row(&format!("slab {name}"), human::bytes(*growth as f64))
     });
-    memory.sockets.iter().fold(table, |table, (name, growth)| table.row(name, growth.to_string()))
+    memory.sockets.iter().fold(table, |table, (name, growth)| table.row(name, signed(*growth)))
+}
+
+/// An exact number that may be negative.
+fn signed(number: i64) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    format!("{sign}{}", human::count(number.unsigned_abs()))
 }
 
 fn counters(server: &ServerUse) -> Table {
