@@ -100,7 +100,7 @@ impl Args {
     pub(crate) fn run(self) -> Result<(), String> {
         let environment = environment();
         if let Some(core) = self.core {
-            cores::pin(core)?;
+            cores::pin(&[core])?;
         }
         let pairs = usize::try_from(limits::raise_descriptors().saturating_sub(SPARE) / 2);
         let effort = Effort {

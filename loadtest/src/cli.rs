@@ -102,7 +102,7 @@ struct CrowdFlags {
     threads: Option<u32>,
     /// Cores to run on, as 1 or 2,3.
     #[arg(long, value_delimiter = ',', value_name = "CORES")]
-    cores: Option<Vec<u32>>,
+    cores: Option<Vec<usize>>,
     /// Connections a second; 0 for as fast as they go.
     #[arg(long, value_name = "PER_S")]
     ramp: Option<f64>,

@@ -23,7 +23,7 @@ use crate::outcome::{Outcome, PhaseSpan, Second};
 use crate::sample::{Sampler, Snapshot, usage};
 use crate::socket::Target;
 use crate::sources;
-use crate::spec::{Kind, Spec};
+use crate::spec::{Kind, SlowKind, Spec};
 use crate::view::{Frame, View};
 use crate::worker::{Gauge, Harvest, Job, Order, SecondReport, Shared, Thread};
 
@@ -319,10 +319,10 @@ impl Run {
 fn threads_for(spec: &Spec, target: &Target, sources: &[IpAddr]) -> Result<u32, String> {
     let clients = u64::from(spec.crowd.clients);
     // Clients that are to vanish hold a second descriptor.
-    let vanishes = spec.scenario == Kind::Slow;
+    let vanishes = spec.scenario == Kind::Slow && spec.trouble.slow_kind == SlowKind::HalfOpen;
     let descriptors = if vanishes { clients * 2 } else { clients };
     let threads = match spec.crowd.threads {
-        0 => limits::threads_for(descriptors)?,
+        0 => fewest_threads(descriptors, limits::raise_descriptors()),
         threads => threads,
     };
     let needs = limits::Needs {
@@ -336,3 +336,16 @@ fn threads_for(spec: &Spec, target: &Target, sources: &[IpAddr]) -> Result<u32, 
     }
     Ok(threads.min(spec.crowd.clients))
 }
+
+/// Threads that hold so many descriptors between them. Each table also has a copy of every runtime's own.
+fn fewest_threads(descriptors: u64, limit: u64) -> u32 {
+    let wanted = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    let mut threads = limits::threads_for(wanted, limit);
+    for _ in 0..2 {
+        threads = limits::threads_for(wanted, limit.saturating_sub(threads as u64 * RUNTIME));
+    }
+    u32::try_from(threads).unwrap_or(u32::MAX)
+}
+
+/// Descriptors of one runtime: ring, epoll, wake-ups, a timer.
+const RUNTIME: u64 = 8;

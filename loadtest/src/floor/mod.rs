@@ -43,7 +43,7 @@ impl Args {
     /// The address is taken, the core does not exist, or descriptors run out.
     pub(crate) fn run(self) -> Result<(), String> {
         if let Some(core) = self.core {
-            cores::pin(core)?;
+            cores::pin(&[core])?;
         }
         limits::raise_descriptors();
         let mut server = Server::bind(self.listen)?;

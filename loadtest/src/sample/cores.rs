@@ -9,17 +9,17 @@ pub(crate) fn own() -> Vec<u32> {
     cores.filter_map(|core| u32::try_from(core).ok()).collect()
 }
 
-/// Keeps the calling thread, and those it starts from now on, on one core.
+/// Keeps the calling thread, and those it starts from now on, on these cores.
 ///
 /// # Errors
 ///
 /// There is no such core, or this process may not use it.
-pub(crate) fn pin(core: usize) -> Result<(), String> {
+pub(crate) fn pin(cores: &[usize]) -> Result<(), String> {
     let mut set = CpuSet::new();
-    if core < CpuSet::MAX_CPU {
-        set.set(core);
+    for core in cores.iter().filter(|core| **core < CpuSet::MAX_CPU) {
+        set.set(*core);
     }
-    sched_setaffinity(None, &set).map_err(|error| format!("cannot run on core {core}: {error}"))
+    sched_setaffinity(None, &set).map_err(|error| format!("cannot run on cores {cores:?}: {error}"))
 }
 
 /// The numbers of a list as `0-2,5`; what cannot be read is left out.
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_core_that_does_not_exist_is_refused_with_its_number() {
-        let error = pin(usize::MAX).expect_err("no such core");
+        let error = pin(&[usize::MAX]).expect_err("no such core");
         assert!(error.contains(&usize::MAX.to_string()), "{error}");
         assert!(!own().is_empty());
     }

@@ -101,7 +101,7 @@ pub(crate) struct Crowd {
     /// 0: as many as the descriptor limit asks for.
     pub(crate) threads: u32,
     /// Cores to run on; empty for all.
-    pub(crate) cores: Vec<u32>,
+    pub(crate) cores: Vec<usize>,
     /// Connections a second; 0 for as fast as they go.
     pub(crate) ramp_per_s: f64,
     /// Connections under way at one time, over all threads.

@@ -62,7 +62,8 @@ impl Member {
             open: u16::try_from(streams(*room)).unwrap_or(u16::MAX),
             ledger: RoomLedger::new(crew.order.get() < Order::Publish),
         };
-        let greets = crew.shared.spec.target.dialect.greets();
+        let spec = &crew.shared.spec;
+        let greets = spec.target.dialect.greets(spec.scenario == Kind::Echo);
         Self {
             rooms: rooms.iter().map(joined).collect(),
             asks: Track::from_start(),
@@ -138,7 +139,7 @@ impl Member {
             Push::Opened => self.due.push(b"40"),
             Push::HeartbeatPing => self.due.push(b"3"),
             Push::Error(text) => crew.fail(&format!("the server said: {text}")),
-            Push::Reload { .. } => crew.fail("the server is restarting"),
+            Push::Reload => crew.fail("the server is restarting"),
             Push::Ignored => {}
         }
         Ok(())
@@ -253,10 +254,13 @@ impl Member {
     }
 
     /// Closes the books. `complete`: the session was there to the end.
-    fn tally(&self, crew: &Crew, seat: &Seat, complete: bool) -> Tally {
+    fn tally(&mut self, crew: &Crew, seat: &Seat, complete: bool) -> Tally {
         let mut tally = Tally::default();
         let total = |stream| crew.shared.total_of(stream);
-        for joined in &self.rooms {
+        for joined in &mut self.rooms {
+            for stream in crew.shared.streams_of(joined.room).filter(|_| complete) {
+                joined.ledger.charge_silent(stream);
+            }
             tally.add(&joined.ledger.finish(&total, complete));
         }
         let asked = u64::from(seat.asked.get());
@@ -313,7 +317,7 @@ pub(super) async fn live(crew: Rc<Crew>, seat: Rc<Seat>) {
                 let result = attend(&crew, &seat, &mut reader, &mut member).await;
                 crew.uncount(Gauge::Ready, 1);
                 seat.vacate();
-                if !end(&crew, &seat, &member, result) {
+                if !end(&crew, &seat, &mut member, result) {
                     return;
                 }
             }
@@ -369,7 +373,7 @@ async fn attend(
 }
 
 /// Judges how a session ended and adds up its books. True when the client is to return.
-fn end(crew: &Crew, seat: &Seat, member: &Member, result: Result<(), String>) -> bool {
+fn end(crew: &Crew, seat: &Seat, member: &mut Member, result: Result<(), String>) -> bool {
     let spec = &crew.shared.spec;
     let order = crew.order.get();
     let goodbye = seat.leaving.get() || order == Order::Close;
