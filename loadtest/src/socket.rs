@@ -64,8 +64,8 @@ pub(crate) struct Dial {
 pub(crate) struct Pool(RefCell<Vec<Vec<u8>>>);
 
 /// Bytes of a lent buffer, and how many of them a thread keeps.
-const LARGE: usize = 64 << 10;
-const KEPT: usize = 64;
+const LARGE: usize = 16 << 10;
+const KEPT: usize = 128;
 
 impl Pool {
     fn take(&self) -> Vec<u8> {

@@ -86,7 +86,7 @@ impl Thread {
     /// When the kernel refuses a ring or a descriptor table.
     pub(crate) fn work(self) -> Result<Harvest, String> {
         let mut ring = tokio_uring::uring_builder();
-        ring.setup_cqsize(COMPLETIONS).setup_clamp();
+        ring.setup_cqsize(COMPLETIONS).setup_clamp().setup_coop_taskrun();
         let mut builder = tokio_uring::builder();
         builder.entries(SUBMISSIONS).uring_builder(&ring);
         builder.start(async move {
