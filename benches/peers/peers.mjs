@@ -6,7 +6,7 @@
 
 import { spawn } from "node:child_process";
 import { createWriteStream, existsSync, mkdirSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -32,16 +32,16 @@ const PINNED = 'ulimit -n "$(ulimit -Hn)"; core=$1; shift; exec taskset -c "$cor
 /**
  * Every server, in the order of the table.
  *
- * `command` is what to start, given the scenario; nothing for a scenario the server has no part in. `speaks`
- * is its dialect for rooms and for everything else. `own` marks what is not a peer: the floor and ours.
+ * `command` is what to start, given the scenario and the core; nothing for a scenario the server has no
+ * part in. `speaks` is its dialect. `own` marks what is not a peer: the floor and ours.
  */
 export const PEERS = [
   {
     name: "floor",
     own: true,
     speaks: "plain",
-    command: (scenario) =>
-      scenario?.floor && [LOAD, "floor", scenario.floor, "--listen", "127.0.0.1:0", "--core", "0"],
+    command: (scenario, core) =>
+      scenario?.floor && [LOAD, "floor", scenario.floor, "--listen", "127.0.0.1:0", "--core", String(core)],
     version: () => "bare system calls",
   },
   { name: "throng-epoll", own: true, speaks: "throng", command: () => throng("epoll"), version: throngVersion },
@@ -98,15 +98,23 @@ function cargoVersion(name) {
   return new RegExp(`name = "${name}"\nversion = "(.*)"`).exec(lock)[1];
 }
 
-/** Runs a program on one core, with as many descriptors as it may have. */
-export function pinned(core, [program, ...args], options) {
-  return spawn("bash", ["-c", PINNED, "bash", String(core), program, ...args], options);
+/** Runs a program on one core, with as many descriptors as it may have. It does not outlive this process. */
+export function pinned(core, command, options) {
+  const child = spawn("bash", ["-c", PINNED, "bash", String(core), ...command], options);
+  const orphan = () => child.kill("SIGKILL");
+  process.once("exit", orphan);
+  child.once("exit", () => process.removeListener("exit", orphan));
+  return child;
 }
+
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
 
 /** Starts a peer for a scenario and resolves once it has named its address. */
 export async function start(peer, { core, scenario, log }) {
-  const command = peer.command(scenario);
-  if (!existsSync(command[0])) throw new Error(`${peer.name}: there is no ${command[0]}; run 'make peers'`);
+  const command = peer.command(scenario, core);
+  if (!existsSync(command[0])) {
+    throw new Error(`${peer.name}: there is no ${relative(ROOT, command[0])}; run 'make peers'`);
+  }
   mkdirSync(dirname(log), { recursive: true });
   const child = pinned(core, command, { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
   const server = new Server(peer, child, createWriteStream(log, { flags: "a" }));
@@ -124,13 +132,7 @@ class Server {
       child.once("exit", (code, signal) => done(signal ?? `exit code ${code}`));
       child.once("error", (error) => done(error.message));
     });
-    // A runner that dies of something else must not leave its server behind.
-    const orphan = () => child.kill("SIGKILL");
-    process.once("exit", orphan);
-    this.exited.then(() => {
-      process.removeListener("exit", orphan);
-      sink.end();
-    });
+    this.exited.then(() => sink.end());
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding("utf8");
       stream.on("data", (text) => {

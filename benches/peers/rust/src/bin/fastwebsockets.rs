@@ -3,8 +3,8 @@
 //! Built from its two examples: hyper with an upgrade, `FragmentCollector`, UTF-8 checked by simdutf8 (a
 //! default feature), tasks outside of tokio's budget. Its `write_frame` writes to the stream at once, so a
 //! burst would be one write for each message; the documentation of `flush` names the remedy, a buffered
-//! stream. Echo and members therefore write into 2 KiB of `BufWriter` (more would only cost memory at the
-//! sizes measured) and flush when nothing more is to be read or sent.
+//! stream. Echo and members therefore write into a `BufWriter` and flush when nothing more is to be read or
+//! sent. It is allocated with the connection, so it is no larger than the longest burst measured needs.
 //!
 //! Reading a frame is not safe to give up half-way, hence a member is two loops in one task, on the split
 //! halves of the connection. There the library cannot answer pings and close frames, so its automatics are
@@ -33,8 +33,8 @@ use tokio::task::{spawn_local, unconstrained};
 
 use throng_bench_peers::{Membership, Room, Rooms, Route, serve};
 
-/// Bytes that are gathered before they are written without a flush.
-const WRITE_BUFFER: usize = 2048;
+/// Bytes that are gathered before they are written without a flush: sixteen messages of 64 bytes.
+const WRITE_BUFFER: usize = 1280;
 
 type Socket = WebSocket<TokioIo<Upgraded>>;
 type Reader = FragmentCollectorRead<ReadHalf<TokioIo<Upgraded>>>;
@@ -98,7 +98,8 @@ async fn connection(
     let socket = upgraded.await?;
     match route {
         Route::Echo => echo(socket).await,
-        Route::Member(name) => member(socket, &rooms.room(&name)).await,
+        // Boxed, so that an echo's task is not as large as a member's.
+        Route::Member(name) => Box::pin(member(socket, &rooms.room(&name))).await,
         Route::Publisher(name) => publisher(socket, &rooms.room(&name)).await,
     }
 }
