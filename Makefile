@@ -1,10 +1,12 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench fuzz sim doc conformance browser load clean
+.PHONY: help run test check bench peers fuzz sim doc conformance browser load clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4".
 ARGS ?=
+# Arguments for `make peers`, such as PEERS_ARGS="--quick --only throng-epoll,bun --scenario echo".
+PEERS_ARGS ?=
 # Seconds for each fuzz target, and which: all there are unless named here.
 SECONDS_EACH ?= 60
 TARGETS ?=
@@ -32,6 +34,9 @@ check: ## Format, lints and types, without running anything
 bench: ## Run the benches
 	cargo bench
 
+peers: ## The same scenarios against the engine and other servers, interleaved, as one table
+	benches/peers/peers.sh $(PEERS_ARGS)
+
 fuzz: ## Fuzz each target for SECONDS_EACH seconds
 	tests/tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)
 
@@ -52,4 +57,4 @@ load: ## Join CLIENTS clients to a room of the engine at URL and count every del
 
 clean: ## Remove what was built and what the tests left
 	cargo clean
-	rm -rf tests/browser/node_modules tests/browser/out tests/conformance/out
+	rm -rf benches/peers/node_modules tests/browser/node_modules tests/browser/out tests/conformance/out
