@@ -41,8 +41,8 @@ export const SCENARIOS = [
     name: "idle",
     title: "10,000 idle connections",
     own: true,
-    load: ["idle", "--clients", "10000", "--hold", "5s", ...SOURCES],
-    small: ["idle", "--clients", "1000", "--hold", "1s", ...SOURCES],
+    load: ["idle", "--clients", "10000", "--hold", "5", ...SOURCES],
+    small: ["idle", "--clients", "1000", "--hold", "1", ...SOURCES],
     figures: [memory, opening],
   },
   {
@@ -50,8 +50,8 @@ export const SCENARIOS = [
     title: "echo, 1,000 connections, 1 at a time",
     floor: "echo",
     warm: true,
-    load: ["echo", "--clients", "1000", "--depth", "1", "--duration", "10s", ...SIZE],
-    small: ["echo", "--clients", "1000", "--depth", "1", "--duration", "2s", ...SIZE],
+    load: ["echo", "--clients", "1000", "--depth", "1", "--duration", "10", ...SIZE],
+    small: ["echo", "--clients", "1000", "--depth", "1", "--duration", "2", ...SIZE],
     figures: [cpu, core, p99("echo")],
   },
   {
@@ -59,8 +59,8 @@ export const SCENARIOS = [
     title: "echo, 1,000 connections, 16 at a time",
     floor: "echo",
     warm: true,
-    load: ["echo", "--clients", "1000", "--depth", "16", "--duration", "10s", ...SIZE],
-    small: ["echo", "--clients", "1000", "--depth", "16", "--duration", "2s", ...SIZE],
+    load: ["echo", "--clients", "1000", "--depth", "16", "--duration", "10", ...SIZE],
+    small: ["echo", "--clients", "1000", "--depth", "16", "--duration", "2", ...SIZE],
     figures: [cpu, core, p99("echo")],
   },
   {
@@ -95,18 +95,18 @@ export const SCENARIOS = [
   },
   {
     name: "churn",
-    title: "connect, one echo, close",
+    title: "connect, join, close",
     floor: "handshake",
     warm: true,
-    load: ["churn", "--clients", "100", "--duration", "10s", ...SIZE, ...SOURCES],
-    small: ["churn", "--clients", "100", "--duration", "2s", ...SIZE, ...SOURCES],
+    load: ["churn", "--clients", "100", "--stay", "0", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "10", ...SIZE, ...SOURCES],
+    small: ["churn", "--clients", "100", "--stay", "0", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "2", ...SIZE, ...SOURCES],
     figures: [session, p99("connect")],
   },
 ];
 
 function fanout({ members, rate, messages, burst }) {
   const bursts = burst === undefined ? [] : ["--burst", String(burst)];
-  const plan = ["--schedule", "constant", "--rate", `${rate}/s`, "--messages", String(messages), ...bursts];
+  const plan = ["--schedule", "constant", "--rate", String(rate), "--messages", String(messages), ...bursts];
   return ["fanout", "--clients", String(members), "--publishers", "1", ...plan, ...SIZE, ...SOURCES];
 }
 

@@ -18,13 +18,9 @@ pub(crate) struct Marks {
 }
 
 /// Puts an outcome together; series, phases and verdict are still to come.
-pub(crate) fn assemble(
-    spec: &Spec,
-    harvest: Harvest,
-    marks: &Marks,
-    sampler: &Sampler,
-) -> Outcome {
-    let counts = sample::Counts { sessions: u64::from(spec.crowd.clients), messages: marks.messages };
+pub(crate) fn assemble(spec: &Spec, harvest: Harvest, marks: &Marks, sampler: &Sampler) -> Outcome {
+    let counts =
+        sample::Counts { sessions: u64::from(spec.crowd.clients), messages: marks.messages };
     let looks = sample::Marks {
         start: &marks.start,
         connected: &marks.connected,
@@ -37,6 +33,12 @@ pub(crate) fn assemble(
     if !late.is_empty() {
         generator.late_p99_us = late.quantile_us(0.99);
         generator.late_max_us = late.max_us();
+    }
+    let mut server = sampler.server_use(&looks, counts);
+    if let (Kind::Churn, Some(server)) = (spec.scenario, &mut server) {
+        // What this scenario is about is sessions: those opened after the first of each client.
+        let again = harvest.sessions.opened.saturating_sub(u64::from(spec.crowd.clients));
+        server.cpu_us_per_session = sample::each(server.cpu_s * 1e6, again);
     }
     Outcome {
         format: FORMAT,
@@ -51,7 +53,7 @@ pub(crate) fn assemble(
             ..About::default()
         },
         latencies: latencies(spec, &harvest),
-        server: sampler.server_use(&looks, counts),
+        server,
         totals: totals(harvest),
         generator,
         ..Outcome::default()

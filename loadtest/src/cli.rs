@@ -298,7 +298,8 @@ mod tests {
 
     #[test]
     fn flags_override_the_scenario() {
-        let line = "fanout --clients 7 --rate 5 --size 64:9,4096:1 --set rooms.count=2 --set load.size=9";
+        let line =
+            "fanout --clients 7 --rate 5 --size 64:9,4096:1 --set rooms.count=2 --set load.size=9";
         let spec = flags(line).spec(Kind::Fanout).expect("a scenario");
         assert_eq!((spec.crowd.clients, spec.load.rate, spec.rooms.count), (7, 5.0, 2));
         assert_eq!(spec.load.size.to_string(), "64:9,4096:1");

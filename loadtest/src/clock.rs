@@ -16,7 +16,10 @@ pub(crate) fn now_ns() -> u64 {
 }
 
 /// The present moment as the runtime's timers want it.
-#[expect(clippy::disallowed_methods, reason = "a load generator waits for moments; it asks here only")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a load generator waits for moments; it asks here only"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -26,11 +29,6 @@ pub(crate) fn now() -> Instant {
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Nanoseconds of a duration, at most what 64 bits hold.
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds as seconds.

@@ -27,7 +27,9 @@ const RUNS: u32 = 24;
 /// When a run cannot begin.
 pub(crate) fn find(spec: &Spec, options: &Options, cap: Cap) -> Result<(f64, Outcome), String> {
     if spec.load.rate <= 0.0 {
-        return Err("--find-cap needs an open loop: give the rate to begin with by --rate".to_owned());
+        return Err(
+            "--find-cap needs an open loop: give the rate to begin with by --rate".to_owned()
+        );
     }
     let mut search = Search::new(spec.load.rate);
     let mut best = None;

@@ -59,11 +59,6 @@ impl Hist {
         }
     }
 
-    /// Forgets everything, without giving memory back.
-    pub(crate) fn clear(&mut self) {
-        self.counts.reset();
-    }
-
     /// True while nothing was counted.
     pub(crate) fn is_empty(&self) -> bool {
         self.counts.is_empty()
@@ -204,8 +199,6 @@ mod tests {
         fine.merge(&fine.clone());
         assert_eq!(fine.count(), 2);
         assert!(fine.quantile_us(0.5).is_some_and(|us| (us / 5000.0 - 1.0).abs() < 0.01));
-        fine.clear();
-        assert!(fine.is_empty() && fine.max_us().is_none());
     }
 
     #[test]

@@ -38,7 +38,8 @@ const CHECK: usize = 8;
 const CHECKED: usize = RUN + PUBLISHER + SEQ + AT + FLAG;
 
 /// What pads: any letters will do, and a shift of one is noticed.
-const PAD: &[u8] = b"the quick brown fox jumps over the lazy dog and the five boxing wizards jump quickly ";
+const PAD: &[u8] =
+    b"the quick brown fox jumps over the lazy dog and the five boxing wizards jump quickly ";
 
 impl Stamp {
     /// Bytes of the header, and so of the smallest payload.

@@ -218,11 +218,6 @@ impl Reader {
 }
 
 impl Sender {
-    /// Sends a text message.
-    pub(crate) async fn text(&self, text: &[u8]) -> Result<(), String> {
-        self.send(OpCode::Data(Data::Text), text).await
-    }
-
     /// Answers a ping.
     pub(crate) async fn pong(&self, payload: &[u8]) -> Result<(), String> {
         self.send(OpCode::Control(Control::Pong), payload).await

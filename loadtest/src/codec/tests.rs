@@ -110,7 +110,8 @@ fn tungstenite_reads_what_the_client_encodes() {
 #[test]
 fn fragments_are_joined_around_control_frames() {
     let frames = b"\x01\x01a\x89\x01p\x00\x01b\x80\x01c\x88\x02\x03\xe8";
-    let expected = [Owned::Ping(b"p".to_vec()), Owned::Text("abc".into()), Owned::Close(Some(1000))];
+    let expected =
+        [Owned::Ping(b"p".to_vec()), Owned::Text("abc".into()), Owned::Close(Some(1000))];
     assert_eq!(decode(frames, 1).as_deref(), Ok(&expected[..]));
 }
 
@@ -151,7 +152,8 @@ fn only_the_answer_to_the_key_is_accepted() {
         (answer.replace("Upgrade: W", "Sec-WebSocket-Protocol: x\r\nUpgrade: W"), "subprotocol x"),
     ];
     for (text, expected) in cases {
-        let error = check_response(text.as_bytes(), key, PROTOCOL).expect_err("an error").to_string();
+        let error =
+            check_response(text.as_bytes(), key, PROTOCOL).expect_err("an error").to_string();
         assert!(error.contains(expected), "{error}: {expected}");
     }
 }

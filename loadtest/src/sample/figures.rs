@@ -192,7 +192,7 @@ fn to_signed(from: u64, to: u64) -> i64 {
 }
 
 /// The share of each, when there are any.
-fn each(sum: f64, count: u64) -> Option<f64> {
+pub(crate) fn each(sum: f64, count: u64) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 

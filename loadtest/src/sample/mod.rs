@@ -16,5 +16,5 @@ mod sampler;
 mod stand_in;
 
 pub(crate) use environment::environment;
-pub(crate) use figures::{Counts, Marks, generator_use, usage};
+pub(crate) use figures::{Counts, Marks, each, generator_use, usage};
 pub(crate) use sampler::{Sampler, Snapshot};

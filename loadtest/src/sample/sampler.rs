@@ -125,11 +125,6 @@ impl Sampler {
         Snapshot { detail: Some(detail), ..self.take() }
     }
 
-    /// The highest anonymous memory of the server seen in any snapshot, in bytes.
-    pub(crate) fn server_peak(&self) -> u64 {
-        self.server_peak
-    }
-
     /// What the run cost the server; absent without one.
     pub(crate) fn server_use(
         &self,
@@ -226,7 +221,7 @@ mod tests {
         assert_eq!(sampler.command, "cat");
         let full = sampler.take_full();
         assert!(full.server.expect("it lives").rss_anon > 0);
-        assert_eq!(sampler.server_peak(), full.server.expect("it lives").rss_anon);
+        assert_eq!(sampler.server_peak, full.server.expect("it lives").rss_anon);
         let detail = full.detail.expect("a full one");
         assert!(!detail.server_cores.is_empty() && !detail.own_cores.is_empty());
         assert!(detail.pss_anon.is_some() && detail.counters.is_empty());

@@ -104,7 +104,8 @@ impl Layout {
             count => (0..count).collect(),
         };
         let plan = |publisher: u32| {
-            let own = (0_u32..).take(streams.len()).filter(|stream| stream % publishers == publisher);
+            let own =
+                (0_u32..).take(streams.len()).filter(|stream| stream % publishers == publisher);
             PublisherPlan {
                 streams: own.collect(),
                 rate: load.rate / f64::from(publishers),
@@ -201,7 +202,8 @@ mod tests {
     #[test]
     fn publishers_share_the_rooms_or_the_one_room() {
         let layout = Layout::new(&Spec::new(Kind::Rooms));
-        let mut streams: Vec<u32> = layout.publishers.iter().flat_map(|p| p.streams.clone()).collect();
+        let mut streams: Vec<u32> =
+            layout.publishers.iter().flat_map(|p| p.streams.clone()).collect();
         streams.sort_unstable();
         assert_eq!(streams, (0..50).collect::<Vec<_>>());
         let mut spec = Spec::new(Kind::Fanout);
@@ -216,7 +218,7 @@ mod tests {
     fn an_idle_crowd_may_have_a_busy_room_and_a_room_of_everyone() {
         let mut spec = Spec::new(Kind::Idle);
         assert!(Layout::new(&spec).publishers.is_empty());
-        assert_eq!(Layout::new(&spec).rooms_of(0), []);
+        assert!(Layout::new(&spec).rooms_of(0).is_empty());
         (spec.rooms.side, spec.rooms.broadcast) = (10, 2);
         let layout = Layout::new(&spec);
         assert_eq!((layout.rooms_of(9), layout.rooms_of(10)), (vec![0, 1], vec![0]));

@@ -56,7 +56,11 @@ impl Arrivals {
     }
 
     /// The next planned moment.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, in range")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, in range"
+    )]
     pub(crate) fn next_ns(&mut self) -> u64 {
         let rate = self.rate_at(self.at).max(1e-12);
         let gap = match self.shape {

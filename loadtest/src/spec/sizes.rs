@@ -49,7 +49,9 @@ impl FromStr for Sizes {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("size {text:?}: expected bytes up to {LARGEST}, as 64, or sizes with weights, as 64:9,4096:1")
+            format!(
+                "size {text:?}: expected bytes up to {LARGEST}, as 64, or sizes with weights, as 64:9,4096:1"
+            )
         };
         let mut choices = Vec::new();
         for part in text.split(',') {

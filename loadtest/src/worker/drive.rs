@@ -65,7 +65,8 @@ pub(super) async fn pause(nanos: u64) {
 async fn call_the_roll(crew: Rc<Crew>) -> Result<(), String> {
     let calls = crew.shared.spec.crowd.roll_calls;
     wait_until(crew.shared.start()).await;
-    for seat in crew.seats.borrow().clone() {
+    let seats = crew.seats.borrow().clone();
+    for seat in seats {
         let Some(sender) = seat.sender() else { continue };
         let mut frames = Vec::new();
         for _ in 0..calls {
@@ -110,7 +111,8 @@ pub(super) fn may_ask(crew: &Crew, seat: &Seat, owed: u32) -> bool {
 async fn echo_in_a_circle(crew: Rc<Crew>) -> Result<(), String> {
     let load = &crew.shared.spec.load;
     wait_until(crew.shared.start()).await;
-    for seat in crew.seats.borrow().clone() {
+    let seats = crew.seats.borrow().clone();
+    for seat in seats {
         let Some(sender) = seat.sender() else { continue };
         let mut frames = Vec::new();
         for _ in 0..load.depth {
@@ -241,7 +243,9 @@ pub(super) async fn before_return(crew: &Crew, attempt: u32) {
     let trouble = &crew.shared.spec.trouble;
     let part = crew.random.borrow_mut().f64();
     let seconds = match crew.shared.spec.scenario {
-        Kind::Storm if trouble.back_off => part * 2_f64.powi(attempt.min(5).cast_signed()).min(30.0),
+        Kind::Storm if trouble.back_off => {
+            part * 2_f64.powi(attempt.min(5).cast_signed()).min(30.0)
+        }
         Kind::Storm if attempt == 0 => part * trouble.return_within_s,
         _ if attempt == 0 => 0.0,
         _ => part * 0.2,

@@ -133,7 +133,9 @@ impl Member {
             Push::Echo { payload } => self.echo(crew, seat, &payload, at),
             Push::Pong { reference } => self.answer(crew, seat, reference, None),
             Push::Gap { room, lost } => self.gap(crew, &room, lost),
-            Push::Reply { reference, ok: true, offset } => self.reply(crew, seat, reference, offset),
+            Push::Reply { reference, ok: true, offset } => {
+                self.reply(crew, seat, reference, offset)
+            }
             Push::Reply { ok: false, .. } => return Err("a command was refused".to_owned()),
             Push::Connected => self.greeting = Greeting::Had,
             Push::Opened => self.due.push(b"40"),
@@ -323,7 +325,8 @@ pub(super) async fn live(crew: Rc<Crew>, seat: Rc<Seat>) {
             }
             Err(error) => {
                 attempt += 1;
-                if seat.session.get() == 1 || attempt > ATTEMPTS || crew.order.get() == Order::Close {
+                if seat.session.get() == 1 || attempt > ATTEMPTS || crew.order.get() == Order::Close
+                {
                     crew.harvest.borrow_mut().sessions.refused += 1;
                     crew.fail(&error);
                     seat.finish(&crew);

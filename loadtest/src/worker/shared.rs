@@ -138,7 +138,10 @@ impl Shared {
 
     /// The streams of a room.
     pub(super) fn streams_of(&self, room: u32) -> impl Iterator<Item = u32> + '_ {
-        (0..).zip(&self.layout.streams).filter(move |(_, of)| **of == room).map(|(stream, _)| stream)
+        (0..)
+            .zip(&self.layout.streams)
+            .filter(move |(_, of)| **of == room)
+            .map(|(stream, _)| stream)
     }
 
     /// The last sequence number of a stream that has ended.
@@ -167,7 +170,11 @@ impl Shared {
 }
 
 /// Seconds as nanoseconds.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be positive"
+)]
 pub(crate) fn nanos(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
 }

@@ -240,7 +240,9 @@ impl Spec {
                 (self.rooms.count, self.rooms.zipf, self.rooms.publishers) = (50, 1.0, 4);
                 self.load.rate = 500.0;
             }
-            Kind::Churn => (self.rooms.count, self.load.rate, self.load.duration_s) = (10, 200.0, 8.0),
+            Kind::Churn => {
+                (self.rooms.count, self.load.rate, self.load.duration_s) = (10, 200.0, 8.0)
+            }
             Kind::Storm => (self.crowd.clients, self.load.duration_s) = (500, 8.0),
             Kind::Slow => self.load.rate = 500.0,
             Kind::Mixed => {
@@ -260,7 +262,8 @@ impl Spec {
         let kind = given.get("scenario").ok_or(
             "the key `scenario` is missing: expected one of idle, echo, fanout, rooms, churn, storm, slow, mixed",
         )?;
-        let kind = Kind::deserialize(kind.clone()).map_err(|e| format!("scenario = {kind}: {e}"))?;
+        let kind =
+            Kind::deserialize(kind.clone()).map_err(|e| format!("scenario = {kind}: {e}"))?;
         Self::new(kind).merged(given)
     }
 
@@ -342,10 +345,14 @@ impl Spec {
         let (rooms, load) = (&self.rooms, &self.load);
         let publishes = !matches!(self.scenario, Kind::Echo | Kind::Idle) || rooms.side > 0;
         if publishes && load.window == 0 && load.rate <= 0.0 {
-            return Err("load.rate = 0: expected a rate, or load.window for a closed loop".to_owned());
+            return Err(
+                "load.rate = 0: expected a rate, or load.window for a closed loop".to_owned()
+            );
         }
         if publishes && load.messages == 0 && load.duration_s <= 0.0 {
-            return Err("load.messages = 0 and load.duration_s = 0: expected one of them".to_owned());
+            return Err(
+                "load.messages = 0 and load.duration_s = 0: expected one of them".to_owned()
+            );
         }
         if matches!(load.schedule, Shape::Step | Shape::Ramp) && load.duration_s <= 0.0 {
             return Err("load.duration_s = 0: a step or a ramp needs a duration".to_owned());
@@ -353,7 +360,9 @@ impl Spec {
         if rooms.count > self.crowd.clients {
             let clients = self.crowd.clients;
             let count = rooms.count;
-            return Err(format!("rooms.count = {count}: expected at most one per client ({clients})"));
+            return Err(format!(
+                "rooms.count = {count}: expected at most one per client ({clients})"
+            ));
         }
         if rooms.side > self.crowd.clients {
             return Err(format!("rooms.side = {}: expected at most all clients", rooms.side));
@@ -382,7 +391,8 @@ fn merge(under: &mut toml::Table, over: toml::Table, path: &str) -> Result<(), S
             (Some(slot), value) => *slot = value,
             (None, value) => {
                 let near = names.iter().min_by_key(|name| strsim::levenshtein(name, &key));
-                let near = near.map_or_else(String::new, |near| format!("; did you mean {path}{near}?"));
+                let near =
+                    near.map_or_else(String::new, |near| format!("; did you mean {path}{near}?"));
                 return Err(format!("{path}{key} = {value}: no such key{near}"));
             }
         }

@@ -7,9 +7,9 @@
 //! Reading is the hot path of the generator. Each dialect recognises the exact shape of a delivery by scanning
 //! and hands on slices; whatever has another shape goes through a JSON parser and means the same.
 
+mod native;
 mod plain;
 mod socketio;
-mod throng;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -103,7 +103,7 @@ impl Dialect {
     /// Appends the command to join a room. False when being connected is being in it.
     pub(crate) fn join(self, room: &str, reference: u64, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Throng => throng::join(room, reference, out),
+            Self::Throng => native::join(room, reference, out),
             Self::Plain => return false,
             Self::SocketIo => socketio::join(room, out),
         }
@@ -113,7 +113,7 @@ impl Dialect {
     /// Appends the publication of a payload.
     pub(crate) fn publish(self, room: &str, payload: &[u8], out: &mut Vec<u8>) {
         match self {
-            Self::Throng => throng::publish(room, payload, out),
+            Self::Throng => native::publish(room, payload, out),
             Self::Plain => out.extend_from_slice(payload),
             Self::SocketIo => socketio::publish(room, payload, out),
         }
@@ -130,7 +130,7 @@ impl Dialect {
     /// Appends a ping of the application with this number. False when the dialect has none and an echo must do.
     pub(crate) fn ping(self, number: u64, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Throng => throng::ping(number, out),
+            Self::Throng => native::ping(number, out),
             Self::Plain | Self::SocketIo => return false,
         }
         true
@@ -143,7 +143,7 @@ impl Dialect {
     pub(crate) fn parse(self, text: &[u8], echo: bool) -> Result<Push<'_>, String> {
         match self {
             Self::Throng if echo => Ok(Push::Echo { payload: Cow::Borrowed(text) }),
-            Self::Throng => throng::parse(text),
+            Self::Throng => native::parse(text),
             Self::Plain => Ok(plain::parse(text, echo)),
             Self::SocketIo => socketio::parse(text),
         }
