@@ -87,6 +87,10 @@ pub(crate) fn run(spec: &Spec, options: &Options) -> Result<Outcome, String> {
         let until = clock::now_ns() + crate::worker::nanos(spec.crowd.hold_s);
         run.wait("hold", |_| clock::now_ns() >= until);
     }
+    if spec.scenario == Kind::Idle && !run.shared.layout.streams.is_empty() {
+        let clients = u64::from(spec.crowd.clients);
+        run.phase("join", Order::Join, |run| run.shared.total(Gauge::Joined) >= clients);
+    }
     let measured_from = run.sampler.take_full();
     let from = run.received();
     if run.gave_up.is_none() {
@@ -221,8 +225,8 @@ impl Run {
         self.phases.push(PhaseSpan { name: name.to_owned(), from_s, to_s });
     }
 
-    fn progress(&self) -> [u64; 4] {
-        [Gauge::Ready, Gauge::Sent, Gauge::Received, Gauge::Finished]
+    fn progress(&self) -> [u64; 5] {
+        [Gauge::Ready, Gauge::Joined, Gauge::Sent, Gauge::Received, Gauge::Finished]
             .map(|gauge| self.shared.total(gauge))
     }
 

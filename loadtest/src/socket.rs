@@ -151,8 +151,8 @@ fn open(address: SocketAddr, source: Option<IpAddr>) -> io::Result<Socket> {
 
 impl Reader {
     /// The writing half.
-    pub(crate) fn sender(&self) -> Rc<Sender> {
-        Rc::clone(&self.sender)
+    pub(crate) fn sender(&self) -> &Rc<Sender> {
+        &self.sender
     }
 
     /// Sends the opening request and judges the answer. What came behind it is handed on.
@@ -218,14 +218,16 @@ impl Reader {
 }
 
 impl Sender {
-    /// Answers a ping.
-    pub(crate) async fn pong(&self, payload: &[u8]) -> Result<(), String> {
-        self.send(OpCode::Control(Control::Pong), payload).await
+    /// Appends the answer to a ping.
+    pub(crate) fn pong(&self, payload: &[u8], frames: &mut Vec<u8>) {
+        self.append(OpCode::Control(Control::Pong), payload, frames);
     }
 
     /// Sends a close frame with code 1000.
     pub(crate) async fn close(&self) -> Result<(), String> {
-        self.send(OpCode::Control(Control::Close), &1000_u16.to_be_bytes()).await
+        let mut frame = Vec::new();
+        self.append(OpCode::Control(Control::Close), &1000_u16.to_be_bytes(), &mut frame);
+        self.write(frame).await
     }
 
     /// Appends a text message to frames that will be written together.
@@ -274,12 +276,6 @@ impl Sender {
         let nothing = SockFilter::new(0x06, 0, 0, 0);
         let handle = self.handle.as_ref().ok_or("a connection without a second descriptor")?;
         handle.attach_filter(&[nothing]).map_err(|error| format!("attaching a filter: {error}"))
-    }
-
-    async fn send(&self, opcode: OpCode, payload: &[u8]) -> Result<(), String> {
-        let mut frame = Vec::new();
-        self.append(opcode, payload, &mut frame);
-        self.write(frame).await
     }
 
     fn append(&self, opcode: OpCode, payload: &[u8], frames: &mut Vec<u8>) {

@@ -367,6 +367,15 @@ impl Spec {
         if rooms.side > self.crowd.clients {
             return Err(format!("rooms.side = {}: expected at most all clients", rooms.side));
         }
+        if self.scenario == Kind::Idle && self.target.dialect != Dialect::Throng {
+            let rooms = u64::from(rooms.side) + rooms.broadcast;
+            if rooms > 0 {
+                return Err(
+                    "rooms.side and rooms.broadcast: expected only with the dialect throng"
+                        .to_owned(),
+                );
+            }
+        }
         Ok(())
     }
 }

@@ -66,6 +66,20 @@ pub(super) struct Crew {
     pub(super) random: RefCell<fastrand::Rng>,
 }
 
+/// A task that is at work.
+pub(super) struct AtWork(Rc<Crew>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        let crew = &self.0;
+        crew.tasks.set(crew.tasks.get() - 1);
+        crew.uncount(Gauge::Tasks, 1);
+        if crew.tasks.get() == 0 {
+            crew.changed.notify_waiters();
+        }
+    }
+}
+
 /// What the thread's tasks measure.
 pub(super) struct Measures {
     pub(super) hists: Hists,
@@ -178,17 +192,12 @@ impl Crew {
         }
     }
 
-    /// Starts a task that the thread waits for at its end.
-    pub(super) fn start(self: &Rc<Self>, task: impl Future<Output = ()> + 'static) {
+    /// To be held by each task that the thread waits for at its end. A future around the task would do the
+    /// same and hold every client's future twice.
+    pub(super) fn at_work(self: &Rc<Self>) -> AtWork {
         self.tasks.set(self.tasks.get() + 1);
         self.count(Gauge::Tasks, 1);
-        let crew = Rc::clone(self);
-        tokio_uring::spawn(async move {
-            task.await;
-            crew.tasks.set(crew.tasks.get() - 1);
-            crew.uncount(Gauge::Tasks, 1);
-            crew.changed.notify_waiters();
-        });
+        AtWork(Rc::clone(self))
     }
 
     /// Does what the coordinator asks for, one order after another.
@@ -213,9 +222,10 @@ impl Crew {
     fn begin(self: &Rc<Self>, order: Order, job: Job) {
         match (order, job) {
             (Order::Connect, Job::Clients { first, of }) => {
-                self.start(member::seat_all(Rc::clone(self), first, of));
+                tokio_uring::spawn(member::seat_all(self.at_work(), Rc::clone(self), first, of));
             }
             (Order::Connect, Job::Publishers) => publish::seat_all(self),
+            (Order::Join, Job::Clients { .. }) => drive::join(self),
             (Order::Publish, Job::Clients { .. }) => drive::begin(self),
             (Order::Settle, _) => {
                 let seats = self.seats.borrow().clone();

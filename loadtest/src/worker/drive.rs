@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::crew::Crew;
-use super::session::Seat;
+use super::session::{Seat, joins};
 use super::shared::{Gauge, Order, Shared, nanos};
 use super::timer::Timer;
 use crate::clock;
@@ -23,12 +23,10 @@ pub(super) fn begin(crew: &Rc<Crew>) {
     let spec = &crew.shared.spec;
     let task = Rc::clone(crew);
     match spec.scenario {
-        Kind::Idle => crew.start(done_after(Rc::clone(crew), call_the_roll(task))),
-        Kind::Echo if spec.load.rate > 0.0 => {
-            crew.start(done_after(Rc::clone(crew), echo_by_schedule(task)));
-        }
-        Kind::Echo => crew.start(done_after(Rc::clone(crew), echo_in_a_circle(task))),
-        Kind::Storm => crew.start(done_after(Rc::clone(crew), break_the_storm(task))),
+        Kind::Idle => done_after(crew, call_the_roll(task)),
+        Kind::Echo if spec.load.rate > 0.0 => done_after(crew, echo_by_schedule(task)),
+        Kind::Echo => done_after(crew, echo_in_a_circle(task)),
+        Kind::Storm => done_after(crew, break_the_storm(task)),
         Kind::Churn => {
             for seat in crew.seats.borrow().iter() {
                 leave_later(crew, seat);
@@ -43,11 +41,31 @@ pub(super) fn begin(crew: &Rc<Crew>) {
     }
 }
 
-async fn done_after(crew: Rc<Crew>, task: impl Future<Output = Result<(), String>>) {
-    if let Err(error) = task.await {
-        crew.fail(&error);
-    }
-    crew.count(Gauge::Done, 1);
+/// Lets the thread's clients of an idle crowd join their rooms.
+pub(super) fn join(crew: &Rc<Crew>) {
+    let (working, crew) = (crew.at_work(), Rc::clone(crew));
+    tokio_uring::spawn(async move {
+        let seats = crew.seats.borrow().clone();
+        for seat in seats {
+            let Some(sender) = seat.sender() else { continue };
+            if let Err(error) = sender.write(joins(&crew, &seat, &sender)).await {
+                crew.fail(&error);
+            }
+        }
+        drop(working);
+    });
+}
+
+/// Starts a driver, at whose end the thread has sent everything.
+fn done_after(crew: &Rc<Crew>, driver: impl Future<Output = Result<(), String>> + 'static) {
+    let (working, crew) = (crew.at_work(), Rc::clone(crew));
+    tokio_uring::spawn(async move {
+        if let Err(error) = driver.await {
+            crew.fail(&error);
+        }
+        crew.count(Gauge::Done, 1);
+        drop(working);
+    });
 }
 
 /// Waits for a moment of the monotonic clock, to the millisecond.

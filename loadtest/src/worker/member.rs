@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::crew::Crew;
+use super::crew::{AtWork, Crew};
 use super::drive;
 use super::session::{Seat, next, open};
 use super::shared::{Gauge, Order, nanos};
@@ -33,7 +33,7 @@ pub(super) struct Member {
     /// The server's close frame, with its code if it had one.
     closed: Option<Option<u16>>,
     /// Pings to be answered.
-    pub(super) pongs: Vec<Vec<u8>>,
+    pongs: Vec<Vec<u8>>,
     /// Text messages to be sent that only the dialect is about.
     due: Vec<&'static [u8]>,
     /// Echoes to be sent.
@@ -241,11 +241,17 @@ impl Member {
                 room_ended(crew, seat);
             }
         }
+        if self.is_joined() && crew.shared.spec.scenario == Kind::Idle {
+            crew.count(Gauge::Joined, 1);
+        }
     }
 
     /// Frames that what was received asks for.
     pub(super) fn answers(&mut self, crew: &Crew, seat: &Seat, sender: &Sender) -> Vec<u8> {
         let mut frames = Vec::new();
+        for payload in self.pongs.drain(..) {
+            sender.pong(&payload, &mut frames);
+        }
         for text in self.due.drain(..) {
             sender.frame(text, &mut frames);
         }
@@ -284,7 +290,7 @@ fn room_ended(crew: &Crew, seat: &Seat) {
 }
 
 /// Starts the tasks of the thread's clients, as fast as the ramp and the gate allow.
-pub(super) async fn seat_all(crew: Rc<Crew>, first: u32, of: u32) {
+pub(super) async fn seat_all(_working: AtWork, crew: Rc<Crew>, first: u32, of: u32) {
     let crowd = &crew.shared.spec.crowd;
     let (clients, ramp) = (crowd.clients, crowd.ramp_per_s);
     let began = Instant::from_std(crate::clock::now());
@@ -299,7 +305,7 @@ pub(super) async fn seat_all(crew: Rc<Crew>, first: u32, of: u32) {
         turn.forget();
         let seat = Rc::new(Seat::new(&crew, who, None));
         crew.seats.borrow_mut().push(Rc::clone(&seat));
-        crew.start(live(Rc::clone(&crew), seat));
+        tokio_uring::spawn(live(crew.at_work(), Rc::clone(&crew), seat));
     }
 }
 
@@ -307,19 +313,19 @@ pub(super) async fn seat_all(crew: Rc<Crew>, first: u32, of: u32) {
 const ATTEMPTS: u32 = 20;
 
 /// A client's life, from the first session to the last. Holds a permit of the gate when it begins.
-pub(super) async fn live(crew: Rc<Crew>, seat: Rc<Seat>) {
+pub(super) async fn live(_working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>) {
     let mut attempt = 0;
     loop {
         let opened = Box::pin(enter(&crew, &seat)).await;
         crew.gate.add_permits(1);
         match opened {
-            Ok((mut reader, mut member)) => {
+            Ok(mut session) => {
                 attempt = 0;
                 drive::on_open(&crew, &seat);
-                let result = attend(&crew, &seat, &mut reader, &mut member).await;
+                let result = attend(&crew, &seat, &mut session).await;
                 crew.uncount(Gauge::Ready, 1);
                 seat.vacate();
-                if !end(&crew, &seat, &mut member, result) {
+                if !end(&crew, &seat, &mut session.member, result) {
                     return;
                 }
             }
@@ -345,31 +351,32 @@ pub(super) async fn live(crew: Rc<Crew>, seat: Rc<Seat>) {
     }
 }
 
-async fn enter(crew: &Rc<Crew>, seat: &Rc<Seat>) -> Result<(Reader, Member), String> {
+/// A session and its books.
+pub(super) struct Session {
+    pub(super) reader: Reader,
+    pub(super) member: Member,
+}
+
+async fn enter(crew: &Rc<Crew>, seat: &Rc<Seat>) -> Result<Box<Session>, String> {
     let rooms = match seat.publishes {
         None => crew.shared.layout.rooms_of(seat.who),
         Some(_) => Vec::new(),
     };
     seat.rooms_open.set(u16::try_from(rooms.len()).unwrap_or(u16::MAX));
-    open(crew, seat, &rooms).await
+    open(crew, seat, &rooms).await.map(Box::new)
 }
 
 /// Receives until the session ends.
-async fn attend(
-    crew: &Rc<Crew>,
-    seat: &Rc<Seat>,
-    reader: &mut Reader,
-    member: &mut Member,
-) -> Result<(), String> {
+async fn attend(crew: &Rc<Crew>, seat: &Rc<Seat>, session: &mut Session) -> Result<(), String> {
     loop {
         if seat.is_now(SlowKind::Stop, crew) {
             Box::pin(crew.until(Order::Settle)).await;
         } else if seat.is_now(SlowKind::Trickle, crew) {
             Box::pin(drive::pause(nanos(0.1))).await;
-            reader.sip();
+            session.reader.sip();
         }
-        let read = next(crew, seat, reader, member).await?;
-        if read == 0 || member.has_ended() {
+        let read = next(crew, seat, session).await?;
+        if read == 0 || session.member.has_ended() {
             return Ok(());
         }
     }
@@ -413,4 +420,20 @@ fn end(crew: &Crew, seat: &Seat, member: &mut Member, result: Result<(), String>
     crew.fail(&format!("the server ended a session: {how}"));
     seat.finish(crew);
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future, M: Fn(AtWork, Rc<Crew>, Rc<Seat>) -> F>(_: M) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_client_that_only_reads_carries_no_more_than_half_a_kibibyte() {
+        assert!(size(live) <= 512, "{}", size(live));
+        assert!(size_of::<Session>() <= 192, "{}", size_of::<Session>());
+        assert!(size_of::<Joined>() <= 80, "{}", size_of::<Joined>());
+    }
 }

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use super::crew::Crew;
+use super::crew::{AtWork, Crew};
 use super::member::live;
 use super::session::Seat;
 use super::shared::{Gauge, Order, nanos};
@@ -27,24 +27,26 @@ pub(super) fn seat_all(crew: &Rc<Crew>) {
     for (who, plan) in (0..).zip(plans) {
         let seat = Rc::new(Seat::new(crew, who, plan.streams.first().copied()));
         crew.seats.borrow_mut().push(Rc::clone(&seat));
-        let (own, reader) = (Rc::clone(crew), Rc::clone(&seat));
-        crew.start(async move {
-            let Ok(turn) = own.gate.acquire().await else { return };
-            turn.forget();
-            live(Rc::clone(&own), reader).await;
-        });
-        let own = Rc::clone(crew);
-        crew.start(async move {
-            own.until(Order::Publish).await;
-            if own.order.get() == Order::Publish {
-                let mut publisher = Publisher::new(&own, &seat, plan);
-                if let Err(error) = publisher.run().await {
-                    own.fail(&format!("publishing: {error}"));
-                }
-            }
-            own.count(Gauge::Done, 1);
-        });
+        tokio_uring::spawn(attend(crew.at_work(), Rc::clone(crew), Rc::clone(&seat)));
+        tokio_uring::spawn(publish(crew.at_work(), Rc::clone(crew), seat, plan));
     }
+}
+
+async fn attend(working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>) {
+    let Ok(turn) = crew.gate.acquire().await else { return };
+    turn.forget();
+    live(working, Rc::clone(&crew), seat).await;
+}
+
+async fn publish(_working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>, plan: PublisherPlan) {
+    crew.until(Order::Publish).await;
+    if crew.order.get() == Order::Publish {
+        let mut publisher = Publisher::new(&crew, &seat, plan);
+        if let Err(error) = publisher.run().await {
+            crew.fail(&format!("publishing: {error}"));
+        }
+    }
+    crew.count(Gauge::Done, 1);
 }
 
 /// One publisher at work.

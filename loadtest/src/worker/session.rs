@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::crew::Crew;
-use super::member::Member;
+use super::member::{Member, Session};
 use super::shared::{Gauge, Order};
 use crate::clock;
+use crate::codec::Item;
 use crate::dialect::Role;
-use crate::socket::{Dial, Reader, Sender, connect};
+use crate::socket::{Dial, Sender, connect};
 use crate::spec::{Kind, SlowKind};
 
 /// One client.
@@ -115,7 +116,7 @@ pub(super) async fn open(
     crew: &Rc<Crew>,
     seat: &Rc<Seat>,
     rooms: &[u32],
-) -> Result<(Reader, Member), String> {
+) -> Result<Session, String> {
     let shared = &crew.shared;
     seat.session.set(seat.session.get() + 1);
     seat.dropped.set(false);
@@ -129,19 +130,19 @@ pub(super) async fn open(
         read_bytes: read_bytes(crew),
         may_vanish: seat.chosen && shared.spec.scenario == Kind::Slow && half_open,
     };
-    let mut reader = connect(&shared.target, &dial)?;
-    *seat.sender.borrow_mut() = Some(reader.sender());
-    let mut member = Member::new(crew, rooms);
+    let reader = connect(&shared.target, &dial)?;
+    *seat.sender.borrow_mut() = Some(Rc::clone(reader.sender()));
+    let mut session = Session { reader, member: Member::new(crew, rooms) };
     let patience = Duration::from_millis(shared.spec.target.patience_ms);
-    let opened = timeout(patience, greet(crew, seat, &mut reader, &mut member, began)).await;
+    let opened = timeout(patience, greet(crew, seat, &mut session, began)).await;
     match opened {
         Ok(Ok(())) => {
             crew.harvest.borrow_mut().sessions.opened += 1;
             crew.count(Gauge::Ready, 1);
-            Ok((reader, member))
+            Ok(session)
         }
         failed => {
-            reader.sender().abandon();
+            session.reader.sender().abandon();
             seat.vacate();
             let late = || "no greeting or no reply to a join in time".to_owned();
             Err(failed.map_or_else(|_| late(), |result| result.err().unwrap_or_else(late)))
@@ -152,42 +153,58 @@ pub(super) async fn open(
 async fn greet(
     crew: &Rc<Crew>,
     seat: &Rc<Seat>,
-    reader: &mut Reader,
-    member: &mut Member,
+    session: &mut Session,
     began: u64,
 ) -> Result<(), String> {
     let shared = &crew.shared;
     let dialect = shared.spec.target.dialect;
     let path = {
-        let role = role(crew, seat, member);
+        let role = role(crew, seat, &session.member);
         dialect.path(&shared.target.path, role)
     };
     let protocol = dialect.subprotocol();
-    let (target, sender) = (&shared.target, reader.sender());
-    let mut each = |item: crate::codec::Item<'_>, at| member.take(crew, seat, item, at);
-    reader.shake_hands(target, &path, protocol, &mut each).await?;
-    while !member.is_greeted() {
-        next(crew, seat, reader, member).await?;
+    let (target, sender) = (&shared.target, Rc::clone(session.reader.sender()));
+    {
+        let Session { reader, member } = session;
+        let mut each = |item: Item<'_>, at| member.take(crew, seat, item, at);
+        reader.shake_hands(target, &path, protocol, &mut each).await?;
+    }
+    while !session.member.is_greeted() {
+        next(crew, seat, session).await?;
     }
     let greeted = clock::now_ns();
     crew.measures.borrow_mut().hists.connect.record_ns(greeted - began);
-    let mut frames = Vec::new();
-    for (at, room) in member.rooms_to_join().enumerate() {
-        let mut text = Vec::new();
-        if dialect.join(shared.name(room), at as u64, &mut text) {
-            sender.frame(&text, &mut frames);
-        }
+    if crew.order.get() < Order::Join && shared.spec.scenario == Kind::Idle {
+        return Ok(());
     }
+    let frames = joins(crew, seat, &sender);
     if frames.is_empty() {
-        member.join_all();
+        session.member.join_all();
         return Ok(());
     }
     sender.write(frames).await?;
-    while !member.is_joined() {
-        next(crew, seat, reader, member).await?;
+    while !session.member.is_joined() {
+        next(crew, seat, session).await?;
     }
     crew.measures.borrow_mut().hists.join.record_ns(clock::now_ns() - greeted);
     Ok(())
+}
+
+/// Frames that ask to join the client's rooms, by their place in the order of its rooms; none where being
+/// connected is being in them.
+pub(super) fn joins(crew: &Crew, seat: &Seat, sender: &Sender) -> Vec<u8> {
+    let shared = &crew.shared;
+    let mut frames = Vec::new();
+    if seat.publishes.is_some() {
+        return frames;
+    }
+    for (reference, room) in (0..).zip(shared.layout.rooms_of(seat.who)) {
+        let mut text = Vec::new();
+        if shared.spec.target.dialect.join(shared.name(room), reference, &mut text) {
+            sender.frame(&text, &mut frames);
+        }
+    }
+    frames
 }
 
 /// What the client is, in words of the dialect.
@@ -207,19 +224,16 @@ fn role<'a>(crew: &'a Crew, seat: &Seat, member: &Member) -> Role<'a> {
 pub(super) async fn next(
     crew: &Rc<Crew>,
     seat: &Rc<Seat>,
-    reader: &mut Reader,
-    member: &mut Member,
+    session: &mut Session,
 ) -> Result<usize, String> {
-    let mut each = |item: crate::codec::Item<'_>, at| member.take(crew, seat, item, at);
+    let Session { reader, member } = session;
+    let mut each = |item: Item<'_>, at| member.take(crew, seat, item, at);
     let read = reader.receive(&crew.pool, &mut each).await?;
     crew.count(Gauge::ReceivedBytes, read as u64);
-    let sender = reader.sender();
-    for payload in member.pongs.drain(..) {
-        sender.pong(&payload).await?;
-    }
-    let frames = member.answers(crew, seat, &sender);
+    let frames = member.answers(crew, seat, reader.sender());
     if !frames.is_empty() {
-        sender.write(frames).await?;
+        // Boxed, so that whoever only reads does not carry the size of a write.
+        Box::pin(reader.sender().write(frames)).await?;
     }
     if read == 0 && !member.has_ended() {
         return Err("the server hung up without a close frame".to_owned());

@@ -15,8 +15,10 @@ use crate::spec::{Layout, Spec};
 pub(crate) enum Order {
     /// Nothing yet.
     Wait,
-    /// Connect and join.
+    /// Connect and join; an idle crowd only connects.
     Connect,
+    /// An idle crowd joins its rooms.
+    Join,
     /// Send, from [`Shared::start_ns`] on.
     Publish,
     /// Nothing more is sent; await what is under way.
@@ -30,6 +32,8 @@ pub(crate) enum Order {
 pub(crate) enum Gauge {
     /// Sessions that are ready, now.
     Ready,
+    /// Clients of an idle crowd that are in their rooms.
+    Joined,
     /// Messages sent.
     Sent,
     SentBytes,
