@@ -1,12 +1,15 @@
 //! Where shards post their figures for everybody to read.
 //!
 //! Each shard owns one row of relaxed atomics and is the only writer of it; reading costs the shard
-//! nothing. Rows are cache lines apart.
+//! nothing. Rows are cache lines apart. Only the times of turns, where they are measured at all, are set
+//! back by who takes them.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
+use crate::node::turns::{TurnCells, TurnTimes};
 use crate::shard::Progress;
 
 #[repr(align(128))]
@@ -14,6 +17,7 @@ use crate::shard::Progress;
 struct Row {
     values: [AtomicU64; Counters::LEN],
     progress: AtomicU8,
+    turns: TurnCells,
 }
 
 /// The figures of all shards.
@@ -29,6 +33,7 @@ impl Board {
         let row = || Row {
             values: std::array::from_fn(|_| AtomicU64::new(0)),
             progress: AtomicU8::new(0),
+            turns: TurnCells::default(),
         };
         Self { rows: (0..shards).map(|_| row()).collect() }
     }
@@ -40,6 +45,17 @@ impl Board {
             cell.store(value, Ordering::Relaxed);
         }
         row.progress.store(u8::from(progress == Progress::Drained), Ordering::Release);
+    }
+
+    /// Notes how long a turn of the shard took. Only that shard's worker may call it.
+    pub(super) fn note_turn(&self, shard: ShardId, time: Duration) {
+        self.rows[usize::from(shard.0)].turns.add(time);
+    }
+
+    /// What all shards' turns took since this was last asked.
+    #[must_use]
+    pub fn take_turns(&self) -> TurnTimes {
+        self.rows.iter().map(|row| row.turns.take()).fold(TurnTimes::default(), TurnTimes::and)
     }
 
     /// One shard's figures as last posted.

@@ -43,7 +43,7 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
                     reload(&node, &mut config, origin);
                     set_level(config.log.level);
                 }
-                SIGUSR1 => log_counters(&node.counters()),
+                SIGUSR1 => log_counters(&node, &config),
                 _ => return drain(node, &config, &mut signals),
             }
         }
@@ -85,10 +85,13 @@ fn reload(node: &Node, config: &mut Config, origin: &Origin) {
     }
 }
 
-fn log_counters(counters: &Counters) {
-    let values = counters.values();
+fn log_counters(node: &Node, config: &Config) {
+    let values = node.counters().values();
     let pairs = Counters::NAMES.iter().zip(values).filter(|(_, value)| *value > 0);
-    let line: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    let mut line: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    if config.debug.turn_clock {
+        line.push(node.take_turns().to_string());
+    }
     tracing::info!("counters: {}", line.join(" "));
 }
 

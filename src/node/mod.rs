@@ -8,9 +8,11 @@ pub mod config;
 mod launch;
 mod running;
 mod settings;
+mod turns;
 mod worker;
 
 pub use board::Board;
 pub use launch::launch;
 pub use running::{LaunchError, Node};
 pub use settings::settings;
+pub use turns::TurnTimes;

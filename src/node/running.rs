@@ -24,6 +24,7 @@ use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::settings;
+use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
@@ -213,6 +214,13 @@ impl Node {
         self.board.shard(shard)
     }
 
+    /// How long the turns of all shards took since this was last asked; zeros unless `debug.turn_clock`
+    /// is set.
+    #[must_use]
+    pub fn take_turns(&self) -> TurnTimes {
+        self.board.take_turns()
+    }
+
     /// Gives all shards new limits and rules. What cannot change in a running node keeps its value.
     pub fn reload(&self, config: &Config) {
         let connections = self.connections / usize::from(self.shards);
@@ -330,8 +338,9 @@ fn work(
     }
     let driver = driver::build(plan.kind, options)?;
     let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
-    let worker =
-        Worker { shard, driver, port, clock: plan.clock, board: Arc::clone(&plan.board), id };
+    let (clock, board) = (plan.clock, Arc::clone(&plan.board));
+    let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
+    let worker = Worker { shard, driver, port, clock, board, id, turn_clock };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(address);
     worker.run()

@@ -14,6 +14,7 @@ use crate::base::time::Time;
 use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
+use crate::node::turns::TurnClock;
 use crate::shard::{Mail, Progress, Shard};
 use crate::sys::clock::Clock;
 
@@ -28,6 +29,8 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) board: Arc<Board>,
     pub(super) id: ShardId,
+    /// Present when the times of turns are asked for.
+    pub(super) turn_clock: Option<TurnClock>,
 }
 
 impl Worker {
@@ -50,6 +53,9 @@ impl Worker {
         let (shard, port) = (&mut self.shard, &self.port);
         shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
         self.board.publish(self.id, &self.shard.counters(), self.shard.progress());
+        if let Some(clock) = &mut self.turn_clock {
+            self.board.note_turn(self.id, clock.lap());
+        }
         Ok(now)
     }
 
@@ -217,6 +223,7 @@ mod tests {
             clock: Clock::start(),
             board: Arc::new(Board::new(1)),
             id: ShardId(0),
+            turn_clock: None,
         };
         let mut now = worker.clock.now();
         for _ in 0..turns {

@@ -4,7 +4,10 @@
 //! from the same moment. Workers read it once a turn and pass the [`Time`] on as an argument. The
 //! monotonic clock is read through the vDSO: about 25 ns, no system call. It does not run while the
 //! machine is suspended, which is what heartbeats want: a suspended server has not lost its peers'
-//! pongs, it has not asked for them.
+//! pongs, it has not asked for them. Beside it stands the thread's own clock, which counts work instead of
+//! time.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -34,6 +37,12 @@ impl Clock {
 #[must_use]
 pub fn unix_millis() -> u64 {
     nanos(clock_gettime(ClockId::Realtime)) / 1_000_000
+}
+
+/// The processor time that the calling thread has used so far. Costs a system call.
+#[must_use]
+pub fn thread_time() -> Duration {
+    Duration::from_nanos(nanos(clock_gettime(ClockId::ThreadCPUTime)))
 }
 
 /// Nanoseconds of a time that is not before its epoch; a clock set before 1970 reads as 0.

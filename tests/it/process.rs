@@ -76,17 +76,24 @@ impl Program {
 
     /// The counters of the moment, which the program logs on SIGUSR1. Those it leaves out are zero.
     pub(crate) fn counters(&mut self) -> Counters {
+        let line = self.counters_line();
+        let value = |name: &&str| {
+            let mut pairs = line.split_whitespace().filter_map(|pair| pair.split_once('='));
+            pairs.find(|(key, _)| key == name).map_or(0, |(_, value)| value.parse().unwrap())
+        };
+        let values: Vec<u64> = Counters::NAMES.iter().map(value).collect();
+        Counters::from_values(values.try_into().unwrap())
+    }
+
+    /// The line itself, from the first counter on.
+    pub(crate) fn counters_line(&mut self) -> String {
         self.signal("-USR1");
         loop {
             let mut line = String::new();
             assert!(self.log.read_line(&mut line).unwrap() > 0, "it ended");
-            let Some((_, pairs)) = line.split_once("counters: ") else { continue };
-            let value = |name: &&str| {
-                let mut pairs = pairs.split_whitespace().filter_map(|pair| pair.split_once('='));
-                pairs.find(|(key, _)| key == name).map_or(0, |(_, value)| value.parse().unwrap())
-            };
-            let values: Vec<u64> = Counters::NAMES.iter().map(value).collect();
-            return Counters::from_values(values.try_into().unwrap());
+            if let Some((_, pairs)) = line.split_once("counters: ") {
+                return pairs.trim_end().to_owned();
+            }
         }
     }
 }

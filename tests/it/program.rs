@@ -68,3 +68,16 @@ fn a_heartbeat_as_long_as_the_patience_of_proxies_is_warned_of_at_start() {
         assert_eq!((warning.is_some(), said), (warned, warned), "{log}");
     }
 }
+
+#[test]
+fn turns_are_timed_only_where_that_was_asked_for() {
+    for asked in [false, true] {
+        let mut program = Program::start(&["--set", &format!("debug.turn_clock={asked}")]);
+        let _client = Client::connect(program.address);
+        let line = program.counters_line();
+        let figure = |name| line.split_whitespace().find_map(|pair| pair.strip_prefix(name));
+        let longest = figure("longest_turn_us=").map(|micros| micros.parse::<u64>().unwrap());
+        assert_eq!(longest.is_some_and(|micros| micros > 0), asked, "{line}");
+        assert_eq!(figure("turns_over_2ms=").is_some(), asked, "{line}");
+    }
+}

@@ -431,6 +431,9 @@ group! {
             millis(100, DAY_MS);
         /// Accept a command that panics while it is handled, to test that only its sender suffers.
         "panic_command" Restart panic_command: bool = false, Flag;
+        /// Measure the processor time of every turn of the loop; SIGUSR1 logs the longest since the last
+        /// time it was asked.
+        "turn_clock" Restart turn_clock: bool = false, Flag;
     }
 }
 
