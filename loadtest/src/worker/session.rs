@@ -106,7 +106,8 @@ fn read_bytes(crew: &Crew) -> usize {
     let crowd = &crew.shared.spec.crowd;
     match (crowd.read_bytes, crowd.clients) {
         (0, 50_001..) => 128,
-        (0, _) => 512,
+        (0, 5_001..) => 512,
+        (0, _) => 4096,
         (bytes, _) => usize::try_from(bytes).unwrap_or(512).max(16),
     }
 }
