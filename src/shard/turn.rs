@@ -193,6 +193,7 @@ impl Shard {
                     Some(Op::Send { conn, batch }) => {
                         connection.delist();
                         self.writes.advance();
+                        self.writes.spend();
                         self.counters.writes_total += 1;
                         self.counters.sent_frames_total += batch.parts() as u64;
                         return Some(Op::Send { conn, batch });
