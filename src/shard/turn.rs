@@ -222,6 +222,8 @@ impl Shard {
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
             self.gate.drain.as_ref().map(|drain| drain.due),
+            self.relief.due(),
+            self.queues.due(),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }

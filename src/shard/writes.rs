@@ -46,6 +46,8 @@ const WRITES_PER_TURN: usize = 128;
 
 /// Emptied batches kept for the next burst; the rest goes back to the allocator.
 const SPARE: usize = 1024;
+/// Those that stay when a crowd has gone.
+const SPARE_AT_REST: usize = 64;
 
 impl Writes {
     pub(super) fn new(window: Duration) -> Self {
@@ -121,6 +123,17 @@ impl Writes {
         if batch.is_spilled() && self.spare.len() < SPARE {
             self.spare.push(batch);
         }
+    }
+
+    /// Gives back what a burst has left behind.
+    pub(super) fn relax(&mut self) {
+        self.spare.truncate(SPARE_AT_REST);
+        self.ops.shrink_to(SPARE_AT_REST);
+        if self.at == self.walk.len() {
+            self.walk = Vec::new();
+            self.at = 0;
+        }
+        self.next.shrink_to_fit();
     }
 
     /// When the next walk is due: `None` when nobody waits.
