@@ -1,6 +1,6 @@
 //! Floor 0: what every other module may use.
 //!
-//! Identifiers, time arithmetic, the seeded map, free places of a table, room name patterns, shared
+//! Identifiers, time arithmetic, the seeded map, room name patterns, shared
 //! buffers, spare memory and the counters of a shard. Nothing here knows a protocol, a socket or a room;
 //! nothing here reads a clock or a source of randomness.
 
@@ -8,7 +8,6 @@ pub mod counters;
 pub mod glob;
 pub mod id;
 pub mod map;
-pub mod places;
 pub mod shared;
 pub mod spare;
 pub mod time;

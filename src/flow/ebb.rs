@@ -53,6 +53,11 @@ impl Ebb {
         is_time
     }
 
+    /// Notes that so much could not be given back.
+    pub fn keep(&mut self, held: u64) {
+        self.held = self.held.max(held);
+    }
+
     /// When to note the need again, even if nothing happens until then.
     #[must_use]
     pub fn due(&self) -> Option<Time> {

@@ -1,8 +1,9 @@
 //! Memory going back after a crowd has gone.
 //!
 //! Two kinds, judged apart because a single connection with a high index holds the first and not the
-//! second. *Places* are what the tables cost that have an entry per index; they are released from
-//! their end, a slice a turn, so that a million of them are no stall. *Heap* is what was allocated
+//! second. *Places* are what the tables cost that have an entry per index: the slab of connections moves
+//! to a smaller one, the others are released from their end, a slice a turn, so that a million of them
+//! are no stall. *Heap* is what was allocated
 //! for what connections did: memberships, queued frames, half-read messages. Most of it frees itself
 //! as it goes, but the allocator keeps it until it is asked.
 //!
@@ -76,12 +77,15 @@ impl Shard {
     /// Gives memory back, if it is time: releases places by `to`, and says what else is to be done. To be
     /// called once a turn.
     pub fn relieve(&mut self, now: Time, to: &mut impl Release) -> Option<Relieved> {
-        let bound = self.table.bound();
-        if self.relief.places.note(u64::from(bound), now) {
-            self.relief.target = Some(bound);
+        if self.relief.places.note(self.table.len() as u64, now) {
+            self.table.shrink();
+            let bound = self.table.bound();
+            // One who stays at a high index keeps all this, and it is looked for again.
+            self.relief.places.keep(u64::from(bound));
+            self.relief.target = Some(bound).filter(|bound| *bound < self.table.touched());
         }
         if let Some(target) = self.relief.target {
-            let end = target.max(bound);
+            let end = target.max(self.table.bound());
             let from = end.max(self.table.touched().saturating_sub(self.relief.slice));
             if from == end {
                 self.relief.target = None;

@@ -114,12 +114,12 @@ fn one_who_stays_at_a_high_index_holds_the_places_and_not_the_heap() {
     assert_eq!(rig.relieve_all(&mut to), []);
     rig.later(CALM);
     assert_eq!(rig.relieve_all(&mut to), [Relieved::Heap]);
-    let next = rig.open();
-    assert_eq!(next.index, 0, "whoever comes takes the lowest place");
+    assert_eq!(rig.shard.table.touched(), 300);
     rig.lose_all(&conns[CROWD - 1..]);
     assert_eq!(rig.relieve_all(&mut to), []);
     rig.later(CALM);
-    assert_eq!(rig.relieve_all(&mut to).last(), Some(&Relieved::Places { from: 1 }));
+    assert_eq!(rig.relieve_all(&mut to).last(), Some(&Relieved::Places { from: 0 }));
+    assert!((0..5).all(|index| rig.open().index == index), "the lowest places are taken first");
 }
 
 #[test]
@@ -136,8 +136,12 @@ fn a_crowd_that_comes_while_places_are_released_loses_none() {
     for conn in &again {
         rig.say(*conn, r#"{"type":"throng:ping"}"#);
     }
-    rig.turn();
-    assert!(again.iter().all(|conn| rig.writes(*conn) == [1]));
+    let mut served = 0;
+    for _ in 0..2 {
+        rig.turn();
+        served += again.iter().filter(|conn| rig.writes(**conn) == [1]).count();
+    }
+    assert_eq!(served, again.len());
 }
 
 #[test]
