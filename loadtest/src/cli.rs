@@ -110,6 +110,9 @@ struct CrowdFlags {
     /// Idle: pause between the last connection and the first message.
     #[arg(long, value_name = "S")]
     hold: Option<f64>,
+    /// Share of the clients that read now and then: counted, but without latency.
+    #[arg(long, value_name = "SHARE")]
+    lazy: Option<f64>,
     /// Number of rooms.
     #[arg(long)]
     rooms: Option<u32>,
@@ -246,6 +249,7 @@ impl Flags {
         put(&mut spec.crowd.cores, crowd.cores);
         put(&mut spec.crowd.ramp_per_s, crowd.ramp);
         put(&mut spec.crowd.hold_s, crowd.hold);
+        put(&mut spec.crowd.lazy, crowd.lazy);
         put(&mut spec.rooms.count, crowd.rooms);
         put(&mut spec.rooms.publishers, crowd.publishers);
         put(&mut spec.rooms.side, crowd.side);

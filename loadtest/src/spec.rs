@@ -112,6 +112,9 @@ pub(crate) struct Crowd {
     pub(crate) hold_s: f64,
     /// Pings that each client asks and counts at the end.
     pub(crate) roll_calls: u32,
+    /// Share of the clients that read fifty times a second instead of at once. Everything they get is
+    /// counted, but no latency is taken from them.
+    pub(crate) lazy: f64,
 }
 
 /// Who hears whom.
@@ -194,6 +197,7 @@ impl Spec {
                 read_bytes: 0,
                 hold_s: 0.0,
                 roll_calls: 0,
+                lazy: 0.0,
             },
             rooms: Rooms {
                 count: 1,
@@ -326,6 +330,7 @@ impl Spec {
         some("load.burst", load.burst.into())?;
         some("load.depth", load.depth.into())?;
         some("target.patience_ms", self.target.patience_ms)?;
+        share("crowd.lazy", crowd.lazy)?;
         share("trouble.abort", trouble.abort)?;
         share("trouble.drop", trouble.drop)?;
         share("trouble.slow", trouble.slow)?;

@@ -23,6 +23,8 @@ pub(super) struct Seat {
     pub(super) who: u32,
     /// True for those whom churn, storm or slowness befalls.
     pub(super) chosen: bool,
+    /// True for those who read now and then and whose latency is not taken.
+    pub(super) lazy: bool,
     /// The path in the URL of a publisher in dialects that put the room there.
     pub(super) publishes: Option<u32>,
     sender: RefCell<Option<Rc<Sender>>>,
@@ -51,11 +53,12 @@ impl Seat {
             Kind::Churn => 1.0,
             _ => 0.0,
         };
-        // A fixed scattering, so that the same clients are chosen in every run.
-        let place = f64::from(who.wrapping_mul(0x9e37_79b1)) / f64::from(u32::MAX);
+        // A fixed scattering, so that the same clients are chosen in every run; another for the lazy.
+        let place = |salt: u32| f64::from(who.wrapping_mul(salt)) / f64::from(u32::MAX);
         Self {
             who,
-            chosen: publishes.is_none() && place < share,
+            chosen: publishes.is_none() && place(0x9e37_79b1) < share,
+            lazy: publishes.is_none() && place(0x85eb_ca6b) < crew.shared.spec.crowd.lazy,
             publishes,
             sender: RefCell::new(None),
             session: Cell::new(0),
