@@ -110,17 +110,20 @@ async function measure(options) {
     const args = scenario(options, server);
     say(`throng-load ${args.join(" ")}`);
     const place = { core: options.generatorCore, pid: server.pid, log, json: join(OUT, "outcome.json") };
-    const profiling = profileInHold(options, watch, server);
-    run = await generate({ args, ...place, limit: RUN_LIMIT_MS, started: (pid) => (watch.generator = pid) });
-    recorded = await profiling.end();
+    const profiling = profileInHold(options, server);
+    try {
+      run = await generate({ args, ...place, limit: RUN_LIMIT_MS, started: (pid) => (watch.generator = pid) });
+    } finally {
+      recorded = await profiling.end();
+    }
   } finally {
     looks = watch.stop();
     await server.stop();
     writeFileSync(join(OUT, "looks.json"), JSON.stringify(looks));
   }
-  const made = { options, outcome: run.outcome, looks, lines: counterLines(log), profile: shares(recorded), available };
+  const made = { options, outcome: run.outcome, looks, lines: counterLines(log), profile: shares(recorded), available, heartbeat: HEARTBEAT_MS };
   const lines = surroundings({ serverCores: options.serverCore, generatorCore: options.generatorCore });
-  const text = `${report({ ...made, heartbeat: HEARTBEAT_MS })}\n\n${lines.join("\n")}\n`;
+  const text = `${report(made)}\n\n${lines.join("\n")}\n`;
   writeFileSync(join(OUT, "table.md"), text);
   process.stdout.write(text);
   say(`kept in ${relative(ROOT, OUT)}; the page of the run is ${relative(ROOT, join(OUT, "report.html"))}`);
@@ -136,19 +139,25 @@ function scenario(options, { address }) {
   return ["idle", "--url", `ws://${address}/ws`, ...crowd, ...load, ...rest, ...page];
 }
 
-/** Profiles the server once everybody is there: told by its counters, for the generator says it at the end only. */
-function profileInHold({ clients, hold, generatorCore }, watch, server) {
-  let recording;
+/** Profiles the server in the middle of the hold. Its counters tell when everybody is there; the generator says it at the end only. */
+function profileInHold({ clients, hold, generatorCore }, server) {
+  let recording, later;
   const seconds = Math.min(PROFILE_S, Math.floor(hold / 2));
   const timer = setInterval(() => {
-    const open = counterLines(watch.server.log).at(-1)?.connections ?? 0;
-    if (recording === undefined && open >= clients && seconds > 0) {
-      recording = profile(server.pid, seconds, generatorCore, join(OUT, "perf.data"));
-    }
+    const open = counterLines(server.log).at(-1)?.open_connections ?? 0;
+    if (open < clients || seconds === 0) return;
+    clearInterval(timer);
+    later = setTimeout(
+      () => {
+        recording = profile(server.pid, seconds, generatorCore, join(OUT, "perf.data"));
+      },
+      ((hold - seconds) / 2) * 1000,
+    );
   }, 1000);
   return {
     end: () => {
       clearInterval(timer);
+      clearTimeout(later);
       return recording;
     },
   };

@@ -10,6 +10,7 @@ import { basename } from "node:path";
 
 import { THRONG } from "../tools/servers.mjs";
 
+const OWN = /\bthrong::/;
 const BOOKKEEPING = /wheel|heartbeat|timeout|deadline|ping|pong|advance|pass_time|last_seen/i;
 /** Samples a second; no divisor of the heartbeat or of the scheduler's tick. */
 const FREQUENCY = 1999;
@@ -48,7 +49,7 @@ function sum(text, seconds) {
   const lines = text.split("\n").map((line) => line.split("\t").map((part) => part.trim()));
   const rows = lines.filter((parts) => parts.length >= 3 && Number.isFinite(Number(parts[0])) && parts[0] !== "");
   const own = rows.filter(([, object]) => object === basename(THRONG));
-  const books = own.filter(([, , symbol]) => BOOKKEEPING.test(symbol));
+  const books = own.filter(([, , symbol]) => OWN.test(symbol) && BOOKKEEPING.test(symbol));
   const total = (some) => some.reduce((all, [samples]) => all + Number(samples), 0);
   const cores = (some) => total(some) / FREQUENCY / seconds;
   const names = books.slice(0, 8).map(([samples, , symbol]) => `${symbol.replace(/^\[.\] /, "")} x ${samples}`);

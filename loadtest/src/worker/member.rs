@@ -176,7 +176,7 @@ impl Member {
         joined.ledger.publication(offset, &stamp);
         crew.count(Gauge::Received, 1);
         let latency = at.saturating_sub(stamp.at_ns);
-        crew.measure(latency, !seat.chosen && crew.is_in_trouble());
+        crew.measure(latency, crew.is_apart(seat.chosen, joined.room));
         crew.measures.borrow_mut().last.note(stamp.publisher, stamp.seq, latency);
         if shared.spec.load.window > 0 {
             drive::note_delivered(shared, stamp.publisher);
