@@ -3,7 +3,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test check bench peers fuzz sim doc conformance browser load goals million clean
 
-# Arguments for `make run`, such as ARGS="--set server.shards=4".
+# Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
+# ARGS="--duration 3".
 ARGS ?=
 # Arguments for `make peers`, such as PEERS_ARGS="--quick --only throng-epoll,bun --scenario echo".
 PEERS_ARGS ?=
@@ -16,11 +17,8 @@ SECONDS_EACH ?= 60
 TARGETS ?=
 # Seeds of the simulator: how many to run from the first.
 SEEDS ?= 1000
-# What `make load` does to the engine at URL.
-URL ?= ws://127.0.0.1:8080/ws
-CLIENTS ?= 1000
-MESSAGES ?= 100
-ROOM ?= load
+# The engine that `make load` is to meet, such as URL=ws://127.0.0.1:8080/ws; without one it starts its own.
+URL ?=
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,8 +62,10 @@ conformance: ## Autobahn's cases against the echo endpoint, on every driver
 browser: ## The demo page in headless Chromium, on every driver
 	tests/tools/run-all.sh build browser
 
-load: ## Join CLIENTS clients to a room of the engine at URL and count every delivery
-	cargo run --release --package loadtest -- smoke --url $(URL) --clients $(CLIENTS) --messages $(MESSAGES) --room $(ROOM)
+load: ## Every scenario of the load generator, in short, and count every delivery
+	cargo build --release --bin throng
+	cargo build --release --package loadtest
+	tests/tools/load.sh $(if $(URL),--url $(URL)) $(ARGS)
 
 clean: ## Remove what was built and what the tests left
 	cargo clean

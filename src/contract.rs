@@ -232,6 +232,12 @@ pub trait Driver {
         timeout: Option<Duration>,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> io::Result<()>;
+
+    /// A hint after a crowd has gone: the core has no connection with the index `from` or a higher one,
+    /// so what the driver remembered of them may go. It costs in proportion to what goes.
+    fn trim(&mut self, from: u32) {
+        let _ = from;
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The command line: one command a scenario, with the same flags.
 //!
 //! A flag is named like the key of a scenario file that it overrides, and what no flag sets keeps the file's
-//! value or the scenario's default. `--set key=value` reaches every key.
+//! value or the scenario's default. `--set key=value` reaches every key. Of a flag given twice the last counts,
+//! so that whoever runs this from a script can add to its flags.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use crate::{calibrate, compare, floor};
 
 /// Puts load on a server of live connections and checks what comes back.
 #[derive(Debug, Parser)]
-#[command(name = "throng-load", version, arg_required_else_help = true)]
+#[command(name = "throng-load", version, arg_required_else_help = true, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -303,6 +304,13 @@ mod tests {
         let spec = flags(line).spec(Kind::Fanout).expect("a scenario");
         assert_eq!((spec.crowd.clients, spec.load.rate, spec.rooms.count), (7, 5.0, 2));
         assert_eq!(spec.load.size.to_string(), "64:9,4096:1");
+    }
+
+    #[test]
+    fn of_a_flag_given_twice_the_last_counts_and_every_set_does() {
+        let line = "fanout --clients 7 --set rooms.count=2 --clients 9 --set load.burst=3";
+        let spec = flags(line).spec(Kind::Fanout).expect("a scenario");
+        assert_eq!((spec.crowd.clients, spec.rooms.count, spec.load.burst), (9, 2, 3));
     }
 
     #[test]

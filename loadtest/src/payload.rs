@@ -100,17 +100,31 @@ fn hex(value: u64, width: usize, out: &mut Vec<u8>) {
     out.extend(nibbles.skip(16 - width).map(|nibble| DIGITS[usize::from(nibble)]));
 }
 
+/// The value of each digit; [`NO_DIGIT`] for all other bytes.
+const NIBBLES: [u8; 256] = nibbles();
+const NO_DIGIT: u8 = 0x80;
+
+const fn nibbles() -> [u8; 256] {
+    let mut table = [NO_DIGIT; 256];
+    let digits = b"0123456789abcdef";
+    let mut value = 0;
+    while value < 16 {
+        table[digits[value as usize] as usize] = value;
+        value += 1;
+    }
+    table
+}
+
 fn unhex(rest: &mut &[u8], width: usize) -> Option<u64> {
     let (digits, after) = rest.split_at_checked(width)?;
     *rest = after;
-    digits.iter().try_fold(0, |value: u64, digit| {
-        let nibble = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        Some(value << 4 | u64::from(nibble))
-    })
+    let (mut value, mut wrong) = (0, 0);
+    for digit in digits {
+        let nibble = NIBBLES[usize::from(*digit)];
+        wrong |= nibble;
+        value = value << 4 | u64::from(nibble & 15);
+    }
+    (wrong & NO_DIGIT == 0).then_some(value)
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub(crate) struct Pool(RefCell<Vec<Vec<u8>>>);
 
 /// Bytes of a lent buffer, and how many of them a thread keeps.
 const LARGE: usize = 16 << 10;
-const KEPT: usize = 128;
+const KEPT: usize = 256;
 
 impl Pool {
     fn take(&self) -> Vec<u8> {

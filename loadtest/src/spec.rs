@@ -343,13 +343,14 @@ impl Spec {
     /// What single keys allow and their combination does not.
     fn check_together(&self) -> Result<(), String> {
         let (rooms, load) = (&self.rooms, &self.load);
-        let publishes = !matches!(self.scenario, Kind::Echo | Kind::Idle) || rooms.side > 0;
+        let echoes = self.scenario == Kind::Echo;
+        let publishes = !echoes && (self.scenario != Kind::Idle || rooms.side > 0);
         if publishes && load.window == 0 && load.rate <= 0.0 {
             return Err(
                 "load.rate = 0: expected a rate, or load.window for a closed loop".to_owned()
             );
         }
-        if publishes && load.messages == 0 && load.duration_s <= 0.0 {
+        if (publishes || echoes) && load.messages == 0 && load.duration_s <= 0.0 {
             return Err(
                 "load.messages = 0 and load.duration_s = 0: expected one of them".to_owned()
             );

@@ -1,12 +1,13 @@
 //! Floor 0: what every other module may use.
 //!
-//! Identifiers, time arithmetic, the seeded map, room name patterns, shared buffers and the
-//! counters of a shard. Nothing
-//! here knows a protocol, a socket or a room; nothing here reads a clock or a source of randomness.
+//! Identifiers, time arithmetic, the seeded map, room name patterns, shared
+//! buffers, spare memory and the counters of a shard. Nothing here knows a protocol, a socket or a room;
+//! nothing here reads a clock or a source of randomness.
 
 pub mod counters;
 pub mod glob;
 pub mod id;
 pub mod map;
 pub mod shared;
+pub mod spare;
 pub mod time;

@@ -256,6 +256,10 @@ impl Driver for Epoll {
         self.streams.serve_waiting(waiting, on_event);
         Ok(())
     }
+
+    fn trim(&mut self, from: u32) {
+        self.streams.trim(from);
+    }
 }
 
 /// Writes until all is written or the kernel says that there is no room.

@@ -30,6 +30,9 @@ pub(super) struct Streams {
     share: usize,
 }
 
+/// Connections for whose waiting memory is kept.
+const KEPT: usize = 64;
+
 /// How a bounded read ended.
 enum Outcome {
     /// Nothing is left.
@@ -48,6 +51,12 @@ impl Streams {
             buffer: vec![0; buffer.max(1)].into_boxed_slice(),
             share: share.max(1),
         }
+    }
+
+    /// Gives back what connections from index `from` on have cost.
+    pub(super) fn trim(&mut self, from: u32) {
+        self.table.trim(from as usize);
+        self.waiting.shrink_to(KEPT);
     }
 
     /// How many can be read from without waiting for the kernel; those that join during a turn are

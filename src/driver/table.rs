@@ -9,6 +9,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::base::id::ConnId;
+use crate::base::spare::cut;
+use crate::sys::memory::Pages;
 
 /// A set of facts about one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +132,15 @@ impl Table {
         self.entries.get_mut(index as usize).filter(|entry| entry.fd.is_some())
     }
 
+    /// Gives back what the places from `from` on cost. A connection there, which the core should not
+    /// have, keeps the table as it is.
+    pub(super) fn trim(&mut self, from: usize) {
+        let is_vacant = |entry: &Entry| entry.fd.is_none();
+        if self.entries.get(from..).is_some_and(|rest| rest.iter().all(is_vacant)) {
+            cut(&mut self.entries, from, &mut Pages);
+        }
+    }
+
     /// Frees the index and gives the descriptor back.
     pub(super) fn release(&mut self, conn: ConnId) -> Option<OwnedFd> {
         self.find(conn)?;
@@ -176,6 +187,25 @@ mod tests {
         assert!(table.release(conn).is_some());
         assert!(table.find(conn).is_none());
         assert!(table.at(3).is_none());
+    }
+
+    #[test]
+    fn trimming_forgets_vacant_places_and_no_connection() {
+        let mut table = Table::new(0);
+        for index in 0..1000 {
+            table.open(ConnId { index, generation: index }, any_fd());
+        }
+        for index in 10..1000 {
+            table.release(ConnId { index, generation: index });
+        }
+        table.trim(9);
+        assert_eq!(table.entries.len(), 1000, "somebody is still there");
+        table.trim(10);
+        assert_eq!(table.entries.len(), 10);
+        table.trim(500);
+        assert!((0..10).all(|index| table.find(ConnId { index, generation: index }).is_some()));
+        table.open(ConnId { index: 700, generation: 1 }, any_fd());
+        assert!(table.at(700).is_some() && table.at(699).is_none());
     }
 
     #[test]

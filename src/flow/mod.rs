@@ -5,12 +5,14 @@
 //! - [`wheel`]: one deadline per connection for a million connections.
 //! - [`heartbeat`]: whether a silent peer is left alone, asked, or given up.
 //! - [`budget`]: how often a peer may do something.
+//! - [`ebb`]: when memory goes back after a crowd has gone.
 //! - [`flush`]: how long writes wait for company when a core is saturated.
 //!
 //! Everything here is told the time and the limits. Nothing here knows a protocol (frames are bytes),
 //! a room's members, a socket or a clock.
 
 pub mod budget;
+pub mod ebb;
 pub mod flush;
 pub mod heartbeat;
 pub mod outbound;

@@ -12,6 +12,7 @@
 //!
 //! The wheel does not know what a deadline is for; the owner of the key decides when it fires.
 
+use crate::base::spare::{Release, cut};
 use crate::base::time::Tick;
 
 /// Deadlines by key.
@@ -74,6 +75,20 @@ impl Wheel {
             self.len -= 1;
         }
         was_set
+    }
+
+    /// Gives back what keys from `from` on cost; none of them has a deadline.
+    ///
+    /// # Panics
+    /// When one has.
+    pub fn trim(&mut self, from: u32, to: &mut impl Release) {
+        if let Some(rest) = self.nodes.get(from as usize..) {
+            assert!(
+                rest.iter().all(|node| node.prev == NONE),
+                "a key from {from} on has a deadline"
+            );
+            cut(&mut self.nodes, from as usize, to);
+        }
     }
 
     /// Removes the keys whose deadline is `now` or earlier and appends them to `out`, visiting at

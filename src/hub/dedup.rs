@@ -56,6 +56,11 @@ impl Groups {
         &mut self.last
     }
 
+    /// Gives back the memory that is kept for the next mail.
+    pub fn relax(&mut self) {
+        self.last = Served(self.seed.set());
+    }
+
     /// Groups with copies still to come.
     #[must_use]
     pub fn len(&self) -> usize {

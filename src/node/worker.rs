@@ -15,8 +15,9 @@ use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::turns::TurnClock;
-use crate::shard::{Mail, Progress, Shard};
+use crate::shard::{Mail, Progress, Relieved, Shard};
 use crate::sys::clock::Clock;
+use crate::sys::memory::{self, Pages};
 
 /// Mail taken in one turn, per lane, so that a flood of it leaves time for the sockets.
 const MAIL_PER_TURN: usize = 1024;
@@ -48,6 +49,7 @@ impl Worker {
         let now = self.clock.now();
         self.shard.handle_timeout(now);
         self.take_mail(now);
+        self.relieve(now);
         self.shard.begin_writes(busy, now);
         self.submit(now);
         let (shard, port) = (&mut self.shard, &self.port);
@@ -111,6 +113,15 @@ impl Worker {
             }
             let Some(mail) = self.port.take(Lane::Request) else { break };
             self.shard.handle_mail(mail, now);
+        }
+    }
+
+    /// Gives memory back, if the shard says that it is time.
+    fn relieve(&mut self, now: Time) {
+        match self.shard.relieve(now, &mut Pages) {
+            Some(Relieved::Places { from }) => self.driver.trim(from),
+            Some(Relieved::Heap) => memory::collect(),
+            None => {}
         }
     }
 

@@ -37,7 +37,7 @@ impl Shard {
         }
         self.rooms.hub.check();
         self.rooms.directory.check();
-        self.table.wheel.check();
+        self.table.check();
         self.queues.check();
     }
 }

@@ -12,6 +12,7 @@ mod drain;
 mod fanout;
 mod inbound;
 mod mail;
+mod relief;
 mod settings;
 mod state;
 mod table;
@@ -20,6 +21,7 @@ mod writes;
 
 pub use drain::Progress;
 pub use mail::{Answer, Asked, Mail, Question};
+pub use relief::Relieved;
 pub use settings::{Capacity, RoomRules, Settings};
 pub use state::{Identity, Shard};
 

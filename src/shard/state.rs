@@ -12,6 +12,7 @@ use crate::flow::outbound::Store;
 use crate::hub::{Directory, Groups, Hub};
 use crate::shard::admission::Gate;
 use crate::shard::mail::Outbox;
+use crate::shard::relief::Relief;
 use crate::shard::settings::Settings;
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
@@ -58,6 +59,7 @@ pub struct Shard {
     pub(super) writes: Writes,
     pub(super) outbox: Outbox,
     pub(super) gate: Gate,
+    pub(super) relief: Relief,
     pub(super) counters: Counters,
     pub(super) rng: fastrand::Rng,
     /// Scratch for the keys that the wheel fires; always empty between turns.
@@ -81,6 +83,7 @@ impl Shard {
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards),
             gate: Gate::default(),
+            relief: Relief::default(),
             counters: Counters::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
             fired: Vec::new(),

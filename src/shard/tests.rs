@@ -7,6 +7,7 @@ mod edges;
 mod ends;
 mod mail;
 mod reading;
+mod relief;
 mod rig;
 mod rooms;
 mod turns;

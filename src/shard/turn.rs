@@ -193,6 +193,7 @@ impl Shard {
                     Some(Op::Send { conn, batch }) => {
                         connection.delist();
                         self.writes.advance();
+                        self.writes.spend();
                         self.counters.writes_total += 1;
                         self.counters.sent_frames_total += batch.parts() as u64;
                         return Some(Op::Send { conn, batch });
@@ -221,6 +222,8 @@ impl Shard {
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
             self.gate.drain.as_ref().map(|drain| drain.due),
+            self.relief.due(),
+            self.queues.due(),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }

@@ -1,9 +1,13 @@
 //! What leaves for the driver, and when.
 //!
-//! Connections with something to say stand on a list. Once a turn, unless the flush window holds them
-//! back, the list is walked and each gets at most one write, which carries everything queued for it.
-//! A connection that still has something afterwards waits for the next turn, so that none can hold up
-//! the others.
+//! Connections with something to say stand on a list. Unless the flush window holds them back, the list is
+//! walked and each gets at most one write, which carries everything queued for it. A connection that still
+//! has something afterwards waits for the next walk, so that none can hold up the others.
+//!
+//! A walk may take many turns: each turn has a budget of writes, and then looks for events before it goes on.
+//! What is published meanwhile travels in the writes that are still to come, so under load a connection is
+//! written to once a round with all that has gathered, and a publication to a large room holds nobody up for
+//! longer than a slice of it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,6 +29,8 @@ pub(super) struct Writes {
     /// The walk under way; those before `at` are done.
     walk: Vec<u32>,
     at: usize,
+    /// Writes that this turn may still make.
+    budget: usize,
     window: FlushWindow,
     held_until: Option<Time>,
     /// Emptied batches with heap memory worth keeping.
@@ -35,8 +41,13 @@ pub(super) struct Writes {
     ping: Shared,
 }
 
+/// Writes of one turn: at some 3 us each, a fraction of a millisecond.
+const WRITES_PER_TURN: usize = 128;
+
 /// Emptied batches kept for the next burst; the rest goes back to the allocator.
 const SPARE: usize = 1024;
+/// Those that stay when a crowd has gone.
+const SPARE_AT_REST: usize = 64;
 
 impl Writes {
     pub(super) fn new(window: Duration) -> Self {
@@ -45,6 +56,7 @@ impl Writes {
             next: Vec::new(),
             walk: Vec::new(),
             at: 0,
+            budget: 0,
             window: FlushWindow::new(window),
             held_until: None,
             spare: Vec::new(),
@@ -66,8 +78,10 @@ impl Writes {
         self.next.push(index);
     }
 
-    /// Begins a turn's walk unless the window says to wait. True when something was held back.
+    /// Begins a turn's writes: goes on with the walk under way, or begins one unless the window says to wait.
+    /// True when something was held back.
     pub(super) fn begin(&mut self, queued_frames: u64, busy: bool, now: Time) -> bool {
+        self.budget = WRITES_PER_TURN;
         if self.at < self.walk.len() {
             return false;
         }
@@ -89,9 +103,14 @@ impl Writes {
         false
     }
 
-    /// The connection whose turn it is.
+    /// The connection whose turn it is; `None` at the end of the walk and of the turn's budget.
     pub(super) fn current(&self) -> Option<u32> {
-        self.walk.get(self.at).copied()
+        if self.budget == 0 { None } else { self.walk.get(self.at).copied() }
+    }
+
+    /// A write was made.
+    pub(super) fn spend(&mut self) {
+        self.budget -= 1;
     }
 
     /// That connection has had its turn.
@@ -104,6 +123,17 @@ impl Writes {
         if batch.is_spilled() && self.spare.len() < SPARE {
             self.spare.push(batch);
         }
+    }
+
+    /// Gives back what a burst has left behind.
+    pub(super) fn relax(&mut self) {
+        self.spare.truncate(SPARE_AT_REST);
+        self.ops.shrink_to(SPARE_AT_REST);
+        if self.at == self.walk.len() {
+            self.walk = Vec::new();
+            self.at = 0;
+        }
+        self.next.shrink_to_fit();
     }
 
     /// When the next walk is due: `None` when nobody waits.

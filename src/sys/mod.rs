@@ -1,7 +1,8 @@
 //! Thin wrappers around the system calls that the rim needs.
 //!
 //! Each file covers one subject and gives it a safe face: the clock, thread placement, descriptor
-//! tables and their limits, the listening socket, the eventfd that wakes a sleeping worker, epoll.
+//! tables and their limits, the listening socket, the eventfd that wakes a sleeping worker, epoll,
+//! memory that goes back to the kernel.
 //! Safe libraries (rustix, socket2) do the work wherever they can; what they do not cover is done
 //! with libc, and only here. Nothing in `sys` knows what a connection, a frame or a room is, and
 //! nothing here decides: policies (how many, how long, when to stop) arrive as arguments.
@@ -14,4 +15,5 @@ pub mod descriptors;
 pub mod epoll;
 pub mod eventfd;
 pub mod listener;
+pub mod memory;
 pub mod socket;

@@ -172,6 +172,23 @@ pub(crate) fn an_index_used_again_never_hears_its_former_owner(w: &mut World) {
     }
 }
 
+pub(crate) fn trimming_leaves_connections_alone_and_indexes_usable(w: &mut World) {
+    let mut pairs: Vec<_> = (0..40).map(|index| w.pair_at(index)).collect();
+    for (conn, peer) in pairs.drain(3..) {
+        w.close(conn, false);
+        drop(peer);
+    }
+    for from in [20, 3, 3, 1000] {
+        w.rig.driver().trim(from);
+        w.linger();
+    }
+    pairs.push(w.pair_at(39));
+    for (conn, peer) in &mut pairs {
+        w.peer_writes(&mut **peer, b"still here");
+        w.until_received(*conn, 10);
+    }
+}
+
 pub(crate) fn a_driver_dropped_in_full_flight_frees_what_it_was_lent(w: &mut World) {
     let mut peers: Vec<_> = (0..20).map(|index| w.pair_at(index)).collect();
     let (bytes, _) = watched(1 << 20);

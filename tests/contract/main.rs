@@ -56,6 +56,7 @@ macro_rules! suite {
                     an_abort_resets_the_peer
                     both_ends_may_finish_in_turn
                     an_index_used_again_never_hears_its_former_owner
+                    trimming_leaves_connections_alone_and_indexes_usable
                     a_driver_dropped_in_full_flight_frees_what_it_was_lent;
                 waking:
                     a_wake_up_from_another_thread_ends_an_endless_wait

@@ -3,16 +3,27 @@
 //! The mesh is played by bounded queues, two lanes a shard, as the real one has. Time passes only here.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::time::Duration;
 
 use throng::base::id::ShardId;
 use throng::base::map::Seed;
+use throng::base::spare::Release;
 use throng::base::time::Time;
 use throng::contract::{Driver, Event};
 use throng::driver::sim::{Faults, Net, SimDriver};
 use throng::node::config::Config;
-use throng::shard::{Identity, Mail, Progress, Settings, Shard};
+use throng::shard::{Identity, Mail, Progress, Relieved, Settings, Shard};
+
+/// Released memory reads as zeros, as the kernel makes it.
+struct Zeros;
+
+impl Release for Zeros {
+    fn release<T>(&mut self, spare: &mut [MaybeUninit<T>]) {
+        spare.fill_with(MaybeUninit::zeroed);
+    }
+}
 
 /// One shard with its driver.
 struct Place {
@@ -91,6 +102,9 @@ impl World {
             }
             let Some(mail) = self.inboxes[at][0].pop_front() else { break };
             shard.handle_mail(mail, now);
+        }
+        if let Some(Relieved::Places { from }) = shard.relieve(now, &mut Zeros) {
+            driver.trim(from);
         }
         shard.begin_writes(self.rng.bool(), now);
         while let Some(op) = shard.poll_op() {

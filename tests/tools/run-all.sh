@@ -2,7 +2,7 @@
 # Installs what the tests need, runs every suite, and closes with one line of real numbers.
 #
 #   run-all.sh [STEP...]      all steps without arguments, else the named ones in the given order:
-#                             fmt clippy build cargo smoke browser conformance
+#                             fmt clippy build cargo load browser conformance
 #
 # A suite's own summary is what is counted; nothing is counted twice or by guess. A step that ends badly
 # without naming a failed test counts as one failure, and so does a suite that ran no test at all, so that
@@ -77,9 +77,9 @@ count_cargo() {
         /process didn.t exit successfully: .*signal:/ { f++ }
         END { print p + 0, f + 0 }' "$1"
 }
-step_smoke() { timeout 600 tests/tools/smoke.sh; }
-count_smoke() {
-    awk '/^smoke: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
+step_load() { timeout 600 tests/tools/load.sh --quick; }
+count_load() {
+    awk '/^load: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
 }
 step_browser() {
     need_browser || return 1
@@ -132,11 +132,11 @@ show_failure() {
 }
 
 steps=("$@")
-if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo smoke browser conformance); fi
+if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load browser conformance); fi
 
 for step in "${steps[@]}"; do
     if ! declare -F "step_$step" >/dev/null; then
-        say "no such step: $step (there are fmt clippy build cargo smoke browser conformance)" >&2
+        say "no such step: $step (there are fmt clippy build cargo load browser conformance)" >&2
         exit 2
     fi
 done

@@ -62,3 +62,28 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     refused(|spec| spec.rooms.count = 1000, "rooms.count");
     refused(|spec| spec.load.rate = f64::NAN, "load.rate");
 }
+
+#[test]
+fn an_echo_without_an_end_is_refused() {
+    let mut spec = Spec::new(Kind::Echo);
+    (spec.load.messages, spec.load.duration_s) = (0, 0.0);
+    assert!(spec.check().expect_err("no end").contains("load.duration_s"));
+}
+
+#[test]
+fn every_key_has_its_row_in_the_documentation_and_no_row_is_of_another() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/load.md");
+    let document = std::fs::read_to_string(path).expect("docs/load.md");
+    let cell = |line: &str| line.strip_prefix("| `")?.split_once('`').map(|it| it.0.to_owned());
+    let mut rows: Vec<String> =
+        document.lines().filter_map(cell).filter(|name| name.contains('.')).collect();
+    let table = toml::Table::try_from(Spec::new(Kind::Fanout)).expect("a table");
+    let mut keys: Vec<String> = Vec::new();
+    for (section, value) in &table {
+        let names = value.as_table().into_iter().flat_map(toml::Table::keys);
+        keys.extend(names.map(|name| format!("{section}.{name}")));
+    }
+    rows.sort_unstable();
+    keys.sort_unstable();
+    assert_eq!(rows, keys);
+}

@@ -68,6 +68,9 @@ fn done_after(crew: &Rc<Crew>, driver: impl Future<Output = Result<(), String>> 
     });
 }
 
+/// How often a closed loop looks whether everything is back, in nanoseconds.
+const LOOK_NS: u64 = 10_000_000;
+
 /// Waits for a moment of the monotonic clock, to the millisecond.
 async fn wait_until(at: u64) {
     pause(at.saturating_sub(clock::now_ns())).await;
@@ -118,11 +121,11 @@ pub(super) fn ask(crew: &Crew, seat: &Seat, sender: &Sender, at_ns: u64, frames:
     crew.count(Gauge::SentBytes, text.len() as u64);
 }
 
-/// Whether a client with `owed` echoes under way may ask for another.
-pub(super) fn may_ask(crew: &Crew, seat: &Seat, owed: u32) -> bool {
+/// Whether a client may ask for another echo.
+pub(super) fn may_ask(crew: &Crew, seat: &Seat) -> bool {
     let load = &crew.shared.spec.load;
     let share = load.messages / u64::from(crew.shared.spec.crowd.clients);
-    load.messages == 0 || u64::from(seat.asked.get() + owed) < share.max(1)
+    load.messages == 0 || u64::from(seat.asked.get() + seat.owed.get()) < share.max(1)
 }
 
 /// Closed loop: each client sends `depth` messages, and another for each that comes back.
@@ -130,18 +133,24 @@ async fn echo_in_a_circle(crew: Rc<Crew>) -> Result<(), String> {
     let load = &crew.shared.spec.load;
     wait_until(crew.shared.start()).await;
     let seats = crew.seats.borrow().clone();
-    for seat in seats {
+    for seat in &seats {
         let Some(sender) = seat.sender() else { continue };
         let mut frames = Vec::new();
         for _ in 0..load.depth {
-            if may_ask(&crew, &seat, 0) {
-                ask(&crew, &seat, &sender, clock::now_ns(), &mut frames);
+            if may_ask(&crew, seat) {
+                ask(&crew, seat, &sender, clock::now_ns(), &mut frames);
             }
         }
         sender.write(frames).await?;
     }
     if load.duration_s > 0.0 {
         wait_until(crew.shared.end()).await;
+        return Ok(());
+    }
+    // Without a length the sending lasts until all messages are back. When one does not come back, nothing
+    // moves any more, and the coordinator goes on to the next order.
+    while crew.order.get() == Order::Publish && !seats.iter().all(|seat| seat.has_answers()) {
+        pause(LOOK_NS).await;
     }
     Ok(())
 }
@@ -163,7 +172,7 @@ async fn echo_by_schedule(crew: Rc<Crew>) -> Result<(), String> {
     let mut timer = Timer::new()?;
     for seat in seats.iter().cycle() {
         let at = shared.start() + arrivals.next_ns();
-        if at >= shared.end() || crew.order.get() != Order::Publish || !may_ask(&crew, seat, 0) {
+        if at >= shared.end() || crew.order.get() != Order::Publish || !may_ask(&crew, seat) {
             break;
         }
         timer.until(at).await?;

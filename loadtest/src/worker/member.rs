@@ -36,8 +36,6 @@ pub(super) struct Member {
     pongs: Vec<Vec<u8>>,
     /// Text messages to be sent that only the dialect is about.
     due: Vec<&'static [u8]>,
-    /// Echoes to be sent.
-    owed: u32,
 }
 
 /// A room of the session.
@@ -74,7 +72,6 @@ impl Member {
             closed: None,
             pongs: Vec::new(),
             due: Vec::new(),
-            owed: 0,
         }
     }
 
@@ -192,13 +189,14 @@ impl Member {
     fn echo(&mut self, crew: &Crew, seat: &Seat, payload: &[u8], at: u64) {
         match Stamp::read(payload) {
             Ok(stamp) if crew.shared.is_ours(&stamp) && stamp.publisher == seat.who => {
-                let latency = at.saturating_sub(stamp.at_ns);
-                self.answer(crew, seat, stamp.seq, Some(latency));
                 let shared = &crew.shared;
                 let closed_loop = shared.spec.load.rate <= 0.0;
-                if closed_loop && at < shared.end() && drive::may_ask(crew, seat, self.owed) {
-                    self.owed += 1;
+                // Before the answer counts, or a client between two echoes would look finished.
+                if closed_loop && at < shared.end() && drive::may_ask(crew, seat) {
+                    seat.owed.set(seat.owed.get() + 1);
                 }
+                let latency = at.saturating_sub(stamp.at_ns);
+                self.answer(crew, seat, stamp.seq, Some(latency));
             }
             _ => crew.harvest.borrow_mut().tally.corrupt += 1,
         }
@@ -255,7 +253,7 @@ impl Member {
         for text in self.due.drain(..) {
             sender.frame(text, &mut frames);
         }
-        for _ in 0..std::mem::take(&mut self.owed) {
+        for _ in 0..seat.owed.take() {
             drive::ask(crew, seat, sender, clock::now_ns(), &mut frames);
         }
         frames

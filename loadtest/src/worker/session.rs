@@ -38,6 +38,8 @@ pub(super) struct Seat {
     /// Echoes or answers asked for and received.
     pub(super) asked: Cell<u32>,
     pub(super) answered: Cell<u32>,
+    /// Echoes that are to be sent as soon as what was read has been dealt with.
+    pub(super) owed: Cell<u32>,
 }
 
 impl Seat {
@@ -63,6 +65,7 @@ impl Seat {
             rooms_open: Cell::new(0),
             asked: Cell::new(0),
             answered: Cell::new(0),
+            owed: Cell::new(0),
         }
     }
 
@@ -76,9 +79,15 @@ impl Seat {
         *self.sender.borrow_mut() = None;
     }
 
+    /// True when every echo or answer has come and none is still to be asked for. A server that repeats one
+    /// is none the better for it, and so there may be more.
+    pub(super) fn has_answers(&self) -> bool {
+        self.asked.get() + self.owed.get() <= self.answered.get()
+    }
+
     /// Counts the client as finished once it has had everything it waits for.
     pub(super) fn look_finished(&self, crew: &Crew) {
-        let all = self.rooms_open.get() == 0 && self.asked.get() == self.answered.get();
+        let all = self.rooms_open.get() == 0 && self.has_answers();
         if all && self.publishes.is_none() && crew.order.get() >= Order::Settle {
             self.finish(crew);
         }
@@ -106,7 +115,8 @@ fn read_bytes(crew: &Crew) -> usize {
     let crowd = &crew.shared.spec.crowd;
     match (crowd.read_bytes, crowd.clients) {
         (0, 50_001..) => 128,
-        (0, _) => 512,
+        (0, 5_001..) => 512,
+        (0, _) => 4096,
         (bytes, _) => usize::try_from(bytes).unwrap_or(512).max(16),
     }
 }

@@ -187,6 +187,12 @@ impl Driver for Uring {
         }
         Ok(())
     }
+
+    fn trim(&mut self, from: u32) {
+        self.streams.trim(from);
+        self.sends.trim();
+        self.ring.trim();
+    }
 }
 
 impl Drop for Uring {

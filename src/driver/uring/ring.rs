@@ -57,6 +57,9 @@ pub(super) struct Ring {
     unanswered: usize,
 }
 
+/// Requests and answers for which memory is kept when a crowd has gone.
+const BACKLOG_AT_REST: usize = 64;
+
 impl Ring {
     /// Makes a ring for the calling thread.
     ///
@@ -113,6 +116,12 @@ impl Ring {
         // SAFETY: `push`'s caller upholds that what the request names stays valid; the request is
         // copied into the queue.
         unsafe { self.ring.submission().push(request).is_ok() }
+    }
+
+    /// Gives back what a burst has left behind.
+    pub(super) fn trim(&mut self) {
+        self.backlog.shrink_to(BACKLOG_AT_REST);
+        self.stash.shrink_to(BACKLOG_AT_REST);
     }
 
     fn push_backlog(&mut self) {

@@ -21,6 +21,8 @@ use crate::sys::socket::MAX_SLICES;
 
 /// Boxes kept for later writes.
 const SPARES: usize = 1024;
+/// Those that stay when a crowd has gone.
+const SPARES_AT_REST: usize = 64;
 /// A list of slices longer than this is not kept.
 const SPARE_SLICES: usize = 64;
 
@@ -76,6 +78,14 @@ impl Sends {
         send.header.msg_iov = send.slices.as_mut_ptr();
         send.header.msg_iovlen = send.slices.len();
         opcode::SendMsg::new(socket, &raw const send.header).flags(flags.cast_unsigned()).build()
+    }
+
+    /// Gives back what a burst has left behind.
+    pub(super) fn trim(&mut self) {
+        self.spares.truncate(SPARES_AT_REST);
+        if self.in_flight.is_empty() {
+            self.in_flight.shrink_to_fit();
+        }
     }
 
     /// Notes what the kernel took. True when something is left.

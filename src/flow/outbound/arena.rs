@@ -47,6 +47,8 @@ pub(super) struct Arena {
     holes: Vec<u32>,
     /// Nodes in use.
     live: usize,
+    /// Chunks without a node in use that were not given back.
+    vacant: usize,
     /// The highest `live` of this period and of the one before it.
     peaks: [usize; 2],
 }
@@ -59,6 +61,7 @@ impl Arena {
         let place = chunk.free;
         let node = &mut chunk.nodes[place as usize];
         chunk.free = node.next;
+        self.vacant -= usize::from(chunk.live == 0);
         chunk.live += 1;
         *node = Node { item: Some(item), next: NIL, since };
         self.live += 1;
@@ -76,6 +79,7 @@ impl Arena {
         node.next = chunk.free;
         chunk.free = place;
         chunk.live -= 1;
+        self.vacant += usize::from(chunk.live == 0);
         if !chunk.listed {
             chunk.listed = true;
             self.open.push(number);
@@ -102,6 +106,11 @@ impl Arena {
         (self.chunks.len() - self.holes.len()) * CHUNK
     }
 
+    /// True while periods have to be ended to give chunks back. One is always kept.
+    pub(super) fn has_spare(&self) -> bool {
+        self.vacant > 1
+    }
+
     /// Ends a period: gives back some of the chunks that neither it nor the one before it needed.
     pub(super) fn relax(&mut self) {
         let keep = self.peaks[0].max(self.peaks[1]).div_ceil(CHUNK) + 1;
@@ -115,6 +124,7 @@ impl Arena {
                 chunk.nodes = Box::default();
                 chunk.free = NIL;
                 self.holes.push(number);
+                self.vacant -= 1;
                 spare -= 1;
             }
         }
@@ -141,6 +151,7 @@ impl Arena {
             number
         };
         self.open.push(number);
+        self.vacant += 1;
         number
     }
 
@@ -162,6 +173,8 @@ impl Arena {
             live += chunk.live as usize;
         }
         assert_eq!(live, self.live, "nodes in use");
+        let vacant = self.chunks.iter().filter(|c| c.live == 0 && !c.nodes.is_empty()).count();
+        assert_eq!(vacant, self.vacant, "chunks without a node in use");
     }
 }
 

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::arena::Arena;
 use crate::base::map::{Map, Seed};
 use crate::base::shared::Mark;
-use crate::base::time::Tick;
+use crate::base::time::{Tick, Time};
 
 /// Rooms with the number of publications lost in each. The empty name stands for all rooms beyond
 /// [`OutboundLimits::gap_rooms`](super::OutboundLimits::gap_rooms).
@@ -77,6 +77,12 @@ impl Store {
             shrink(&mut self.gaps);
             shrink(&mut self.indexes);
         }
+    }
+
+    /// When [`Store::relax`] has to be called, even if nothing happens until then.
+    #[must_use]
+    pub fn due(&self) -> Option<Time> {
+        self.arena.has_spare().then(|| self.period_end.start())
     }
 
     /// Remembers a loss.

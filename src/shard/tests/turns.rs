@@ -27,6 +27,36 @@ fn a_turn_makes_one_write_per_connection_that_carries_everything_queued() {
 }
 
 #[test]
+fn a_large_room_is_written_to_in_slices_and_what_comes_meanwhile_travels_along() {
+    let mut rig = Rig::alone();
+    let members: Vec<_> = (0..300).map(|_| rig.member("r")).collect();
+    let publisher = rig.open();
+    rig.settle();
+    rig.say(publisher, &publish(&["r"], "1"));
+    rig.turn();
+    let slice = rig.ops.len();
+    assert!(slice < 300 && slice >= 32, "{slice}");
+    assert_eq!(rig.shard.poll_timeout(rig.now), Some(Duration::ZERO), "there is more to write");
+    rig.say(publisher, &publish(&["r"], "2"));
+    let (mut alone, mut together) = (slice, 0);
+    while alone + 2 * together < 600 {
+        rig.turn();
+        assert!(!rig.ops.is_empty() && rig.ops.len() <= slice, "{}", rig.ops.len());
+        for conn in &members {
+            match rig.writes(*conn)[..] {
+                [] => {}
+                [1] => alone += 1,
+                [2] => together += 1,
+                ref other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!((alone, together), (2 * slice, 300 - slice));
+    rig.turn();
+    assert_eq!(rig.ops, []);
+}
+
+#[test]
 fn what_comes_while_a_write_is_in_flight_leaves_together_with_the_next() {
     let mut rig = Rig::alone();
     let (conn, publisher) = (rig.member("r"), rig.open());

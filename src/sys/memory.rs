@@ -1,0 +1,87 @@
+//! Memory going back to the kernel.
+//!
+//! Two ways, for two kinds of memory. Tables that were reserved once keep their address space and lose
+//! their pages ([`Pages`]). What was allocated piece by piece and freed again stays with the allocator,
+//! which gives it back when it is asked to ([`collect`]), and by itself only when it is busy.
+//!
+//! When to do either is decided elsewhere; both take time in proportion to what is given back.
+
+#![expect(unsafe_code, reason = "madvise and the allocator's own interface")]
+
+use std::mem::MaybeUninit;
+
+use rustix::mm::{Advice, madvise};
+
+use crate::base::spare::Release;
+
+/// Gives whole pages back to the kernel; they read as zeros when they are next used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pages;
+
+impl Release for Pages {
+    fn release<T>(&mut self, spare: &mut [MaybeUninit<T>]) {
+        let page = rustix::param::page_size();
+        let range = spare.as_mut_ptr_range();
+        let (start, end) = (range.start.cast::<u8>(), range.end.cast::<u8>());
+        let before = start.align_offset(page);
+        let length = (end.addr() - start.addr()).saturating_sub(before) / page * page;
+        if length == 0 {
+            return;
+        }
+        // SAFETY: the pages lie wholly within the slice: they begin at its first page boundary and end
+        // no later than it. The slice is borrowed exclusively and promises no values, so whatever they
+        // hold afterwards is right: zeros, or what they held if the kernel refuses.
+        let _ = unsafe { madvise(start.add(before).cast(), length, Advice::LinuxDontNeed) };
+    }
+}
+
+/// Asks the program's allocator to give back what the calling thread has freed. Does nothing where the
+/// program has chosen another one.
+pub fn collect() {
+    // SAFETY: takes a flag; to be called from any thread at any time, and it touches only memory that
+    // is free. A thread that never allocated by mimalloc has no heap there, which is allowed for.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::spare::cut;
+
+    #[test]
+    fn a_cut_table_keeps_its_entries_and_grows_again_in_place() {
+        let mut table: Vec<u64> = Vec::with_capacity(1 << 16);
+        table.extend(0..1 << 16);
+        let place = table.as_ptr();
+        cut(&mut table, 700, &mut Pages);
+        assert!(table.iter().copied().eq(0..700));
+        // What was released reads as zeros; the rest of the page in use was not touched.
+        table.extend(700..1 << 16);
+        assert!(table.iter().copied().eq(0..1 << 16));
+        assert_eq!(table.as_ptr(), place, "the reservation stayed");
+    }
+
+    #[test]
+    fn resident_memory_falls_by_what_was_cut() {
+        let megabytes = 64;
+        let mut table: Vec<u64> = vec![1; megabytes << 17];
+        let before = resident();
+        cut(&mut table, 1 << 10, &mut Pages);
+        assert!(before - resident() > (megabytes as u64 - 8) << 20, "of {before} bytes");
+        assert_eq!(table.iter().sum::<u64>(), 1 << 10);
+    }
+
+    #[test]
+    fn collecting_is_harmless_under_another_allocator() {
+        let kept = vec![7; 1000];
+        collect();
+        assert_eq!(kept, vec![7; 1000]);
+    }
+
+    /// Bytes of this process in memory.
+    fn resident() -> u64 {
+        let text = std::fs::read_to_string("/proc/self/statm").expect("a kernel that tells");
+        let pages: u64 = text.split(' ').nth(1).expect("a second number").parse().expect("pages");
+        pages * rustix::param::page_size() as u64
+    }
+}
