@@ -1,13 +1,17 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench peers fuzz sim doc conformance browser load clean
+.PHONY: help run test check bench peers fuzz sim doc conformance browser load goals million clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
 # ARGS="--duration 3".
 ARGS ?=
 # Arguments for `make peers`, such as PEERS_ARGS="--quick --only throng-epoll,bun --scenario echo".
 PEERS_ARGS ?=
+# Arguments for `make goals`, such as GOALS_ARGS="--only G4,G7 --rounds 3".
+GOALS_ARGS ?=
+# Arguments for `make million`, such as MILLION_ARGS="--clients 100000 --driver uring".
+MILLION_ARGS ?=
 # Seconds for each fuzz target, and which: all there are unless named here.
 SECONDS_EACH ?= 60
 TARGETS ?=
@@ -34,6 +38,14 @@ bench: ## Run the benches
 
 peers: ## The same scenarios against the engine and other servers, interleaved, as one table
 	benches/peers/peers.sh $(PEERS_ARGS)
+
+goals: ## Measure the goals that figures decide, beside the floor and interleaved, as one table
+	cargo build --release --workspace
+	node benches/goals/goals.mjs $(GOALS_ARGS)
+
+million: ## A million connections on this machine, both ends: time, memory, heartbeats, a broadcast
+	cargo build --release --workspace
+	node benches/goals/million.mjs $(MILLION_ARGS)
 
 fuzz: ## Fuzz each target for SECONDS_EACH seconds
 	tests/tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)

@@ -7,18 +7,19 @@
 // server in turn, and rounds follow each other, rather than one server being measured to the end before
 // the next. Each run has a fresh server on one core and the generator on another. What the generator wrote
 // of every run is kept as it is under target/peers/runs, so that `throng-load compare` can read it too, the
-// table in target/peers/table.md; progress goes to standard error. Nothing in this file knows a server or a flag of the generator: peers.mjs and
-// scenarios.mjs do.
+// table in target/peers/table.md; progress goes to standard error. Nothing in this file knows a server or a
+// flag of the generator: peers.mjs and scenarios.mjs do.
 
-import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
 import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 
-import { LOAD, OUT, PEERS, ROOT, pinned, start } from "./peers.mjs";
-import { SCENARIOS, generatorArguments } from "./scenarios.mjs";
-import { counts, exceptions, reasons, table } from "./table.mjs";
+import { counts, generate, reasons } from "../tools/generator.mjs";
+import { surroundings } from "../tools/machine.mjs";
+import { LOAD, ROOT } from "../tools/servers.mjs";
+import { OUT, PEERS, start } from "./peers.mjs";
+import { SCENARIOS, scenarioArguments } from "./scenarios.mjs";
+import { exceptions, table } from "./table.mjs";
 
 const RUNS = join(OUT, "runs");
 /** Which runs there were, and where and with what they were made. */
@@ -104,8 +105,8 @@ async function once(round, scenario, peer) {
   try {
     const log = join(OUT, "logs", `${scenario.name}-${peer.name}.log`);
     server = await start(peer, { core: options.serverCore, scenario, log });
-    if (scenario.warm) await generate({ scenario, server, quick: true, json: join(OUT, "warm.json") });
-    run.outcome = await generate({ scenario, server, quick: options.quick, json: outcomeOf(run) });
+    if (scenario.warm) await play({ scenario, server, quick: true, json: join(OUT, "warm.json") });
+    run.outcome = await play({ scenario, server, quick: options.quick, json: outcomeOf(run) });
   } catch (error) {
     run.failure = error.message;
   } finally {
@@ -114,25 +115,11 @@ async function once(round, scenario, peer) {
   return run;
 }
 
-/** One run of the generator. It ends with 1 when messages were lost, which its outcome tells better. */
-async function generate({ scenario, server, quick, json }) {
-  rmSync(json, { force: true });
-  const place = { json: relative(ROOT, json), core: options.generatorCore };
-  const args = generatorArguments({ scenario, server, quick, ...place });
-  const stdio = ["ignore", "ignore", "pipe"];
-  const child = pinned(options.generatorCore, [LOAD, ...args], { cwd: ROOT, stdio, timeout: RUN_LIMIT_MS });
-  let said = "";
-  child.stderr.setEncoding("utf8");
-  child.stderr.on("data", (text) => {
-    said = (said + text).slice(-2000);
-  });
-  const end = await new Promise((done) => {
-    child.once("close", (code, signal) => done(signal ?? `exit code ${code}`));
-  });
-  if (!existsSync(json)) {
-    throw new Error(`throng-load ${args.join(" ")}: no outcome, ${end}: ${said.trim().split("\n").at(-1)}`);
-  }
-  return JSON.parse(readFileSync(json, "utf8"));
+/** One run of the generator, of the scenario or of its small form. */
+async function play({ scenario, server, quick, json }) {
+  const args = scenarioArguments({ scenario, server, quick });
+  const place = { core: options.generatorCore, pid: server.pid, json, limit: RUN_LIMIT_MS };
+  return (await generate({ args, ...place })).outcome;
 }
 
 function outcomeOf({ round, scenario, peer }) {
@@ -148,20 +135,10 @@ function summary(scenario, run) {
 /** Where and with what the runs were made, as lines. */
 function about() {
   const { peers } = options;
-  const rev = (() => {
-    try {
-      return execFileSync("git", ["describe", "--always", "--dirty"], { cwd: ROOT, encoding: "utf8" }).trim();
-    } catch {
-      return "no revision";
-    }
-  })();
-  const gib = (os.totalmem() / 2 ** 30).toFixed(1);
   return {
     command: `node benches/peers/run.mjs ${options.args.join(" ")}`.trim(),
     lines: [
-      `- ${new Date().toISOString()}, revision ${rev}`,
-      `- kernel ${os.release()}, ${os.cpus()[0].model}, ${os.cpus().length} cores, ${gib} GiB`,
-      `- server on core ${options.serverCore}, generator on core ${options.generatorCore}, loopback`,
+      ...surroundings({ serverCores: options.serverCore, generatorCore: options.generatorCore }),
       ...peers.map((peer) => `- ${peer.name}: ${peer.version()}`),
     ],
   };

@@ -33,7 +33,7 @@ function p99(name) {
  *
  * `load` gives the arguments, `small` those of a quick run. `warm` runs the small one first on the same
  * server and forgets it, so that compilers that work at run time have done so; memory is taken from a
- * fresh server instead. `floor` names the bare server that gives the floor. `own` is set where the
+ * fresh server instead. `floor` is set where the bare server has a part in it. `own` is set where the
  * engine speaks its own protocol; elsewhere its echo endpoint is used.
  */
 export const SCENARIOS = [
@@ -48,7 +48,7 @@ export const SCENARIOS = [
   {
     name: "echo",
     title: "echo, 1,000 connections, 1 at a time",
-    floor: "echo",
+    floor: true,
     warm: true,
     load: ["echo", "--clients", "1000", "--depth", "1", "--duration", "10", ...SIZE],
     small: ["echo", "--clients", "1000", "--depth", "1", "--duration", "2", ...SIZE],
@@ -57,7 +57,7 @@ export const SCENARIOS = [
   {
     name: "echo16",
     title: "echo, 1,000 connections, 16 at a time",
-    floor: "echo",
+    floor: true,
     warm: true,
     load: ["echo", "--clients", "1000", "--depth", "16", "--duration", "10", ...SIZE],
     small: ["echo", "--clients", "1000", "--depth", "16", "--duration", "2", ...SIZE],
@@ -66,7 +66,7 @@ export const SCENARIOS = [
   {
     name: "fanout",
     title: "room of 1,000, 50 publications/s",
-    floor: "fanout",
+    floor: true,
     own: true,
     warm: true,
     load: fanout({ members: 1000, rate: 50, messages: 500 }),
@@ -76,7 +76,7 @@ export const SCENARIOS = [
   {
     name: "burst",
     title: "room of 1,000, 8 publications at once, 64/s",
-    floor: "fanout",
+    floor: true,
     own: true,
     warm: true,
     load: fanout({ members: 1000, rate: 64, messages: 640, burst: 8 }),
@@ -86,7 +86,7 @@ export const SCENARIOS = [
   {
     name: "fanout10k",
     title: "room of 10,000, 4 publications/s",
-    floor: "fanout",
+    floor: true,
     own: true,
     warm: true,
     load: fanout({ members: 10_000, rate: 4, messages: 40 }),
@@ -96,7 +96,7 @@ export const SCENARIOS = [
   {
     name: "churn",
     title: "connect, join, close",
-    floor: "handshake",
+    floor: true,
     warm: true,
     load: ["churn", "--clients", "100", "--stay", "0", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "10", ...SIZE, ...SOURCES],
     small: ["churn", "--clients", "100", "--stay", "0", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "2", ...SIZE, ...SOURCES],
@@ -110,11 +110,10 @@ function fanout({ members, rate, messages, burst }) {
   return ["fanout", "--clients", String(members), "--publishers", "1", ...plan, ...SIZE, ...SOURCES];
 }
 
-/** The whole command line of the generator for a scenario against a server that is up. */
-export function generatorArguments({ scenario, server, quick, json, core: generatorCore }) {
+/** The arguments that make a scenario, for a server that is up. */
+export function scenarioArguments({ scenario, server, quick }) {
   const load = quick ? scenario.small : scenario.load;
-  const common = ["--threads", "1", "--cores", String(generatorCore), "--pid", String(server.pid)];
-  return [...load, ...target(scenario, server), ...common, "--json", json];
+  return [...load, ...target(scenario, server), "--threads", "1"];
 }
 
 /** Where to connect and what to speak. The plain dialect and Socket.IO append their own paths. */

@@ -64,6 +64,7 @@ fn latencies(spec: &Spec, harvest: &Harvest) -> Vec<Latency> {
     let hists = &harvest.hists;
     let (main, spared) = match spec.scenario {
         Kind::Echo => ("echo", "spared"),
+        Kind::Idle => ("delivery", "side"),
         Kind::Storm => ("delivery", "stayed"),
         _ => ("delivery", "healthy"),
     };

@@ -121,7 +121,8 @@ pub(crate) struct Messages {
 pub(crate) struct Latency {
     /// `delivery` (planned send to receipt), `last` (planned send to the last subscriber's receipt), `echo`,
     /// `connect` (dial to greeting), `join`, `stayed` (delivery to those who stayed through a storm),
-    /// `healthy` (delivery to those who read in time).
+    /// `healthy` (delivery to those who read in time), `side` (delivery in an idle crowd's busy room),
+    /// `return` (from the storm until a client is back).
     pub(crate) name: String,
     pub(crate) count: u64,
     pub(crate) mean_us: f64,

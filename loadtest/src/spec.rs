@@ -112,7 +112,7 @@ pub(crate) struct Crowd {
     pub(crate) hold_s: f64,
     /// Pings that each client asks and counts at the end.
     pub(crate) roll_calls: u32,
-    /// Share of the clients that read fifty times a second instead of at once. Everything they get is
+    /// Share of the clients that read some 25 times a second instead of at once. Everything they get is
     /// counted, but no latency is taken from them.
     pub(crate) lazy: f64,
 }

@@ -141,6 +141,11 @@ impl Layout {
         rooms
     }
 
+    /// True for the busy room of an idle crowd.
+    pub(crate) fn is_side(&self, room: u32) -> bool {
+        self.side > 0 && room == self.side_room
+    }
+
     /// Members that a stream's publications reach when everyone is there.
     pub(crate) fn members_of(&self, stream: u32, clients: u32) -> u32 {
         let Some(room) = usize::try_from(stream).ok().and_then(|at| self.streams.get(at)) else {
@@ -149,7 +154,7 @@ impl Layout {
         let Ok(at) = usize::try_from(*room) else { return 0 };
         match (self.bounds.get(at), self.bounds.get(at + 1)) {
             (Some(from), Some(to)) => to - from,
-            _ if self.side > 0 && *room == self.side_room => self.side,
+            _ if self.is_side(*room) => self.side,
             _ => clients,
         }
     }
@@ -223,6 +228,7 @@ mod tests {
         let layout = Layout::new(&spec);
         assert_eq!((layout.rooms_of(9), layout.rooms_of(10)), (vec![0, 1], vec![0]));
         assert_eq!((layout.members_of(0, 1000), layout.members_of(1, 1000)), (1000, 10));
+        assert_eq!((layout.is_side(0), layout.is_side(1)), (false, true));
         assert_eq!(layout.publishers[0].messages, 2);
     }
 }

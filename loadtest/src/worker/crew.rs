@@ -180,11 +180,11 @@ impl Crew {
     }
 
     /// Records the latency of a delivery.
-    pub(super) fn measure(&self, latency_ns: u64, spared: bool) {
+    pub(super) fn measure(&self, latency_ns: u64, apart: bool) {
         let mut measures = self.measures.borrow_mut();
         measures.hists.delivery.record_ns(latency_ns);
         measures.second.record_ns(latency_ns);
-        if spared {
+        if apart {
             measures.hists.spared.record_ns(latency_ns);
         }
     }
@@ -297,11 +297,13 @@ impl Crew {
         harvest.last.merge(&measures.last);
     }
 
-    /// True in scenarios that spare some clients, once the trouble has begun.
-    pub(super) fn is_in_trouble(&self) -> bool {
+    /// True for a delivery whose latency is told apart: to those whom a storm or slowness spares, once it has
+    /// begun, and in the busy room of an idle crowd.
+    pub(super) fn is_apart(&self, chosen: bool, room: u32) -> bool {
         match self.shared.spec.scenario {
-            Kind::Storm => self.storm_ns.get() != u64::MAX,
-            Kind::Slow => self.order.get() >= Order::Publish,
+            Kind::Storm => !chosen && self.storm_ns.get() != u64::MAX,
+            Kind::Slow => !chosen && self.order.get() >= Order::Publish,
+            Kind::Idle => self.shared.layout.is_side(room),
             _ => false,
         }
     }

@@ -82,6 +82,13 @@ pub(super) async fn pause(nanos: u64) {
     sleep_until(now + Duration::from_nanos(nanos)).await;
 }
 
+/// Waits as long as a lazy client lets its messages lie: 20 to 60 ms at random, so that they do not all read
+/// at once.
+pub(super) async fn doze(crew: &Crew) {
+    let part = crew.random.borrow_mut().f64();
+    pause(nanos(0.02 + 0.04 * part)).await;
+}
+
 /// Each client asks `roll_calls` times and counts the answers.
 async fn call_the_roll(crew: Rc<Crew>) -> Result<(), String> {
     let calls = crew.shared.spec.crowd.roll_calls;

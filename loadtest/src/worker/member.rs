@@ -172,9 +172,9 @@ impl Member {
         }
         joined.ledger.publication(offset, &stamp);
         crew.count(Gauge::Received, 1);
-        if !seat.lazy {
+        if !seat.is_lazy(crew) {
             let latency = at.saturating_sub(stamp.at_ns);
-            crew.measure(latency, !seat.chosen && crew.is_in_trouble());
+            crew.measure(latency, crew.is_apart(seat.chosen, joined.room));
             crew.measures.borrow_mut().last.note(stamp.publisher, stamp.seq, latency);
         }
         if shared.spec.load.window > 0 {
@@ -374,8 +374,8 @@ async fn attend(crew: &Rc<Crew>, seat: &Rc<Seat>, session: &mut Session) -> Resu
         } else if seat.is_now(SlowKind::Trickle, crew) {
             Box::pin(drive::pause(nanos(0.1))).await;
             session.reader.sip();
-        } else if seat.lazy && crew.order.get() == Order::Publish {
-            Box::pin(drive::pause(nanos(0.02))).await;
+        } else if seat.is_lazy(crew) && crew.order.get() == Order::Publish {
+            Box::pin(drive::doze(crew)).await;
         }
         let read = next(crew, seat, session).await?;
         if read == 0 || session.member.has_ended() {

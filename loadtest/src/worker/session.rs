@@ -23,8 +23,6 @@ pub(super) struct Seat {
     pub(super) who: u32,
     /// True for those whom churn, storm or slowness befalls.
     pub(super) chosen: bool,
-    /// True for those who read now and then and whose latency is not taken.
-    pub(super) lazy: bool,
     /// The path in the URL of a publisher in dialects that put the room there.
     pub(super) publishes: Option<u32>,
     sender: RefCell<Option<Rc<Sender>>>,
@@ -53,12 +51,9 @@ impl Seat {
             Kind::Churn => 1.0,
             _ => 0.0,
         };
-        // A fixed scattering, so that the same clients are chosen in every run; another for the lazy.
-        let place = |salt: u32| f64::from(who.wrapping_mul(salt)) / f64::from(u32::MAX);
         Self {
             who,
-            chosen: publishes.is_none() && place(0x9e37_79b1) < share,
-            lazy: publishes.is_none() && place(0x85eb_ca6b) < crew.shared.spec.crowd.lazy,
+            chosen: publishes.is_none() && scattered(who, 0x9e37_79b1) < share,
             publishes,
             sender: RefCell::new(None),
             session: Cell::new(0),
@@ -70,6 +65,12 @@ impl Seat {
             answered: Cell::new(0),
             owed: Cell::new(0),
         }
+    }
+
+    /// True for those who read now and then and whose latency is not taken.
+    pub(super) fn is_lazy(&self, crew: &Crew) -> bool {
+        let share = crew.shared.spec.crowd.lazy;
+        share > 0.0 && self.publishes.is_none() && scattered(self.who, 0x85eb_ca6b) < share
     }
 
     /// The writing half of the present session.
@@ -111,6 +112,11 @@ impl Seat {
             && spec.trouble.slow_kind == kind
             && crew.order.get() == Order::Publish
     }
+}
+
+/// A client's place from 0 to 1 in a fixed scattering, so that the same ones are chosen in every run.
+fn scattered(who: u32, salt: u32) -> f64 {
+    f64::from(who.wrapping_mul(salt)) / f64::from(u32::MAX)
 }
 
 /// Bytes of the read buffer that a client keeps, by the size of the crowd.
