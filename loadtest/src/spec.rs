@@ -297,6 +297,13 @@ impl Spec {
         toml::to_string(self).unwrap_or_else(|error| format!("# {error}\n"))
     }
 
+    /// True when what a client gets back are its own messages: echoes, or a roll called where the dialect has
+    /// no ping of its own.
+    pub(crate) fn echoes(&self) -> bool {
+        self.scenario == Kind::Echo
+            || self.scenario == Kind::Idle && self.target.dialect != Dialect::Throng
+    }
+
     /// True when messages leave by a schedule whatever the server does.
     pub(crate) fn is_open_loop(&self) -> bool {
         match self.scenario {

@@ -84,8 +84,10 @@ impl Member {
     }
 
     /// Without replies to joins, being connected is being in.
-    pub(super) fn join_all(&mut self) {
-        self.joined = u16::try_from(self.rooms.len()).unwrap_or(u16::MAX);
+    pub(super) fn join_all(&mut self, crew: &Crew, seat: &Seat) {
+        for at in 0..self.rooms.len() as u64 {
+            self.reply(crew, seat, at, None);
+        }
     }
 
     pub(super) fn rooms_to_join(&self) -> impl Iterator<Item = u32> + '_ {
@@ -123,7 +125,7 @@ impl Member {
 
     fn text(&mut self, crew: &Crew, seat: &Seat, text: &[u8], at: u64) -> Result<(), String> {
         let spec = &crew.shared.spec;
-        match spec.target.dialect.parse(text, spec.scenario == Kind::Echo)? {
+        match spec.target.dialect.parse(text, spec.echoes())? {
             Push::Publication { room, offset, payload } => {
                 self.publication(crew, seat, (&room, offset), &payload, at);
             }
@@ -192,7 +194,8 @@ impl Member {
         match Stamp::read(payload) {
             Ok(stamp) if crew.shared.is_ours(&stamp) && stamp.publisher == seat.who => {
                 let shared = &crew.shared;
-                let closed_loop = shared.spec.load.rate <= 0.0;
+                let closed_loop =
+                    shared.spec.scenario == Kind::Echo && shared.spec.load.rate <= 0.0;
                 // Before the answer counts, or a client between two echoes would look finished.
                 if closed_loop && at < shared.end() && drive::may_ask(crew, seat) {
                     seat.owed.set(seat.owed.get() + 1);

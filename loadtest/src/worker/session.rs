@@ -198,7 +198,7 @@ async fn greet(
     }
     let frames = joins(crew, seat, &sender);
     if frames.is_empty() {
-        session.member.join_all();
+        session.member.join_all(crew, seat);
         return Ok(());
     }
     sender.write(frames).await?;
