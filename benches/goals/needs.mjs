@@ -6,8 +6,11 @@ import { bytes, descriptors, numbers, read } from "../tools/machine.mjs";
 const RESERVE = 256;
 /** How much more than its share the kernel may give one of several listeners. */
 const UNEVEN = 1.05;
-/** Part of the ports of an address that a run takes; others may be in use or linger. */
-const PORTS_USED = 0.9;
+/**
+ * Part of the ports of an address that a run takes. The kernel tries the ports of one parity first, and every
+ * connection beyond that half searches all of it in vain: connecting slows down to fifty a second.
+ */
+const PORTS_USED = 0.45;
 /** Memory of a connection with both its ends on one host, in bytes: the goal's own limit. */
 const BYTES_EACH = 11_000;
 

@@ -157,6 +157,15 @@ fn ports(needs: &Needs, facts: &Facts, found: &mut Complaints) {
              {each}: give more of them with --src, or wait a minute",
             facts.sockets, needs.sources,
         ));
+    } else if each > ports / 2 {
+        // Linux takes the ports of one parity first (__inet_hash_connect) and goes through all of them again
+        // for each connection beyond; a million sockets were seen to come to fifty a second.
+        found.warnings.push(format!(
+            "{limit}, and each of {} source addresses needs {each}: beyond half of them connecting becomes \
+             very slow; give {} addresses with --src",
+            needs.sources,
+            needs.clients.div_ceil((ports / 2).max(1)),
+        ));
     }
 }
 
@@ -327,7 +336,9 @@ mod tests {
         );
         let all = Needs { sources: 1, ..needs(28_232) };
         expect(&all, &machine(), false, &["10 TCP sockets", "--src"]);
-        assert_eq!(compare(&Needs { sources: 1, ..needs(28_222) }, &machine()), Ok(Vec::new()));
+        let most = Needs { sources: 1, ..needs(14_117) };
+        expect(&most, &machine(), false, &["beyond half", "give 2 addresses"]);
+        assert_eq!(compare(&Needs { sources: 1, ..needs(14_116) }, &machine()), Ok(Vec::new()));
     }
 
     #[test]
