@@ -234,7 +234,7 @@ fn serve(kind: Kind, listener: TcpListener, uring: uring::Options) -> io::Result
     let mut options =
         Options { uring, ..Options::new(Some(listener.into()), wake, CLIENTS as usize) };
     if kind == Kind::Uring {
-        options.events_per_wait = 1024;
+        options.events_per_wait = driver::ANSWERS_PER_WAIT;
     }
     let mut driver = driver::build(kind, options)?;
     let mut core = Core::default();

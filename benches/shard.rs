@@ -143,7 +143,7 @@ fn rig(members: u32) -> (Rig, ConnId) {
 
 fn fan_out(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fan-out to 1000 members");
-    for publications in [1, 16] {
+    for publications in [1, 16, 128] {
         let (mut rig, publisher) = rig(MEMBERS);
         let mut commands = text(PUBLISH).repeat(publications);
         let deliveries = publications as u64 * u64::from(MEMBERS);

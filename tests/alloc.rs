@@ -104,12 +104,14 @@ impl Rig {
         }
     }
 
-    /// One pass of the loop.
-    fn turn(&mut self) {
+    /// One pass of the loop. True when something was asked of the driver.
+    fn turn(&mut self) -> bool {
         self.now = self.now.plus(Duration::from_millis(1));
         self.shard.handle_timeout(self.now);
         self.shard.begin_writes(false, self.now);
+        let mut asked = false;
         while let Some(op) = self.shard.poll_op() {
+            asked = true;
             match (op, self.ends) {
                 (Op::Open { conn, .. }, _) => self.opened.push(conn),
                 (Op::Send { conn, batch }, Ends::AtOnce) => self.sent(conn, batch),
@@ -118,6 +120,7 @@ impl Rig {
             }
         }
         self.shard.poll_mail(&mut |_, mail| panic!("one shard has no mail: {mail:?}"));
+        asked
     }
 
     fn complete(&mut self) {
@@ -133,9 +136,9 @@ impl Rig {
     }
 
     fn settle(&mut self) {
-        for _ in 0..4 {
+        self.complete();
+        while self.turn() {
             self.complete();
-            self.turn();
         }
         assert!(self.in_flight.is_empty());
     }
@@ -162,7 +165,8 @@ fn text(message: &str) -> Vec<u8> {
     [&[0x81, 0x80 | length, 0, 0, 0, 0], message.as_bytes()].concat()
 }
 
-/// The allocations of ten turns with `publications` each, after as many turns to warm up.
+/// The allocations of ten rounds with `publications` each, from the read to the last write, after as many
+/// rounds to warm up.
 fn allocations(ends: Ends, members: usize, publications: usize) -> u64 {
     let mut rig = Rig::new(ends, 2048);
     let publisher = rig.open();
@@ -172,17 +176,16 @@ fn allocations(ends: Ends, members: usize, publications: usize) -> u64 {
         rig.settle();
     }
     let mut publish = text(r#"{"type":"t","room":"r","payload":{"a":1}}"#).repeat(publications);
-    let mut turns = |rig: &mut Rig| {
+    let mut rounds = |rig: &mut Rig| {
         for _ in 0..10 {
-            rig.complete();
             rig.receive(publisher, &mut publish);
-            rig.turn();
+            rig.settle();
         }
     };
-    turns(&mut rig);
+    rounds(&mut rig);
     let deliveries = rig.shard.counters().deliveries_total;
     let before = ALLOCATIONS.get();
-    turns(&mut rig);
+    rounds(&mut rig);
     let after = ALLOCATIONS.get();
     let delivered = rig.shard.counters().deliveries_total - deliveries;
     assert_eq!(delivered, 10 * (members * publications) as u64, "everyone heard everything");

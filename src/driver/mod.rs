@@ -51,6 +51,12 @@ pub const PREFERRED: Kind = Kind::Epoll;
 /// cost 1.25 times a bare loop with 1,024, 1.07 with 64 and 1.01 with 32 (decision 0003).
 pub const EVENTS_PER_WAIT: usize = 32;
 
+/// The same for io_uring, which does not gain from few; with many more a turn takes several milliseconds.
+pub const ANSWERS_PER_WAIT: usize = 256;
+
+/// Sockets accepted per wait under epoll: with their registration about a millisecond in a storm.
+const ACCEPTS_PER_WAIT: usize = 128;
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -90,7 +96,7 @@ impl Options {
             wake,
             connections,
             events_per_wait: EVENTS_PER_WAIT,
-            accepts_per_wait: 256,
+            accepts_per_wait: ACCEPTS_PER_WAIT,
             read_buffer: 64 * 1024,
             reads_per_turn: 4,
             uring: uring::Options::default(),

@@ -1,12 +1,19 @@
-//! How long writes wait for company when a core is saturated.
+//! How long a saturated core reads on before it writes.
 //!
-//! A send costs the same whether it carries one frame or eight, so a core that cannot keep up gains by
-//! holding its writes for a moment: more frames gather per connection and fewer sends remain. A core
-//! with time to spare gains nothing by it and would only add latency. What tells the two apart is
-//! whether the loop slept before the turn: a turn that follows a sleep and has little to write
-//! flushes at once and closes the window. In a busy turn whose backlog has not shrunk since the last
-//! flush the window doubles, up to its maximum; otherwise it falls to a quarter. So it takes a few
-//! turns of saturation to open and one quiet turn to close.
+//! A send costs the same whether it carries one frame or eight, so a core with more to do than it can do
+//! gains by reading more before it writes: more frames gather per connection and fewer sends remain.
+//! Three things keep that from costing anybody else:
+//!
+//! - A hold never sleeps. It lasts while each turn finds something to read, and the first turn that does
+//!   not writes at once; so a core with time to spare adds no delay.
+//! - It must have been of use: writes carried company the last time ([`LOW`]). Where each connection waits
+//!   for its answer before it speaks again, no wait brings a second frame, and none is made.
+//! - It must still be of use: when writes carry so much that the frames cost more than the sends
+//!   ([`HIGH`]), the window closes again by halves.
+//!
+//! In between the window doubles with every flush, from a sixteenth of the maximum to the maximum. Most of
+//! the gathering is not even its work: while a long list of connections is written to, slice by slice,
+//! what is read between the slices joins the writes that are still to come.
 //!
 //! The window is the shard's, not a connection's: everything held is flushed together. It does not
 //! know what is written.
@@ -20,12 +27,19 @@ use crate::base::time::Time;
 pub struct FlushWindow {
     /// Nanoseconds; zero switches holding off.
     max: u64,
-    /// Nanoseconds that the next hold will last.
+    /// Nanoseconds that the next hold may last.
     window: u64,
-    /// Until when writes are held, while they are. Fixed by the first held frame.
+    /// Until when writes are held at most, while they are. Fixed by the first held frame.
     held_until: Option<Time>,
-    /// Frames that waited at the last flush.
-    backlog: usize,
+}
+
+/// What one flush wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Writes.
+    pub sends: u64,
+    /// Frames in them, all together.
+    pub frames: u64,
 }
 
 impl FlushWindow {
@@ -33,55 +47,47 @@ impl FlushWindow {
     #[must_use]
     pub fn new(max: Duration) -> Self {
         let max = u64::try_from(max.as_nanos()).unwrap_or(u64::MAX);
-        Self { max, window: 0, held_until: None, backlog: 0 }
+        Self { max, window: 0, held_until: None }
     }
 
-    /// To be asked once at the end of each turn: `None` to write now, or until when to hold what is
-    /// queued, never more than the maximum after the first turn of the hold. `pending_sends` counts
-    /// connections with something to write, `queued_frames` what they have, and `turn_was_busy` is
-    /// true when the loop did not sleep before the turn.
-    pub fn plan(
-        &mut self,
-        pending_sends: usize,
-        queued_frames: usize,
-        turn_was_busy: bool,
-        now: Time,
-    ) -> Option<Time> {
-        let few = pending_sends <= FEW_SENDS;
-        if pending_sends == 0 || (few && !turn_was_busy) {
-            self.window = 0;
-            return self.flush(queued_frames);
+    /// To be asked once at the end of each turn in which something is to be written and nothing is left
+    /// of the flush before: true to hold it, false to write now. `pending` counts the connections with
+    /// something to write, `last` is what the flush before wrote, and `busy` is true when the turn found
+    /// something to read and did not sleep for it.
+    pub fn hold(&mut self, pending: usize, last: Flushed, busy: bool, now: Time) -> bool {
+        if !busy || pending <= FEW_SENDS {
+            (self.window, self.held_until) = (0, None);
+            return false;
         }
         if let Some(until) = self.held_until {
-            return if now < until { Some(until) } else { self.flush(queued_frames) };
-        }
-        // A little less than last time is still the same load.
-        let has_grown = queued_frames >= self.backlog / 4 * 3 && !few;
-        if turn_was_busy && has_grown {
-            self.window = (self.window * 2).max(self.max / STEPS).min(self.max);
-        } else {
-            self.window /= 4;
-            if self.window < self.max / STEPS {
-                self.window = 0;
+            if now >= until {
+                self.held_until = None;
             }
+            return now < until;
         }
-        if self.window == 0 {
-            return self.flush(queued_frames);
+        self.window = self.next(last);
+        if self.window > 0 {
+            self.held_until = Some(now.plus(Duration::from_nanos(self.window)));
         }
-        self.held_until = Some(now.plus(Duration::from_nanos(self.window)));
-        self.held_until
+        self.window > 0
     }
 
-    /// How long the next hold would last.
+    /// How long the next hold may last.
     #[must_use]
     pub fn window(&self) -> Duration {
         Duration::from_nanos(self.window)
     }
 
-    fn flush(&mut self, queued_frames: usize) -> Option<Time> {
-        self.held_until = None;
-        self.backlog = queued_frames;
-        None
+    fn next(&self, Flushed { sends, frames }: Flushed) -> u64 {
+        let least = self.max / STEPS;
+        let window = if frames < sends.saturating_mul(LOW) {
+            self.window / 4
+        } else if frames < sends.saturating_mul(HIGH) {
+            (self.window * 2).clamp(least, self.max)
+        } else {
+            self.window / 2
+        };
+        if window < least { 0 } else { window }
     }
 }
 
@@ -90,6 +96,13 @@ const FEW_SENDS: usize = 16;
 
 /// The smallest window is this part of the largest.
 const STEPS: u64 = 16;
+
+/// Frames per send from which on waiting is known to bring company.
+const LOW: u64 = 2;
+
+/// Frames per send from which on a wait saves little: a frame costs about a thirtieth of a send, so half
+/// of what could be saved is saved at 32 of them, and most of it at fewer.
+const HIGH: u64 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -102,88 +115,90 @@ mod tests {
         Time::from_nanos(micros * 1000)
     }
 
-    /// A loop that flushes and is at once busy again; returns the length of each hold.
-    fn saturate(window: &mut FlushWindow, turns: u64, frames: usize) -> Vec<Duration> {
+    fn carrying(frames: u64) -> Flushed {
+        Flushed { sends: 1000, frames: 1000 * frames }
+    }
+
+    /// A loop that finds something to read in every turn, each 10 us long; returns the length of each hold.
+    fn saturate(window: &mut FlushWindow, flushes: usize, last: Flushed) -> Vec<Duration> {
         let mut holds = Vec::new();
-        for turn in 0..turns {
-            let now = at(turn * 10_000);
-            let until = window.plan(1000, frames, true, now);
-            holds.push(until.map_or(Duration::ZERO, |until| until.since(now)));
-            if let Some(until) = until {
-                assert_eq!(window.plan(1000, frames, false, until), None, "a hold ends");
+        let (mut now, mut begun) = (Time::ZERO, None);
+        while holds.len() < flushes {
+            if window.hold(1000, last, true, now) {
+                begun.get_or_insert(now);
+            } else {
+                holds.push(begun.take().map_or(Duration::ZERO, |begun| now.since(begun)));
             }
+            now = now.plus(Duration::from_micros(10));
         }
         holds
     }
 
     #[test]
-    fn saturation_opens_the_window_to_its_maximum() {
-        let holds = saturate(&mut FlushWindow::new(MAX), 8, 1000);
-        assert!(holds.is_sorted());
+    fn saturation_opens_the_window_to_its_maximum_where_writes_carry_company() {
+        let holds = saturate(&mut FlushWindow::new(MAX), 8, carrying(4));
+        assert!(holds.is_sorted(), "{holds:?}");
         assert_eq!(holds.last(), Some(&MAX));
     }
 
     #[test]
-    fn one_quiet_turn_closes_the_window() {
-        let mut window = FlushWindow::new(MAX);
-        saturate(&mut window, 8, 1000);
-        assert_eq!(window.plan(3, 3, false, at(1_000_000)), None);
-        assert_eq!(window.window(), Duration::ZERO);
+    fn nothing_waits_where_each_peer_waits_for_its_answer() {
+        let holds = saturate(&mut FlushWindow::new(MAX), 1000, carrying(1));
+        assert!(holds.iter().all(Duration::is_zero));
     }
 
     #[test]
-    fn a_quiet_turn_ends_a_hold_that_has_begun() {
+    fn the_window_closes_when_company_stays_away_and_when_there_is_plenty() {
+        for (frames, flushes) in [(1, 3), (16, 6)] {
+            let mut window = FlushWindow::new(MAX);
+            saturate(&mut window, 8, carrying(4));
+            assert_eq!(window.window(), MAX);
+            saturate(&mut window, flushes, carrying(frames));
+            assert_eq!(window.window(), Duration::ZERO, "{frames} frames a send");
+        }
+    }
+
+    #[test]
+    fn one_quiet_turn_ends_the_hold_and_closes_the_window() {
         let mut window = FlushWindow::new(MAX);
-        assert!(window.plan(1000, 1000, true, at(0)).is_some());
-        assert_eq!(window.plan(2, 2, false, at(1)), None);
+        saturate(&mut window, 8, carrying(4));
+        assert!(window.hold(1000, carrying(4), true, at(1_000_000)));
+        assert!(!window.hold(1000, carrying(4), false, at(1_000_001)));
+        assert_eq!(window.window(), Duration::ZERO);
     }
 
     #[test]
     fn a_large_fan_out_out_of_quiet_is_flushed_at_once() {
         let mut window = FlushWindow::new(MAX);
         for turn in 0..20 {
-            assert_eq!(window.plan(10_000, 10_000, false, at(turn * 100_000)), None);
-        }
-    }
-
-    #[test]
-    fn a_backlog_that_goes_shrinks_the_window_to_nothing() {
-        let mut window = FlushWindow::new(MAX);
-        saturate(&mut window, 8, 100_000);
-        let mut frames = 40_000;
-        let mut turn = 0;
-        while window.window() > Duration::ZERO {
-            let now = at(1_000_000 + turn * 1000);
-            if let Some(until) = window.plan(1000, frames, true, now) {
-                window.plan(1000, frames, true, until);
-            }
-            frames /= 2;
-            turn += 1;
-            assert!(turn < 4, "a quarter each time");
+            assert!(!window.hold(10_000, carrying(9), false, at(turn * 100_000)));
         }
     }
 
     proptest! {
         #[test]
-        fn nothing_is_held_longer_than_the_maximum(
+        fn nothing_is_held_longer_than_the_maximum_nor_through_a_quiet_turn(
             max in 0..2000u64,
-            turns in prop::collection::vec((0..3000usize, 1..5usize, any::<bool>(), 0..400u64), 1..200),
+            turns in prop::collection::vec(
+                (0..3000usize, 0..40u64, any::<bool>(), 0..400u64),
+                1..200,
+            ),
         ) {
             let mut window = FlushWindow::new(Duration::from_micros(max));
             let (mut now, mut first): (Time, Option<Time>) = (Time::ZERO, None);
-            for (sends, frames, busy, wait) in turns {
+            for (pending, frames, busy, wait) in turns {
                 now = now.plus(Duration::from_micros(wait));
-                let plan = window.plan(sends, sends * frames, busy, now);
-                prop_assert!(max > 0 || plan.is_none(), "zero switches it off");
-                prop_assert!(sends > 0 || plan.is_none(), "nothing is held for nobody");
-                match plan {
-                    None => first = None,
-                    Some(until) => {
-                        let first = *first.get_or_insert(now);
-                        prop_assert!(until > now, "a hold is a wait");
-                        prop_assert!(until.since(first) <= Duration::from_micros(max));
-                    }
+                let held = window.hold(pending, carrying(frames), busy, now);
+                prop_assert!(busy || !held, "a hold does not sleep");
+                prop_assert!(max > 0 || !held, "zero switches it off");
+                prop_assert!(pending > 0 || !held, "nothing is held for nobody");
+                if held {
+                    let first = *first.get_or_insert(now);
+                    prop_assert!(now.since(first) < Duration::from_micros(max));
+                } else {
+                    first = None;
                 }
+                prop_assert!(window.window() <= Duration::from_micros(max));
             }
         }
     }

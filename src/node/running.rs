@@ -333,8 +333,7 @@ fn work(
         driver::Options::new(Some(socket), port.wake_source(), plan.identity.capacity);
     options.uring = settings::uring_options(&plan.config);
     if plan.kind == Kind::Uring {
-        // Its reads are done before they are reported, so few at a time would gain nothing.
-        options.events_per_wait = 1024;
+        options.events_per_wait = driver::ANSWERS_PER_WAIT;
     }
     let driver = driver::build(plan.kind, options)?;
     let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));

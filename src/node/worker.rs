@@ -45,10 +45,10 @@ impl Worker {
     }
 
     fn turn(&mut self, before: Time) -> io::Result<Time> {
-        let busy = self.wait(before)?;
+        let heard = self.wait(before)?;
         let now = self.clock.now();
         self.shard.handle_timeout(now);
-        self.take_mail(now);
+        let busy = self.take_mail(now) || heard;
         self.relieve(now);
         self.shard.begin_writes(busy, now);
         self.submit(now);
@@ -61,16 +61,13 @@ impl Worker {
         Ok(now)
     }
 
-    /// Waits for events and feeds them. True when the thread had no reason to sleep, which is how the
+    /// Waits for events and feeds them. True when a peer was heard without sleeping, which is how the
     /// flush window knows a saturated core. So it looks before it sleeps: what is there already came
     /// while the last turn was at work. Only a core with time to spare pays for a look in vain.
     fn wait(&mut self, now: Time) -> io::Result<bool> {
         let timeout = self.shard.poll_timeout(now);
         let (found, heard) = self.take_events(Some(Duration::ZERO))?;
-        if timeout == Some(Duration::ZERO) {
-            return Ok(true);
-        }
-        if found {
+        if found || timeout == Some(Duration::ZERO) {
             return Ok(heard);
         }
         // Requests that must not be taken yet are no reason to stay awake.
@@ -80,7 +77,7 @@ impl Worker {
             &[Lane::Delivery]
         };
         if !self.port.before_sleep(lanes) {
-            return Ok(true);
+            return Ok(false);
         }
         let result = self.take_events(timeout);
         self.port.awake();
@@ -102,10 +99,13 @@ impl Worker {
         Ok((found, heard))
     }
 
-    fn take_mail(&mut self, now: Time) {
+    /// Takes mail; true when there was any.
+    fn take_mail(&mut self, now: Time) -> bool {
+        let mut taken = false;
         for _ in 0..MAIL_PER_TURN {
             let Some(mail) = self.port.take(Lane::Delivery) else { break };
             self.shard.handle_mail(mail, now);
+            taken = true;
         }
         for _ in 0..MAIL_PER_TURN {
             if !self.shard.takes_requests() {
@@ -113,7 +113,9 @@ impl Worker {
             }
             let Some(mail) = self.port.take(Lane::Request) else { break };
             self.shard.handle_mail(mail, now);
+            taken = true;
         }
+        taken
     }
 
     /// Gives memory back, if the shard says that it is time.
@@ -174,6 +176,8 @@ mod tests {
         conns: Vec<ConnId>,
         upgraded: bool,
         eager: bool,
+        /// Messages in each read.
+        at_once: usize,
     }
 
     impl Driver for Clients {
@@ -202,10 +206,11 @@ mod tests {
                 let sockets = (0..CLIENTS).map(SocketTicket);
                 sockets.for_each(|socket| on_event(Event::Accepted { socket, peer: None }));
             } else {
-                let bytes = if self.upgraded { MESSAGE } else { HEAD };
+                let bytes =
+                    if self.upgraded { MESSAGE.repeat(self.at_once) } else { HEAD.to_vec() };
                 self.upgraded = true;
                 for conn in &self.conns {
-                    on_event(Event::Received { conn: *conn, bytes: &mut bytes.to_vec() });
+                    on_event(Event::Received { conn: *conn, bytes: &mut bytes.clone() });
                 }
             }
             Ok(())
@@ -213,7 +218,7 @@ mod tests {
     }
 
     /// How often writes waited in that many turns with such clients.
-    fn waits(eager: bool, turns: usize) -> u64 {
+    fn waits(eager: bool, at_once: usize, turns: usize) -> u64 {
         let sets = ["debug.echo_path=/echo", "queue.flush_window_us=500"].map(str::to_owned);
         let origin = Origin { file: None, sets: sets.to_vec() };
         let config = origin.load().expect("a valid configuration");
@@ -229,7 +234,7 @@ mod tests {
         let settings = Arc::new(crate::node::settings(&config, 1000));
         let mut worker = Worker {
             shard: Shard::new(identity, settings),
-            driver: Box::new(Clients { conns: Vec::new(), upgraded: false, eager }),
+            driver: Box::new(Clients { conns: Vec::new(), upgraded: false, eager, at_once }),
             port: mesh(1, 1).expect("an eventfd").remove(0),
             clock: Clock::start(),
             board: Arc::new(Board::new(1)),
@@ -247,11 +252,16 @@ mod tests {
 
     #[test]
     fn writes_wait_for_company_when_there_is_always_more_to_read() {
-        assert!(waits(true, 200) > 0);
+        assert!(waits(true, 2, 200) > 0);
+    }
+
+    #[test]
+    fn writes_wait_for_nothing_when_each_read_brings_one_message() {
+        assert_eq!(waits(true, 1, 200), 0);
     }
 
     #[test]
     fn writes_wait_for_nothing_when_the_worker_slept_before_each_turn() {
-        assert_eq!(waits(false, 200), 0);
+        assert_eq!(waits(false, 2, 200), 0);
     }
 }

@@ -10,4 +10,5 @@ mod reading;
 mod relief;
 mod rig;
 mod rooms;
+mod saturation;
 mod turns;

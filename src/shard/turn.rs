@@ -174,15 +174,17 @@ impl Shard {
         }
     }
 
-    /// Decides whether this turn's writes leave now or gather more first. `busy`: the wait before this
-    /// turn did not sleep. To be called once a turn, before [`Shard::poll_op`].
+    /// Decides whether this turn's writes leave now or gather more first. `busy`: this turn found
+    /// something to read, or mail, and did not sleep for it. To be called once a turn, before
+    /// [`Shard::poll_op`].
     pub fn begin_writes(&mut self, busy: bool, now: Time) {
-        if self.writes.begin(self.queues.queued_frames(), busy, now) {
+        if self.writes.begin(busy, now) {
             self.counters.flush_waits_total += 1;
         }
     }
 
-    /// The next operation for the driver; `None` when this turn has no more.
+    /// The next operation for the driver; `None` when this turn has no more: a long list of connections is
+    /// served in slices, and [`Shard::poll_timeout`] is zero until its end.
     pub fn poll_op(&mut self) -> Option<Op> {
         if let Some(op) = self.writes.ops.pop_front() {
             return Some(op);
@@ -190,16 +192,15 @@ impl Shard {
         while let Some(index) = self.writes.current() {
             if let Some((id, connection)) = self.table.at(index) {
                 match connection.poll_op(id, &mut self.queues, &mut self.writes.spare) {
-                    Some(Op::Send { conn, batch }) => {
-                        connection.delist();
-                        self.writes.advance();
-                        self.writes.spend();
-                        self.counters.writes_total += 1;
-                        self.counters.sent_frames_total += batch.parts() as u64;
-                        return Some(Op::Send { conn, batch });
-                    }
                     Some(op) => {
-                        match op {
+                        self.writes.count(&op);
+                        match &op {
+                            Op::Send { batch, .. } => {
+                                connection.delist();
+                                self.writes.advance();
+                                self.counters.writes_total += 1;
+                                self.counters.sent_frames_total += batch.parts() as u64;
+                            }
                             Op::PauseReads { .. } => self.counters.paused_connections += 1,
                             Op::ResumeReads { .. } => self.counters.paused_connections -= 1,
                             _ => {}

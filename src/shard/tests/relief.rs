@@ -133,15 +133,12 @@ fn a_crowd_that_comes_while_places_are_released_loses_none() {
     assert_eq!(rig.shard.relieve(rig.now, &mut to), Some(Relieved::Places { from: 250 }));
     let again: Vec<ConnId> = (0..220).map(|_| rig.open()).collect();
     assert_eq!(rig.relieve_all(&mut to), [Relieved::Places { from: 220 }]);
-    for conn in &again {
+    let last = &again[120..];
+    for conn in last {
         rig.say(*conn, r#"{"type":"throng:ping"}"#);
     }
-    let mut served = 0;
-    for _ in 0..2 {
-        rig.turn();
-        served += again.iter().filter(|conn| rig.writes(**conn) == [1]).count();
-    }
-    assert_eq!(served, again.len());
+    rig.turn();
+    assert!(last.iter().all(|conn| rig.writes(*conn) == [1]));
 }
 
 #[test]
