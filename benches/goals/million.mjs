@@ -48,7 +48,7 @@ function readOptions() {
       cores: { type: "string", default: "0,1" },
       hold: { type: "string", default: "60" },
       side: { type: "string", default: "10000" },
-      rate: { type: "string", default: "20" },
+      rate: { type: "string", default: "5" },
       duration: { type: "string", default: "30" },
       "roll-calls": { type: "string", default: "0" },
       check: { type: "boolean", default: false },
@@ -110,10 +110,12 @@ async function measure(options) {
     const args = scenario(options, server);
     say(`throng-load ${args.join(" ")}`);
     // Opening a connection over loopback is billed to whoever connects, so the generator may use what the
-    // server leaves of its core; a turn of the engine is measured in processor time, which that does not touch.
+    // server leaves of its core until everybody is there; from then on each has its own.
     const cores = `${options.serverCore},${options.generatorCore}`;
     const place = { core: cores, pid: server.pid, log, json: join(OUT, "outcome.json") };
-    const profiling = profileInHold(options, server);
+    const part = () =>
+      execFileSync("taskset", ["-acp", String(options.generatorCore), String(watch.generator)], { stdio: "ignore" });
+    const profiling = profileInHold(options, server, part);
     try {
       run = await generate({ args, ...place, limit: RUN_LIMIT_MS, started: (pid) => (watch.generator = pid) });
     } finally {
@@ -137,19 +139,20 @@ function scenario(options, { address }) {
   const { clients, sources, hold, side, rate, duration } = options;
   const crowd = ["--clients", String(clients), "--src", sources, "--hold", String(hold)];
   const load = ["--side", String(side), "--rate", rate, "--duration", duration, "--broadcast", "1"];
-  const rest = ["--set", `crowd.roll_calls=${options["roll-calls"]}`, "--patience-ms", "60000"];
+  const rest = ["--set", `crowd.roll_calls=${options["roll-calls"]}`, "--set", "crowd.at_once=2048", "--patience-ms", "60000"];
   const page = ["--report", relative(ROOT, join(OUT, "report.html"))];
   return ["idle", "--url", `ws://${address}/ws`, ...crowd, ...load, ...rest, ...page];
 }
 
-/** Profiles the server in the middle of the hold. Its counters tell when everybody is there; the generator says it at the end only. */
-function profileInHold({ clients, hold, generatorCore }, server) {
+/** Calls `part` once everybody is there and profiles the server in the middle of the hold. Its counters tell when everybody is there; the generator says it at the end only. */
+function profileInHold({ clients, hold, generatorCore }, server, part) {
   let recording, later;
   const seconds = Math.min(PROFILE_S, Math.floor(hold / 2));
   const timer = setInterval(() => {
     const open = counterLines(server.log).at(-1)?.open_connections ?? 0;
     if (open < clients || seconds === 0) return;
     clearInterval(timer);
+    part();
     later = setTimeout(
       () => {
         recording = profile(server.pid, seconds, generatorCore, join(OUT, "perf.data"));

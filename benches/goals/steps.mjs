@@ -38,7 +38,8 @@ export function steps(pick) {
   const idle = wide(many);
   // Who returns may do so before the server has closed what was dropped.
   const storm = wide(storming, 2);
-  const cap = ["fanout", "--clients", members, "--threads", 1, "--rate", pick(1_000, 500), "--duration", pick(3, 0.2), "--find-cap", 5, ...SIZE, ...SOURCES];
+  // With all of them eager the generator's core would be the one that saturates, and its queue the latency.
+  const cap = ["fanout", "--clients", members, "--lazy", 0.9, "--threads", 1, "--rate", pick(1_000, 500), "--duration", pick(3, 0.2), "--find-cap", 5, ...SIZE, ...SOURCES];
   const slow = ["slow", "--clients", room, "--slow-kind", "stop", "--rate", 6, "--size", 8192, "--duration", pick(20, 1), ...SOURCES];
   const few = ["fanout", "--clients", 8, "--threads", 1, "--rate", 200, "--duration", seconds, ...SIZE];
   const full = (window) => ["fanout", "--clients", members, "--threads", 1, "--window", window, "--duration", pick(5, 1), ...SIZE, ...SOURCES];

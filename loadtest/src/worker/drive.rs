@@ -47,6 +47,9 @@ pub(super) fn join(crew: &Rc<Crew>) {
     tokio_uring::spawn(async move {
         let seats = crew.seats.borrow().clone();
         for seat in seats {
+            // No more at one time than may connect at one time: a million at once is a test of its own.
+            let Ok(turn) = crew.gate.acquire().await else { break };
+            turn.forget();
             let Some(sender) = seat.sender() else { continue };
             if let Err(error) = sender.write(joins(&crew, &seat, &sender)).await {
                 crew.fail(&error);

@@ -246,6 +246,7 @@ impl Member {
         }
         if self.is_joined() && crew.shared.spec.scenario == Kind::Idle {
             crew.count(Gauge::Joined, 1);
+            crew.gate.add_permits(1);
         }
     }
 
