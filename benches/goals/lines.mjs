@@ -97,7 +97,7 @@ export const GOALS = [
   },
   {
     id: "G5",
-    note: "The floor writes as many frames with one writev as one recv brought it.",
+    note: "The floor writes as many frames of the same length with one writev as one recv brought it.",
     lines: [
       perFloor({ step: "burst16", axis: "CPU per delivery, 16 at once, us", target: "<= 1.1 x floor", most: 1.1 }),
       frames("burst16"),

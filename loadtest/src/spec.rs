@@ -308,6 +308,8 @@ impl Spec {
     pub(crate) fn is_open_loop(&self) -> bool {
         match self.scenario {
             Kind::Echo => self.load.rate > 0.0,
+            // A roll call goes as fast as it goes.
+            Kind::Idle => self.rooms.side > 0 || self.rooms.broadcast > 0,
             _ => self.load.window == 0,
         }
     }
