@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn needs(clients: u64) -> Needs {
-        Needs { clients, threads: clients.div_ceil(19_000), sources: 40, local: true }
+        Needs { clients, threads: clients.div_ceil(19_000), sources: 80, local: true }
     }
 
     /// The one complaint there is, with its weight.
