@@ -143,6 +143,8 @@ pub struct SendBatch {
     skip: usize,
     /// Bytes still to be written.
     left: usize,
+    /// Frames that were pushed.
+    frames: u64,
 }
 
 impl SendBatch {
@@ -157,6 +159,7 @@ impl SendBatch {
         let length = part.bytes().len();
         if length > 0 {
             self.left += length;
+            self.frames += u64::from(part.frames());
             self.parts.push(part);
         }
     }
@@ -177,6 +180,12 @@ impl SendBatch {
     #[must_use]
     pub fn parts(&self) -> usize {
         self.parts.len() - self.first
+    }
+
+    /// Number of frames in it, also of those already written.
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// The slices still to be written, in order; none is empty.
@@ -205,7 +214,7 @@ impl SendBatch {
     /// Drops the buffers and keeps the memory that held them.
     pub fn clear(&mut self) {
         self.parts.clear();
-        (self.first, self.skip, self.left) = (0, 0, 0);
+        (self.first, self.skip, self.left, self.frames) = (0, 0, 0, 0);
     }
 
     /// True when the batch has heap memory worth keeping.

@@ -47,6 +47,8 @@ enum Bytes {
 struct Inner {
     bytes: Bytes,
     mark: Option<Mark>,
+    /// At least 1.
+    frames: u32,
 }
 
 /// Immutable bytes with a mark, counted per shard. Cloning copies one pointer.
@@ -56,18 +58,34 @@ pub struct Shared(Rc<Inner>);
 impl Shared {
     /// Bytes that no queue may drop: replies and control frames.
     pub fn kept(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Rc::new(Inner { bytes: Bytes::Own(bytes.into()), mark: None }))
+        Self(Rc::new(Inner { bytes: Bytes::Own(bytes.into()), mark: None, frames: 1 }))
     }
 
     /// Bytes that no queue may drop and that all shards send, such as a page.
     #[must_use]
     pub fn common(bytes: Arc<[u8]>) -> Self {
-        Self(Rc::new(Inner { bytes: Bytes::Common(bytes), mark: None }))
+        Self(Rc::new(Inner { bytes: Bytes::Common(bytes), mark: None, frames: 1 }))
     }
 
     /// Bytes of a publication.
     pub fn marked(bytes: impl Into<Arc<[u8]>>, mark: Mark) -> Self {
-        Self(Rc::new(Inner { bytes: Bytes::Common(bytes.into()), mark: Some(mark) }))
+        Self(Rc::new(Inner { bytes: Bytes::Common(bytes.into()), mark: Some(mark), frames: 1 }))
+    }
+
+    /// Bytes of several publications of one room, which a queue takes or drops together.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn bundle(bytes: Vec<u8>, frames: u32, mark: Mark) -> Self {
+        assert!(frames > 0, "a bundle of nothing");
+        Self(Rc::new(Inner { bytes: Bytes::Own(bytes), mark: Some(mark), frames }))
+    }
+
+    /// How many frames the bytes are.
+    #[must_use]
+    pub fn frames(&self) -> u32 {
+        self.0.frames
     }
 
     /// The bytes.

@@ -59,9 +59,9 @@ const LISTENER: u64 = u64::MAX;
 const WAKE: u64 = u64::MAX - 1;
 
 /// From how many parts on, and up to how many bytes, a batch is copied together before it is written.
-/// Copying 16 KiB costs less than the kernel's walk over many small slices.
+/// Copying that much costs less than the kernel's walk over many small slices.
 const COPY_PARTS: usize = 8;
-const COPY_BYTES: usize = 16 * 1024;
+const COPY_BYTES: usize = 64 * 1024;
 
 impl Epoll {
     /// Makes the set and watches the wake-up and the listener.

@@ -107,6 +107,7 @@ impl Shard {
     }
 
     fn leave(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
+        self.settle(now);
         let Some(connection) = self.table.get(id) else { return };
         if self.rooms.hub.leave(&mut connection.member, room) {
             self.reply(id, reference, &Reply::Left { room }, now);
@@ -176,6 +177,8 @@ impl Shard {
 
     pub(super) fn handle_answer(&mut self, answer: &Answer, now: Time) {
         let Answer { question, members, position: (epoch, offset) } = answer;
+        // What was delivered before the answer is not for the new member.
+        self.settle(now);
         // The home's mail comes in order: all it numbered after this answer is still to come.
         if question.asked == Asked::Join
             && let Some(connection) = self.table.get(question.to.conn)

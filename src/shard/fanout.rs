@@ -2,7 +2,8 @@
 //!
 //! As a room's home this shard numbers a publication and sends one mail to each shard that has
 //! members. As a member's shard it queues one reference per member to bytes that are encoded once for
-//! the whole node. Nothing here allocates per receiver.
+//! the whole node; what several publications of one turn have in common is in `bundle`. Nothing here
+//! allocates per receiver.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::connection::{Disconnect, Pause};
 use crate::flow::outbound::{OutboundLimits, Pressure, Pushed, Store};
 use crate::hub::{Class, Group, Publication};
 use crate::session::encode::{self, Push};
+use crate::shard::bundle::Bundle;
 use crate::shard::mail::Mail;
 use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::table::Table;
@@ -49,7 +51,9 @@ impl Pusher<'_> {
             return;
         }
         let is_queued = self.push(index, item.frame.clone());
-        self.counters.deliveries_total += u64::from(is_queued);
+        if is_queued {
+            self.counters.deliveries_total += u64::from(item.frame.frames());
+        }
     }
 
     /// Queues one item and acts on the answer, all but closing; true when it is in the queue.
@@ -58,7 +62,7 @@ impl Pusher<'_> {
         let pushed = connection.outbound.push(self.queues, index, item, self.tick, self.limits);
         match pushed {
             Pushed::Queued => {}
-            Pushed::DroppedNew => self.counters.dropped_new_total += 1,
+            Pushed::DroppedNew(count) => self.counters.dropped_new_total += u64::from(count),
             Pushed::DroppedOldest(count) | Pushed::DroppedAll(count) => {
                 self.counters.dropped_oldest_total += u64::from(count);
             }
@@ -120,11 +124,32 @@ impl Shard {
     ) {
         let settings = Rc::clone(&self.settings);
         match (publications, group) {
+            ([publication], None) if Bundle::is_for(publication) => {
+                let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
+                if !self.rooms.bundle.admits(publication, bytes.len(), &settings.queue) {
+                    self.settle(now);
+                }
+                self.rooms.bundle.push(publication, Arc::clone(bytes));
+            }
             ([publication], None) => {
+                self.settle(now);
                 let item = self.item(publication);
                 self.deliver_room(&publication.room, &item, &settings.queue, now);
             }
-            _ => self.deliver_once(publications, group, &settings.queue, now),
+            _ => {
+                self.settle(now);
+                self.deliver_once(publications, group, &settings.queue, now);
+            }
+        }
+    }
+
+    /// Queues what is gathered. To be called before anything that its receivers must be told after it,
+    /// and before who they are changes.
+    pub(super) fn settle(&mut self, now: Time) {
+        if let Some((room, frame)) = self.rooms.bundle.take() {
+            let settings = Rc::clone(&self.settings);
+            let item = Item { frame, except: SmallVec::new() };
+            self.deliver_room(&room, &item, &settings.queue, now);
         }
     }
 

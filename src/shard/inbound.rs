@@ -172,6 +172,7 @@ impl Shard {
     }
 
     fn handle_close_frame(&mut self, id: ConnId, code: Option<CloseCode>, now: Time) {
+        self.settle(now);
         let deadline = now.tick().plus(self.settings.timeouts.close);
         let Some(connection) = self.table.get(id) else { return };
         let was_open = connection.open().is_some();

@@ -6,6 +6,7 @@
 //! immutable bytes of publications.
 
 mod admission;
+mod bundle;
 mod check;
 mod command;
 mod drain;

@@ -11,6 +11,7 @@ use crate::connection::{Connection, Disconnect};
 use crate::flow::outbound::Store;
 use crate::hub::{Directory, Groups, Hub};
 use crate::shard::admission::Gate;
+use crate::shard::bundle::Bundle;
 use crate::shard::mail::Outbox;
 use crate::shard::relief::Relief;
 use crate::shard::settings::Settings;
@@ -42,6 +43,8 @@ pub(super) struct Rooms {
     pub(super) hub: Hub,
     pub(super) directory: Directory,
     pub(super) groups: Groups,
+    /// Delivered in this turn and not queued yet.
+    pub(super) bundle: Bundle,
     /// Numbers the publications to several rooms that this shard's connections make.
     pub(super) next_group: u64,
 }
@@ -78,6 +81,7 @@ impl Shard {
                 hub: Hub::new(seed),
                 directory: Directory::new(seed, identity.epoch),
                 groups: Groups::new(seed),
+                bundle: Bundle::default(),
                 next_group: 0,
             },
             writes: Writes::new(settings.capacity.flush_window),
@@ -112,6 +116,7 @@ impl Shard {
 
     /// Begins the end of a connection: it leaves its rooms at once, its queue is flushed.
     pub(super) fn close(&mut self, id: ConnId, why: Disconnect, now: Time) {
+        self.settle(now);
         let deadline = now.tick().plus(self.settings.timeouts.close);
         let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
         let was_open = connection.open().is_some();

@@ -18,7 +18,7 @@ use crate::shard::mail::Mail;
 use crate::shard::state::{Shard, enlist};
 
 /// Places in the wheel looked at in one turn: the longest walk that time alone can cause.
-const EXPIRIES_PER_TURN: usize = 256;
+const EXPIRIES_PER_TURN: usize = 128;
 
 impl Shard {
     /// Takes in what the driver reports.
@@ -178,6 +178,7 @@ impl Shard {
     /// something to read, or mail, and did not sleep for it. To be called once a turn, before
     /// [`Shard::poll_op`].
     pub fn begin_writes(&mut self, busy: bool, now: Time) {
+        self.settle(now);
         if self.writes.begin(busy, now) {
             self.counters.flush_waits_total += 1;
         }
@@ -199,7 +200,7 @@ impl Shard {
                                 connection.delist();
                                 self.writes.advance();
                                 self.counters.writes_total += 1;
-                                self.counters.sent_frames_total += batch.parts() as u64;
+                                self.counters.sent_frames_total += batch.frames();
                             }
                             Op::PauseReads { .. } => self.counters.paused_connections += 1,
                             Op::ResumeReads { .. } => self.counters.paused_connections -= 1,
@@ -219,7 +220,7 @@ impl Shard {
     #[must_use]
     pub fn poll_timeout(&self, now: Time) -> Option<Duration> {
         let due = [
-            self.writes.due(now),
+            self.writes.due(now).or_else(|| (!self.rooms.bundle.is_empty()).then_some(now)),
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
             self.gate.drain.as_ref().map(|drain| drain.due),

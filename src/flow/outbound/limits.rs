@@ -12,7 +12,9 @@ use std::time::Duration;
 ///
 /// A limit is met by what is queued before an item, not by the item: a queue at its limit takes one
 /// message more, of any size, and then no other. It so holds at most limit plus one message, and a
-/// message larger than the limit can still be sent.
+/// message larger than the limit can still be sent. Several small publications of a room that come
+/// together are one message in this sense; whoever bundles them keeps within
+/// [`OutboundLimits::bundle_bytes`] and [`OutboundLimits::bundle_frames`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboundLimits {
     /// Bytes, in flight included, above which publications meet their room's policy.
@@ -51,6 +53,19 @@ impl OutboundLimits {
         self.max_messages.saturating_add((self.max_messages / 4).max(1))
     }
 
+    /// Bytes that publications may have together to be queued as one item: so few that it makes no
+    /// difference to the queue whether they fit one by one.
+    #[must_use]
+    pub fn bundle_bytes(&self) -> usize {
+        (self.high_water.min(self.max_bytes) as usize / 16).min(16 * 1024)
+    }
+
+    /// Publications that may be queued as one item.
+    #[must_use]
+    pub fn bundle_frames(&self) -> usize {
+        self.max_messages as usize / 16
+    }
+
     /// True when a queue this full lets publications meet their policy.
     #[must_use]
     pub(super) fn is_over(&self, bytes: u32, messages: u32) -> bool {
@@ -75,8 +90,8 @@ impl OutboundLimits {
 pub enum Pushed {
     /// It is queued and nothing was lost.
     Queued,
-    /// It was dropped by `drop_new`.
-    DroppedNew,
+    /// It was dropped by `drop_new`: that many publications.
+    DroppedNew(u32),
     /// It is queued; that many older publications were dropped for it by `drop_oldest`.
     DroppedOldest(u32),
     /// Dropping by `drop_oldest` made too little space: that many are gone, the pushed item among
@@ -101,8 +116,7 @@ impl Pushed {
     #[must_use]
     pub fn dropped(self) -> u32 {
         match self {
-            Self::DroppedNew => 1,
-            Self::DroppedOldest(count) | Self::DroppedAll(count) => count,
+            Self::DroppedNew(count) | Self::DroppedOldest(count) | Self::DroppedAll(count) => count,
             Self::Queued | Self::Conflated | Self::SlowConsumer | Self::Closing => 0,
         }
     }

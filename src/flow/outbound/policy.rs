@@ -43,15 +43,15 @@ impl Outbound {
                 self.unindex(store, key, &old, index);
                 self.forget(store, Some(&old));
                 self.lose(store, key, &old, limits);
+                dropped += old.frames();
             }
-            dropped += 1;
         }
         // What is in flight cannot be dropped; when nothing else is left, the newest waits behind it.
         let is_alone = self.after(&store.arena, self.last_control(&store.arena)) == NIL
             && !limits.is_full(self.bytes, self.messages());
         if limits.is_over(self.bytes, self.messages()) && !is_alone {
             self.lose(store, key, &item, limits);
-            return Pushed::DroppedAll(dropped + 1);
+            return Pushed::DroppedAll(dropped + item.frames());
         }
         self.append(store, key, item, now);
         Pushed::DroppedOldest(dropped)
@@ -104,7 +104,7 @@ impl Outbound {
         limits: &OutboundLimits,
     ) {
         if let Some(mark) = item.mark() {
-            store.lose(key, &mark.room, limits.gap_rooms);
+            store.lose(key, &mark.room, item.frames(), limits.gap_rooms);
             self.set(GAPS);
         }
     }

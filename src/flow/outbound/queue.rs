@@ -79,7 +79,7 @@ impl Outbound {
         let pushed = match mark.overflow {
             Overflow::DropNew => {
                 self.lose(store, key, &item, limits);
-                Pushed::DroppedNew
+                Pushed::DroppedNew(item.frames())
             }
             Overflow::Disconnect => Pushed::SlowConsumer,
             Overflow::DropOldest => self.push_dropping(store, key, item, now, limits),
@@ -128,8 +128,9 @@ impl Outbound {
         true
     }
 
-    /// Moves frames from the head into the empty `batch` and returns how many: as many as stay within
-    /// both limits, but at least one if any is queued. Their bytes stay counted until [`Self::sent`].
+    /// Moves items from the head into the empty `batch` and returns how many frames they are: as many
+    /// items as stay within both limits, but at least one if any is queued. Their bytes stay counted
+    /// until [`Self::sent`].
     ///
     /// # Panics
     /// When a batch is in flight already, or `batch` is not empty.
@@ -143,29 +144,30 @@ impl Outbound {
     ) -> usize {
         assert!(!self.in_flight(), "one batch at a time");
         assert!(batch.is_done(), "a batch is filled from empty");
-        let mut frames = 0;
+        let (mut parts, mut frames) = (0, 0);
         let mut since = Tick(u32::MAX);
         let mut index = self.head;
-        while index != NIL && frames < max_parts.max(1) {
+        while index != NIL && parts < max_parts.max(1) {
             let node = store.arena.node_mut(index);
             let size = node.item.as_ref().map_or(0, |item| item.bytes().len());
-            if frames > 0 && batch.left() + size > max_bytes {
+            if parts > 0 && batch.left() + size > max_bytes {
                 break;
             }
             let (item, next) = (node.item.take(), node.next);
             since = since.min(node.since);
-            if frames > 0 {
+            if parts > 0 {
                 store.arena.remove(index);
             }
             if let Some(item) = item {
                 self.unindex(store, key, &item, index);
+                frames += item.frames();
                 batch.push(item);
             }
             self.pop_control();
-            frames += 1;
+            parts += 1;
             index = next;
         }
-        if frames == 0 {
+        if parts == 0 {
             return 0;
         }
         let marker = store.arena.node_mut(self.head);
@@ -173,10 +175,10 @@ impl Outbound {
         if index == NIL {
             self.tail = self.head;
         }
-        self.len -= u32::try_from(frames).unwrap_or(u32::MAX);
-        store.frames -= frames as u64;
+        self.len -= frames;
+        store.frames -= u64::from(frames);
         self.set(IN_FLIGHT);
-        frames
+        frames as usize
     }
 
     /// Notes that the kernel took the batch in flight, `bytes` long.
@@ -310,8 +312,9 @@ impl Outbound {
         let nodes: Vec<u32> = self.nodes(&store.arena).collect();
         assert_eq!(nodes.last().copied().unwrap_or(NIL), self.tail, "the tail is the last node");
         let queued = &nodes[usize::from(self.in_flight())..];
-        assert_eq!(queued.len(), self.len(), "queued frames");
         let item = |index: &u32| store.arena.node(*index).item.as_ref();
+        let frames: u32 = queued.iter().map(|i| item(i).map_or(0, Shared::frames)).sum();
+        assert_eq!(frames, self.len, "queued frames");
         let bytes: usize =
             queued.iter().map(|i| item(i).map_or(0, |item| item.bytes().len())).sum();
         assert!(queued.iter().all(|index| item(index).is_some()), "a queued node has an item");
@@ -364,9 +367,9 @@ impl Outbound {
     fn enter(&mut self, store: &mut Store, item: Shared, now: Tick) -> u32 {
         let size = item.bytes().len();
         self.bytes += u32::try_from(size).unwrap_or(u32::MAX);
-        self.len += 1;
+        self.len += item.frames();
         store.bytes += size as u64;
-        store.frames += 1;
+        store.frames += u64::from(item.frames());
         store.arena.insert(item, now)
     }
 
@@ -374,9 +377,10 @@ impl Outbound {
     pub(super) fn forget(&mut self, store: &mut Store, item: Option<&Shared>) {
         let size = item.map_or(0, |item| item.bytes().len());
         self.bytes -= u32::try_from(size).unwrap_or(u32::MAX);
-        self.len -= 1;
+        let frames = item.map_or(0, Shared::frames);
+        self.len -= frames;
         store.bytes -= size as u64;
-        store.frames -= 1;
+        store.frames -= u64::from(frames);
     }
 
     fn drop_side_entries(&mut self, store: &mut Store, key: u32) {

@@ -85,20 +85,21 @@ impl Store {
         self.arena.has_spare().then(|| self.period_end.start())
     }
 
-    /// Remembers a loss.
-    pub(super) fn lose(&mut self, key: u32, room: &Arc<str>, rooms: u32) {
+    /// Remembers the loss of so many publications.
+    pub(super) fn lose(&mut self, key: u32, room: &Arc<str>, count: u32, rooms: u32) {
+        let count = u64::from(count);
         let gaps = self.gaps.entry(key).or_default();
         let known = |(name, _): &(Arc<str>, u64)| Arc::ptr_eq(name, room) || name == room;
         if let Some(at) = gaps.iter().position(known) {
-            gaps[at].1 += 1;
+            gaps[at].1 += count;
             // The room that loses most is found first.
             gaps.swap(0, at);
         } else if gaps.len() < rooms as usize {
-            gaps.push((Arc::clone(room), 1));
-        } else if let Some((_, count)) = gaps.iter_mut().find(|(name, _)| name.is_empty()) {
-            *count += 1;
+            gaps.push((Arc::clone(room), count));
+        } else if let Some((_, lost)) = gaps.iter_mut().find(|(name, _)| name.is_empty()) {
+            *lost += count;
         } else {
-            gaps.push((Arc::from(""), 1));
+            gaps.push((Arc::from(""), count));
         }
     }
 
@@ -157,7 +158,7 @@ impl Store {
     /// When an invariant does not hold.
     pub fn check(&self) {
         self.arena.check();
-        assert!(self.arena.live() as u64 >= self.frames, "every queued frame has a node");
+        assert!(self.arena.live() > 0 || self.frames == 0, "a queued frame has a node");
         assert!(self.bytes > 0 || self.arena.live() == 0, "a queued frame has bytes");
     }
 

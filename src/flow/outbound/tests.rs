@@ -32,6 +32,12 @@ fn item(room: usize, key: u64, fill: u8, size: usize) -> Shared {
     }
 }
 
+/// Several publications of a room in one item.
+fn bundle(room: usize, fill: u8, size: usize, frames: u32) -> Shared {
+    let mark = Mark { room: Arc::from(format!("r{room}")), overflow: POLICIES[room], key: 0 };
+    Shared::bundle(vec![fill; size], frames, mark)
+}
+
 fn reply(size: usize) -> Shared {
     item(POLICIES.len(), 0, 0, size)
 }
@@ -57,6 +63,7 @@ struct TwinItem {
     room: usize,
     key: u64,
     since: Tick,
+    frames: usize,
 }
 
 /// The same rules, written for reading: everything is searched, nothing is kept twice.
@@ -81,32 +88,36 @@ impl Twin {
     }
 
     fn len(&self) -> usize {
-        self.controls.len() + self.data.len()
+        self.controls.len() + self.messages()
+    }
+
+    fn messages(&self) -> usize {
+        self.data.iter().map(|item| item.frames).sum()
     }
 
     fn over(&self, limits: &OutboundLimits) -> bool {
-        self.bytes() > limits.high_water as usize || self.data.len() >= limits.max_messages as usize
+        self.bytes() > limits.high_water as usize || self.messages() >= limits.max_messages as usize
     }
 
     fn full(&self, limits: &OutboundLimits) -> bool {
-        self.bytes() > limits.max_bytes as usize || self.data.len() >= limits.max_replies() as usize
+        self.bytes() > limits.max_bytes as usize || self.messages() >= limits.max_replies() as usize
     }
 
     fn settle(&mut self, limits: &OutboundLimits) {
         if self.over(limits) {
             self.congested = true;
         } else if self.bytes() <= limits.low_water as usize
-            && self.data.len() <= limits.max_messages as usize / 4
+            && self.messages() <= limits.max_messages as usize / 4
         {
             self.congested = false;
         }
     }
 
-    fn lose(&mut self, room: usize, limits: &OutboundLimits) {
+    fn lose(&mut self, room: usize, frames: usize, limits: &OutboundLimits) {
         let name = format!("r{room}");
         let named = self.gaps.keys().filter(|name| !name.is_empty()).count();
         let known = self.gaps.contains_key(&name) || named < limits.gap_rooms as usize;
-        *self.gaps.entry(if known { name } else { String::new() }).or_default() += 1;
+        *self.gaps.entry(if known { name } else { String::new() }).or_default() += frames as u64;
     }
 
     fn push(&mut self, item: TwinItem, limits: &OutboundLimits) -> Pushed {
@@ -145,8 +156,8 @@ impl Twin {
         match policy {
             Overflow::Disconnect => return Pushed::SlowConsumer,
             Overflow::DropNew => {
-                self.lose(item.room, limits);
-                return Pushed::DroppedNew;
+                self.lose(item.room, item.frames, limits);
+                return Pushed::DroppedNew(u32::try_from(item.frames).expect("few"));
             }
             Overflow::DropOldest | Overflow::Conflate => {}
         }
@@ -158,13 +169,13 @@ impl Twin {
                 break;
             };
             let old = self.data.remove(at).expect("a position");
-            self.lose(old.room, limits);
-            dropped += 1;
+            self.lose(old.room, old.frames, limits);
+            dropped += u32::try_from(old.frames).expect("few");
         }
         let is_alone = self.data.is_empty() && !self.full(limits);
         if self.over(limits) && !is_alone {
-            self.lose(item.room, limits);
-            return Pushed::DroppedAll(dropped + 1);
+            self.lose(item.room, item.frames, limits);
+            return Pushed::DroppedAll(dropped + u32::try_from(item.frames).expect("few"));
         }
         self.data.push_back(item);
         Pushed::DroppedOldest(dropped)
@@ -188,8 +199,9 @@ impl Twin {
         true
     }
 
-    fn take(&mut self, max_bytes: usize, max_parts: usize) -> Vec<u8> {
+    fn take(&mut self, max_bytes: usize, max_parts: usize) -> (usize, Vec<u8>) {
         let (mut taken, mut parts, mut since) = (Vec::new(), 0, Tick(u32::MAX));
+        let mut frames = 0;
         while parts < max_parts.max(1) {
             let next = self.controls.first().map(|(_, item)| item).or(self.data.front());
             let Some(next) = next else { break };
@@ -199,6 +211,7 @@ impl Twin {
             taken.extend_from_slice(&next.bytes);
             since = since.min(next.since);
             parts += 1;
+            frames += next.frames;
             if self.controls.is_empty() {
                 self.data.pop_front();
             } else {
@@ -209,7 +222,7 @@ impl Twin {
             self.flight = Some((taken.len(), since));
             self.close_queued &= !self.data.is_empty();
         }
-        taken
+        (frames, taken)
     }
 
     fn discard(&mut self) {
@@ -231,6 +244,7 @@ impl Twin {
 #[derive(Clone, Debug)]
 enum Step {
     Push { room: usize, key: u64, size: usize },
+    Bundle { room: usize, size: usize, frames: u32 },
     Control { kind: u8, size: usize, times: u8 },
     Take { max_bytes: usize, max_parts: usize },
     Sent,
@@ -246,6 +260,8 @@ fn steps() -> impl Strategy<Value = Vec<(u32, Step)>> {
             .prop_map(|(room, key, size)| Step::Push { room, key, size }),
         12 => (0..6usize, 0..3u64, 1..6usize)
             .prop_map(|(room, key, size)| Step::Push { room, key, size }),
+        4 => (prop_oneof![Just(0), Just(1), Just(3)], 1..300usize, 2..7u32)
+            .prop_map(|(room, size, frames)| Step::Bundle { room, size, frames }),
         2 => (0..20u8, 1..20usize, prop_oneof![Just(1), 1..20u8])
             .prop_map(|(kind, size, times)| Step::Control { kind, size, times }),
         3 => (0..900usize, 0..9usize)
@@ -277,12 +293,23 @@ impl Pair {
         limits: &OutboundLimits,
     ) {
         let Self { queue, twin, batch } = self;
-        let twin_item =
-            |room, key, size| TwinItem { bytes: vec![fill; size], room, key, since: now };
+        let twin_item = |room, key, size| TwinItem {
+            bytes: vec![fill; size],
+            room,
+            key,
+            since: now,
+            frames: 1,
+        };
         match *step {
             Step::Push { room, key: k, size } => {
                 let pushed = queue.push(store, key, item(room, k, fill, size), now, limits);
                 assert_eq!(pushed, twin.push(twin_item(room, k, size), limits));
+            }
+            Step::Bundle { room, size, frames } => {
+                let pushed = queue.push(store, key, bundle(room, fill, size, frames), now, limits);
+                let single = twin_item(room, 0, size);
+                let twin_item = TwinItem { frames: frames as usize, ..single };
+                assert_eq!(pushed, twin.push(twin_item, limits));
             }
             Step::Control { kind, size, times } => {
                 let kind = match kind {
@@ -298,9 +325,9 @@ impl Pair {
             }
             Step::Take { max_bytes, max_parts } if !queue.in_flight() => {
                 let frames = queue.take_batch(store, key, batch, max_bytes, max_parts);
-                assert_eq!(frames, batch.parts());
+                assert_eq!(frames as u64, batch.frames());
                 let bytes: Vec<u8> = batch.slices().flatten().copied().collect();
-                assert_eq!(bytes, twin.take(max_bytes, max_parts));
+                assert_eq!((frames, bytes), twin.take(max_bytes, max_parts));
             }
             Step::Sent if queue.in_flight() => {
                 queue.sent(store, key, batch.left(), limits);

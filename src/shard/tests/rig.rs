@@ -347,7 +347,7 @@ impl Rig {
                 let wire = self.wires.get_mut(&conn).expect("a connection");
                 assert!(wire.in_flight.is_none(), "two writes in flight");
                 assert!(!batch.is_done(), "an empty write");
-                let frames = batch.parts();
+                let frames = usize::try_from(batch.frames()).expect("few");
                 wire.bytes.extend(batch.slices().flatten());
                 wire.in_flight = Some(batch);
                 Seen::Send(conn, frames)

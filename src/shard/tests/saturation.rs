@@ -83,7 +83,7 @@ impl Core {
         shard.begin_writes(busy, begun);
         while let Some(op) = shard.poll_op() {
             let Op::Send { conn, mut batch } = op else { panic!("{op:?}") };
-            let frames = u32::try_from(batch.parts()).expect("few");
+            let frames = u32::try_from(batch.frames()).expect("few");
             self.rig.now = self.rig.now.plus(SEND + FRAME * frames);
             let heard = &mut self.heard[conn.key()];
             for number in *heard..*heard + frames {

@@ -40,7 +40,7 @@ fn a_long_list_is_written_to_in_slices_and_what_comes_in_between_joins_the_rest(
     for number in 0..2 {
         rig.say(members[0], &publish(&["r"], &number.to_string()));
         rig.turn();
-        assert_eq!(rig.ops.len(), 128);
+        assert_eq!(rig.ops.len(), 64);
         assert_eq!(rig.shard.poll_timeout(rig.now), Some(Duration::ZERO), "the rest is due");
         rig.note_writes(&members, &mut writes);
     }
@@ -49,9 +49,9 @@ fn a_long_list_is_written_to_in_slices_and_what_comes_in_between_joins_the_rest(
         rig.note_writes(&members, &mut writes);
         !rig.ops.is_empty()
     } {}
-    // The second came when 128 had been written to: they get it by itself, in the next walk.
-    assert!(writes[..128].iter().all(|frames| *frames == [1, 1]));
-    assert!(writes[128..].iter().all(|frames| *frames == [2]));
+    // The second came when 64 had been written to: they get it by itself, in the next walk.
+    assert!(writes[..64].iter().all(|frames| *frames == [1, 1]));
+    assert!(writes[64..].iter().all(|frames| *frames == [2]));
 }
 
 #[test]

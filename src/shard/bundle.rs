@@ -1,0 +1,78 @@
+//! Publications of one room that come in one turn, gathered into one item for every member.
+//!
+//! A burst of small publications to a large room costs, for each of them and each member, a place in the
+//! member's queue and a slice of its write: as much as the kernel's part. What they say is the same for
+//! everybody, so their frames are put together once for the shard, and each member gets one reference to
+//! all of them. It is queued when the turn begins to write, or as soon as anything happens that it must
+//! not be told after: a change of who is a member, and a publication that cannot join it.
+//!
+//! A publication with exceptions or a conflation key is not for everybody or may be replaced, so it stays
+//! alone. A queue takes or drops a bundle as a whole and counts its publications; so a bundle has at most
+//! a sixteenth of what queues take before policies apply, and at most 16 KiB.
+
+use std::sync::Arc;
+
+use crate::base::shared::{Mark, Overflow, Shared};
+use crate::flow::outbound::OutboundLimits;
+use crate::hub::Publication;
+
+/// What is gathered; empty between turns.
+#[derive(Debug, Default)]
+pub(super) struct Bundle {
+    /// The room and its policy; `None` exactly while nothing is gathered.
+    mark: Option<Mark>,
+    /// One frame of each publication.
+    frames: Vec<Arc<[u8]>>,
+    /// Bytes of all of them.
+    bytes: usize,
+}
+
+impl Bundle {
+    /// True when this publication may share an item with others.
+    pub(super) fn is_for(publication: &Publication) -> bool {
+        publication.except.is_empty() && publication.overflow != Overflow::Conflate
+    }
+
+    /// True while nothing is gathered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// True when the publication, whose frame has so many bytes, may join what is gathered.
+    pub(super) fn admits(
+        &self,
+        publication: &Publication,
+        bytes: usize,
+        limits: &OutboundLimits,
+    ) -> bool {
+        let Some(mark) = &self.mark else { return true };
+        let same = Arc::ptr_eq(&mark.room, &publication.room) || mark.room == publication.room;
+        same && mark.overflow == publication.overflow
+            && self.bytes + bytes <= limits.bundle_bytes()
+            && self.frames.len() < limits.bundle_frames()
+    }
+
+    /// Adds a publication by its frame.
+    pub(super) fn push(&mut self, publication: &Publication, frame: Arc<[u8]>) {
+        self.mark.get_or_insert_with(|| publication.mark());
+        self.bytes += frame.len();
+        self.frames.push(frame);
+    }
+
+    /// The room, and one item with everything gathered; nothing is gathered then.
+    pub(super) fn take(&mut self) -> Option<(Arc<str>, Shared)> {
+        let mark = self.mark.take()?;
+        let room = Arc::clone(&mark.room);
+        let count = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
+        let item = if count == 1 {
+            let frame = self.frames.pop()?;
+            Shared::marked(frame, mark)
+        } else {
+            let mut bytes = Vec::with_capacity(self.bytes);
+            self.frames.drain(..).for_each(|frame| bytes.extend_from_slice(&frame));
+            Shared::bundle(bytes, count, mark)
+        };
+        self.bytes = 0;
+        Some((room, item))
+    }
+}
