@@ -8,6 +8,7 @@ pub mod counters;
 pub mod glob;
 pub mod id;
 pub mod map;
+pub mod secret;
 pub mod shared;
 pub mod spare;
 pub mod time;

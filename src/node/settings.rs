@@ -90,6 +90,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             per_connection: config.limits.command.max_rooms as usize,
             overflow: queue.overflow,
             namespaces: config
+                .lists
                 .namespaces
                 .iter()
                 .map(|namespace| (namespace.pattern.clone(), namespace.overflow))
@@ -134,7 +135,7 @@ fn echo_queue(config: &Config) -> OutboundLimits {
 /// What accepted sockets inherit from the listener.
 pub(super) fn listen_options(config: &Config) -> ListenOptions {
     let some = |bytes: u32| (bytes > 0).then_some(bytes);
-    let tcp = &config.tcp;
+    let tcp = &config.transport.tcp;
     ListenOptions {
         reuse_port: true,
         backlog: config.server.backlog,
@@ -160,10 +161,10 @@ pub(super) fn driver_choice(config: &Config) -> driver::Choice {
 /// The rings' sizes.
 pub(super) fn uring_options(config: &Config) -> driver::uring::Options {
     driver::uring::Options {
-        entries: config.uring.entries,
-        buffers: config.uring.buffers,
-        buffer_bytes: config.uring.buffer_bytes,
-        idle: match config.uring.idle {
+        entries: config.transport.uring.entries,
+        buffers: config.transport.uring.buffers,
+        buffer_bytes: config.transport.uring.buffer_bytes,
+        idle: match config.transport.uring.idle {
             UringIdle::Recv => Idle::MultishotRecv,
             UringIdle::Poll => Idle::MultishotPoll,
             UringIdle::EpollSet => Idle::EpollSet,

@@ -167,6 +167,7 @@ fn a_key_whose_row_is_missing_or_wrong_is_found() {
         expectation: "a *".to_owned(),
         words: Vec::new(),
         reload,
+        secret: false,
     };
     let text = "| `a.b` | `1` | | a \\* | c | | live |\n| `a.c` | `2` | | a \\* | c | | live |\n\
                 | `a.d` | `1` | | a \\* | c | | live |\n";

@@ -32,6 +32,8 @@ pub struct Key {
     pub words: Vec<&'static str>,
     /// Whether a running node takes a new value.
     pub reload: Reload,
+    /// True for what is printed nowhere.
+    pub secret: bool,
 }
 
 impl Key {
@@ -101,6 +103,7 @@ macro_rules! group {
                     expectation: of::<$type, _>($kind).expectation(),
                     words: of::<$type, _>($kind).words(),
                     reload: $crate::node::config::group::Reload::$reload,
+                    secret: of::<$type, _>($kind).is_secret(),
                 }),+]
             }
 

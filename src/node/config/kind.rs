@@ -20,7 +20,9 @@ pub(super) enum Value {
     Whole(i64),
     /// A boolean.
     Flag(bool),
-    /// What no key takes: a float, a date, an array, a table.
+    /// An array.
+    List(Vec<Self>),
+    /// What no key takes: a float, a date, a table.
     Other,
 }
 
@@ -31,6 +33,10 @@ impl fmt::Display for Value {
             Self::Text(text) => write!(f, "{}", toml::Value::String(text.clone())),
             Self::Whole(number) => write!(f, "{number}"),
             Self::Flag(flag) => write!(f, "{flag}"),
+            Self::List(values) => {
+                let values: Vec<String> = values.iter().map(Self::to_string).collect();
+                write!(f, "[{}]", values.join(", "))
+            }
             Self::Other => f.write_str("?"),
         }
     }
@@ -53,6 +59,11 @@ pub(super) trait Kind {
     /// The words among which a misspelled one is looked up.
     fn words(&self) -> Vec<&'static str> {
         Vec::new()
+    }
+
+    /// True when the value must not be printed anywhere.
+    fn is_secret(&self) -> bool {
+        false
     }
 }
 

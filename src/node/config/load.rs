@@ -7,11 +7,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::group::{Group, Key};
+use super::group::Key;
+use super::kind::Value;
+use super::list::{self, About};
 use super::problem::{ConfigError, Place, Problem};
 use super::relation;
-use super::source::{self, Assignment, Assignments, NAMESPACE};
-use super::values::{Config, Namespace, SECTIONS, keys};
+use super::source::{self, Assignment, Assignments, Entry};
+use super::values::{Config, LISTS, SECTIONS, keys};
 
 /// Where a configuration comes from, so that it can be read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,23 +87,45 @@ impl Loader {
                 .find_map(|group| group.set(&given.key, &given.value));
             self.note(&given, set);
         }
-        if let Some(list) = source.namespaces {
-            self.config.namespaces =
-                list.iter().map(|(place, keys)| self.namespace(place, keys)).collect();
+        for (section, entries) in source.lists {
+            let lists = self.config.lists();
+            let Some(at) = lists.iter().position(|list| list.about().name == section) else {
+                continue;
+            };
+            self.config.lists_mut()[at].clear();
+            let places: Vec<Place> = entries.iter().map(|(place, _)| place.clone()).collect();
+            for entry in &entries {
+                self.entry(at, entry, &places);
+            }
         }
     }
 
-    fn namespace(&mut self, place: &Place, keys: &[Assignment]) -> Namespace {
-        let mut namespace = Namespace::default();
+    /// Adds an entry to the list `at` its place among the lists.
+    fn entry(&mut self, at: usize, (place, keys): &Entry, places: &[Place]) {
+        let refused = self.refused.len();
+        self.config.lists_mut()[at].add();
         for given in keys {
-            let set = namespace.set(&given.key, &given.value);
+            let set = self.config.lists_mut()[at].last().set(&given.key, &given.value);
             self.note(given, set);
         }
-        if !keys.iter().any(|given| given.key == "pattern") {
-            let text = "[[namespace]]: expected a pattern, as pattern = \"ticker:*\"".to_owned();
-            self.problems.push(Problem { place: place.clone(), text });
+        let list = self.config.lists()[at];
+        let mut told = |text| self.problems.push(Problem { place: place.clone(), text });
+        let about = list.about();
+        for key in about.required {
+            if !keys.iter().any(|given| given.key == *key) {
+                told(about.missing(key));
+            }
         }
-        namespace
+        if self.refused.len() > refused {
+            return;
+        }
+        if let Some(text) = list.broken() {
+            told(format!("[[{}]]: {text}", about.name));
+        }
+        if let Some((key, value, first)) = list::twin(list, places) {
+            let path = format!("{}.{key}", about.name);
+            told(format!("{path} = {value}: expected another than that of {first}"));
+        }
     }
 
     /// Notes what became of an assignment: taken, refused, or not known at all.
@@ -110,10 +134,14 @@ impl Loader {
             Some(true) => self.taken.push((given.path(), given.place.clone())),
             Some(false) => {
                 self.refused.push(given.path());
-                self.problems.push(given.problem(&self.refusal(given)));
+                let secret = self.known_key(given).is_some_and(|key| key.secret);
+                self.problems.push(given.problem(secret, &self.refusal(given)));
             }
             None if self.is_known_section(given) => {}
-            None => self.problems.push(given.problem(&self.unknown(given))),
+            None => {
+                let secret = self.has_secrets(&given.section);
+                self.problems.push(given.problem(secret, &self.unknown(given)));
+            }
         }
     }
 
@@ -121,23 +149,33 @@ impl Loader {
         given.key.is_empty() && SECTIONS.iter().any(|(section, _)| *section == given.section)
     }
 
+    fn known_key(&self, given: &Assignment) -> Option<&Key> {
+        self.known.iter().find(|key| key.path() == given.path())
+    }
+
+    /// True when the section has secret keys, one of which may have been meant by an unknown one.
+    fn has_secrets(&self, section: &str) -> bool {
+        self.known.iter().any(|key| key.secret && (section.is_empty() || key.section == section))
+    }
+
     fn refusal(&self, given: &Assignment) -> String {
-        let Some(key) = self.known.iter().find(|key| key.path() == given.path()) else {
-            return String::new();
-        };
-        let near = nearest(given.written.trim_matches('"'), &key.words);
+        let Some(key) = self.known_key(given) else { return String::new() };
+        let near = misspelled(&given.value, &key.words);
         let near = near.map_or(String::new(), |word| format!("; did you mean \"{word}\"?"));
         format!("expected {} (default {}){near}", key.expectation, key.default)
     }
 
     fn unknown(&self, given: &Assignment) -> String {
-        let mut sections: Vec<&str> = SECTIONS.iter().map(|(section, _)| *section).collect();
-        sections.push(NAMESPACE);
+        let single = SECTIONS.iter().map(|(section, _)| *section);
+        let sections: Vec<&str> = single.chain(LISTS.iter().map(|list| list.name)).collect();
         let section = given.section.as_str();
+        if let (Some(list), Place::Set(_)) = (find_list(section), &given.place)
+            && self.known_key(given).is_some()
+        {
+            return format!("[[{section}]] is a list; give it whole, as {}", list.set());
+        }
         if given.key.is_empty() || !given.section.is_empty() && !sections.contains(&section) {
-            let near = self
-                .nearest_key(given)
-                .or_else(|| nearest(section, &sections).map(|section| format!("[{section}]")));
+            let near = self.nearest_key(given).or_else(|| nearest(section, &sections).map(header));
             let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
             return format!("there is no section [{section}]{near}");
         }
@@ -179,6 +217,25 @@ impl Loader {
         } else {
             Err(ConfigError::new(self.problems))
         }
+    }
+}
+
+/// The header of a section as it stands in a file.
+fn header(section: &str) -> String {
+    if find_list(section).is_some() { format!("[[{section}]]") } else { format!("[{section}]") }
+}
+
+fn find_list(section: &str) -> Option<&'static About> {
+    LISTS.iter().find(|list| list.name == section)
+}
+
+/// The word that was meant by a text, or by the first of a list that is none of them.
+fn misspelled<'a>(value: &Value, words: &[&'a str]) -> Option<&'a str> {
+    match value {
+        Value::Text(text) if words.contains(&text.as_str()) => None,
+        Value::Text(text) => nearest(text, words),
+        Value::List(values) => values.iter().find_map(|value| misspelled(value, words)),
+        _ => None,
     }
 }
 

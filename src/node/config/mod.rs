@@ -17,7 +17,9 @@
 //! |---|---|
 //! | [`values`] | the table of keys and the structs it makes |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
-//! | `kind` | what a value may be: whole numbers, times, words, addresses, paths |
+//! | `list` | sections that are lists |
+//! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
+//! | `words` | the words that keys take |
 //! | `source` | TOML and `--set` to assignments with their places |
 //! | `load` | assignments to values, suggestions |
 //! | `relation` | what two keys must be to each other; warnings |
@@ -27,6 +29,9 @@
 
 mod group;
 mod kind;
+#[cfg_attr(not(test), allow(dead_code, reason = "which keys there are decides what is used"))]
+mod kind_text;
+mod list;
 mod load;
 mod print;
 mod problem;
@@ -34,6 +39,7 @@ mod relation;
 mod reload;
 mod source;
 pub mod values;
+mod words;
 
 #[cfg(test)]
 mod tests;

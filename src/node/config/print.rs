@@ -1,25 +1,19 @@
 //! `throng print-config`: a configuration as a file that explains itself.
 //!
-//! What is printed reads back as the same configuration; a test holds it to that.
+//! What is printed reads back as the same configuration, but for secrets, which are printed as `***`; a
+//! test holds it to that.
 
 use std::fmt::Write as _;
 
 use super::group::{Group, Key, Reload};
-use super::values::{Config, Namespace, SECTIONS};
+use super::list::List;
+use super::source::HIDDEN;
+use super::values::{Config, SECTIONS};
 
 const HEAD: &str = "\
 # Throng's configuration. Every key may be left out; its default is then taken.
 # Units are in the names of the keys. Keys marked (live) are taken over on SIGHUP, all others on restart.
 # On the command line: --set section.key=value.
-";
-
-const NAMESPACES: &str = "
-# Rooms by name: the first namespace whose pattern matches decides (live). In a pattern * stands for any
-# characters. For example:
-#
-# [[namespace]]
-# pattern = \"ticker:*\"
-# overflow = \"conflate\"
 ";
 
 impl Config {
@@ -38,14 +32,24 @@ impl Config {
                 }
             }
         }
-        out.push_str(NAMESPACES);
-        for namespace in &self.namespaces {
-            out.push_str("\n[[namespace]]\n");
-            for key in namespace.keys() {
-                assignment(&mut out, namespace as &Namespace, &key);
-            }
+        for list in self.lists() {
+            self::list(&mut out, list);
         }
         out
+    }
+}
+
+/// A list: what it is for, an example, and its entries.
+fn list(out: &mut String, list: &dyn List) {
+    let about = list.about();
+    let _ =
+        writeln!(out, "\n# {}\n# For example:\n#\n# [[{}]]", about.about.join("\n# "), about.name);
+    let _ = writeln!(out, "# {}", about.example.join("\n# "));
+    for entry in list.entries() {
+        let _ = writeln!(out, "\n[[{}]]", about.name);
+        for key in entry.keys() {
+            assignment(out, entry, &key);
+        }
     }
 }
 
@@ -59,6 +63,15 @@ fn comment(out: &mut String, key: &Key) {
 }
 
 fn assignment(out: &mut String, group: &dyn Group, key: &Key) {
-    let value = group.get(key.name).map_or(String::new(), |value| value.to_string());
+    let value = shown(group, key);
     let _ = writeln!(out, "{} = {value}", key.name);
+}
+
+/// A value as it may be shown: a secret only by whether there is one.
+pub(super) fn shown(group: &dyn Group, key: &Key) -> String {
+    match group.get(key.name) {
+        Some(value) if key.secret && value.to_string() != key.default => HIDDEN.to_owned(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::print;
 use super::values::Config;
 
 struct Relation {
@@ -74,7 +75,10 @@ fn shown(config: &Config, path: &str) -> String {
     let (section, name) = path.split_once('.').unwrap_or_default();
     let groups = config.groups();
     let of_section = groups.iter().filter(|group| group.section() == section);
-    of_section.filter_map(|group| group.get(name)).map(|value| value.to_string()).collect()
+    let keys = of_section.flat_map(|group| group.keys().into_iter().map(move |key| (group, key)));
+    keys.filter(|(_, key)| key.name == name)
+        .map(|(group, key)| print::shown(*group, &key))
+        .collect()
 }
 
 impl Config {
@@ -90,11 +94,11 @@ impl Config {
                 beat.interval.as_millis()
             ));
         }
-        if self.tcp.user_timeout > beat.interval + beat.timeout {
+        if self.transport.tcp.user_timeout > beat.interval + beat.timeout {
             warnings.push(format!(
                 "tcp.user_timeout_ms = {}: longer than ping_interval_ms + ping_timeout_ms = {}, so the \
                  heartbeat gives a peer up first",
-                self.tcp.user_timeout.as_millis(),
+                self.transport.tcp.user_timeout.as_millis(),
                 (beat.interval + beat.timeout).as_millis()
             ));
         }

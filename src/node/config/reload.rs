@@ -1,6 +1,7 @@
 //! What a running node can take over from a new configuration.
 
 use super::group::Reload;
+use super::list;
 use super::values::Config;
 
 impl Config {
@@ -8,7 +9,7 @@ impl Config {
     /// while it runs, and its own for the rest. Also names the keys that differ and need a restart.
     #[must_use]
     pub fn reload(&self, new: &Self) -> (Self, Vec<String>) {
-        let mut next = Self { namespaces: new.namespaces.clone(), ..self.clone() };
+        let mut next = self.clone();
         let mut ignored = Vec::new();
         for (group, new) in next.groups_mut().into_iter().zip(new.groups()) {
             for key in group.keys() {
@@ -23,6 +24,13 @@ impl Config {
                     }
                     Reload::Restart => ignored.push(key.path()),
                 }
+            }
+        }
+        for (list, new) in next.lists_mut().into_iter().zip(new.lists()) {
+            if list::is_live(list) {
+                list::take_over(list, new);
+            } else if !list::same(list, new) {
+                ignored.push(format!("[[{}]]", list.about().name));
             }
         }
         (next, ignored)

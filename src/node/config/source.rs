@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::kind::Value;
 use super::problem::{Place, Problem};
+use super::values::LISTS;
 
 /// A value given to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,27 +30,31 @@ impl Assignment {
         format!("{}{dot}{}", self.section, self.key)
     }
 
-    /// A problem with this assignment.
-    pub(super) fn problem(&self, what: &str) -> Problem {
+    /// A problem with this assignment. The value of a `secret` key is not told.
+    pub(super) fn problem(&self, secret: bool, what: &str) -> Problem {
+        let written = if secret { HIDDEN } else { &self.written };
         let text = if self.key.is_empty() {
             format!("[{}]: {what}", self.section)
         } else {
-            format!("{} = {}: {what}", self.path(), self.written)
+            format!("{} = {written}: {what}", self.path())
         };
         Problem { place: self.place.clone(), text }
     }
 }
 
-/// What a source assigns: single keys, and the list of namespaces if it gives one.
+/// One `[[section]]`: where it begins and what it assigns.
+pub(super) type Entry = (Place, Vec<Assignment>);
+
+/// What a source assigns: single keys, and the lists that it gives, each whole.
 #[derive(Debug, Default)]
 pub(super) struct Assignments {
     pub(super) keys: Vec<Assignment>,
-    /// The place and the assignments of each `[[namespace]]`.
-    pub(super) namespaces: Option<Vec<(Place, Vec<Assignment>)>>,
+    /// The section and the entries of each list.
+    pub(super) lists: Vec<(String, Vec<Entry>)>,
 }
 
-/// The name of the one section that is a list.
-pub(super) const NAMESPACE: &str = "namespace";
+/// What stands where a secret would stand.
+pub(super) const HIDDEN: &str = "\"***\"";
 
 /// Reads a file's text.
 pub(super) fn file(name: &str, text: &str, problems: &mut Vec<Problem>) -> Assignments {
@@ -79,7 +84,7 @@ pub(super) fn set(order: usize, text: &str, problems: &mut Vec<Problem>) -> Assi
     let parsed = DeValue::parse(raw);
     let mut found = Assignments::default();
     match &parsed {
-        Ok(value) if path == NAMESPACE => reader.namespaces(value, &mut found, problems),
+        Ok(value) if is_list(path) => reader.list(path, value, &mut found, problems),
         Ok(value) => found.keys.push(reader.assignment(path, "", value)),
         Err(_) => {
             let value = Value::Text(raw.to_owned());
@@ -112,7 +117,9 @@ impl Reader<'_> {
         let mut found = Assignments::default();
         for (name, value) in table {
             match value.get_ref() {
-                _ if name.get_ref() == NAMESPACE => self.namespaces(value, &mut found, problems),
+                _ if is_list(name.get_ref()) => {
+                    self.list(name.get_ref(), value, &mut found, problems);
+                }
                 DeValue::Table(keys) if keys.is_empty() => {
                     let place = (self.place)(name.span().start);
                     let (section, key) = (name.get_ref().to_string(), String::new());
@@ -130,45 +137,63 @@ impl Reader<'_> {
         keys.iter().map(|(key, value)| self.assignment(key.get_ref(), name, value)).collect()
     }
 
-    fn namespaces(
+    fn list(
         &self,
+        section: &str,
         value: &Spanned<DeValue<'_>>,
         found: &mut Assignments,
         problems: &mut Vec<Problem>,
     ) {
-        let tables = match value.get_ref() {
-            DeValue::Array(items) => items.iter().map(|item| self.namespace(item)).collect(),
+        let entries = match value.get_ref() {
+            DeValue::Array(items) => items.iter().map(|item| self.entry(section, item)).collect(),
             _ => None,
         };
-        if tables.is_some() {
-            found.namespaces = tables;
+        if let Some(entries) = entries {
+            found.lists.push((section.to_owned(), entries));
             return;
         }
-        let mut given = self.assignment(NAMESPACE, "", value);
-        if let Some(item) = value.get_ref().as_table() {
-            given.written = format!("a table of {} keys", item.len());
-        }
-        problems.push(given.problem("expected a list of tables, as [[namespace]]"));
+        let mut given = self.assignment(section, "", value);
+        given.written = match value.get_ref() {
+            DeValue::Table(keys) => format!("a table of {} keys", keys.len()),
+            DeValue::Array(_) => "an array of other things".to_owned(),
+            _ => given.written,
+        };
+        let expected = format!("expected a list of tables, as [[{section}]]");
+        problems.push(given.problem(false, &expected));
     }
 
-    fn namespace(&self, item: &Spanned<DeValue<'_>>) -> Option<(Place, Vec<Assignment>)> {
+    fn entry(&self, section: &str, item: &Spanned<DeValue<'_>>) -> Option<Entry> {
         let keys = item.get_ref().as_table()?;
-        Some(((self.place)(item.span().start), self.section(NAMESPACE, keys)))
+        Some(((self.place)(item.span().start), self.section(section, keys)))
     }
 
     fn assignment(&self, key: &str, section: &str, value: &Spanned<DeValue<'_>>) -> Assignment {
         let span = value.span();
-        let value = match value.get_ref() {
-            DeValue::String(text) => Value::Text(text.to_string()),
-            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-                .map_or(Value::Other, Value::Whole),
-            DeValue::Boolean(flag) => Value::Flag(*flag),
-            _ => Value::Other,
-        };
+        let value = plain(value.get_ref());
         let place = (self.place)(span.start);
         let written = shorten(self.text.get(span).unwrap_or_default());
         Assignment { section: section.to_owned(), key: key.to_owned(), value, written, place }
     }
+}
+
+/// A parsed value, as far as any key takes it.
+fn plain(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Other, Value::Whole)
+        }
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|item| plain(item.get_ref())).collect())
+        }
+        _ => Value::Other,
+    }
+}
+
+/// True when the section of that name is a list.
+fn is_list(section: &str) -> bool {
+    LISTS.iter().any(|list| list.name == section)
 }
 
 /// A value as written, on one line of at most 60 characters.

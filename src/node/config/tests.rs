@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::values::{DriverChoice, Namespace, SECTIONS};
+use super::values::{DriverChoice, LISTS, Namespace, SECTIONS};
 use super::{Config, Origin, Reload, keys};
 use crate::base::shared::Overflow;
 
@@ -43,7 +43,7 @@ fn the_printed_defaults_read_back_as_the_defaults() {
 
 #[test]
 fn every_key_can_be_set_printed_and_read_back() {
-    for key in keys().iter().filter(|key| key.section != "namespace") {
+    for key in keys().iter().filter(|key| SECTIONS.iter().any(|(name, _)| *name == key.section)) {
         let suits = |value: &&str| {
             let set = format!("{}={value}", key.path());
             let config = parse("", &[&set]).ok().filter(|config| *config != Config::default());
@@ -63,7 +63,7 @@ fn namespaces_are_printed_and_read_back_in_order() {
     let set =
         r#"namespace=[{pattern="a:*", overflow="conflate"}, {pattern="*", overflow="drop_new"}]"#;
     let config = parse("", &[set]).expect("two namespaces");
-    assert_eq!(config.namespaces.len(), 2);
+    assert_eq!(config.lists.namespaces.len(), 2);
     assert_eq!(parse(&config.to_toml(), &[]), Ok(config));
 }
 
@@ -112,6 +112,8 @@ deep = 1
         "=5",
         "log.level=degub",
         "namespace=3",
+        "namespace=[1]",
+        "namespace.pattern=a",
         "server.listen=localhost:80",
         "debug.echo_path=echo",
     ];
@@ -138,6 +140,8 @@ throng.toml:25: [[namespace]]: expected a pattern, as pattern = "ticker:*"
 --set: "=5": expected section.key=value, as server.shards=2
 --set: log.level = "degub": expected "error", "warn", "info", "debug" or "trace" (default "info"); did you mean "debug"?
 --set: namespace = 3: expected a list of tables, as [[namespace]]
+--set: namespace = an array of other things: expected a list of tables, as [[namespace]]
+--set: namespace.pattern = "a": [[namespace]] is a list; give it whole, as --set 'namespace=[{pattern = "ticker:*", overflow = "conflate"}]'
 --set: server.listen = "localhost:80": expected an IP address and a port, as "0.0.0.0:8080" or "[::1]:8080" (default "127.0.0.1:8080")
 --set: debug.echo_path = "echo": expected a path of at most 256 characters that begins with / and has no query, as "/ws", or "" (off) (default "")"#;
     assert_eq!(parse(file, &sets).expect_err("a bad file"), expected.trim_start());
@@ -253,7 +257,7 @@ fn a_reload_takes_what_can_change_and_names_what_cannot() {
     assert_eq!(ignored, ["server.shards", "log.format"]);
     assert_eq!(next.server.drain_timeout, Duration::from_millis(5));
     assert_eq!(next.log.level, new.log.level);
-    assert_eq!(next.namespaces, new.namespaces);
+    assert_eq!(next.lists.namespaces, new.lists.namespaces);
     assert_eq!((next.server.shards, next.log.format), (old.server.shards, old.log.format));
     assert_eq!(next.reload(&next), (next.clone(), Vec::new()));
 }
@@ -263,13 +267,39 @@ fn every_key_stands_once_in_a_known_section_and_is_explained() {
     let keys = keys();
     for (at, key) in keys.iter().enumerate() {
         assert!(keys[..at].iter().all(|other| other.path() != key.path()), "{} twice", key.path());
-        let known = key.section == "namespace" || SECTIONS.iter().any(|(s, _)| *s == key.section);
+        let single = SECTIONS.iter().map(|(section, _)| *section);
+        let known = single.chain(LISTS.iter().map(|list| list.name)).any(|s| s == key.section);
         assert!(known, "{} is in no printed section", key.path());
         assert!(key.doc.concat().trim().ends_with('.'), "{} is not explained", key.path());
     }
     let restart = keys.iter().filter(|key| key.reload == Reload::Restart).count();
     assert!(restart > 0 && restart < keys.len());
     assert_eq!(Namespace::default().overflow, Config::default().queue.overflow);
+}
+
+#[test]
+fn every_list_is_described_and_is_taken_over_by_a_running_node_as_a_whole_or_not_at_all() {
+    let config = Config::default();
+    let lists = config.lists();
+    assert_eq!(lists.len(), LISTS.len());
+    for (list, about) in lists.iter().zip(LISTS) {
+        assert_eq!(list.about().name, about.name);
+        let keys = list.keys();
+        assert!(keys.iter().all(|key| key.section == about.name), "{}", about.name);
+        assert!(keys.iter().all(|key| key.reload == keys[0].reload), "{}", about.name);
+        let named = about.required.iter().copied().chain(about.unique);
+        named.for_each(|name| assert!(keys.iter().any(|key| key.name == name), "{name}"));
+        let entry = format!("[[{}]]\n{}\n", about.name, about.example.join("\n"));
+        let config = parse(&entry, &[]).expect(about.name);
+        assert_ne!(config, Config::default(), "{entry}");
+        assert_eq!(Config::default().reload(&config).1.is_empty(), keys[0].reload == Reload::Live);
+        for key in about.required {
+            assert!(
+                about.example.iter().any(|line| line.starts_with(&format!("{key} = "))),
+                "{key}"
+            );
+        }
+    }
 }
 
 proptest! {
@@ -293,5 +323,52 @@ proptest! {
         prop_assert_eq!(next.reload(&new).0, next.clone());
         prop_assert_eq!(next.heartbeat.interval, Duration::from_millis(interval));
         prop_assert_eq!(next.server.shards, 0);
+    }
+}
+
+mod kinds {
+    use super::super::kind::{Kind, Value, one_of};
+    use super::super::kind_text::{Hidden, list_of, text};
+    use super::super::values::LogFormat;
+
+    fn word(word: &str) -> Value {
+        Value::Text(word.to_owned())
+    }
+
+    #[test]
+    fn a_list_takes_values_of_its_kind_each_once_and_not_too_many() {
+        let kind = list_of(2, one_of::<LogFormat>());
+        let read = |values: &[&str]| {
+            kind.read(&Value::List(values.iter().map(|value| word(value)).collect()))
+        };
+        assert_eq!(read(&[]), Some(vec![]));
+        assert_eq!(read(&["json", "text"]), Some(vec![LogFormat::Json, LogFormat::Text]));
+        assert_eq!(read(&["json", "json"]), None);
+        assert_eq!(read(&["json", "jsno"]), None);
+        assert_eq!(list_of(1, text(9)).read(&Value::List(vec![word("a"), word("b")])), None);
+        assert_eq!(kind.read(&word("json")), None);
+        assert_eq!(kind.write(&vec![LogFormat::Json]).to_string(), "[\"json\"]");
+        assert!(
+            kind.expectation().ends_with("each \"text\" or \"json\""),
+            "{}",
+            kind.expectation()
+        );
+    }
+
+    #[test]
+    fn a_text_is_one_line_of_limited_length_and_empty_only_where_that_has_a_meaning() {
+        for (given, taken) in [("a", true), ("abc", true), ("abcd", false), ("a\nb", false)] {
+            assert_eq!(text(3).read(&word(given)).is_some(), taken, "{given:?}");
+        }
+        assert_eq!(text(3).read(&word("")), None);
+        assert_eq!(text(3).or_empty("none").read(&word("")), Some(String::new()));
+    }
+
+    #[test]
+    fn a_secret_is_read_and_kept() {
+        let secret = Hidden.read(&word("hunter2")).expect("a secret");
+        assert_eq!((secret.expose(), Hidden.is_secret()), ("hunter2", true));
+        assert_eq!(Hidden.read(&word(&"x".repeat(16_385))), None);
+        assert_eq!(Hidden.read(&word("***")), None, "what print-config prints");
     }
 }

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use super::group::{Group, Key, group, of};
 use super::kind::{
-    Address, Flag, Kind, OptionalPath, Pattern, UrlPath, Value, Word, micros, millis, one_of,
-    power, whole,
+    Address, Flag, Kind, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of, power,
+    whole,
 };
+use super::list::{About, List, Row};
+pub use super::words::{DriverChoice, LogFormat, LogLevel, UringIdle};
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 
@@ -27,20 +29,34 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// `[queue]`.
     pub queue: Queue,
-    /// `[[namespace]]`, in the order of the file.
-    pub namespaces: Vec<Namespace>,
     /// `[mesh]`.
     pub mesh: Mesh,
-    /// `[tcp]`.
-    pub tcp: Tcp,
-    /// `[uring]`.
-    pub uring: Uring,
+    /// What lies between the engine and the network.
+    pub transport: Transport,
     /// `[demo]`.
     pub demo: Demo,
     /// `[debug]`.
     pub debug: DebugAids,
     /// `[log]`.
     pub log: Log,
+    /// The sections that are lists.
+    pub lists: Lists,
+}
+
+/// What lies between the engine and the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// `[tcp]`.
+    pub tcp: Tcp,
+    /// `[uring]`.
+    pub uring: Uring,
+}
+
+/// The sections that are lists, each in the order of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lists {
+    /// `[[namespace]]`.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// `[limits]`, by what they limit.
@@ -54,8 +70,8 @@ pub struct Limits {
     pub command: CommandLimits,
 }
 
-/// The sections with a comment each, in the order in which they are printed. `namespace` is apart: it
-/// is a list.
+/// The sections with a comment each, in the order in which they are printed. Those that are lists are
+/// apart.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where to listen, on how many cores, and how to end."),
     ("limits", "What a client may send. Every limit holds before anything is stored."),
@@ -69,11 +85,14 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("log", "What is written to standard error."),
 ];
 
+/// The sections that are lists, in the order in which they are printed.
+pub(super) const LISTS: &[About] = &[Namespace::ABOUT];
+
 impl Config {
-    /// The structs of the table but the namespaces.
-    pub(super) fn groups(&self) -> [&dyn Group; 12] {
+    /// The structs of the table but those of lists.
+    pub(super) fn groups(&self) -> Vec<&dyn Group> {
         let limits = &self.limits;
-        [
+        vec![
             &self.server,
             &limits.head,
             &limits.message,
@@ -81,8 +100,8 @@ impl Config {
             &self.heartbeat,
             &self.queue,
             &self.mesh,
-            &self.tcp,
-            &self.uring,
+            &self.transport.tcp,
+            &self.transport.uring,
             &self.demo,
             &self.debug,
             &self.log,
@@ -90,9 +109,9 @@ impl Config {
     }
 
     /// The same, to be changed.
-    pub(super) fn groups_mut(&mut self) -> [&mut dyn Group; 12] {
+    pub(super) fn groups_mut(&mut self) -> Vec<&mut dyn Group> {
         let limits = &mut self.limits;
-        [
+        vec![
             &mut self.server,
             &mut limits.head,
             &mut limits.message,
@@ -100,18 +119,29 @@ impl Config {
             &mut self.heartbeat,
             &mut self.queue,
             &mut self.mesh,
-            &mut self.tcp,
-            &mut self.uring,
+            &mut self.transport.tcp,
+            &mut self.transport.uring,
             &mut self.demo,
             &mut self.debug,
             &mut self.log,
         ]
     }
 
+    /// The lists, in the order of [`LISTS`].
+    pub(super) fn lists(&self) -> Vec<&dyn List> {
+        vec![&self.lists.namespaces]
+    }
+
+    /// The same, to be changed.
+    pub(super) fn lists_mut(&mut self) -> Vec<&mut dyn List> {
+        vec![&mut self.lists.namespaces]
+    }
+
     /// The policy of a room: that of the first namespace that matches, else `queue.overflow`.
     #[must_use]
     pub fn overflow(&self, room: &str) -> Overflow {
-        let namespace = self.namespaces.iter().find(|namespace| namespace.pattern.matches(room));
+        let namespace =
+            self.lists.namespaces.iter().find(|namespace| namespace.pattern.matches(room));
         namespace.map_or(self.queue.overflow, |namespace| namespace.overflow)
     }
 
@@ -120,7 +150,11 @@ impl Config {
     #[must_use]
     pub fn user_timeout(&self) -> Duration {
         let heartbeat = self.heartbeat.interval + self.heartbeat.timeout;
-        if self.tcp.user_timeout.is_zero() { heartbeat } else { self.tcp.user_timeout }
+        if self.transport.tcp.user_timeout.is_zero() {
+            heartbeat
+        } else {
+            self.transport.tcp.user_timeout
+        }
     }
 
     /// The window over which clients are told to reconnect after a drain: `server.reconnect_spread_ms`,
@@ -136,100 +170,13 @@ impl Config {
     }
 }
 
-/// Every key there is, in the order in which they are printed; those of `[[namespace]]` last.
+/// Every key there is, in the order in which they are printed; those of lists last.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     let config = Config::default();
     let mut keys: Vec<Key> = config.groups().iter().flat_map(|group| group.keys()).collect();
-    keys.extend(Namespace::default().keys());
+    keys.extend(config.lists().iter().flat_map(|list| list.keys()));
     keys
-}
-
-/// Which kernel interface to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DriverChoice {
-    /// What the kernel allows and measurement favours.
-    Auto,
-    /// epoll.
-    Epoll,
-    /// io_uring, or no start.
-    Uring,
-}
-
-impl Word for DriverChoice {
-    const ALL: &'static [(Self, &'static str)] =
-        &[(Self::Auto, "auto"), (Self::Epoll, "epoll"), (Self::Uring, "uring")];
-}
-
-/// How io_uring watches connections that have nothing to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UringIdle {
-    /// A multishot recv each.
-    Recv,
-    /// A multishot poll each.
-    Poll,
-    /// An epoll set for all, which the ring polls.
-    EpollSet,
-}
-
-impl Word for UringIdle {
-    const ALL: &'static [(Self, &'static str)] =
-        &[(Self::Recv, "recv"), (Self::Poll, "poll"), (Self::EpollSet, "epoll_set")];
-}
-
-impl Word for Overflow {
-    const ALL: &'static [(Self, &'static str)] = &[
-        (Self::DropNew, "drop_new"),
-        (Self::DropOldest, "drop_oldest"),
-        (Self::Conflate, "conflate"),
-        (Self::Disconnect, "disconnect"),
-    ];
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl Word for LogFormat {
-    const ALL: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
-}
-
-/// From which severity on log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// What someone must look at.
-    Error,
-    /// What someone should look at.
-    Warn,
-    /// What happens to the node.
-    Info,
-    /// What happens to connections.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// The name, as log filters take it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(level, _)| *level == self).map_or("info", |(_, name)| name)
-    }
-}
-
-impl Word for LogLevel {
-    const ALL: &'static [(Self, &'static str)] = &[
-        (Self::Error, "error"),
-        (Self::Warn, "warn"),
-        (Self::Info, "info"),
-        (Self::Debug, "debug"),
-        (Self::Trace, "trace"),
-    ];
 }
 
 const DAY_MS: u64 = 86_400_000;
@@ -356,6 +303,19 @@ group! {
         /// What happens to the rooms' publications for a slow reader.
         "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
     }
+}
+
+impl Row for Namespace {
+    const ABOUT: About = About {
+        name: "namespace",
+        about: &[
+            "Rooms by name: the first namespace whose pattern matches decides (live). In a pattern * stands for any",
+            "characters.",
+        ],
+        example: &["pattern = \"ticker:*\"", "overflow = \"conflate\""],
+        required: &["pattern"],
+        unique: None,
+    };
 }
 
 group! {

@@ -1,0 +1,91 @@
+//! The words that keys take: enums whose cases have names in TOML.
+
+use super::kind::Word;
+use crate::base::shared::Overflow;
+
+/// Which kernel interface to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// What the kernel allows and measurement favours.
+    Auto,
+    /// epoll.
+    Epoll,
+    /// io_uring, or no start.
+    Uring,
+}
+
+impl Word for DriverChoice {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Auto, "auto"), (Self::Epoll, "epoll"), (Self::Uring, "uring")];
+}
+
+/// How io_uring watches connections that have nothing to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UringIdle {
+    /// A multishot recv each.
+    Recv,
+    /// A multishot poll each.
+    Poll,
+    /// An epoll set for all, which the ring polls.
+    EpollSet,
+}
+
+impl Word for UringIdle {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Recv, "recv"), (Self::Poll, "poll"), (Self::EpollSet, "epoll_set")];
+}
+
+impl Word for Overflow {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::DropNew, "drop_new"),
+        (Self::DropOldest, "drop_oldest"),
+        (Self::Conflate, "conflate"),
+        (Self::Disconnect, "disconnect"),
+    ];
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Word for LogFormat {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
+}
+
+/// From which severity on log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What someone must look at.
+    Error,
+    /// What someone should look at.
+    Warn,
+    /// What happens to the node.
+    Info,
+    /// What happens to connections.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The name, as log filters take it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(level, _)| *level == self).map_or("info", |(_, name)| name)
+    }
+}
+
+impl Word for LogLevel {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Error, "error"),
+        (Self::Warn, "warn"),
+        (Self::Info, "info"),
+        (Self::Debug, "debug"),
+        (Self::Trace, "trace"),
+    ];
+}
