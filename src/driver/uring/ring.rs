@@ -71,6 +71,7 @@ impl Ring {
             builder
                 .setup_single_issuer()
                 .setup_defer_taskrun()
+                .setup_taskrun_flag()
                 .setup_submit_all()
                 .setup_clamp()
                 .setup_cqsize(entries.saturating_mul(8));
@@ -144,6 +145,8 @@ impl Ring {
         let timeout = if at_once { Some(Duration::ZERO) } else { timeout };
         let entered = match timeout {
             None => self.ring.submit_and_wait(1),
+            // A wait for no time is no wait: with a limit the kernel would set a timer and take it back.
+            Some(Duration::ZERO) => self.look(),
             Some(limit) => {
                 let limit = types::Timespec::from(limit);
                 self.ring
@@ -161,6 +164,15 @@ impl Ring {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Hands the requests down and lets the kernel answer what it can at once; without either there is
+    /// no system call.
+    fn look(&mut self) -> io::Result<usize> {
+        let requests = self.ring.submission();
+        let is_idle = requests.is_empty() && !requests.taskrun() && !requests.cq_overflow();
+        drop(requests);
+        if is_idle { Ok(0) } else { self.ring.submit_and_wait(0) }
     }
 
     /// The next answer.
