@@ -48,7 +48,7 @@ function readOptions() {
       cores: { type: "string", default: "0,1" },
       hold: { type: "string", default: "60" },
       side: { type: "string", default: "10000" },
-      rate: { type: "string", default: "5" },
+      rate: { type: "string", default: "2" },
       duration: { type: "string", default: "30" },
       "roll-calls": { type: "string", default: "0" },
       check: { type: "boolean", default: false },

@@ -11,6 +11,8 @@ pub(crate) struct Marks {
     pub(crate) start: Snapshot,
     pub(crate) connected: Snapshot,
     pub(crate) measured_from: Snapshot,
+    /// When the paced load ended and what goes to everyone began.
+    pub(crate) paced_to: Option<Snapshot>,
     pub(crate) measured_to: Snapshot,
     pub(crate) end: Snapshot,
     /// Deliveries and echoes received in the measured part.
@@ -25,6 +27,7 @@ pub(crate) fn assemble(spec: &Spec, harvest: Harvest, marks: &Marks, sampler: &S
         start: &marks.start,
         connected: &marks.connected,
         measured_from: &marks.measured_from,
+        paced_to: marks.paced_to.as_ref(),
         measured_to: &marks.measured_to,
         end: &marks.end,
     };

@@ -93,10 +93,9 @@ pub(crate) fn run(spec: &Spec, options: &Options) -> Result<Outcome, String> {
     }
     let measured_from = run.sampler.take_full();
     let from = run.received();
+    let mut paced_to = None;
     if run.gave_up.is_none() {
-        run.shared.start_ns.store(clock::now_ns() + LEAD_NS, Ordering::Release);
-        let done = run.shared.layout.publishers.len() as u64 + run.client_threads();
-        run.phase("publish", Order::Publish, |run| run.shared.total(Gauge::Done) >= done);
+        paced_to = run.publish();
         let clients = u64::from(spec.crowd.clients);
         run.phase("settle", Order::Settle, |run| run.shared.total(Gauge::Finished) >= clients);
     }
@@ -105,7 +104,7 @@ pub(crate) fn run(spec: &Spec, options: &Options) -> Result<Outcome, String> {
     let harvest = run.end()?;
     run.sampler.take();
     let end = run.sampler.take_full();
-    let marks = Marks { start, connected, measured_from, measured_to, end, messages };
+    let marks = Marks { start, connected, measured_from, paced_to, measured_to, end, messages };
     run.view.finish();
     let mut outcome = assemble(spec, harvest, &marks, &run.sampler);
     outcome.about.started_unix_ms = started_unix_ms;
@@ -187,6 +186,26 @@ impl Run {
 
     fn received(&self) -> u64 {
         self.shared.total(Gauge::Received)
+    }
+
+    /// Has everything published. What goes to everyone at the end of a paced load is a phase of its own, and
+    /// the snapshot is of the moment before it.
+    fn publish(&mut self) -> Option<Snapshot> {
+        let start = clock::now_ns() + LEAD_NS;
+        self.shared.start_ns.store(start, Ordering::Release);
+        let done = self.shared.layout.publishers.len() as u64 + self.client_threads();
+        let all_done = move |run: &Self| run.shared.total(Gauge::Done) >= done;
+        if !self.shared.layout.ends_with_broadcast() {
+            self.phase("publish", Order::Publish, all_done);
+            return None;
+        }
+        let until = start + crate::worker::nanos(self.shared.spec.load.duration_s);
+        self.phase("publish", Order::Publish, |_| clock::now_ns() >= until);
+        let paced_to = self.sampler.take();
+        if self.gave_up.is_none() {
+            self.wait("broadcast", all_done);
+        }
+        Some(paced_to)
     }
 
     /// Gives an order and waits for what it is to bring about.

@@ -197,7 +197,8 @@ pub(crate) struct Memory {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GeneratorUse {
     pub(crate) cpu_s: f64,
-    /// Busy share of the cores it may run on, in the measured part.
+    /// Busy share of the cores it may run on, in the measured part; without a publication to everyone at
+    /// its end, which is to go as fast as both ends can.
     pub(crate) core_busy: f64,
     /// Processor time per message received, in the measured part.
     pub(crate) cpu_us_per_message: Option<f64>,

@@ -18,6 +18,8 @@ pub(crate) struct Marks<'a> {
     pub(crate) connected: &'a Snapshot,
     /// Before the first message. May be the same as `connected`.
     pub(crate) measured_from: &'a Snapshot,
+    /// After the last message of a paced load, if what follows it goes to everyone at once.
+    pub(crate) paced_to: Option<&'a Snapshot>,
     /// After the last message.
     pub(crate) measured_to: &'a Snapshot,
     /// After the last close.
@@ -98,7 +100,7 @@ pub(crate) fn generator_use(marks: &Marks<'_>, counts: Counts) -> GeneratorUse {
     let every_core: Vec<u32> = to.cores.keys().copied().collect();
     GeneratorUse {
         cpu_s,
-        core_busy: busy(from, to, cores).share,
+        core_busy: busy(from, marks.paced_to.unwrap_or(to), cores).share,
         cpu_us_per_message: each(cpu_s * 1e6, counts.messages),
         bytes_per_client: each(growth as f64, counts.sessions),
         late_p99_us: None,

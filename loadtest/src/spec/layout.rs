@@ -125,6 +125,11 @@ impl Layout {
         }
     }
 
+    /// True when a paced load of a room is followed by what goes to everyone.
+    pub(crate) fn ends_with_broadcast(&self) -> bool {
+        self.everyone && self.side > 0
+    }
+
     /// The rooms of a client, by number.
     pub(crate) fn rooms_of(&self, client: u32) -> Vec<u32> {
         let mut rooms = Vec::new();

@@ -61,7 +61,7 @@ fn run() -> [Snapshot; 4] {
 
 fn marks(run: &[Snapshot; 4]) -> Marks<'_> {
     let [start, from, to, end] = run;
-    Marks { start, connected: from, measured_from: from, measured_to: to, end }
+    Marks { start, connected: from, measured_from: from, paced_to: None, measured_to: to, end }
 }
 
 const COUNTS: Counts = Counts { sessions: 10_000, messages: 1_000_000 };
@@ -96,6 +96,16 @@ fn memory_is_the_growth_until_all_were_connected() {
     let levels = [memory.rss_anon_start, memory.rss_anon_connected, memory.rss_anon_end];
     assert_eq!(levels, [1_000_000, 1_640_000, 1_100_000]);
     assert_eq!(memory.rss_anon_peak, 3_000_000);
+}
+
+#[test]
+fn what_goes_to_everyone_after_a_paced_load_does_not_count_as_busy() {
+    let run = run();
+    let mut quiet = run[1].clone();
+    quiet.cores.values_mut().for_each(|core| core.idle += 1_000);
+    let marks = Marks { paced_to: Some(&quiet), ..marks(&run) };
+    near(generator_use(&marks, COUNTS).core_busy, 0.0);
+    near(generator_use(&marks, COUNTS).cpu_s, 2.5);
 }
 
 #[test]
