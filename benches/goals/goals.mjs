@@ -1,12 +1,13 @@
 // Measures the goals: each beside the floor of the same round, both drivers interleaved, as one table.
 //
-//   node goals.mjs [--only GOAL,...] [--rounds N] [--quick] [--cores SERVER,GENERATOR[,SECOND]] [--mesh]
+//   node goals.mjs [--only GOAL,...] [--rounds N] [--more] [--quick] [--cores SERVER,GENERATOR[,SECOND]] [--mesh]
 //   node goals.mjs --table          the table of what was kept, without running anything
 //
 // A round is every step that the goals ask for, against the floor, epoll and io_uring in turn; which of them
 // begins changes with the round. Each run has a fresh server. A run that the generator calls void, or that
 // failed, is made again at most twice and listed when it never counted. What the generator wrote is kept in
-// target/goals. --quick only shows that everything runs: once, small, void runs counted. SECOND is the core of a second shard, where a goal is about two of them.
+// target/goals; --more adds its rounds to those kept, where the machine is not free for all of them at one
+// time. --quick only shows that everything runs: once, small, void runs counted. SECOND is the core of a second shard, where a goal is about two of them.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -47,6 +48,7 @@ function readOptions() {
       only: { type: "string" },
       rounds: { type: "string" },
       cores: { type: "string", default: "0,1" },
+      more: { type: "boolean", default: false },
       quick: { type: "boolean", default: false },
       mesh: { type: "boolean", default: false },
       table: { type: "boolean", default: false },
@@ -59,7 +61,7 @@ function readOptions() {
     throw new Error("--cores takes the server's core and another, the generator's, as 0,1; a third is a second shard's");
   }
   const cores = { server: serverCore, generator: generatorCore, second: secondCore };
-  return { args, rounds, cores, quick: values.quick, mesh: values.mesh, tableOnly: values.table, goals: chosen(values.only) };
+  return { args, rounds, cores, quick: values.quick, more: values.more, mesh: values.mesh, tableOnly: values.table, goals: chosen(values.only) };
 }
 
 function chosen(names) {
@@ -76,20 +78,27 @@ function chosen(names) {
 
 async function measure(options) {
   if (!existsSync(LOAD)) throw new Error(`there is no ${relative(ROOT, LOAD)}; run 'make goals'`);
-  rmSync(OUT, { recursive: true, force: true });
-  mkdirSync(join(OUT, "runs"), { recursive: true });
   const { rounds, goals, quick, cores } = options;
+  const before = options.more && existsSync(INDEX) ? JSON.parse(readFileSync(INDEX, "utf8")) : undefined;
+  if (before && before.quick !== quick) throw new Error("--more: what is kept was measured otherwise, with or without --quick");
+  if (!before) rmSync(OUT, { recursive: true, force: true });
+  mkdirSync(join(OUT, "runs"), { recursive: true });
   const known = stepsOf(quick);
   const wanted = new Set(goals.flatMap(({ lines }) => lines.flatMap(({ steps: names }) => names)));
   const names = Object.keys(known).filter((name) => wanted.has(name));
+  const command = `node benches/goals/goals.mjs ${options.args.join(" ")}`.trim();
   const kept = {
-    command: `node benches/goals/goals.mjs ${options.args.join(" ")}`.trim(),
+    command: before ? `${before.command} && ${command}` : command,
     lines: surroundings({ serverCores: cores.server, generatorCore: cores.generator }),
     quick,
-    runs: [],
+    runs: before?.runs ?? [],
   };
-  for (let round = 1; round <= rounds; round += 1) {
+  // Each step goes on from its own last round, whichever goals were asked for before.
+  const last = (name) => kept.runs.reduce((most, { step, round }) => (step === name ? Math.max(most, round) : most), 0);
+  const done = Object.fromEntries(names.map((name) => [name, last(name)]));
+  for (let more = 1; more <= rounds; more += 1) {
     for (const name of names) {
+      const round = done[name] + more;
       for (const variant of turned(known[name].variants, round - 1)) {
         await tried({ round, step: name, variant }, known[name], options, kept);
       }
@@ -115,7 +124,7 @@ async function tried(run, step, options, kept) {
     const made = await once({ ...run, attempt }, step, options);
     kept.runs.push({ ...made, outcome: undefined });
     writeFileSync(INDEX, JSON.stringify(kept, null, 2));
-    const what = `round ${run.round}/${options.rounds}: ${run.step} ${run.variant}`;
+    const what = `round ${run.round}: ${run.step} ${run.variant}`;
     if (counts(made)) return say(`${what}: counts`);
     say(`${what}: does not count: ${reasons(made)}`);
     if (options.quick) return undefined;

@@ -70,7 +70,6 @@ export function steps(pick) {
     burst16: { variants: ALL, own: true, args: fanout({ members, rate: 800, burst: 16, seconds }) },
     burst128: { variants: ALL, own: true, args: fanout({ members, rate: 1_024, burst: 128, seconds }) },
     cap: { variants: ENGINES, own: true, settings: { "queue.flush_window_us": 1000 }, args: cap },
-    uncoalesced: { variants: ENGINES, own: true, settings: { "queue.flush_window_us": 0 }, args: cap },
     echo: {
       variants: ALL,
       args: ["echo", "--clients", members, "--threads", 1, "--depth", 1, "--duration", seconds, ...SIZE, ...SOURCES],
