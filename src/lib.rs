@@ -16,6 +16,7 @@
 //! | 1 | [`flow`] | pacing: outbound queue, wheel, heartbeat, budget |
 //! | 2 | [`session`] | the application protocol over whole messages |
 //! | 2 | [`hub`] | who is where: rooms, directory, publications |
+//! | 2 | [`auth`] | who a client is and what they may do |
 //! | 3 | [`connection`] | one client end to end |
 //! | 4 | [`shard`] | what one core owns |
 //! | rim | [`sys`], [`driver`], [`mesh`] | system calls, the two kernel interfaces, mail between shards |
@@ -23,6 +24,7 @@
 //!
 //! `tests/tidy.rs` holds the floors and fails when the code disagrees.
 
+pub mod auth;
 pub mod base;
 pub mod connection;
 pub mod contract;

@@ -1,0 +1,45 @@
+//! Floor 2: who a client is, what they may do, and whether they may come from where they come from.
+//!
+//! Everything here is a function of its arguments: a token, the keys and the time give an
+//! [`Identity`] or a [`TokenError`]; an origin and the rules give yes or no. Keys are fetched, secrets are
+//! read and clocks are looked at elsewhere.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `key` | the keys that tokens are checked with, each bound to one algorithm |
+//! | `jwks` | keys from a JWK set |
+//! | `token` | a token's shape, signature and life |
+//! | `claims` | what a token says, under the names that the issuer uses |
+//! | `identity` | who someone is, and why they are refused |
+//! | `grants` | which rooms someone may join, publish to and look at |
+//! | `source` | where in a request a token may stand, and how it is blotted out of what is printed |
+//! | `origin` | which web pages may connect |
+//! | `ticket` | one-time tickets for clients that can only use a URL |
+//! | `revocation` | tokens that are taken back before their end |
+//! | `scope` | names of tenants' rooms and of users' own rooms within the node |
+
+mod claims;
+mod grants;
+mod identity;
+mod jwks;
+mod key;
+mod origin;
+mod revocation;
+mod scope;
+mod source;
+mod ticket;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use claims::{ClaimNames, MAX_NAME_BYTES};
+pub use grants::{Grant, Grants, Right, Rights};
+pub use identity::{Claimed, Identity, TokenError, UserLimits};
+pub use key::{Algorithm, Key, KeyError, KeySet};
+pub use origin::{OriginError, OriginRule, OriginRules};
+pub use revocation::{Full, Revocation, Revocations};
+pub use scope::{is_user_room, plain, room, user_room};
+pub use source::{Found, Source, SourceError, SourceRules, TOKEN_SUBPROTOCOL, redact};
+pub use ticket::{Ticket, TicketKey, TicketRead, mint};
+pub use token::{TokenRules, Verifier};
