@@ -15,9 +15,11 @@
 //! | `source` | where in a request a token may stand, and how it is blotted out of what is printed |
 //! | `origin` | which web pages may connect |
 //! | `ticket` | one-time tickets for clients that can only use a URL |
+//! | `access` | from a request to who comes in |
 //! | `revocation` | tokens that are taken back before their end |
 //! | `scope` | names of tenants' rooms and of users' own rooms within the node |
 
+mod access;
 mod claims;
 mod grants;
 mod identity;
@@ -33,6 +35,7 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+pub use access::{Access, Admission, Denied, Mode, Who};
 pub use claims::{ClaimNames, MAX_NAME_BYTES};
 pub use grants::{Grant, Grants, Right, Rights};
 pub use identity::{Claimed, Identity, TokenError, UserLimits};

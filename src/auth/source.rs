@@ -85,8 +85,8 @@ impl SourceRules {
     /// When the place that decides holds several or none that can be read.
     pub fn find<'a>(
         &self,
-        head: &Head<'a>,
-        protocols: &[&'a str],
+        head: &'a Head<'_>,
+        protocols: &'a [&str],
     ) -> Result<Option<Found<'a>>, SourceError> {
         for source in &self.order {
             let text = match source {
@@ -118,7 +118,7 @@ fn single<'a>(mut found: impl Iterator<Item = &'a str>) -> Result<Option<&'a str
 }
 
 /// RFC 6750, section 2.1. Another scheme is none of our business.
-fn bearer<'a>(head: &Head<'a>) -> Result<Option<&'a str>, Several> {
+fn bearer<'a>(head: &'a Head<'_>) -> Result<Option<&'a str>, Several> {
     let mut values = head.values("authorization");
     let (Some(value), None) = (values.next(), values.next()) else {
         return if head.values("authorization").next().is_some() { Err(Several) } else { Ok(None) };
@@ -129,7 +129,7 @@ fn bearer<'a>(head: &Head<'a>) -> Result<Option<&'a str>, Several> {
 }
 
 /// RFC 6265, section 4.2.1: pairs behind semicolons, in one header or in several.
-fn cookie<'a>(head: &Head<'a>, name: &str) -> Result<Option<&'a str>, Several> {
+fn cookie<'a>(head: &'a Head<'_>, name: &str) -> Result<Option<&'a str>, Several> {
     let mut found = None;
     for value in head.values("cookie") {
         // Other cookies may hold what they like; only a header with ours has to be text.
@@ -156,7 +156,7 @@ fn cookie<'a>(head: &Head<'a>, name: &str) -> Result<Option<&'a str>, Several> {
     Ok(found)
 }
 
-fn parameter<'a>(head: &Head<'a>, name: &str) -> Result<Option<&'a str>, Several> {
+fn parameter<'a>(head: &'a Head<'_>, name: &str) -> Result<Option<&'a str>, Several> {
     let pairs = head.query().unwrap_or_default().split('&');
     single(
         pairs.filter_map(|pair| pair.split_once('=')).filter(|(k, _)| *k == name).map(|(_, v)| v),

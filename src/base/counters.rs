@@ -57,6 +57,12 @@ counters! {
     parked_mail,
     /// Gauge: connections whose reads are paused.
     paused_connections,
+    /// Gauge: connections of known users.
+    authenticated_connections,
+    /// Gauge: handshakes that wait for a ticket to be redeemed.
+    pending_tickets,
+    /// Gauge: revocations remembered.
+    revocations,
     /// Sockets accepted.
     accepted_total,
     /// Sockets refused before a connection existed.
@@ -67,6 +73,32 @@ counters! {
     handshakes_refused_total,
     /// Handshakes completed.
     handshakes_total,
+    /// Logins: connections whose token or ticket was accepted.
+    logins_total,
+    /// Fresh tokens accepted on open connections.
+    reauths_total,
+    /// Tokens and tickets refused, by any reason, at the handshake and later.
+    auth_refused_total,
+    /// Those of them where there was none.
+    auth_missing_total,
+    /// Those that had expired, or were not valid yet.
+    auth_expired_total,
+    /// Those that had been revoked.
+    auth_revoked_total,
+    /// Tickets that were none of ours, or used.
+    auth_ticket_total,
+    /// Handshakes refused for the page they came from.
+    origin_refused_total,
+    /// Commands refused because the user has no right to the room.
+    forbidden_total,
+    /// Connections closed (1008) because the token was missing or wrong after the upgrade.
+    auth_closed_total,
+    /// Connections closed (4401) at the end of their token.
+    expired_total,
+    /// Connections closed (1008) because their token or user was revoked.
+    revoked_total,
+    /// Revocations that could not be remembered because there are too many.
+    revocations_lost_total,
     /// Connections that ended in order (close handshake, drain, response sent).
     closed_total,
     /// Connections that the peer or the network ended.

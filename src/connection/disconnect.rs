@@ -4,6 +4,7 @@
 //! still be sent), a reason the client can read, advice whether to come back, and a label for the
 //! counters. RFC 6455 section 7.4 and the IANA registry give the codes.
 
+use crate::auth::TokenError;
 use crate::base::counters::Counters;
 use crate::wire::websocket::{CloseCode, Violation};
 
@@ -34,6 +35,12 @@ pub enum Disconnect {
     Answered,
     /// No complete request head arrived in time.
     HandshakeTimeout,
+    /// The token is missing or wrong, and the client hears of it after the upgrade.
+    Denied(TokenError),
+    /// The token has expired and no fresh one came.
+    Expired,
+    /// The token or its user was revoked.
+    Revoked,
 }
 
 impl Disconnect {
@@ -49,6 +56,9 @@ impl Disconnect {
             }
             Self::Reload => Some((CloseCode::RESTART, "the node restarts, reconnect")),
             Self::Panicked => Some((CloseCode::INTERNAL, "internal error")),
+            Self::Denied(error) => Some((CloseCode::POLICY, error.public())),
+            Self::Expired => Some((CloseCode::EXPIRED, TokenError::Expired.public())),
+            Self::Revoked => Some((CloseCode::POLICY, TokenError::Revoked.public())),
             Self::ClosedByClient
             | Self::Vanished
             | Self::Lost
@@ -61,7 +71,14 @@ impl Disconnect {
     /// True when the client may come back (after a delay); false when the same would happen again.
     #[must_use]
     pub fn may_return(self) -> bool {
-        !matches!(self, Self::Violated(_) | Self::ClosedByClient | Self::Answered)
+        !matches!(
+            self,
+            Self::Violated(_)
+                | Self::ClosedByClient
+                | Self::Answered
+                | Self::Denied(_)
+                | Self::Revoked
+        )
     }
 
     /// The label in logs and metrics.
@@ -80,6 +97,9 @@ impl Disconnect {
             Self::Panicked => "panicked",
             Self::Answered => "answered",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::Denied(_) => "denied",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
         }
     }
 
@@ -95,6 +115,9 @@ impl Disconnect {
             Self::SlowConsumer => &mut counters.slow_consumers_total,
             Self::Panicked => &mut counters.panics_total,
             Self::HandshakeTimeout => &mut counters.handshakes_refused_total,
+            Self::Denied(_) => &mut counters.auth_closed_total,
+            Self::Expired => &mut counters.expired_total,
+            Self::Revoked => &mut counters.revoked_total,
         };
         *counter += 1;
     }

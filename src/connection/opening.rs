@@ -6,8 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::session::Protocol;
-use crate::wire::http::{self, Head, HeadLimits, Refusal, Scan};
+use smallvec::SmallVec;
+
+use crate::auth::TOKEN_SUBPROTOCOL;
+use crate::connection::disconnect::Disconnect;
+use crate::session::{Agreement, Protocol};
+use crate::wire::http::{self, Head, HeadLimits, Refusal, Scan, Upgrade};
 
 /// Which path is what.
 #[derive(Clone, Debug)]
@@ -27,6 +31,20 @@ pub struct HalfHead {
     scan: Scan,
 }
 
+impl HalfHead {
+    /// Bytes that nothing has looked at yet.
+    #[must_use]
+    pub fn unread(bytes: Vec<u8>) -> Self {
+        Self { bytes, scan: Scan::default() }
+    }
+
+    /// What arrived so far.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// What a request head gets.
 #[derive(Debug)]
 pub enum Answer {
@@ -40,6 +58,8 @@ pub enum Answer {
         response: Vec<u8>,
         /// What follows in the latest bytes is the protocol's.
         used: usize,
+        /// Set when the upgrade is made only to say why there will be no session.
+        dismissed: Option<Disconnect>,
     },
     /// A page.
     Page(Arc<[u8]>),
@@ -47,15 +67,29 @@ pub enum Answer {
     Refuse(Vec<u8>),
 }
 
-/// Answers a head of which `half` came before and `bytes` now. With `full` (no room for another
-/// connection) a valid upgrade gets 503.
+/// What whoever watches the door says to a valid upgrade.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Come in.
+    Welcome,
+    /// No, and this is why.
+    Refuse(Refusal),
+    /// No, but as scripts in a browser see no response, the upgrade is made and ended for this reason.
+    Dismiss(Disconnect),
+}
+
+/// Watches the door: is asked once for a head that is a valid upgrade, and after all else was found in
+/// order, so that nobody is told to come back later with what will be refused then too.
+pub type Door<'d> = &'d mut dyn FnMut(&Head<'_>, &Upgrade<'_>) -> Verdict;
+
+/// Answers a head of which `half` came before and `bytes` now.
 #[must_use]
 pub fn answer(
     half: Option<Box<HalfHead>>,
     bytes: &[u8],
     limits: &HeadLimits,
     routes: &Routes,
-    full: bool,
+    door: Door<'_>,
 ) -> Answer {
     let mut half = half;
     let before = half.as_ref().map_or(0, |half| half.bytes.len());
@@ -69,9 +103,10 @@ pub fn answer(
         }
         None => (&mut fresh, bytes),
     };
-    match read(scan, head, limits, routes, full) {
-        Ok(Some(Read::Upgrade { protocol, response, length })) => {
-            Answer::Upgrade { protocol, response, used: length.saturating_sub(before) }
+    match read(scan, head, limits, routes, door) {
+        Ok(Some(Read::Upgrade { protocol, response, length, dismissed })) => {
+            let used = length.saturating_sub(before);
+            Answer::Upgrade { protocol, response, used, dismissed }
         }
         Ok(Some(Read::Page(page))) => Answer::Page(page),
         Ok(None) => Answer::More(
@@ -82,7 +117,7 @@ pub fn answer(
 }
 
 enum Read {
-    Upgrade { protocol: Protocol, response: Vec<u8>, length: usize },
+    Upgrade { protocol: Protocol, response: Vec<u8>, length: usize, dismissed: Option<Disconnect> },
     Page(Arc<[u8]>),
 }
 
@@ -91,7 +126,7 @@ fn read(
     bytes: &[u8],
     limits: &HeadLimits,
     routes: &Routes,
-    full: bool,
+    door: Door<'_>,
 ) -> Result<Option<Read>, Refusal> {
     let Some(parsed) = http::parse_more(scan, bytes, limits)? else { return Ok(None) };
     let path = parsed.head.path();
@@ -103,17 +138,27 @@ fn read(
     let (protocol, named) = if echo {
         (Protocol::Echo, None)
     } else {
-        let agreement = Protocol::from_subprotocol(&upgrade.protocols).ok_or_else(|| {
-            Refusal::bad_request("none of the offered subprotocols is known; throng.v1.json is")
-        })?;
+        let agreement = agree(&upgrade.protocols)?;
         (agreement.protocol, agreement.echo)
     };
-    // Last, so that nobody is told to come back later with what will be refused then too.
-    if full {
-        return Err(Refusal::unavailable(None));
-    }
+    let dismissed = match door(&parsed.head, &upgrade) {
+        Verdict::Welcome => None,
+        Verdict::Refuse(refusal) => return Err(refusal),
+        Verdict::Dismiss(why) => Some(why),
+    };
     let response = http::switching(&upgrade, named);
-    Ok(Some(Read::Upgrade { protocol, response, length: parsed.length }))
+    Ok(Some(Read::Upgrade { protocol, response, length: parsed.length, dismissed }))
+}
+
+/// What both ends will speak. A subprotocol that is a token is none, and is never named in the answer; a
+/// client that offers nothing else would fail a connection whose answer names nothing.
+fn agree(offered: &[&str]) -> Result<Agreement, Refusal> {
+    let spoken: SmallVec<[&str; 4]> =
+        offered.iter().copied().filter(|name| !name.starts_with(TOKEN_SUBPROTOCOL)).collect();
+    let known = Protocol::from_subprotocol(&spoken);
+    known.filter(|_| offered.is_empty() || !spoken.is_empty()).ok_or_else(|| {
+        Refusal::bad_request("none of the offered subprotocols is known; throng.v1.json is")
+    })
 }
 
 fn page(head: &Head<'_>, routes: &Routes) -> Result<Read, Refusal> {

@@ -171,6 +171,13 @@ impl Connection {
             Phase::Open(Open { session: Session::new(protocol), pinged: Tick(0), active: now });
     }
 
+    /// The handshake is done, and the client has yet to say who it is.
+    pub fn await_login(&mut self) {
+        if let Some(open) = self.open_mut() {
+            open.session = Session::Login;
+        }
+    }
+
     pub(super) fn set_phase(&mut self, phase: Phase) {
         self.phase = phase;
     }

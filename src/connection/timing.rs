@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::auth::TokenError;
 use crate::base::time::Tick;
 use crate::connection::disconnect::Disconnect;
 use crate::connection::record::{Connection, Open, Phase};
@@ -18,6 +19,8 @@ use crate::session::Session;
 pub struct Timeouts {
     /// From accept to a complete request head.
     pub handshake: Duration,
+    /// From the handshake to the first message, where that is to say who the client is.
+    pub login: Duration,
     /// From the first byte of a message to its last.
     pub message: Duration,
     /// The same at the echo path.
@@ -94,6 +97,13 @@ impl Connection {
         let Some(open) = self.open_mut() else { return Due::Nothing(now) };
         if was_paused {
             open.active = now;
+        }
+        if open.session == Session::Login {
+            // It has said nothing since it came, so that was when it was last active.
+            let deadline = open.active.plus(timeouts.login);
+            let is_late = deadline <= now;
+            let end = Due::End(Disconnect::Denied(TokenError::Missing));
+            return if is_late { end } else { Due::Nothing(deadline) };
         }
         let echoes = open.session == Session::Echo;
         let message = if echoes { timeouts.echo_message } else { timeouts.message };

@@ -77,9 +77,13 @@ fn reload(node: &Node, config: &mut Config, origin: &Origin) {
             for key in ignored {
                 tracing::warn!("{key} cannot change in a running node; restart it");
             }
-            node.reload(&next);
-            *config = next;
-            tracing::info!("the configuration was read again");
+            match node.reload(&next) {
+                Ok(()) => {
+                    *config = next;
+                    tracing::info!("the configuration was read again");
+                }
+                Err(error) => tracing::error!("the configuration was not taken over: {error}"),
+            }
         }
         Err(error) => tracing::error!("the configuration was not taken over: {error}"),
     }

@@ -5,6 +5,7 @@
 
 mod board;
 pub mod config;
+mod keys;
 mod launch;
 mod running;
 mod settings;
@@ -12,6 +13,7 @@ mod turns;
 mod worker;
 
 pub use board::Board;
+pub use keys::check_keys;
 pub use launch::launch;
 pub use running::{LaunchError, Node};
 pub use settings::settings;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::auth::TicketKey;
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
@@ -23,6 +24,7 @@ use crate::driver::{self, Kind};
 use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
+use crate::node::keys;
 use crate::node::settings;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
@@ -60,6 +62,7 @@ pub struct Node {
     /// The node's own port; mail for a full inbox waits here, in order.
     port: Port<Mail>,
     waiting: RefCell<Vec<(usize, Mail)>>,
+    pub(super) tickets: TicketKey,
     workers: Vec<JoinHandle<()>>,
     ended: Receiver<(ShardId, io::Result<()>)>,
 }
@@ -106,6 +109,7 @@ impl Node {
             board: Arc::new(Board::new(shards)),
             port,
             waiting: RefCell::default(),
+            tickets: keys::ticket_key()?,
             workers: Vec::new(),
             ended,
         };
@@ -118,8 +122,10 @@ impl Node {
 
     fn plan(&self, config: &Config, connections: usize) -> Result<Plan, LaunchError> {
         let random = || fastrand::u64(..);
+        let mut settings = settings::settings(config, connections);
+        keys::furnish(&mut settings, config, &self.tickets)?;
         Ok(Plan {
-            settings: Arc::new(settings::settings(config, connections)),
+            settings: Arc::new(settings),
             kind: self.driver,
             identity: Identity {
                 id: ShardId(0),
@@ -221,11 +227,17 @@ impl Node {
         self.board.take_turns()
     }
 
-    /// Gives all shards new limits and rules. What cannot change in a running node keeps its value.
-    pub fn reload(&self, config: &Config) {
+    /// Gives all shards new limits, rules and keys. What cannot change in a running node keeps its value.
+    ///
+    /// # Errors
+    /// When a file with a key cannot be taken; nothing has changed then.
+    pub fn reload(&self, config: &Config) -> Result<(), LaunchError> {
         let connections = self.connections / usize::from(self.shards);
-        let settings = Arc::new(settings::settings(config, connections));
+        let mut settings = settings::settings(config, connections);
+        keys::furnish(&mut settings, config, &self.tickets)?;
+        let settings = Arc::new(settings);
         self.post_all(|| Mail::Settings(Arc::clone(&settings)));
+        Ok(())
     }
 
     /// Begins the graceful end: no socket is accepted any more, clients are told and closed.
@@ -255,7 +267,7 @@ impl Node {
         Some(LaunchError::new(format_args!("shard {}", shard.0), why))
     }
 
-    fn post_all(&self, mail: impl Fn() -> Mail) {
+    pub(super) fn post_all(&self, mail: impl Fn() -> Mail) {
         let all = (0..usize::from(self.shards)).map(|shard| (shard, mail()));
         self.waiting.borrow_mut().extend(all);
         self.post_waiting();

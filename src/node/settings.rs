@@ -4,6 +4,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use crate::auth::KeySet;
 use crate::connection::{Routes, Timeouts};
 use crate::driver;
 use crate::driver::uring::Idle;
@@ -11,8 +12,9 @@ use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::node::config::Config;
 use crate::node::config::values::{DriverChoice, UringIdle};
+use crate::node::keys;
 use crate::session::CommandLimits;
-use crate::shard::{Capacity, RoomRules, Settings};
+use crate::shard::{Capacity, NamespaceRules, RoomRules, Settings};
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::wire::http::{self, HeadLimits};
 use crate::wire::websocket::DecodeLimits;
@@ -37,7 +39,8 @@ pub(super) fn capacity(config: &Config, shards: u16, per_table: usize) -> usize 
     if asked == 0 { per_table } else { asked.min(per_table) }
 }
 
-/// The limits and rules of a shard that may hold so many open connections.
+/// The limits and rules of a shard that may hold so many open connections. The keys that files hold are not
+/// among them.
 #[must_use]
 pub fn settings(config: &Config, connections: usize) -> Settings {
     let (head, message) = (&config.limits.head, &config.limits.message);
@@ -67,6 +70,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         commands: commands(config),
         timeouts: Timeouts {
             handshake: head.timeout,
+            login: config.auth.door.deadline,
             message: message.timeout,
             echo_message: config.debug.echo_message_timeout,
             close: message.close_timeout,
@@ -89,11 +93,18 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         rooms: RoomRules {
             per_connection: config.limits.command.max_rooms as usize,
             overflow: queue.overflow,
+            join: keys::default_who(config),
+            publish: keys::default_who(config),
             namespaces: config
                 .lists
                 .namespaces
                 .iter()
-                .map(|namespace| (namespace.pattern.clone(), namespace.overflow))
+                .map(|namespace| NamespaceRules {
+                    pattern: namespace.pattern.clone(),
+                    overflow: namespace.overflow,
+                    join: namespace.join,
+                    publish: namespace.publish,
+                })
                 .collect(),
         },
         capacity: Capacity {
@@ -102,6 +113,8 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             flush_window: queue.flush_window,
             reconnect_spread: config.reconnect_spread(),
         },
+        access: Arc::new(keys::rules(&config.auth)),
+        own_keys: KeySet::default(),
     }
 }
 

@@ -23,11 +23,12 @@ use crate::base::id::ConnAddress;
 pub const RESERVED: &str = "throng:";
 
 /// The commands, without their prefix. The last is named only where it is allowed.
-const COMMANDS: &[&str] = &["join", "leave", "ping", "status", "members", "panic"];
+const COMMANDS: &[&str] = &["join", "leave", "ping", "status", "members", "auth", "panic"];
 
 const ROOM_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Ref];
 const PLAIN_FIELDS: &[Field] = &[Field::Type, Field::Ref];
 const STATUS_FIELDS: &[Field] = &[Field::Type, Field::Status, Field::Ref];
+const AUTH_FIELDS: &[Field] = &[Field::Type, Field::Token, Field::Ref];
 const PUBLISH_FIELDS: &[Field] = &[
     Field::Type,
     Field::Room,
@@ -108,6 +109,11 @@ pub enum Command<'a> {
         /// The room's name.
         room: Cow<'a, str>,
     },
+    /// Say who the client is, or show that it still is.
+    Auth {
+        /// The token, not checked in any way.
+        token: Cow<'a, str>,
+    },
     /// Panic; given only where the limits allow it.
     Panic,
 }
@@ -174,6 +180,7 @@ fn command<'a>(
         "throng:join" | "throng:leave" | "throng:members" => ROOM_FIELDS,
         "throng:ping" => PLAIN_FIELDS,
         "throng:status" => STATUS_FIELDS,
+        "throng:auth" => AUTH_FIELDS,
         "throng:panic" if limits.allow_panic => PLAIN_FIELDS,
         _ => return Err(unknown_command(&kind, limits)),
     };
@@ -185,6 +192,9 @@ fn command<'a>(
         "throng:members" => Command::Members { room: the_room()? },
         "throng:status" => Command::Status(status(envelope.require(Field::Status, &kind)?)?),
         "throng:ping" => Command::Ping,
+        "throng:auth" => {
+            Command::Auth { token: token_text(envelope.require(Field::Token, &kind)?)? }
+        }
         _ => Command::Panic,
     })
 }
@@ -197,6 +207,11 @@ fn unknown_command(kind: &str, limits: &CommandLimits) -> CommandError {
     };
     let message = format!("there is no command `{}`; {hint}", shown(kind));
     CommandError::new(Code::UnknownCommand, message, None)
+}
+
+/// A mistake in a token is told without any part of it.
+fn token_text(value: &RawValue) -> Result<Cow<'_, str>, CommandError> {
+    text(Field::Token, value).map_err(|_| bad(Field::Token, "***", "a string"))
 }
 
 fn status(value: &RawValue) -> Result<Status, CommandError> {

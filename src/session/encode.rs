@@ -59,6 +59,13 @@ pub enum Reply<'a> {
     Published,
     /// To `throng:status`.
     Status(Status),
+    /// To `throng:auth`.
+    Authenticated {
+        /// Who the client is.
+        user: &'a str,
+        /// When it has to show a fresh token, in seconds since 1970; `None` is written as null.
+        expires: Option<u64>,
+    },
     /// To `throng:members`.
     Members {
         /// The room's name.
@@ -124,6 +131,13 @@ pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>)
         Reply::Left { room } => object.text("room", room),
         Reply::Published => object,
         Reply::Status(status) => object.text("status", status.as_str()),
+        Reply::Authenticated { user, expires } => {
+            let object = object.text("userId", user);
+            match expires {
+                Some(expires) => object.plain("expiresAt", expires),
+                None => object.plain("expiresAt", "null"),
+            }
+        }
         Reply::Members { room, members } => object.text("room", room).plain("members", members),
     };
     object.end();
@@ -147,6 +161,11 @@ pub fn error(out: &mut Vec<u8>, error: &CommandError) {
 /// Appends the push that tells a slow reader how many of a room's publications it has missed.
 pub fn gap(out: &mut Vec<u8>, room: &str, lost: u64) {
     Object::typed(out, "throng:gap").text("room", room).plain("lost", lost).end();
+}
+
+/// Appends the push that asks for a fresh token within `in_ms`; then the connection is closed.
+pub fn reauth(out: &mut Vec<u8>, in_ms: u64) {
+    Object::typed(out, "throng:reauth").plain("inMs", in_ms).end();
 }
 
 /// Appends the push that asks a client to come back in `delay_ms`; the connection is closed soon.

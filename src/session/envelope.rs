@@ -32,10 +32,11 @@ pub(super) enum Field {
     Key,
     Except,
     Status,
+    Token,
 }
 
 impl Field {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Type,
         Self::Room,
         Self::Rooms,
@@ -45,6 +46,7 @@ impl Field {
         Self::Key,
         Self::Except,
         Self::Status,
+        Self::Token,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -58,6 +60,7 @@ impl Field {
             Self::Key => "key",
             Self::Except => "except",
             Self::Status => "status",
+            Self::Token => "token",
         }
     }
 

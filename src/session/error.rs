@@ -63,6 +63,10 @@ codes! {
     RoomLimit = "room_limit",
     /// The connection is not a member of the room.
     NotMember = "not_member",
+    /// The user has no right to do this in the room.
+    Forbidden = "forbidden",
+    /// A token that is not accepted.
+    Unauthorized = "unauthorized",
     /// The engine cannot take this now; the same may be sent again after a pause.
     Overloaded = "overloaded",
 }

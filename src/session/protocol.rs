@@ -88,6 +88,8 @@ pub enum Incoming<'a> {
 pub enum Session {
     /// Speaks `throng.v1.json`.
     Json(Status),
+    /// Speaks `throng.v1.json` once the client has said who it is.
+    Login,
     /// Sends everything back.
     Echo,
 }
@@ -112,7 +114,7 @@ impl Session {
         limits: &CommandLimits,
     ) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) => parse(text, limits).map(Incoming::Request),
+            Self::Json(_) | Self::Login => parse(text, limits).map(Incoming::Request),
             Self::Echo => Ok(Incoming::Bounce),
         }
     }
@@ -123,7 +125,7 @@ impl Session {
     /// `binary_unsupported` where the protocol is text.
     pub fn handle_binary<'a>(self) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) => {
+            Self::Json(_) | Self::Login => {
                 let message = format!("{JSON_V1} is text; send this as a text message");
                 Err(CommandError::new(Code::BinaryUnsupported, message, None))
             }
@@ -135,7 +137,7 @@ impl Session {
     #[must_use]
     pub const fn protocol(self) -> Protocol {
         match self {
-            Self::Json(_) => Protocol::Json,
+            Self::Json(_) | Self::Login => Protocol::Json,
             Self::Echo => Protocol::Echo,
         }
     }
@@ -145,7 +147,7 @@ impl Session {
     pub const fn status(self) -> Status {
         match self {
             Self::Json(status) => status,
-            Self::Echo => Status::Active,
+            Self::Login | Self::Echo => Status::Active,
         }
     }
 
@@ -153,7 +155,7 @@ impl Session {
     pub fn set_status(&mut self, status: Status) {
         match self {
             Self::Json(old) => *old = status,
-            Self::Echo => {}
+            Self::Login | Self::Echo => {}
         }
     }
 }

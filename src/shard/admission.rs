@@ -9,10 +9,11 @@ use std::time::Duration;
 use crate::base::time::Time;
 use crate::contract::{Op, SocketTicket};
 use crate::shard::drain::Drain;
+use crate::shard::people::People;
 use crate::shard::state::Shard;
 
 /// Whether the shard takes in connections, and whether it keeps those it has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Gate {
     /// When accepting is tried again after the kernel refused; `None` while it goes on.
     pub(super) retry: Option<Time>,
@@ -20,6 +21,14 @@ pub(super) struct Gate {
     pub(super) drain: Option<Drain>,
     /// The worker is to end at once.
     pub(super) stopped: bool,
+    /// Who came in.
+    pub(super) people: People,
+}
+
+impl Gate {
+    pub(super) fn new(people: People) -> Self {
+        Self { retry: None, drain: None, stopped: false, people }
+    }
 }
 
 /// How long accepting rests after the kernel refused a socket.

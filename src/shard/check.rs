@@ -35,6 +35,7 @@ impl Shard {
                 assert!(connection.is_enlisted(), "connection {index} is listed and does not know");
             }
         }
+        self.check_people();
         self.rooms.hub.check();
         self.rooms.directory.check();
         self.table.check();

@@ -4,6 +4,7 @@
 //! nothing. Replies go to the connection's own queue; what concerns a room goes to the room's home,
 //! which may be this shard.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use crate::auth::{Right, plain, room};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::Time;
@@ -30,7 +32,7 @@ impl Shard {
         let mut text = Vec::new();
         let fields = Connected {
             client: self.address(id),
-            user: None,
+            user: self.gate.people.get(id.index).map(|person| &*person.identity.user),
             session_epoch: self.identity.epoch,
             ping_interval_ms: millis(heartbeat.interval),
             ping_timeout_ms: millis(heartbeat.timeout),
@@ -61,8 +63,12 @@ impl Shard {
                 self.refuse(id, &overloaded(reference), now);
             }
             Command::Members { room } => {
-                self.ask(id, &Arc::from(&*room), Asked::Members, reference, now);
+                match self.room_for(id, &room, Right::Presence, reference) {
+                    Ok(room) => self.ask(id, &Arc::from(&*room), Asked::Members, reference, now),
+                    Err(error) => self.refuse(id, &error, now),
+                }
             }
+            Command::Auth { token } => self.login(id, &token, reference, now),
             Command::Publish(publish) => self.publish(id, &publish, reference, now),
             Command::Ping => {
                 let unix_ms = self.identity.started_unix_ms + millis(now.since(Time::ZERO));
@@ -80,7 +86,13 @@ impl Shard {
         }
     }
 
-    fn reply(&mut self, id: ConnId, reference: Option<&RawValue>, reply: &Reply<'_>, now: Time) {
+    pub(super) fn reply(
+        &mut self,
+        id: ConnId,
+        reference: Option<&RawValue>,
+        reply: &Reply<'_>,
+        now: Time,
+    ) {
         let mut text = Vec::new();
         if encode::reply(&mut text, reference, reply) {
             self.push_text(id, &text, now);
@@ -91,13 +103,17 @@ impl Shard {
         if self.is_overloaded() {
             return self.refuse(id, &overloaded(reference), now);
         }
-        let limit = self.settings.rooms.per_connection;
+        let room = match self.room_for(id, room, Right::Join, reference) {
+            Ok(room) => room,
+            Err(error) => return self.refuse(id, &error, now),
+        };
+        let (limit, with_own) = self.room_limit(id);
         let Some(connection) = self.table.get(id) else { return };
-        match self.rooms.hub.join(&mut connection.member, id.index, room, limit) {
+        match self.rooms.hub.join(&mut connection.member, id.index, &room, with_own) {
             Ok(_) => {
                 // The count goes first, and the question always follows it: whoever is counted learns it.
                 self.push_counts();
-                self.ask(id, &Arc::from(room), Asked::Join, reference, now);
+                self.ask(id, &Arc::from(&*room), Asked::Join, reference, now);
             }
             Err(_) => {
                 let message = format!("one connection may be in {limit} rooms at most");
@@ -108,13 +124,20 @@ impl Shard {
 
     fn leave(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
         self.settle(now);
+        let inner = self.inner_name(id, room);
         let Some(connection) = self.table.get(id) else { return };
-        if self.rooms.hub.leave(&mut connection.member, room) {
+        if self.rooms.hub.leave(&mut connection.member, &inner) {
             self.reply(id, reference, &Reply::Left { room }, now);
         } else {
             let message = "the connection is not a member of that room";
             self.refuse(id, &CommandError::new(Code::NotMember, message, reference), now);
         }
+    }
+
+    /// The name within the node of the room that the connection calls `name`.
+    fn inner_name<'a>(&self, id: ConnId, name: &'a str) -> Cow<'a, str> {
+        let person = self.gate.people.get(id.index);
+        room(person.and_then(|person| person.identity.tenant.as_deref()), name)
     }
 
     fn is_overloaded(&self) -> bool {
@@ -185,7 +208,7 @@ impl Shard {
         {
             self.rooms.hub.confirm(&connection.member, &question.room);
         }
-        let (room, members) = (&*question.room, *members);
+        let (room, members) = (plain(&question.room), *members);
         let reply = match question.asked {
             Asked::Join => Reply::Joined { room, members, offset: *offset, epoch: *epoch },
             Asked::Members => Reply::Members { room, members },
@@ -206,6 +229,11 @@ impl Shard {
                 self.pause_publisher(id);
             }
             return self.refuse(id, &overloaded(reference), now);
+        }
+        for name in &publish.rooms {
+            if let Err(error) = self.room_for(id, name, Right::Publish, reference) {
+                return self.refuse(id, &error, now);
+            }
         }
         self.push_counts();
         let mut parts = self.drafts(id, publish);
@@ -230,8 +258,9 @@ impl Shard {
         let key = publish.key.as_ref().map_or(0, |key| self.identity.seed.hash_one(&**key).max(1));
         let mut parts = Parts::new();
         for room in &publish.rooms {
+            let inner = self.inner_name(id, room);
             let draft = Publication {
-                room: Arc::from(&**room),
+                room: Arc::from(&*inner),
                 offset: 0,
                 kind: publish.kind.to_owned(),
                 payload: payload.clone(),
@@ -242,7 +271,7 @@ impl Shard {
                 from: Some(self.address(id)),
                 encoded: Encoded::default(),
             };
-            let home = self.home(room);
+            let home = self.home(&inner);
             match parts.iter_mut().find(|(shard, _)| *shard == home) {
                 Some((_, drafts)) => drafts.push(draft),
                 None => parts.push((home, SmallVec::from_iter([draft]))),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::auth::plain;
 use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
@@ -227,7 +228,7 @@ impl Shard {
         let Some(connection) = self.table.get(id) else { return };
         for (room, lost) in connection.outbound.take_gaps(&mut self.queues, id.index) {
             let mut text = Vec::new();
-            encode::gap(&mut text, &room, lost);
+            encode::gap(&mut text, plain(&room), lost);
             self.push_text(id, &text, now);
         }
     }
@@ -236,7 +237,7 @@ impl Shard {
 fn encode_ws_json(publication: &Publication) -> Vec<u8> {
     let push = Push {
         kind: &publication.kind,
-        room: &publication.room,
+        room: plain(&publication.room),
         offset: publication.offset,
         payload: publication.payload.as_deref(),
         id: publication.id.as_deref(),

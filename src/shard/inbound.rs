@@ -5,14 +5,16 @@
 
 use std::rc::Rc;
 
+use crate::auth::{Admission, TokenError};
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::{self, Disconnect, Phase};
 use crate::flow::outbound::Control;
-use crate::session::{Incoming, Protocol, Session};
+use crate::session::{Command, Incoming, Protocol, Request, Session};
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
+use crate::wire::http::{Head, Upgrade};
 use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
 
 impl Shard {
@@ -34,33 +36,73 @@ impl Shard {
 
     /// Reads on in the request head. After an upgrade: how many of `bytes` belonged to the head.
     fn handle_head(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> Option<usize> {
-        // A session that began now would be closed before it could say much.
-        let full = self.is_full() || self.gate.drain.is_some();
-        let settings = &self.settings;
-        let connection = self.table.get(conn)?;
-        let half = connection.take_head();
-        match connection::answer(half, bytes, &settings.head, &settings.routes, full) {
+        if self.keep_held(conn, bytes, now) {
+            return None;
+        }
+        let settings = Rc::clone(&self.settings);
+        let half = self.table.get(conn)?.take_head();
+        let mut who = Admission::Anonymous;
+        let mut door = |head: &Head<'_>, upgrade: &Upgrade<'_>| {
+            let (verdict, admission) = self.judge(head, upgrade, now);
+            who = admission;
+            verdict
+        };
+        let answer = connection::answer(half, bytes, &settings.head, &settings.routes, &mut door);
+        match answer {
             connection::Answer::More(half) => {
-                connection.keep_head(half);
+                self.table.get(conn)?.keep_head(half);
                 None
             }
-            connection::Answer::Upgrade { protocol, response, used } => {
+            connection::Answer::Upgrade { protocol, response, used, dismissed } => {
+                if let Admission::Ticket(read) = who {
+                    self.hold(conn, (protocol, response), *read, &bytes[used..], now);
+                    return None;
+                }
                 self.open(conn, protocol, response, now);
+                match dismissed {
+                    Some(why) => self.close(conn, why, now),
+                    None => self.admit(conn, protocol, who, now),
+                }
                 Some(used)
             }
             connection::Answer::Page(page) => {
-                self.respond(conn, Shared::common(page), now);
+                self.respond_with(conn, Shared::common(page), now);
                 None
             }
             connection::Answer::Refuse(response) => {
                 self.counters.handshakes_refused_total += 1;
-                self.respond(conn, Shared::kept(response), now);
+                self.respond(conn, response, now);
                 None
             }
         }
     }
 
-    fn respond(&mut self, conn: ConnId, response: Shared, now: Time) {
+    /// The handshake is done: whoever came in is welcomed, or asked who it is.
+    fn admit(&mut self, conn: ConnId, protocol: Protocol, who: Admission, now: Time) {
+        match who {
+            Admission::Later if protocol == Protocol::Json => {
+                if let Some(connection) = self.table.get(conn) {
+                    connection.await_login();
+                }
+                self.table.wheel.set(conn.index, now.tick().plus(self.settings.timeouts.login));
+                return;
+            }
+            // At the echo endpoint there is no message that could say who it is.
+            Admission::Later => {
+                return self.close(conn, Disconnect::Denied(TokenError::Missing), now);
+            }
+            Admission::Known(identity) => self.recognise(conn, *identity, now),
+            Admission::Anonymous | Admission::Ticket(_) => {}
+        }
+        self.welcome(conn, protocol, now);
+    }
+
+    /// Answers a request with a whole response, and ends.
+    pub(super) fn respond(&mut self, conn: ConnId, response: Vec<u8>, now: Time) {
+        self.respond_with(conn, Shared::kept(response), now);
+    }
+
+    fn respond_with(&mut self, conn: ConnId, response: Shared, now: Time) {
         if let Some(connection) = self.table.get(conn) {
             let queues = &mut self.queues;
             connection.outbound.push_control(queues, response, Control::Close, now.tick());
@@ -68,7 +110,7 @@ impl Shard {
         self.close(conn, Disconnect::Answered, now);
     }
 
-    fn open(&mut self, conn: ConnId, protocol: Protocol, response: Vec<u8>, now: Time) {
+    pub(super) fn open(&mut self, conn: ConnId, protocol: Protocol, response: Vec<u8>, now: Time) {
         let tick = now.tick();
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_upgrade(protocol, tick);
@@ -83,14 +125,18 @@ impl Shard {
         let first = self.settings.timeouts.first(tick, self.rng.u32(..));
         self.table.wheel.set(conn.index, first);
         self.counters.open_connections += 1;
-        self.counters.handshakes_total += 1;
         self.enlist(conn.index);
+    }
+
+    /// Says who the client is and what holds; the first thing that is said.
+    pub(super) fn welcome(&mut self, conn: ConnId, protocol: Protocol, now: Time) {
+        self.counters.handshakes_total += 1;
         if protocol == Protocol::Json {
             self.greet(conn, now);
         }
     }
 
-    fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
+    pub(super) fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
         let Some(connection) = self.table.get(conn) else { return };
         let mut decoder = std::mem::take(&mut connection.decoder);
         let was_mid_message = decoder.is_mid_message();
@@ -137,6 +183,10 @@ impl Shard {
     fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
         let Some(session) = self.note_message(id, now) else { return };
         match session.handle_text(text, &settings.commands) {
+            Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })) => {
+                self.login(id, &token, reference, now);
+            }
+            _ if session == Session::Login => self.deny_stranger(id, now),
             Ok(Incoming::Request(request)) => self.obey(id, request, now),
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::text(text.as_bytes()), now),
             Err(error) => self.refuse(id, &error, now),
@@ -146,6 +196,7 @@ impl Shard {
     fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
         let Some(session) = self.note_message(id, now) else { return };
         match session.handle_binary() {
+            _ if session == Session::Login => self.deny_stranger(id, now),
             Ok(Incoming::Request(request)) => self.obey(id, request, now),
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::binary(data), now),
             Err(error) => self.refuse(id, &error, now),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
+use crate::auth::{KeySet, Revocation, Ticket};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::hub::{Group, Publication};
 use crate::shard::settings::Settings;
@@ -73,6 +74,13 @@ pub enum Mail {
     },
     /// Request: answer this.
     Ask(Box<Question>),
+    /// Request: this ticket is to be used; was it before?
+    Redeem {
+        /// The handshake that waits for the answer.
+        to: ConnAddress,
+        /// The ticket, whose home the receiver is.
+        ticket: Ticket,
+    },
     /// Delivery: hand these to the members in the receiver's shard.
     Deliver {
         /// Numbered; all from one command.
@@ -82,6 +90,17 @@ pub enum Mail {
     },
     /// Delivery: the answer to an `Ask`.
     Answer(Box<Answer>),
+    /// Delivery: the answer to a `Redeem`.
+    Redeemed {
+        /// The handshake that waits.
+        to: ConnId,
+        /// True when the ticket was not used before.
+        fresh: bool,
+    },
+    /// Delivery, from the node: close whom this takes, and let nobody in whom it takes.
+    Revoke(Arc<Revocation>),
+    /// Delivery, from the node: check tokens with these keys as well, and no more with those sent before.
+    Keys(Arc<KeySet>),
     /// Delivery, from the node: end within this time.
     Drain(Duration),
     /// Delivery, from the node: the configuration was read again.
@@ -94,7 +113,10 @@ impl Mail {
     /// True for mail that may produce other mail; see the module's words on deadlock.
     #[must_use]
     pub fn is_request(&self) -> bool {
-        matches!(self, Self::Publish { .. } | Self::Count { .. } | Self::Ask(_))
+        matches!(
+            self,
+            Self::Publish { .. } | Self::Count { .. } | Self::Ask(_) | Self::Redeem { .. }
+        )
     }
 }
 

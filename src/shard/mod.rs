@@ -12,7 +12,9 @@ mod command;
 mod drain;
 mod fanout;
 mod inbound;
+mod login;
 mod mail;
+mod people;
 mod relief;
 mod settings;
 mod state;
@@ -23,7 +25,7 @@ mod writes;
 pub use drain::Progress;
 pub use mail::{Answer, Asked, Mail, Question};
 pub use relief::Relieved;
-pub use settings::{Capacity, RoomRules, Settings};
+pub use settings::{Capacity, NamespaceRules, RoomRules, Settings};
 pub use state::{Identity, Shard};
 
 #[cfg(test)]

@@ -91,6 +91,7 @@ impl Shard {
                 self.relief.target = None;
             }
             self.table.trim(from, to);
+            self.gate.people.trim(from);
             return Some(Relieved::Places { from });
         }
         let nodes = self.queues.capacity().saturating_sub(NODES_KEPT) as u64 * NODE;
@@ -98,6 +99,7 @@ impl Shard {
         if self.relief.heap.note(nodes + connections + self.queues.queued_bytes(), now) {
             self.writes.relax();
             self.rooms.groups.relax();
+            self.gate.people.purge(self.unix(now));
             return Some(Relieved::Heap);
         }
         None

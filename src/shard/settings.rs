@@ -3,8 +3,10 @@
 //! Built by `node` from the configuration, shared by all shards, replaced as a whole when the
 //! configuration is read again. Each part is the options type of the module that it is for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::{Access, KeySet, Right, Who};
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 use crate::connection::{Connection, Routes, Timeouts};
@@ -36,6 +38,10 @@ pub struct Settings {
     pub rooms: RoomRules,
     /// Of the shard as a whole.
     pub capacity: Capacity,
+    /// Of the door. The verifier's keys are `own_keys` and whatever was fetched since.
+    pub access: Arc<Access>,
+    /// The keys of the configuration.
+    pub own_keys: KeySet,
 }
 
 /// The rules of rooms.
@@ -45,8 +51,25 @@ pub struct RoomRules {
     pub per_connection: usize,
     /// What happens to a publication that a slow reader has no space for.
     pub overflow: Overflow,
+    /// Who may join, where no namespace says otherwise.
+    pub join: Who,
+    /// Who may publish, where no namespace says otherwise.
+    pub publish: Who,
     /// Exceptions, by name pattern; the first match decides.
-    pub namespaces: Vec<(Glob, Overflow)>,
+    pub namespaces: Vec<NamespaceRules>,
+}
+
+/// What holds for the rooms of one pattern.
+#[derive(Clone, Debug)]
+pub struct NamespaceRules {
+    /// The rooms, by the names that clients use.
+    pub pattern: Glob,
+    /// What happens to a publication that a slow reader has no space for.
+    pub overflow: Overflow,
+    /// Who may join; `None`: as everywhere.
+    pub join: Option<Who>,
+    /// Who may publish; `None`: as everywhere.
+    pub publish: Option<Who>,
 }
 
 /// The limits of the shard as a whole.
@@ -84,9 +107,24 @@ impl RoomRules {
     /// The policy of a room.
     #[must_use]
     pub fn overflow_of(&self, room: &str) -> Overflow {
-        self.namespaces
-            .iter()
-            .find(|(pattern, _)| pattern.matches(room))
-            .map_or(self.overflow, |(_, overflow)| *overflow)
+        self.namespace_of(room).map_or(self.overflow, |namespace| namespace.overflow)
+    }
+
+    /// Who may use a right in a room. Whoever may join may ask who is there, if the grants say so.
+    #[must_use]
+    pub fn who(&self, room: &str, right: Right) -> Who {
+        let namespace = self.namespace_of(room);
+        match right {
+            Right::Join | Right::Presence => {
+                namespace.and_then(|namespace| namespace.join).unwrap_or(self.join)
+            }
+            Right::Publish => {
+                namespace.and_then(|namespace| namespace.publish).unwrap_or(self.publish)
+            }
+        }
+    }
+
+    fn namespace_of(&self, room: &str) -> Option<&NamespaceRules> {
+        self.namespaces.iter().find(|namespace| namespace.pattern.matches(room))
     }
 }

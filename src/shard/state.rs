@@ -13,6 +13,7 @@ use crate::hub::{Directory, Groups, Hub};
 use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Outbox;
+use crate::shard::people::People;
 use crate::shard::relief::Relief;
 use crate::shard::settings::Settings;
 use crate::shard::table::Table;
@@ -86,7 +87,7 @@ impl Shard {
             },
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards),
-            gate: Gate::default(),
+            gate: Gate::new(People::new(seed, settings.access.max_revocations)),
             relief: Relief::default(),
             counters: Counters::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
@@ -106,6 +107,10 @@ impl Shard {
         counters.home_rooms = self.rooms.directory.len() as u64;
         counters.queued_bytes = self.queues.queued_bytes();
         counters.parked_mail = self.outbox.len() as u64;
+        let people = &self.gate.people;
+        counters.authenticated_connections = people.len() as u64;
+        counters.pending_tickets = people.pending.len() as u64;
+        counters.revocations = people.revocations.len() as u64;
         counters
     }
 
@@ -129,6 +134,7 @@ impl Shard {
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }
+        self.gate.people.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;
         }

@@ -6,10 +6,15 @@
 mod bundle;
 mod edges;
 mod ends;
+mod grants;
+mod guard;
+mod login;
 mod mail;
 mod reading;
 mod relief;
 mod rig;
 mod rooms;
 mod saturation;
+mod tickets;
+mod tokens;
 mod turns;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::base::id::{ConnId, ShardId};
 use crate::base::shared::Shared;
-use crate::base::time::Time;
+use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Due, Pause, Phase};
 use crate::contract::{Event, Op, SendBatch};
 use crate::flow::outbound::Control;
@@ -99,6 +99,7 @@ impl Shard {
         }
         self.fired = fired;
         self.queues.relax(now.tick());
+        self.sweep_some(now);
         self.retry_accept(now);
         self.drain_some(now);
     }
@@ -106,14 +107,21 @@ impl Shard {
     fn handle_due(&mut self, key: u32, now: Time) {
         let tick = now.tick();
         let Some((id, connection)) = self.table.at(key) else { return };
-        match connection.handle_timeout(tick, &self.settings.timeouts, &self.queues) {
-            Due::Nothing(next) => self.table.wheel.set(key, next),
+        let due = connection.handle_timeout(tick, &self.settings.timeouts, &self.queues);
+        if matches!(due, Due::Nothing(_) | Due::Ping(_)) && self.tend_token(id, now) {
+            return;
+        }
+        let token = self.next_of_token(key, now);
+        let before_token = |next: Tick| token.map_or(next, |token| token.min(next));
+        let Some((id, connection)) = self.table.at(key) else { return };
+        match due {
+            Due::Nothing(next) => self.table.wheel.set(key, before_token(next)),
             Due::Ping(next) => {
                 let ping = self.writes.ping();
                 connection.outbound.push_control(&mut self.queues, ping, Control::Ping, tick);
                 self.counters.pings_total += 1;
                 enlist(connection, key, &mut self.writes);
-                self.table.wheel.set(key, next);
+                self.table.wheel.set(key, before_token(next));
             }
             Due::End(Disconnect::HandshakeTimeout) => self.refuse_late(id, now),
             Due::End(why) => self.close(id, why, now),
@@ -139,6 +147,10 @@ impl Shard {
                 self.deliver(&publications, group.as_ref(), now);
             }
             Mail::Answer(answer) => self.handle_answer(&answer, now),
+            Mail::Redeem { to, ticket } => self.redeem(to, ticket, now),
+            Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
+            Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
+            Mail::Keys(keys) => self.handle_keys(keys),
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
             Mail::Stop => self.gate.stopped = true,
@@ -148,6 +160,7 @@ impl Shard {
     fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
         self.writes.set_window(settings.capacity.flush_window);
         self.settings = Rc::new(Arc::unwrap_or_clone(settings));
+        self.join_keys();
     }
 
     /// True while requests may be taken from the inbox; deliveries always may.
@@ -226,6 +239,7 @@ impl Shard {
             self.gate.drain.as_ref().map(|drain| drain.due),
             self.relief.due(),
             self.queues.due(),
+            (!self.gate.people.sweeps.is_empty()).then_some(now),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }

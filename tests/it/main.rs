@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
 
+mod auth;
 mod backpressure;
 mod churn;
 mod drain;

@@ -86,20 +86,54 @@ impl Client {
         Self::over(socket.into(), address)
     }
 
+    /// A client that asks for `target` with headers of its own.
+    pub(crate) fn connect_with(
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        let mut client = Self::upgraded(stream, address, target, headers);
+        client.greet();
+        client
+    }
+
+    /// A client that is not greeted before it has said who it is.
+    pub(crate) fn connect_silent(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        Self::upgraded(stream, address, "/ws", &[])
+    }
+
     fn over(stream: TcpStream, address: SocketAddr) -> Self {
+        let mut client = Self::upgraded(stream, address, "/ws", &[]);
+        client.greet();
+        client
+    }
+
+    fn upgraded(
+        stream: TcpStream,
+        address: SocketAddr,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut request = format!("ws://{address}/ws").into_client_request().unwrap();
+        let mut request = format!("ws://{address}{target}").into_client_request().unwrap();
         let protocol = "throng.v1.json".parse().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", protocol);
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
         let (socket, response) = tungstenite::client(request, stream).expect("an upgrade");
         assert_eq!(response.headers()["sec-websocket-protocol"], "throng.v1.json");
-        let mut client = Self { socket, id: String::new(), next_ref: 0 };
-        let hello = client.next();
+        Self { socket, id: String::new(), next_ref: 0 }
+    }
+
+    fn greet(&mut self) {
+        let hello = self.next();
         assert_eq!(hello["type"], "throng:connected", "{hello}");
-        client.id = hello["clientId"].as_str().expect("an id").to_owned();
-        client
+        hello["clientId"].as_str().expect("an id").clone_into(&mut self.id);
     }
 
     /// Connects until the connection lands on that shard: the kernel spreads them by a hash.

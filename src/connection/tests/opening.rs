@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::connection::{Answer, HalfHead, Routes, answer};
+use crate::connection::{Answer, HalfHead, Routes, Verdict, answer};
 use crate::session::Protocol;
-use crate::wire::http::HeadLimits;
+use crate::wire::http::{Head, HeadLimits, Refusal, Upgrade};
 
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 512, headers: 16, target_bytes: 128 };
 const FIELDS: &str = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -44,6 +44,13 @@ impl Got {
     }
 }
 
+/// A door that is shut when the house is full.
+fn door(full: bool) -> impl FnMut(&Head<'_>, &Upgrade<'_>) -> Verdict {
+    move |_, _| {
+        if full { Verdict::Refuse(Refusal::unavailable(None)) } else { Verdict::Welcome }
+    }
+}
+
 /// Feeds `stream` cut at `cuts`, stopping at the first answer.
 fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
     let mut half: Option<Box<HalfHead>> = None;
@@ -52,9 +59,10 @@ fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
         if end <= begin {
             continue;
         }
-        match answer(half.take(), &stream[begin..end], &LIMITS, &routes, full) {
+        match answer(half.take(), &stream[begin..end], &LIMITS, &routes, &mut door(full)) {
             Answer::More(kept) => half = Some(kept),
-            Answer::Upgrade { protocol, response, used } => {
+            Answer::Upgrade { protocol, response, used, dismissed } => {
+                assert_eq!(dismissed, None);
                 return Got::Upgrade(protocol, response, begin + used);
             }
             Answer::Page(page) => return Got::Page(page.to_vec()),
@@ -125,7 +133,7 @@ fn a_head_that_never_ends_is_refused_before_more_than_the_limit_is_kept() {
     let line = b"GET /ws HTTP/1.1\r\nX: ".iter().chain(std::iter::repeat(&b'a'));
     for byte in line.take(4 * LIMITS.head_bytes) {
         fed += 1;
-        match answer(half.take(), &[*byte], &LIMITS, &routes, false) {
+        match answer(half.take(), &[*byte], &LIMITS, &routes, &mut door(false)) {
             Answer::More(kept) => half = Some(kept),
             Answer::Refuse(response) => {
                 assert_eq!(&response[9..12], b"431");

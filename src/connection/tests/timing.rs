@@ -24,6 +24,7 @@ fn ticks(count: u32) -> Duration {
 fn timeouts() -> Timeouts {
     Timeouts {
         handshake: ticks(30),
+        login: ticks(30),
         message: ticks(40),
         echo_message: ticks(60),
         close: ticks(20),

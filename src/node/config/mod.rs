@@ -16,6 +16,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`values`] | the table of keys and the structs it makes |
+//! | [`auth`] | the rows of `[auth]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
@@ -27,6 +28,7 @@
 //! | `print` | `print-config` |
 //! | `reload` | what a running node can take over |
 
+pub mod auth;
 mod group;
 mod kind;
 #[cfg_attr(not(test), allow(dead_code, reason = "which keys there are decides what is used"))]

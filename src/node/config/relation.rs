@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
+use super::auth::AuthMode;
 use super::print;
 use super::values::Config;
+use crate::auth::Source;
 
 struct Relation {
     keys: &'static [&'static str],
@@ -15,6 +17,23 @@ struct Relation {
 }
 
 const RELATIONS: &[Relation] = &[
+    Relation {
+        keys: &["server.listen", "auth.mode"],
+        holds: |c| c.auth.door.mode != AuthMode::Local || c.server.listen.ip().is_loopback(),
+        rule: "whoever is not on this machine must say who it is: write auth.mode = \"token\" and a key; \
+               or write auth.mode = \"open\" to let in anyone who can connect",
+    },
+    Relation {
+        keys: &["auth.mode", "auth.secret", "auth.secret_file", "auth.jwks_file"],
+        holds: |c| c.auth.door.mode != AuthMode::Token || c.auth.keys.is_some(),
+        rule: "tokens are checked with a key: give auth.secret, auth.secret_file, \
+               auth.public_key_files or auth.jwks_file",
+    },
+    Relation {
+        keys: &["auth.mode", "auth.sources"],
+        holds: |c| c.auth.door.mode != AuthMode::Token || !c.auth.door.sources.is_empty(),
+        rule: "a token must be able to stand somewhere",
+    },
     Relation {
         keys: &["queue.low_water_bytes", "queue.high_water_bytes"],
         holds: |c| c.queue.low_water < c.queue.high_water,
@@ -108,6 +127,21 @@ impl Config {
                  and sent back",
                 self.debug.echo_max_message_bytes
             ));
+        }
+        if self.auth.door.mode == AuthMode::Open {
+            warnings.push(
+                "auth.mode = \"open\": anyone who can connect may join and publish in every room that no \
+                 namespace closes, and nobody is known by a name"
+                    .into(),
+            );
+        }
+        if self.auth.door.mode == AuthMode::Token && self.auth.door.sources.contains(&Source::Query)
+        {
+            warnings.push(
+                "auth.sources has \"query\": URLs are written to the logs of proxies and browsers, and tokens \
+                 with them; a one-time ticket is worth nothing there"
+                    .into(),
+            );
         }
         if self.debug.panic_command {
             warnings.push(

@@ -32,6 +32,10 @@ const CANDIDATES: &[&str] = &[
     "\"conflate\"",
     "\"/other\"",
     "\"[::1]:9000\"",
+    "\"open\"",
+    "\"HS384\"",
+    "[\"cookie\"]",
+    "[\"self\"]",
 ];
 
 #[test]
@@ -43,7 +47,9 @@ fn the_printed_defaults_read_back_as_the_defaults() {
 
 #[test]
 fn every_key_can_be_set_printed_and_read_back() {
-    for key in keys().iter().filter(|key| SECTIONS.iter().any(|(name, _)| *name == key.section)) {
+    let keys = keys();
+    let single = keys.iter().filter(|key| SECTIONS.iter().any(|(name, _)| *name == key.section));
+    for key in single.filter(|key| !key.secret) {
         let suits = |value: &&str| {
             let set = format!("{}={value}", key.path());
             let config = parse("", &[&set]).ok().filter(|config| *config != Config::default());
@@ -118,7 +124,7 @@ deep = 1
         "debug.echo_path=echo",
     ];
     let expected = r#"
-throng.toml:1: listen = "1.2.3.4:5": there is no such key; did you mean server.listen?
+throng.toml:1: listen = "***": there is no such key; did you mean server.listen?
 throng.toml:3: server.shards = 5000: expected a whole number from 1 to 1024, or 0 (one per core) (default 0)
 throng.toml:4: server.drivr = "uring": there is no such key; did you mean server.driver?
 throng.toml:5: server.driver = 7: expected "auto", "epoll" or "uring" (default "auto")
@@ -172,7 +178,8 @@ fn the_command_line_overrides_the_file_and_its_last_word_wins() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("throng.toml");
     std::fs::write(&path, "[server]\nshards = 2\ndriver = \"epoll\"\n").expect("a file");
-    let sets = ["server.shards=3", " server.shards = 4 ", "server.listen=0.0.0.0:0"];
+    let sets =
+        ["server.shards=3", " server.shards = 4 ", "server.listen=0.0.0.0:0", "auth.mode=open"];
     let sets = sets.iter().map(|set| (*set).to_owned()).collect();
     let config = Origin { file: Some(path), sets }.load().expect("a configuration");
     assert_eq!((config.server.shards, config.server.driver), (4, DriverChoice::Epoll));
@@ -245,6 +252,50 @@ fn what_is_left_at_zero_follows_from_other_keys() {
     let config = parse("", &sets).expect("valid");
     assert_eq!(config.user_timeout(), Duration::from_secs(7));
     assert_eq!(config.reconnect_spread(), Duration::from_secs(3));
+}
+
+#[test]
+fn who_may_connect_must_be_said_before_others_than_this_machine_can() {
+    let told = |sets: &[&str]| parse("", sets).err().unwrap_or_default();
+    assert_eq!(told(&["server.listen=[::1]:1"]), "");
+    let error = told(&["server.listen=0.0.0.0:8080"]);
+    for part in ["server.listen = \"0.0.0.0:8080\"", "auth.mode = \"open\"", "\"token\""] {
+        assert!(error.contains(part), "{error}");
+    }
+    let open = parse("", &["server.listen=0.0.0.0:8080", "auth.mode=open"]).expect("said so");
+    assert!(open.warnings().iter().any(|warning| warning.contains("anyone who can connect")));
+    let keyless = told(&["server.listen=0.0.0.0:8080", "auth.mode=token"]);
+    assert!(keyless.contains("auth.secret_file"), "{keyless}");
+    let nowhere = told(&["auth.mode=token", "auth.secret=x", "auth.sources=[]"]);
+    assert!(nowhere.contains("auth.sources = []"), "{nowhere}");
+    let with_key = ["server.listen=0.0.0.0:8080", "auth.mode=token", "auth.secret_file=/run/k"];
+    assert!(parse("", &with_key).expect("a key").warnings().is_empty());
+    let query = parse("", &["auth.mode=token", "auth.secret=x", "auth.sources=[\"query\"]"]);
+    assert!(query.expect("valid").warnings()[0].contains("ticket"));
+}
+
+#[test]
+fn wrong_rules_of_the_door_are_told_and_the_secret_is_not() {
+    let error = parse(
+        "[auth]\nallowed_origins = [\"example.com\"]\nsources = [\"cokie\"]\nmode = \"tokn\"\n\
+         secret = 7\nsecrt = \"hunter2\"\n",
+        &["auth.secret=***"],
+    )
+    .expect_err("wrong");
+    for part in [
+        "throng.toml:2: auth.allowed_origins = [\"example.com\"]: expected a list",
+        "did you mean \"cookie\"?",
+        "did you mean \"token\"?",
+        "throng.toml:5: auth.secret = \"***\": expected text",
+        "throng.toml:6: auth.secrt = \"***\": there is no such key; did you mean auth.secret?",
+        "--set: auth.secret = \"***\": expected text",
+    ] {
+        assert!(error.contains(part), "{part} is not in {error}");
+    }
+    assert!(!error.contains("hunter2"), "{error}");
+    let config = parse("", &["auth.secret=hunter2hunter2"]).expect("valid");
+    let printed = format!("{}{config:?}", config.to_toml());
+    assert!(printed.contains("secret = \"***\"") && !printed.contains("hunter2"), "{printed}");
 }
 
 #[test]

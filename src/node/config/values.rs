@@ -8,6 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::auth::Auth;
 use super::group::{Group, Key, group, of};
 use super::kind::{
     Address, Flag, Kind, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of, power,
@@ -15,6 +16,7 @@ use super::kind::{
 };
 use super::list::{About, List, Row};
 pub use super::words::{DriverChoice, LogFormat, LogLevel, UringIdle};
+use crate::auth::Who;
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 
@@ -23,6 +25,8 @@ use crate::base::shared::Overflow;
 pub struct Config {
     /// `[server]`.
     pub server: Server,
+    /// `[auth]`.
+    pub auth: Auth,
     /// `[limits]`.
     pub limits: Limits,
     /// `[heartbeat]`.
@@ -74,6 +78,7 @@ pub struct Limits {
 /// apart.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where to listen, on how many cores, and how to end."),
+    ("auth", "Who may connect, and how a client says who it is."),
     ("limits", "What a client may send. Every limit holds before anything is stored."),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
@@ -94,6 +99,9 @@ impl Config {
         let limits = &self.limits;
         vec![
             &self.server,
+            &self.auth.door,
+            &self.auth.keys,
+            &self.auth.tokens,
             &limits.head,
             &limits.message,
             &limits.command,
@@ -113,6 +121,9 @@ impl Config {
         let limits = &mut self.limits;
         vec![
             &mut self.server,
+            &mut self.auth.door,
+            &mut self.auth.keys,
+            &mut self.auth.tokens,
             &mut limits.head,
             &mut limits.message,
             &mut limits.command,
@@ -302,6 +313,11 @@ group! {
         "pattern" Live pattern: Glob = Glob::new("*"), Pattern;
         /// What happens to the rooms' publications for a slow reader.
         "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
+        /// Who may join: everybody, whoever has shown a token, whose token grants it, or no client. "auto" is
+        /// "granted" where auth.mode is "token" and "anyone" elsewhere.
+        "join" Live join: Option<Who> = None, one_of();
+        /// Who may publish, by the same words.
+        "publish" Live publish: Option<Who> = None, one_of();
     }
 }
 

@@ -52,6 +52,12 @@ fn reply_of(object: &Map<String, Value>) -> Reply<'_> {
             epoch: epoch(object, "epoch"),
         };
     }
+    if object.contains_key("userId") {
+        return Reply::Authenticated {
+            user: text(object, "userId"),
+            expires: object["expiresAt"].as_u64(),
+        };
+    }
     match (object.get("room"), object.get("members"), object.get("status")) {
         (Some(_), Some(_), None) => {
             Reply::Members { room: text(object, "room"), members: number(object, "members") }
@@ -88,6 +94,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         "throng:connected" => encode::connected(&mut out, &connected_of(object)),
         "throng:reply" => assert!(encode::reply(&mut out, reference, &reply_of(object))),
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
+        "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
         "throng:gap" => encode::gap(&mut out, text(object, "room"), number(object, "lost")),
         "throng:reload" => {
             encode::reload(&mut out, number(object, "reconnectDelayMs"), text(object, "reason"));
@@ -168,6 +175,8 @@ fn every_command_and_push_has_an_example() {
         "ping",
         "status",
         "members",
+        "auth",
+        "reauth",
         "connected",
         "reply",
         "pong",

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::auth::{KeySet, Who};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::map::Seed;
 use crate::base::shared::Overflow;
@@ -90,6 +91,7 @@ pub(super) fn settings() -> Settings {
         commands: CommandLimits { allow_panic: true, ..CommandLimits::default() },
         timeouts: Timeouts {
             handshake: seconds(10),
+            login: seconds(10),
             message: seconds(30),
             echo_message: seconds(30),
             close: seconds(5),
@@ -102,6 +104,8 @@ pub(super) fn settings() -> Settings {
         rooms: RoomRules {
             per_connection: 8,
             overflow: Overflow::DropOldest,
+            join: Who::Anyone,
+            publish: Who::Anyone,
             namespaces: Vec::new(),
         },
         capacity: Capacity {
@@ -110,6 +114,8 @@ pub(super) fn settings() -> Settings {
             flush_window: Duration::ZERO,
             reconnect_spread: seconds(4),
         },
+        access: Arc::default(),
+        own_keys: KeySet::default(),
     }
 }
 
@@ -281,7 +287,12 @@ impl Rig {
     /// The frames that reached the client since the last call.
     pub(super) fn heard(&mut self, conn: ConnId) -> Vec<Heard> {
         let bytes = self.bytes(conn);
-        let (mut heard, mut rest) = (Vec::new(), bytes.as_slice());
+        self.frames(&bytes)
+    }
+
+    /// The frames that these bytes are.
+    pub(super) fn frames(&self, bytes: &[u8]) -> Vec<Heard> {
+        let (mut heard, mut rest) = (Vec::new(), bytes);
         while !rest.is_empty() {
             let (begin, length) = match rest[1] {
                 126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A request that is not served, and the response that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// One of 400, 404, 405, 408, 413, 414, 426, 431, 503.
+    /// One of 400, 401, 403, 404, 405, 408, 413, 414, 426, 431, 503.
     pub status: u16,
     /// One line, without its end; our own words only.
     pub message: Cow<'static, str>,
@@ -30,6 +30,11 @@ pub enum Extra {
     Upgrade,
     /// `Retry-After`, in seconds (503).
     RetryAfter(u64),
+    /// `WWW-Authenticate: Bearer`, with the error that RFC 6750 has for a token that was wrong (401).
+    Authenticate {
+        /// True when there was a token.
+        wrong: bool,
+    },
 }
 
 impl Refusal {
@@ -37,6 +42,18 @@ impl Refusal {
     #[must_use]
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(400, message, Extra::None)
+    }
+
+    /// 401: no token, or a `wrong` one.
+    #[must_use]
+    pub fn unauthorized(message: &'static str, wrong: bool) -> Self {
+        Self::new(401, message, Extra::Authenticate { wrong })
+    }
+
+    /// 403: whoever it is, it may not.
+    #[must_use]
+    pub fn forbidden(message: &'static str) -> Self {
+        Self::new(403, message, Extra::None)
     }
 
     /// 404: nothing is at this path.
@@ -105,6 +122,10 @@ impl Refusal {
                  Upgrade: websocket\r\n\
                  Sec-WebSocket-Version: 13\r\n",
             ),
+            Extra::Authenticate { wrong } => {
+                let error = if *wrong { " error=\"invalid_token\"" } else { "" };
+                write!(text, "Connection: close\r\nWWW-Authenticate: Bearer{error}\r\n")
+            }
             Extra::RetryAfter(seconds) => {
                 write!(text, "Connection: close\r\nRetry-After: {seconds}\r\n")
             }
@@ -129,6 +150,8 @@ impl Refusal {
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

@@ -37,6 +37,9 @@ impl CloseCode {
     /// 1013: overloaded; try again later.
     pub const TRY_AGAIN: Self = Self(1013);
 
+    /// 4401: the token has expired; come back with a fresh one. Of the range that applications define.
+    pub const EXPIRED: Self = Self(4401);
+
     /// The code with this number; `None` when that number may not stand in a close frame (0 to 999, 1004,
     /// 1005, 1006, 1015 to 2999, 5000 and above).
     #[must_use]

@@ -21,7 +21,7 @@ use throng::base::shared::Overflow;
 use throng::base::time::Time;
 use throng::contract::{Event, Op, SendBatch, SocketTicket};
 use throng::node::config::Config;
-use throng::shard::{Identity, Mail, Settings, Shard};
+use throng::shard::{Identity, Mail, NamespaceRules, Settings, Shard};
 
 const SHARDS: u16 = 2;
 /// Places in an inbox, few so that mail is parked.
@@ -121,7 +121,12 @@ fn settings() -> Settings {
     settings.rooms.per_connection = 3;
     settings.rooms.overflow = Overflow::Conflate;
     let pattern = throng::base::glob::Glob::new("drop*");
-    settings.rooms.namespaces = vec![(pattern, Overflow::DropNew)];
+    settings.rooms.namespaces = vec![NamespaceRules {
+        pattern,
+        overflow: Overflow::DropNew,
+        join: None,
+        publish: None,
+    }];
     settings.capacity.parked_mail = 6;
     settings
 }

@@ -1,0 +1,138 @@
+//! The rules of the door: from a request to who comes in, and who may do what in a room.
+//!
+//! One request gets one answer, from its head alone: nobody in particular, somebody, somebody whose ticket
+//! has yet to be redeemed, or somebody who will say so in the first message. The origin is judged before
+//! the token, which is the dearer of the two. What was revoked and which tickets were used is state, and
+//! so not known here.
+
+use std::time::Duration;
+
+use super::grants::Right;
+use super::identity::{Identity, TokenError};
+use super::origin::{OriginError, OriginRules};
+use super::source::{Source, SourceRules};
+use super::ticket::{TicketKey, TicketRead};
+use super::token::Verifier;
+use crate::wire::http::{Head, Upgrade};
+
+/// Whether a client has to say who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It need not.
+    #[default]
+    Open,
+    /// It must show a token or a ticket.
+    Token,
+}
+
+/// Who may do something in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every connection.
+    Anyone,
+    /// Whoever has shown a token.
+    Authenticated,
+    /// Whose token grants it.
+    Granted,
+    /// No client; only back ends.
+    Nobody,
+}
+
+impl Who {
+    /// True when this lets `identity` use `right` in the room that it calls `room`.
+    #[must_use]
+    pub fn lets(self, identity: Option<&Identity>, room: &str, right: Right) -> bool {
+        match self {
+            Self::Anyone => true,
+            Self::Authenticated => identity.is_some(),
+            Self::Granted => identity.is_some_and(|known| known.grants.allows(room, right)),
+            Self::Nobody => false,
+        }
+    }
+}
+
+/// The rules of the door.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Whether a client has to say who it is.
+    pub mode: Mode,
+    /// Checks tokens.
+    pub verifier: Verifier,
+    /// Where tokens may stand.
+    pub sources: SourceRules,
+    /// Which pages may connect.
+    pub origins: OriginRules,
+    /// Reads tickets; `None`: there are none.
+    pub tickets: Option<TicketKey>,
+    /// An upgrade without a good token is made, and closed with the reason: a page sees nothing else.
+    pub browser_errors: bool,
+    /// How long before the end of its token a client is asked for a fresh one.
+    pub reauth_before: Duration,
+    /// Revocations remembered at a time.
+    pub max_revocations: usize,
+}
+
+/// Who comes in.
+#[derive(Debug)]
+pub enum Admission {
+    /// Nobody in particular.
+    Anonymous,
+    /// Somebody.
+    Known(Box<Identity>),
+    /// Somebody, if the ticket has not been used.
+    Ticket(Box<TicketRead>),
+    /// Somebody who will say so in the first message.
+    Later,
+}
+
+/// Why nobody comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// The page may not connect.
+    Origin(OriginError),
+    /// The token is missing or wrong.
+    Token(TokenError),
+}
+
+impl Access {
+    /// Who comes in by this request, at `now` in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why nobody does.
+    pub fn admit(
+        &self,
+        head: &Head<'_>,
+        upgrade: &Upgrade<'_>,
+        now: u64,
+    ) -> Result<Admission, Denied> {
+        let found = match self.mode {
+            Mode::Open => Ok(None),
+            Mode::Token => self.sources.find(head, &upgrade.protocols),
+        };
+        let by_cookie = matches!(&found, Ok(Some(found)) if found.source == Source::Cookie);
+        let host = head.values("host").next().and_then(|host| std::str::from_utf8(host).ok());
+        self.origins.check(upgrade.origin, host, by_cookie).map_err(Denied::Origin)?;
+        let found = found.map_err(|_| Denied::Token(TokenError::Ambiguous))?;
+        match (found, self.mode) {
+            (None, Mode::Open) => Ok(Admission::Anonymous),
+            (None, Mode::Token) if self.sources.has(Source::Message) => Ok(Admission::Later),
+            (None, Mode::Token) => Err(Denied::Token(TokenError::Missing)),
+            (Some(found), _) if found.source == Source::Ticket => {
+                let key = self.tickets.as_ref().ok_or(Denied::Token(TokenError::Ticket))?;
+                let read = key.read(found.text, now).map_err(Denied::Token)?;
+                Ok(Admission::Ticket(Box::new(read)))
+            }
+            (Some(found), _) => {
+                let identity = self.verifier.verify(found.text, now).map_err(Denied::Token)?;
+                Ok(Admission::Known(Box::new(identity)))
+            }
+        }
+    }
+
+    /// The moment, in seconds since 1970, from which a token that ends at `expires` is not accepted any
+    /// more.
+    #[must_use]
+    pub fn end_of(&self, expires: u64) -> u64 {
+        expires.saturating_add(self.verifier.rules.leeway)
+    }
+}

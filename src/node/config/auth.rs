@@ -1,0 +1,167 @@
+//! `[auth]`: who may connect, and how a client says who it is.
+//!
+//! The rows stand apart from the other sections because they are many; the words they take stand here
+//! too. Keys and secrets come from the configuration itself or from files; the files are read when the
+//! node starts and on SIGHUP, not here.
+
+use std::time::Duration;
+
+use super::group::{group, of};
+use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
+use super::kind_text::{Hidden, list_of, text};
+use crate::auth::{Algorithm, OriginRule, Source, Who};
+use crate::base::secret::Secret;
+
+/// `[auth]`, by what it is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// Who comes in and from where.
+    pub door: Door,
+    /// What tokens are checked with.
+    pub keys: Keys,
+    /// What a token must say, and under which names.
+    pub tokens: Tokens,
+}
+
+/// Whether a client has to say who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// It need not, and the engine listens on loopback only.
+    Local,
+    /// It need not, wherever it comes from.
+    Open,
+    /// It must.
+    Token,
+}
+
+impl Word for AuthMode {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Local, "local"), (Self::Open, "open"), (Self::Token, "token")];
+}
+
+impl Word for Source {
+    const ALL: &'static [(Self, &'static str)] = Source::ALL;
+}
+
+impl Word for Algorithm {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Hs256, "HS256"), (Self::Hs384, "HS384"), (Self::Hs512, "HS512")];
+}
+
+impl Word for Option<Who> {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (None, "auto"),
+        (Some(Who::Anyone), "anyone"),
+        (Some(Who::Authenticated), "authenticated"),
+        (Some(Who::Granted), "granted"),
+        (Some(Who::Nobody), "nobody"),
+    ];
+}
+
+/// A rule for origins.
+struct OriginText;
+
+impl Kind for OriginText {
+    type Value = String;
+
+    fn read(&self, value: &Value) -> Option<String> {
+        let Value::Text(text) = value else { return None };
+        (text.len() <= 1024 && OriginRule::parse(text).is_ok()).then(|| text.clone())
+    }
+
+    fn write(&self, value: &String) -> Value {
+        Value::Text(value.clone())
+    }
+
+    fn expectation(&self) -> String {
+        "an origin, as \"https://app.example.com\", \"*.example.com\", \"self\", \"null\", \"*\" or \
+         \"regex:\" with an expression for the whole"
+            .to_owned()
+    }
+}
+
+impl Keys {
+    /// True when a key is named.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        !(self.secret.is_empty()
+            && self.secret_file.is_empty()
+            && self.public_key_files.is_empty()
+            && self.jwks_file.is_empty())
+    }
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+group! {
+    /// The part of `[auth]` that says who comes in and from where.
+    pub struct Door in "auth" {
+        /// Who may connect: "token" whoever shows a valid token, "open" anyone who can reach the engine, "local"
+        /// anyone on this machine, and then the engine listens on loopback only.
+        "mode" Restart mode: AuthMode = AuthMode::Local, one_of();
+        /// Where a token may stand, in this order: the first place that holds one decides. With "message" a
+        /// client may come in and say who it is in its first message.
+        "sources" Live sources: Vec<Source> = vec![Source::Header, Source::Subprotocol],
+            list_of(6, one_of());
+        /// The cookie that holds a token, where "cookie" is a source.
+        "cookie" Live cookie: String = "throng_token".to_owned(), text(128);
+        /// The web pages that may connect. When empty any may, unless "cookie" is a source; then those of the
+        /// same origin.
+        "allowed_origins" Live allowed_origins: Vec<String> = Vec::new(), list_of(64, OriginText);
+        /// Refuse requests without the header Origin, which programs do not send.
+        "require_origin" Live require_origin: bool = false, Flag;
+        /// Answer a browser's wrong token by an upgrade and close 1008 with the reason, which scripts can read,
+        /// instead of 401.
+        "browser_errors" Live browser_errors: bool = false, Flag;
+        /// From the handshake to the first message, where that is to say who the client is; beyond it close
+        /// 1008.
+        "deadline_ms" Live deadline: Duration = Duration::from_secs(10), millis(100, DAY_MS);
+        /// How long before the end of its token a client is asked for a fresh one.
+        "reauth_before_ms" Live reauth_before: Duration = Duration::from_secs(60),
+            millis(1000, DAY_MS).or_zero("never");
+        /// Revocations remembered at a time, per shard.
+        "max_revocations" Restart max_revocations: u32 = 100_000, whole(16, 10_000_000);
+    }
+}
+
+group! {
+    /// The part of `[auth]` that says what tokens are checked with.
+    pub struct Keys in "auth" {
+        /// A secret shared with the issuer of tokens. A file keeps it out of the configuration.
+        "secret" Live secret: Secret = Secret::default(), Hidden;
+        /// A file that holds the secret; a line end behind it does not count.
+        "secret_file" Live secret_file: String = String::new(), text(4096).or_empty("none");
+        /// The algorithm that the secret is for.
+        "secret_algorithm" Live secret_algorithm: Algorithm = Algorithm::Hs256, one_of();
+        /// Files with a public key each, in PEM: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
+        "public_key_files" Live public_key_files: Vec<String> = Vec::new(), list_of(16, text(4096));
+        /// A file with a JWK set.
+        "jwks_file" Live jwks_file: String = String::new(), text(4096).or_empty("none");
+    }
+}
+
+group! {
+    /// The part of `[auth]` that says what a token must say, and under which names.
+    pub struct Tokens in "auth" {
+        /// The audiences of which a token must name one. When empty a token must name none.
+        "audiences" Live audiences: Vec<String> = Vec::new(), list_of(16, text(256));
+        /// The issuers that are trusted. When empty any is that has the key.
+        "issuers" Live issuers: Vec<String> = Vec::new(), list_of(16, text(256));
+        /// How far the issuer's clock may be off.
+        "leeway_ms" Live leeway: Duration = Duration::from_secs(30), millis(0, 600_000);
+        /// Refuse tokens without an end.
+        "require_expiry" Live require_expiry: bool = true, Flag;
+        /// Bytes of a token.
+        "max_token_bytes" Live max_bytes: u32 = 8192, whole(256, 65_536);
+        /// The claim that names the user.
+        "user_claim" Live user_claim: String = "sub".to_owned(), text(64);
+        /// The claim that names the tenant.
+        "tenant_claim" Live tenant_claim: String = "tenant".to_owned(), text(64);
+        /// The claim that grants rooms.
+        "rooms_claim" Live rooms_claim: String = "rooms".to_owned(), text(64);
+        /// The claim with limits of the user's own.
+        "limits_claim" Live limits_claim: String = "limits".to_owned(), text(64);
+        /// The claim with whatever else is to be known about a connection.
+        "metadata_claim" Live metadata_claim: String = "meta".to_owned(), text(64);
+    }
+}

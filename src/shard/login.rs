@@ -1,0 +1,440 @@
+//! How a connection becomes somebody's, and how that ends.
+//!
+//! At the door a token is checked before anything exists that would have to be undone. A ticket is asked
+//! after at its home shard, and the handshake waits; should the client go away meanwhile, the answer finds
+//! nobody and the ticket stays used. Somebody known is a member of a room of its own that nobody else can
+//! name, by which all connections of one user are found. The wheel looks at each once before its token
+//! ends and once at the end; a revocation finds its connections by the user's room, or by looking at
+//! everyone, a slice a turn.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::auth::{
+    Admission, Denied, Identity, KeySet, Mode, Revocation, Right, Ticket, TicketRead, TokenError,
+    room, user_room,
+};
+use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::time::{Tick, Time};
+use crate::connection::{Disconnect, Phase, Verdict};
+use crate::session::encode::{self, Reply};
+use crate::session::{Code, CommandError, Protocol, Session};
+use crate::shard::mail::Mail;
+use crate::shard::people::{Pending, Sweep};
+use crate::shard::state::Shard;
+use crate::wire::http::{Head, Refusal, Upgrade};
+
+/// Connections that one turn looks at for one revocation.
+const SWEEP_SLICE: usize = 1024;
+
+impl Shard {
+    /// Seconds since 1970.
+    pub(super) fn unix(&self, now: Time) -> u64 {
+        let since_start = u64::try_from(now.since(Time::ZERO).as_millis()).unwrap_or(u64::MAX);
+        self.identity.started_unix_ms.saturating_add(since_start) / 1000
+    }
+
+    /// The moment of the node's own time at which it is `unix` seconds since 1970; `Time::ZERO` when that was
+    /// before the start.
+    fn moment(&self, unix: u64) -> Time {
+        let millis = unix.saturating_mul(1000).saturating_sub(self.identity.started_unix_ms);
+        Time::ZERO.plus(Duration::from_millis(millis))
+    }
+
+    /// What a valid upgrade gets, and who comes in by it.
+    pub(super) fn judge(
+        &mut self,
+        head: &Head<'_>,
+        upgrade: &Upgrade<'_>,
+        now: Time,
+    ) -> (Verdict, Admission) {
+        let (unix, access) = (self.unix(now), Arc::clone(&self.settings.access));
+        let admission = access.admit(head, upgrade, unix).and_then(|admission| {
+            let identity = match &admission {
+                Admission::Known(identity) => Some(&**identity),
+                Admission::Ticket(read) => Some(&read.identity),
+                Admission::Anonymous | Admission::Later => None,
+            };
+            let revocations = &self.gate.people.revocations;
+            let is_void = identity.is_some_and(|identity| revocations.holds(identity, unix));
+            if is_void { Err(Denied::Token(TokenError::Revoked)) } else { Ok(admission) }
+        });
+        // A session that began now would be closed before it could say much.
+        let full = self.is_full() || self.gate.drain.is_some();
+        let verdict = match admission {
+            Ok(_) if full => Verdict::Refuse(Refusal::unavailable(None)),
+            Ok(admission) => return (Verdict::Welcome, admission),
+            Err(Denied::Origin(error)) => {
+                self.counters.origin_refused_total += 1;
+                tracing::debug!(why = error.public(), "an origin was refused");
+                Verdict::Refuse(Refusal::forbidden(error.public()))
+            }
+            Err(Denied::Token(error)) => {
+                self.note_refused_token(error);
+                if access.browser_errors && upgrade.origin.is_some() {
+                    Verdict::Dismiss(Disconnect::Denied(error))
+                } else {
+                    let wrong = error != TokenError::Missing;
+                    Verdict::Refuse(Refusal::unauthorized(error.public(), wrong))
+                }
+            }
+        };
+        (verdict, Admission::Anonymous)
+    }
+
+    fn note_refused_token(&mut self, error: TokenError) {
+        tracing::debug!(why = error.label(), "a token was refused");
+        let counters = &mut self.counters;
+        counters.auth_refused_total += 1;
+        match error {
+            TokenError::Missing => counters.auth_missing_total += 1,
+            TokenError::Expired | TokenError::NotYetValid => counters.auth_expired_total += 1,
+            TokenError::Revoked => counters.auth_revoked_total += 1,
+            TokenError::Ticket => counters.auth_ticket_total += 1,
+            _ => {}
+        }
+    }
+
+    /// Holds a handshake until its ticket's home has answered. `rest` came behind the head.
+    pub(super) fn hold(
+        &mut self,
+        conn: ConnId,
+        (protocol, response): (Protocol, Vec<u8>),
+        read: TicketRead,
+        rest: &[u8],
+        now: Time,
+    ) {
+        let TicketRead { ticket, identity } = read;
+        let pending = Pending { conn, protocol, response, identity, rest: rest.to_vec() };
+        self.gate.people.pending.insert(conn.index, Box::new(pending));
+        let shards = u128::from(self.identity.shards.max(1));
+        let home = ShardId(u16::try_from(ticket.id % shards).unwrap_or(0));
+        let to = ConnAddress { shard: self.identity.id, conn };
+        if home == self.identity.id {
+            self.redeem(to, ticket, now);
+        } else {
+            self.outbox.push(home, Mail::Redeem { to, ticket });
+        }
+    }
+
+    /// Keeps what arrives while a handshake is held; false when it is not held.
+    pub(super) fn keep_held(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> bool {
+        let most = self.settings.head.head_bytes;
+        let Some(pending) = self.gate.people.pending.get_mut(&conn.index) else { return false };
+        if pending.rest.len() + bytes.len() > most {
+            // Nobody has answered yet, so nothing was to be said yet.
+            self.close(conn, Disconnect::HandshakeTimeout, now);
+        } else {
+            pending.rest.extend_from_slice(bytes);
+        }
+        true
+    }
+
+    /// As the ticket's home: answers whether it was used before.
+    pub(super) fn redeem(&mut self, to: ConnAddress, ticket: Ticket, now: Time) {
+        let unix = self.unix(now);
+        let fresh = self.gate.people.redeem(ticket, unix);
+        if to.shard == self.identity.id {
+            self.handle_redeemed(to.conn, fresh, now);
+        } else {
+            self.outbox.push(to.shard, Mail::Redeemed { to: to.conn, fresh });
+        }
+    }
+
+    /// The ticket's home has answered. The client may be gone by now, and its index in other hands.
+    pub(super) fn handle_redeemed(&mut self, conn: ConnId, fresh: bool, now: Time) {
+        let people = &mut self.gate.people;
+        if people.pending.get(&conn.index).is_none_or(|pending| pending.conn != conn) {
+            return;
+        }
+        let Some(pending) = people.pending.remove(&conn.index) else { return };
+        let Pending { protocol, response, identity, mut rest, .. } = *pending;
+        let unix = self.unix(now);
+        let error = if !fresh {
+            Some(TokenError::Ticket)
+        } else if self.gate.people.revocations.holds(&identity, unix) {
+            Some(TokenError::Revoked)
+        } else {
+            None
+        };
+        if let Some(error) = error {
+            self.note_refused_token(error);
+            self.counters.handshakes_refused_total += 1;
+            let refusal = Refusal::unauthorized(error.public(), true);
+            self.respond(conn, refusal.response(), now);
+            return;
+        }
+        self.open(conn, protocol, response, now);
+        self.recognise(conn, identity, now);
+        self.welcome(conn, protocol, now);
+        if !rest.is_empty() {
+            self.handle_frames(conn, &mut rest, now);
+        }
+    }
+
+    /// An open connection is somebody's from now on.
+    pub(super) fn recognise(&mut self, conn: ConnId, identity: Identity, now: Time) {
+        let own = user_room(identity.tenant.as_deref(), &identity.user);
+        let Some(connection) = self.table.get(conn) else { return };
+        let hub = &mut self.rooms.hub;
+        if hub.join(&mut connection.member, conn.index, &own, usize::MAX).is_ok() {
+            // Nothing was numbered before that the member must not get.
+            hub.confirm(&connection.member, &own);
+        }
+        self.gate.people.settle(conn.index, identity);
+        self.counters.logins_total += 1;
+        self.watch(conn, now);
+    }
+
+    /// Sees to it that the wheel looks at the connection when its token needs it.
+    fn watch(&mut self, conn: ConnId, now: Time) {
+        let Some(next) = self.next_of_token(conn.index, now) else { return };
+        let wheel = &mut self.table.wheel;
+        if wheel.deadline(conn.index).is_none_or(|deadline| deadline > next) {
+            wheel.set(conn.index, next);
+        }
+    }
+
+    /// When the token of the connection at that index needs a look; `None` when never.
+    pub(super) fn next_of_token(&self, index: u32, now: Time) -> Option<Tick> {
+        let person = self.gate.people.get(index)?;
+        let access = &self.settings.access;
+        let end = self.moment(access.end_of(person.identity.expires?));
+        let ask = Time::from_nanos(
+            end.as_nanos().saturating_sub(Time::ZERO.plus(access.reauth_before).as_nanos()),
+        );
+        let next = if person.asked.get() { end } else { ask };
+        Some(ceiling(next).max(now.tick()))
+    }
+
+    /// Does what the token of the connection at that index needs: nothing, a request for a fresh one, or the
+    /// end, and then this is true.
+    pub(super) fn tend_token(&mut self, id: ConnId, now: Time) -> bool {
+        let Some(person) = self.gate.people.get(id.index) else { return false };
+        let Some(expires) = person.identity.expires else { return false };
+        let access = &self.settings.access;
+        let end = self.moment(access.end_of(expires));
+        if end <= now {
+            self.close(id, Disconnect::Expired, now);
+            return true;
+        }
+        let left = end.since(now);
+        if left <= access.reauth_before && !person.asked.replace(true) {
+            let mut text = Vec::new();
+            encode::reauth(&mut text, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            self.push_text(id, &text, now);
+        }
+        false
+    }
+
+    /// `throng:auth`: the first message of who has yet to say who it is, or a fresh token.
+    pub(super) fn login(
+        &mut self,
+        id: ConnId,
+        token: &str,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        let (unix, access) = (self.unix(now), Arc::clone(&self.settings.access));
+        let waits = self.awaits_login(id);
+        let before = self.gate.people.get(id.index).cloned();
+        if access.mode == Mode::Open || !waits && before.is_none() {
+            let message = "no token is asked for here";
+            let error = CommandError::new(Code::Unauthorized, message, reference);
+            return self.refuse(id, &error, now);
+        }
+        let verdict = access.verifier.verify(token, unix).and_then(|identity| {
+            let is_void = self.gate.people.revocations.holds(&identity, unix);
+            let is_other = before.is_some_and(|person| !person.identity.is_same_user(&identity));
+            match (is_void, is_other) {
+                (true, _) => Err(TokenError::Revoked),
+                (false, true) => Err(TokenError::OtherUser),
+                (false, false) => Ok(identity),
+            }
+        });
+        match verdict {
+            Ok(identity) => self.accept_token(id, identity, waits, reference, now),
+            Err(error) => {
+                self.note_refused_token(error);
+                if waits {
+                    return self.close(id, Disconnect::Denied(error), now);
+                }
+                let error = CommandError::new(Code::Unauthorized, error.public(), reference);
+                self.refuse(id, &error, now);
+            }
+        }
+    }
+
+    fn accept_token(
+        &mut self,
+        id: ConnId,
+        identity: Identity,
+        waits: bool,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        let (user, expires) = (identity.user.clone(), identity.expires);
+        if waits {
+            let first = self.settings.timeouts.first(now.tick(), self.rng.u32(..));
+            if let Some(open) = self.table.get(id).and_then(|connection| connection.open_mut()) {
+                open.session = Session::new(Protocol::Json);
+            }
+            self.table.wheel.set(id.index, first);
+            self.recognise(id, identity, now);
+            self.welcome(id, Protocol::Json, now);
+        } else {
+            self.counters.reauths_total += 1;
+            self.gate.people.settle(id.index, identity);
+            self.watch(id, now);
+        }
+        self.reply(id, reference, &Reply::Authenticated { user: &user, expires }, now);
+    }
+
+    /// True while the connection has yet to say who it is.
+    pub(super) fn awaits_login(&mut self, id: ConnId) -> bool {
+        let open = self.table.get(id).and_then(|connection| connection.open_mut());
+        open.is_some_and(|open| open.session == Session::Login)
+    }
+
+    /// The first message was something else than a login.
+    pub(super) fn deny_stranger(&mut self, id: ConnId, now: Time) {
+        self.note_refused_token(TokenError::Missing);
+        self.close(id, Disconnect::Denied(TokenError::Missing), now);
+    }
+
+    /// Remembers a revocation and closes whom it takes.
+    pub(super) fn handle_revoke(&mut self, revocation: &Arc<Revocation>, now: Time) {
+        let unix = self.unix(now);
+        if self.gate.people.revocations.add(revocation, unix).is_err() {
+            self.counters.revocations_lost_total += 1;
+            tracing::error!("a revocation could not be remembered: auth.max_revocations");
+        }
+        match &**revocation {
+            Revocation::User { tenant, user, .. } => {
+                let own = user_room(tenant.as_deref(), user);
+                let members = self.rooms.hub.members(&own).iter().map(|member| member.conn);
+                for index in members.collect::<Vec<u32>>() {
+                    self.close_if_taken(index, revocation, now);
+                }
+            }
+            Revocation::Token { .. } => {
+                let revocation = Arc::clone(revocation);
+                self.gate.people.sweeps.push(Sweep { revocation, at: 0 });
+            }
+        }
+        self.close_pending(revocation, now);
+    }
+
+    fn close_pending(&mut self, revocation: &Revocation, now: Time) {
+        let pending = self.gate.people.pending.values();
+        let taken = pending.filter(|pending| revocation.takes(&pending.identity));
+        for conn in taken.map(|pending| pending.conn).collect::<Vec<_>>() {
+            self.handle_redeemed(conn, false, now);
+        }
+    }
+
+    fn close_if_taken(&mut self, index: u32, revocation: &Revocation, now: Time) {
+        let person = self.gate.people.get(index);
+        if person.is_some_and(|person| revocation.takes(&person.identity))
+            && let Some((id, _)) = self.table.at(index)
+        {
+            self.close(id, Disconnect::Revoked, now);
+        }
+    }
+
+    /// Looks on for those whom a revocation takes.
+    pub(super) fn sweep_some(&mut self, now: Time) {
+        let Some(sweep) = self.gate.people.sweeps.last_mut() else { return };
+        let (from, revocation) = (sweep.at, Arc::clone(&sweep.revocation));
+        sweep.at += SWEEP_SLICE;
+        let bound = self.gate.people.bound();
+        if from + SWEEP_SLICE >= bound {
+            self.gate.people.sweeps.pop();
+        }
+        for index in from..bound.min(from + SWEEP_SLICE) {
+            self.close_if_taken(u32::try_from(index).unwrap_or(u32::MAX), &revocation, now);
+        }
+    }
+
+    /// Takes over keys that were fetched while the node runs, in place of those fetched before.
+    pub(super) fn handle_keys(&mut self, keys: Arc<KeySet>) {
+        self.gate.people.fetched = Some(keys);
+        self.join_keys();
+    }
+
+    /// Puts the fetched keys beside those of the configuration.
+    pub(super) fn join_keys(&mut self) {
+        let Some(fetched) = self.gate.people.fetched.clone() else { return };
+        let mut settings = (*self.settings).clone();
+        let mut access = (*settings.access).clone();
+        let own = settings.own_keys.clone();
+        match own.and((*fetched).clone()) {
+            Ok(keys) => access.verifier.keys = keys,
+            Err(error) => tracing::error!("the fetched keys were not taken over: {error}"),
+        }
+        settings.access = Arc::new(access);
+        self.settings = Rc::new(settings);
+    }
+
+    /// The name within the node of the room that the connection calls `name`, if it may use `right` there.
+    ///
+    /// # Errors
+    /// The answer to a client that may not.
+    pub(super) fn room_for<'a>(
+        &mut self,
+        id: ConnId,
+        name: &'a str,
+        right: Right,
+        reference: Option<&RawValue>,
+    ) -> Result<std::borrow::Cow<'a, str>, CommandError> {
+        let person = self.gate.people.get(id.index);
+        let identity = person.map(|person| &person.identity);
+        if self.settings.rooms.who(name, right).lets(identity, name, right) {
+            return Ok(room(identity.and_then(|identity| identity.tenant.as_deref()), name));
+        }
+        self.counters.forbidden_total += 1;
+        let (_, right) = Right::ALL.iter().find(|(known, _)| *known == right).unwrap_or(&NONE);
+        let message = format!("the right to {right} in that room is missing");
+        Err(CommandError::new(Code::Forbidden, message, reference))
+    }
+
+    /// Rooms that the connection may be in: its own does not count.
+    pub(super) fn room_limit(&self, id: ConnId) -> (usize, usize) {
+        let limit = self.settings.rooms.per_connection;
+        let Some(person) = self.gate.people.get(id.index) else { return (limit, limit) };
+        let own = person.identity.limits.as_ref().and_then(|limits| limits.rooms);
+        let limit = own.map_or(limit, |own| own as usize);
+        (limit, limit.saturating_add(1))
+    }
+
+    /// What holds of those who are known.
+    pub(super) fn check_people(&self) {
+        let people = &self.gate.people;
+        let mut known = 0;
+        for (index, connection) in self.table.iter() {
+            let is_known = people.get(index).is_some();
+            known += usize::from(is_known);
+            assert!(
+                !is_known || connection.open().is_some(),
+                "connection {index} is known and not open"
+            );
+            if people.pending.contains_key(&index) {
+                let opening = matches!(connection.phase(), Phase::Opening { .. });
+                assert!(opening, "connection {index} is held and not opening");
+            }
+        }
+        assert_eq!(known, people.len(), "people known");
+    }
+}
+
+/// Never met: every right has a name.
+const NONE: (Right, &str) = (Right::Join, "do that");
+
+/// The first tick that does not begin before `time`.
+fn ceiling(time: Time) -> Tick {
+    let tick = time.tick();
+    if tick.start() < time { Tick(tick.0.saturating_add(1)) } else { tick }
+}

@@ -1,0 +1,134 @@
+//! Who the connections of a shard are.
+//!
+//! Most of what is known about a user is asked for seldom, and anonymous connections have none of it, so it
+//! stands beside the table and not in the connection's record: a list by index, which is empty while
+//! nobody is known. Here too are those whose tickets are being redeemed, the tickets that were redeemed
+//! (at their home), and what was revoked. Nothing in here closes or sends.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::auth::{Identity, KeySet, Revocation, Revocations, Ticket};
+use crate::base::id::ConnId;
+use crate::base::map::{Map, Seed};
+use crate::session::Protocol;
+
+/// One known user's connection.
+#[derive(Debug)]
+pub(super) struct Person {
+    pub(super) identity: Identity,
+    /// True once the client was asked for a fresh token.
+    pub(super) asked: Cell<bool>,
+}
+
+/// A handshake that waits for its ticket to be redeemed.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) conn: ConnId,
+    pub(super) protocol: Protocol,
+    /// The 101 response.
+    pub(super) response: Vec<u8>,
+    pub(super) identity: Identity,
+    /// What came behind the head and is to be read afterwards.
+    pub(super) rest: Vec<u8>,
+}
+
+/// A revocation that looks for its connection: all are looked at, a slice a turn.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    pub(super) revocation: Arc<Revocation>,
+    /// Indexes below this have been looked at.
+    pub(super) at: usize,
+}
+
+/// Tickets remembered at their home; each is for a minute or so.
+const USED_TICKETS: usize = 1 << 18;
+
+/// Who the connections of a shard are.
+#[derive(Debug)]
+pub(super) struct People {
+    known: Vec<Option<Rc<Person>>>,
+    /// How many are known.
+    count: usize,
+    pub(super) pending: Map<u32, Box<Pending>>,
+    /// Tickets whose home this shard is, with their ends.
+    used: Map<u128, u64>,
+    pub(super) revocations: Revocations,
+    pub(super) sweeps: Vec<Sweep>,
+    /// Keys that were fetched while the node runs, beside those of the configuration.
+    pub(super) fetched: Option<Arc<KeySet>>,
+}
+
+impl People {
+    pub(super) fn new(seed: &Seed, max_revocations: usize) -> Self {
+        Self {
+            known: Vec::new(),
+            count: 0,
+            pending: seed.map(),
+            used: seed.map(),
+            revocations: Revocations::new(seed, max_revocations),
+            sweeps: Vec::new(),
+            fetched: None,
+        }
+    }
+
+    /// Who the connection at that index is.
+    pub(super) fn get(&self, index: u32) -> Option<&Rc<Person>> {
+        self.known.get(index as usize)?.as_ref()
+    }
+
+    /// How many are known.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// One more than the highest index that may be known.
+    pub(super) fn bound(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Notes who the connection at that index is, from now on.
+    pub(super) fn settle(&mut self, index: u32, identity: Identity) {
+        let at = index as usize;
+        if self.known.len() <= at {
+            self.known.resize_with(at + 1, || None);
+        }
+        let person = Rc::new(Person { identity, asked: Cell::new(false) });
+        self.count += usize::from(self.known[at].replace(person).is_none());
+    }
+
+    /// Forgets the connection at that index.
+    pub(super) fn leave(&mut self, index: u32) {
+        self.pending.remove(&index);
+        let Some(place) = self.known.get_mut(index as usize) else { return };
+        self.count -= usize::from(place.take().is_some());
+        if self.count == 0 {
+            self.known = Vec::new();
+        }
+    }
+
+    /// Gives back the places behind the last connection.
+    pub(super) fn trim(&mut self, bound: u32) {
+        self.known.truncate(bound as usize);
+        self.known.shrink_to_fit();
+        self.pending.shrink_to_fit();
+    }
+
+    /// As the ticket's home: true when it is used for the first time. One that cannot be remembered is not
+    /// accepted either.
+    pub(super) fn redeem(&mut self, ticket: Ticket, now: u64) -> bool {
+        if self.used.len() >= USED_TICKETS {
+            self.used.retain(|_, expires| *expires > now);
+        }
+        let has_space = self.used.len() < USED_TICKETS;
+        ticket.expires > now && has_space && self.used.insert(ticket.id, ticket.expires).is_none()
+    }
+
+    /// Forgets what has ended.
+    pub(super) fn purge(&mut self, now: u64) {
+        self.used.retain(|_, expires| *expires > now);
+        self.used.shrink_to(self.used.len() * 2);
+        self.revocations.purge(now);
+    }
+}

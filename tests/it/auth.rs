@@ -1,0 +1,278 @@
+//! Who may connect: rows A1 to A3, A5 to A7, A9, A11 and A16, over real sockets.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use throng::auth::{Revocation, TokenError};
+use throng::node::Node;
+
+use crate::process::Program;
+use crate::support::{Client, exchange, node, on_both_drivers, wait_for};
+
+const SECRET: &str = "a secret of no less than 32 byte";
+
+fn b64(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// A token of these claims; without an end unless they give one.
+fn token(claims: &Value) -> String {
+    let message = format!("{}.{}", b64(r#"{"alg":"HS256"}"#), b64(claims.to_string()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("{message}.{}", b64(hmac::sign(&key, message.as_bytes())))
+}
+
+/// A node where everybody must say who they are.
+fn guarded(driver: &str, sets: &[&str]) -> Node {
+    let secret = format!("auth.secret={SECRET:?}");
+    let own = ["auth.mode=token", secret.as_str(), "auth.require_expiry=false"];
+    node(driver, &[&own, sets].concat())
+}
+
+/// What a request for an upgrade is answered, up to the end of the stream.
+fn knock(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> String {
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    );
+    for (name, value) in headers {
+        let _ = write!(request, "{name}: {value}\r\n");
+    }
+    // A close frame ends what was upgraded; who was refused is gone already.
+    let mut bytes = format!("{request}\r\n").into_bytes();
+    bytes.extend([0x88, 0x80, 0, 0, 0, 0]);
+    exchange(address, &bytes)
+}
+
+fn status(answer: &str) -> &str {
+    answer.get(9..12).unwrap_or(answer)
+}
+
+fn enter(address: SocketAddr, claims: &Value) -> Client {
+    let bearer = format!("Bearer {}", token(claims));
+    Client::connect_with(address, "/ws", &[("authorization", &bearer)])
+}
+
+on_both_drivers! {
+    fn a_bad_or_missing_token_gets_401_and_the_connection_closes(driver) {
+        let node = guarded(driver, &[]);
+        let good = token(&json!({"sub": "ada"}));
+        let bad = [
+            String::new(),
+            "Bearer".to_owned(),
+            "Bearer x".to_owned(),
+            format!("Bearer {}", &good[..good.len() - 1]),
+            format!("Bearer {good}x"),
+            format!("Basic {good}"),
+            format!("Bearer {}", token(&json!({"sub": "ada", "exp": 1000}))),
+            format!("Bearer {}", token(&json!({"exp": 9_999_999_999_u64}))),
+            format!("Bearer {}.{}.", b64(r#"{"alg":"none"}"#), b64(r#"{"sub":"ada"}"#)),
+            format!("Bearer {}", "a".repeat(9000)),
+        ];
+        for value in &bad {
+            let answer = knock(node.address(), "/ws", &[("Authorization", value)]);
+            assert_eq!(status(&answer), "401", "{value}");
+            assert!(answer.contains("WWW-Authenticate: Bearer"), "{answer}");
+            assert!(!answer.contains(&good[..20]), "an echo: {answer}");
+        }
+        wait_for(&node, "nobody is left", |c| c.connections == 0);
+        let counters = node.counters();
+        assert_eq!(counters.auth_refused_total, bad.len() as u64);
+        assert_eq!((counters.handshakes_total, counters.logins_total), (0, 0));
+        assert_eq!((counters.rooms, counters.memberships, counters.home_rooms), (0, 0, 0));
+        assert_eq!(counters.mail_sent_total, 0);
+        let mut client = enter(node.address(), &json!({"sub": "ada", "rooms": ["lobby"]}));
+        client.join("lobby");
+    }
+
+    fn a_token_is_taken_only_where_the_configuration_looks_for_it(driver) {
+        let good = token(&json!({"sub": "ada"}));
+        let (bearer, cookie) = (format!("Bearer {good}"), format!("throng_token={good}"));
+        let (offer, query) =
+            (format!("throng.v1.json, throng.token.{good}"), format!("/ws?token={good}"));
+        let host = ("Origin", "http://localhost");
+        for source in ["header", "cookie", "subprotocol", "query"] {
+            let node = guarded(driver, &[&format!("auth.sources=[{source:?}]")]);
+            let places = [
+                ("header", knock(node.address(), "/ws", &[("Authorization", &bearer), host])),
+                ("cookie", knock(node.address(), "/ws", &[("Cookie", &cookie), host])),
+                (
+                    "subprotocol",
+                    knock(node.address(), "/ws", &[("Sec-WebSocket-Protocol", &offer), host]),
+                ),
+                ("query", knock(node.address(), &query, &[host])),
+            ];
+            for (place, answer) in &places {
+                let expected = if *place == source { "101" } else { "401" };
+                assert_eq!(status(answer), expected, "{source} listed, {place} used");
+                assert!(!answer.contains(&good), "an echo of the token: {answer}");
+            }
+        }
+    }
+
+    fn a_foreign_page_is_refused_with_403(driver) {
+        let node = guarded(driver, &["auth.allowed_origins=[\"https://*.example.com\"]"]);
+        let bearer = format!("Bearer {}", token(&json!({"sub": "ada"})));
+        let from = |origin: &str| {
+            let headers = [("Authorization", bearer.as_str()), ("Origin", origin)];
+            status(&knock(node.address(), "/ws", &headers)).to_owned()
+        };
+        assert_eq!(from("https://app.example.com"), "101");
+        assert_eq!(from("https://example.com.evil.com"), "403");
+        assert_eq!(from("null"), "403");
+        wait_for(&node, "both are counted", |c| c.origin_refused_total == 2);
+    }
+
+    fn rights_and_tenants_hold_across_shards(driver) {
+        let node = guarded(driver, &["namespace=[{pattern=\"news\", join=\"anyone\", publish=\"nobody\"}]"]);
+        let of = |tenant: &str| json!({"sub": "ada", "tenant": tenant, "rooms": ["lobby"]});
+        let mut clients: Vec<Client> = Vec::new();
+        for number in 0..8 {
+            let mut client = enter(node.address(), &of(if number % 2 == 0 { "x" } else { "y" }));
+            client.join("lobby");
+            client.join("news");
+            assert_eq!(
+                client.ask(json!({"type": "throng:join", "room": "other"}))["code"],
+                "forbidden"
+            );
+            assert_eq!(client.ask(json!({"type": "t", "room": "news"}))["code"], "forbidden");
+            clients.push(client);
+        }
+        let count = clients[0].ask(json!({"type": "throng:members", "room": "lobby"}));
+        assert_eq!(count["members"], json!(4));
+        clients[0].send(&json!({"type": "t", "room": "lobby", "payload": 7}));
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number % 2 == 0 {
+                let push = client.next();
+                assert_eq!((&push["room"], &push["payload"]), (&json!("lobby"), &json!(7)));
+            }
+            client.expect_silence();
+        }
+        wait_for(&node, "all are known", |c| c.authenticated_connections == 8);
+        drop(clients);
+        wait_for(&node, "nothing is left", |c| c.connections == 0 && c.home_rooms == 0);
+    }
+
+    fn a_ticket_lets_in_one_client_of_the_node(driver) {
+        let node = guarded(driver, &["auth.sources=[\"ticket\"]"]);
+        for _ in 0..8 {
+            let claims = r#"{"sub":"ada","rooms":["lobby"]}"#;
+            let ticket = node.mint_ticket(claims, 60).expect("a ticket");
+            let target = format!("/ws?ticket={ticket}");
+            Client::connect_with(node.address(), &target, &[]).join("lobby");
+            for _ in 0..4 {
+                assert_eq!(status(&knock(node.address(), &target, &[])), "401");
+            }
+        }
+        wait_for(&node, "all are counted", |c| c.auth_ticket_total == 32);
+        assert!(node.mint_ticket("{}", 60).is_err());
+    }
+
+    fn a_revocation_closes_its_connections_on_every_shard(driver) {
+        let node = guarded(driver, &[]);
+        let of = |user: &str, id: u32| json!({"sub": user, "iat": 1000, "jti": format!("j{id}")});
+        let ada: Vec<Client> = (0..8).map(|id| enter(node.address(), &of("ada", id))).collect();
+        let bob = enter(node.address(), &of("bob", 70));
+        let mut eve = enter(node.address(), &of("eve", 80));
+        let until = u64::MAX;
+        node.revoke(Revocation::User { tenant: None, user: "ada".into(), issued: 1000, until });
+        node.revoke(Revocation::Token { id: "j70".into(), until });
+        for client in ada.into_iter().chain([bob]) {
+            assert_eq!(client.close_code(), 1008);
+        }
+        eve.expect_silence();
+        for (user, id) in [("ada", 99), ("bob", 70)] {
+            let bearer = format!("Bearer {}", token(&of(user, id)));
+            let answer = knock(node.address(), "/ws", &[("Authorization", &bearer)]);
+            assert_eq!(status(&answer), "401");
+            assert!(answer.contains(TokenError::Revoked.public()), "{answer}");
+        }
+        enter(node.address(), &json!({"sub": "ada", "iat": 1001})).expect_silence();
+        enter(node.address(), &of("bob", 71)).expect_silence();
+    }
+
+    fn a_first_message_logs_in_and_anything_else_closes_with_1008(driver) {
+        let node = guarded(driver, &["auth.sources=[\"message\"]"]);
+        let mut client = Client::connect_silent(node.address());
+        let login = json!({"type": "throng:auth", "token": token(&json!({"sub": "ada"}))});
+        client.send(&login);
+        assert_eq!(client.next()["userId"], "ada");
+        client.expect_silence();
+        for wrong in [json!({"type": "throng:ping"}), json!({"type": "throng:auth", "token": "x"})] {
+            let mut client = Client::connect_silent(node.address());
+            client.send(&wrong);
+            assert_eq!(client.close_code(), 1008);
+        }
+        let node = guarded(driver, &["auth.sources=[\"message\"]", "auth.deadline_ms=100"]);
+        assert_eq!(Client::connect_silent(node.address()).close_code(), 1008);
+    }
+
+    fn the_end_of_a_token_closes_with_4401_unless_a_fresh_one_comes(driver) {
+        let node = guarded(driver, &["auth.leeway_ms=0", "auth.reauth_before_ms=3600000"]);
+        let now = unix_seconds();
+        let of = |exp: u64| json!({"sub": "ada", "exp": exp});
+        let mut stays = enter(node.address(), &of(now + 2));
+        let mut goes = enter(node.address(), &of(now + 2));
+        assert_eq!(goes.next()["type"], "throng:reauth");
+        assert_eq!(stays.next()["type"], "throng:reauth");
+        let fresh = json!({"type": "throng:auth", "token": token(&of(now + 7200))});
+        assert_eq!(stays.ask(fresh)["userId"], "ada");
+        assert_eq!(goes.close_code(), 4401);
+        stays.expect_silence();
+        wait_for(&node, "the end is counted", |c| c.expired_total == 1);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a token's end is a moment of the real clock")]
+fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[test]
+fn no_token_and_no_secret_is_in_the_fullest_log() {
+    let secret = format!("auth.secret={SECRET:?}");
+    let sources = "auth.sources=[\"query\", \"ticket\", \"header\", \"cookie\", \"subprotocol\"]";
+    let program = Program::start(&[
+        "--set",
+        "log.level=trace",
+        "--set",
+        "auth.mode=token",
+        "--set",
+        &secret,
+        "--set",
+        sources,
+        "--set",
+        "auth.require_expiry=false",
+    ]);
+    let good = token(&json!({"sub": "ada", "rooms": ["*"]}));
+    let wrong = format!("{}AAAA", &good[..good.len() - 4]);
+    let mut marks = vec![SECRET.to_owned()];
+    for token in [&good, &wrong] {
+        let host = ("Origin", "http://localhost");
+        let (bearer, cookie) = (format!("Bearer {token}"), format!("throng_token={token}"));
+        let offer = format!("throng.v1.json, throng.token.{token}");
+        knock(program.address, "/ws", &[("Authorization", &bearer), host]);
+        knock(program.address, "/ws", &[("Cookie", &cookie), host]);
+        knock(program.address, "/ws", &[("Sec-WebSocket-Protocol", &offer), host]);
+        knock(program.address, &format!("/ws?token={token}"), &[host]);
+        knock(program.address, &format!("/ws?ticket={token}"), &[host]);
+        // Any part of a token would be too much.
+        marks.extend(token.split('.').map(str::to_owned));
+    }
+    let bearer = format!("Bearer {good}");
+    let mut client = Client::connect_with(program.address, "/ws", &[("authorization", &bearer)]);
+    let error = client.ask(json!({"type": "throng:auth", "token": wrong}));
+    assert_eq!(error["code"], "unauthorized");
+    program.signal("-HUP");
+    program.signal("-TERM");
+    drop(client);
+    let (_, log) = program.end();
+    assert!(log.contains("a token was refused") && log.contains("signature"), "{log}");
+    for mark in marks {
+        assert!(!log.contains(&mark), "{mark} is in the log:\n{log}");
+    }
+}
