@@ -11,7 +11,7 @@ use crate::driver::uring::Idle;
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::node::config::Config;
-use crate::node::config::values::{DriverChoice, UringIdle};
+use crate::node::config::values::{DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::shard::{Capacity, NamespaceRules, RoomRules, Settings};
@@ -90,23 +90,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             ..OutboundLimits::default()
         },
         echo_queue: echo_queue(config),
-        rooms: RoomRules {
-            per_connection: config.limits.command.max_rooms as usize,
-            overflow: queue.overflow,
-            join: keys::default_who(config),
-            publish: keys::default_who(config),
-            namespaces: config
-                .lists
-                .namespaces
-                .iter()
-                .map(|namespace| NamespaceRules {
-                    pattern: namespace.pattern.clone(),
-                    overflow: namespace.overflow,
-                    join: namespace.join,
-                    publish: namespace.publish,
-                })
-                .collect(),
-        },
+        rooms: rooms(config),
         capacity: Capacity {
             connections,
             parked_mail: config.mesh.parked_max as usize,
@@ -115,6 +99,23 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         },
         access: Arc::new(keys::rules(&config.auth)),
         own_keys: KeySet::default(),
+    }
+}
+
+/// What holds for rooms.
+fn rooms(config: &Config) -> RoomRules {
+    let namespace = |namespace: &Namespace| NamespaceRules {
+        pattern: namespace.pattern.clone(),
+        overflow: namespace.overflow,
+        join: namespace.join,
+        publish: namespace.publish,
+    };
+    RoomRules {
+        per_connection: config.limits.command.max_rooms as usize,
+        overflow: config.queue.overflow,
+        join: keys::default_who(config),
+        publish: keys::default_who(config),
+        namespaces: config.lists.namespaces.iter().map(namespace).collect(),
     }
 }
 

@@ -66,6 +66,10 @@ struct TwinItem {
     frames: usize,
 }
 
+fn twin_item(fill: u8, since: Tick, room: usize, key: u64, size: usize) -> TwinItem {
+    TwinItem { bytes: vec![fill; size], room, key, since, frames: 1 }
+}
+
 /// The same rules, written for reading: everything is searched, nothing is kept twice.
 #[derive(Debug, Default)]
 struct Twin {
@@ -293,23 +297,17 @@ impl Pair {
         limits: &OutboundLimits,
     ) {
         let Self { queue, twin, batch } = self;
-        let twin_item = |room, key, size| TwinItem {
-            bytes: vec![fill; size],
-            room,
-            key,
-            since: now,
-            frames: 1,
-        };
+        let twin_item = |room, key, size| twin_item(fill, now, room, key, size);
         match *step {
             Step::Push { room, key: k, size } => {
                 let pushed = queue.push(store, key, item(room, k, fill, size), now, limits);
                 assert_eq!(pushed, twin.push(twin_item(room, k, size), limits));
             }
             Step::Bundle { room, size, frames } => {
-                let pushed = queue.push(store, key, bundle(room, fill, size, frames), now, limits);
-                let single = twin_item(room, 0, size);
-                let twin_item = TwinItem { frames: frames as usize, ..single };
-                assert_eq!(pushed, twin.push(twin_item, limits));
+                let item = bundle(room, fill, size, frames);
+                let twin_item = TwinItem { frames: frames as usize, ..twin_item(room, 0, size) };
+                let pushed = twin.push(twin_item, limits);
+                assert_eq!(queue.push(store, key, item, now, limits), pushed);
             }
             Step::Control { kind, size, times } => {
                 let kind = match kind {
