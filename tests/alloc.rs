@@ -5,7 +5,8 @@
 //! Two promises are held here. A publication costs the same number of allocations whether ten members
 //! hear it or a thousand, for one in a turn and for sixteen, and whether the driver ends its writes at
 //! once or a turn later. And a connection owns no heap once its greeting has been written: it is its
-//! places in the tables that were reserved at the start, and nothing else.
+//! places in the tables that were reserved at the start, and nothing else. What a known user costs on top
+//! is bounded here too, own room and another included.
 //!
 //! Counts are kept per thread, so tests that run beside each other do not disturb each other.
 
@@ -14,12 +15,16 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use throng::auth::{Access, Algorithm, Key, KeySet, Mode, Source};
 use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::time::Time;
 use throng::contract::{Event, Op, SendBatch, SocketTicket};
 use throng::node::config::Config;
-use throng::shard::{Identity, Shard};
+use throng::shard::{Identity, Settings, Shard};
 
 /// The system's allocator, and counts of what this thread asked of it.
 struct Counting;
@@ -85,6 +90,11 @@ const HEAD: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
 
 impl Rig {
     fn new(ends: Ends, capacity: usize) -> Self {
+        Self::with(ends, throng::node::settings(&Config::default(), capacity))
+    }
+
+    fn with(ends: Ends, settings: Settings) -> Self {
+        let capacity = settings.capacity.connections;
         let identity = Identity {
             id: ShardId(0),
             shards: 1,
@@ -94,7 +104,6 @@ impl Rig {
             started_unix_ms: 0,
             capacity,
         };
-        let settings = throng::node::settings(&Config::default(), capacity);
         Self {
             shard: Shard::new(identity, Arc::new(settings)),
             now: Time::ZERO.plus(Duration::from_secs(60)),
@@ -144,11 +153,15 @@ impl Rig {
     }
 
     fn open(&mut self) -> ConnId {
+        self.open_by(HEAD)
+    }
+
+    fn open_by(&mut self, head: &[u8]) -> ConnId {
         let accepted = Event::Accepted { socket: SocketTicket(0), peer: None };
         self.shard.handle_event(accepted, self.now);
         self.turn();
         let conn = self.opened.pop().expect("let in");
-        self.receive(conn, &mut HEAD.to_vec());
+        self.receive(conn, &mut head.to_vec());
         self.settle();
         conn
     }
@@ -227,3 +240,46 @@ fn an_idle_connection_owns_no_heap() {
     assert_eq!(LIVE_BYTES.get() - before, 0, "and nothing is held after it");
     rig.shard.check();
 }
+
+const SECRET: &[u8; 32] = b"a secret of no less than 32 byte";
+
+/// The request of a user with a token as issuers write them.
+fn head_of(user: usize) -> Vec<u8> {
+    let claims = format!(
+        r#"{{"sub":"user-{user:08}","jti":"{user:032x}","iat":50,"exp":9000,"rooms":["r","team:*"]}}"#
+    );
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let message = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(claims.as_bytes()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
+    let line = format!("Authorization: Bearer {message}.{}\r\n\r\n", encode(tag.as_ref()));
+    [&HEAD[..HEAD.len() - 2], line.as_bytes()].concat()
+}
+
+#[test]
+fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() {
+    let mut settings = throng::node::settings(&Config::default(), 1 << 14);
+    let mut access = Access { mode: Mode::Token, ..Access::default() };
+    let key = Key::from_secret(Algorithm::Hs256, SECRET, None).expect("a key");
+    access.verifier.keys = KeySet::new(vec![key]).expect("a set");
+    access.sources.order = vec![Source::Header];
+    settings.access = Arc::new(access);
+    let mut rig = Rig::with(Ends::NextTurn, settings);
+    rig.open_by(&head_of(0));
+    let before = LIVE_BYTES.get();
+    // Just below a doubling of the maps and lists that grow by doubling, where a place costs least, and just
+    // above one, where it costs most.
+    for (users, bound) in [(7000, USER_BYTES_FULL), (7400, USER_BYTES_GROWN)] {
+        while rig.shard.counters().logins_total <= users {
+            let user = usize::try_from(rig.shard.counters().logins_total).expect("few");
+            let conn = rig.open_by(&head_of(user));
+            rig.receive(conn, &mut text(r#"{"type":"throng:join","room":"r"}"#));
+            rig.settle();
+        }
+        let each = (LIVE_BYTES.get() - before) / i64::try_from(users).expect("few");
+        assert!(each <= bound, "{each} bytes for each of {users} users");
+    }
+}
+
+/// What a user with a long token id may cost in memory that was asked for.
+const USER_BYTES_FULL: i64 = 1;
+const USER_BYTES_GROWN: i64 = 1;
