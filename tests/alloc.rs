@@ -281,5 +281,5 @@ fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() 
 }
 
 /// What a user with a long token id may cost in memory that was asked for.
-const USER_BYTES_FULL: i64 = 1;
-const USER_BYTES_GROWN: i64 = 1;
+const USER_BYTES_FULL: i64 = 320;
+const USER_BYTES_GROWN: i64 = 420;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::grants::Right;
+use super::grants::{Grants, Right};
 use super::identity::{Identity, TokenError};
 use super::origin::{OriginError, OriginRules};
 use super::source::{Source, SourceRules};
@@ -39,13 +39,14 @@ pub enum Who {
 }
 
 impl Who {
-    /// True when this lets `identity` use `right` in the room that it calls `room`.
+    /// True when this lets somebody with these grants, or nobody in particular, use `right` in the room that
+    /// is called `room` there.
     #[must_use]
-    pub fn lets(self, identity: Option<&Identity>, room: &str, right: Right) -> bool {
+    pub fn lets(self, grants: Option<&Grants>, room: &str, right: Right) -> bool {
         match self {
             Self::Anyone => true,
-            Self::Authenticated => identity.is_some(),
-            Self::Granted => identity.is_some_and(|known| known.grants.allows(room, right)),
+            Self::Authenticated => grants.is_some(),
+            Self::Granted => grants.is_some_and(|grants| grants.allows(room, right)),
             Self::Nobody => false,
         }
     }

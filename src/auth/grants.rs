@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::base::glob::Glob;
+use crate::base::glob;
 
 /// One thing to do with a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,47 +55,61 @@ impl Rights {
     }
 }
 
-/// Rights in the rooms of one pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The rooms.
-    pub pattern: Glob,
-    /// What may be done there.
-    pub rights: Rights,
-}
-
-/// All that a token grants; nothing by default.
+/// All that a token grants; nothing by default. There is one of these for every connection of a known user,
+/// so the patterns stand one behind the other: rights, length in two bytes, pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants(Box<[Grant]>);
+pub struct Grants(Box<[u8]>);
 
 /// The most patterns that one token may hold, and the most bytes of one.
 const MAX_GRANTS: usize = 256;
 const MAX_PATTERN_BYTES: usize = 1024;
 
 impl Grants {
-    /// These grants.
-    #[must_use]
-    pub fn new(grants: Vec<Grant>) -> Self {
-        Self(grants.into())
-    }
-
-    /// True when some grant gives the right in the room of that name.
+    /// True when some pattern gives the right in the room of that name.
     #[must_use]
     pub fn allows(&self, room: &str, right: Right) -> bool {
-        self.0.iter().any(|grant| grant.rights.has(right) && grant.pattern.matches(room))
+        self.iter()
+            .any(|(pattern, rights)| rights.has(right) && glob::matches(pattern, room.as_bytes()))
     }
 
-    /// The grants.
-    #[must_use]
-    pub fn as_slice(&self) -> &[Grant] {
-        &self.0
+    /// The patterns with what each grants.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Rights)> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let [rights, high, low, behind @ ..] = rest else { return None };
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            let (pattern, behind) = behind.split_at_checked(length)?;
+            rest = behind;
+            Some((pattern, Rights(*rights)))
+        })
+    }
+}
+
+/// Grants as they are read.
+#[derive(Default)]
+struct Builder {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Builder {
+    fn add<E: Error>(&mut self, pattern: &str, rights: Rights) -> Result<(), E> {
+        self.count += 1;
+        if self.count > MAX_GRANTS {
+            return Err(E::custom("too many patterns"));
+        }
+        let length = u16::try_from(pattern.len()).unwrap_or(u16::MAX);
+        if pattern.is_empty() || pattern.len() > MAX_PATTERN_BYTES {
+            return Err(E::custom("a pattern has 1 to 1024 bytes"));
+        }
+        self.bytes.push(rights.0);
+        self.bytes.extend(length.to_be_bytes());
+        self.bytes.extend(pattern.as_bytes());
+        Ok(())
     }
 
-    /// Bytes on the heap, for the account of what an identity costs.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        let patterns: usize = self.0.iter().map(|grant| grant.pattern.as_str().len()).sum();
-        size_of_val(&*self.0) + patterns
+    fn finish(self) -> Grants {
+        Grants(self.bytes.into())
     }
 }
 
@@ -134,33 +148,23 @@ impl<'de> Deserialize<'de> for Grants {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Grants, A::Error> {
-                let mut grants = Vec::new();
+                let mut grants = Builder::default();
                 while let Some(pattern) = list.next_element::<std::borrow::Cow<'de, str>>()? {
-                    grants.push(grant(&pattern, Rights::ALL, grants.len())?);
+                    grants.add(&pattern, Rights::ALL)?;
                 }
-                Ok(Grants::new(grants))
+                Ok(grants.finish())
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Grants, A::Error> {
-                let mut grants = Vec::new();
+                let mut grants = Builder::default();
                 while let Some((pattern, rights)) =
                     map.next_entry::<std::borrow::Cow<'de, str>, Rights>()?
                 {
-                    grants.push(grant(&pattern, rights, grants.len())?);
+                    grants.add(&pattern, rights)?;
                 }
-                Ok(Grants::new(grants))
+                Ok(grants.finish())
             }
         }
         deserializer.deserialize_any(Patterns)
     }
-}
-
-fn grant<E: Error>(pattern: &str, rights: Rights, before: usize) -> Result<Grant, E> {
-    if before >= MAX_GRANTS {
-        return Err(E::custom("too many patterns"));
-    }
-    if pattern.is_empty() || pattern.len() > MAX_PATTERN_BYTES {
-        return Err(E::custom("a pattern has 1 to 1024 bytes"));
-    }
-    Ok(Grant { pattern: Glob::new(pattern), rights })
 }

@@ -46,14 +46,6 @@ pub struct Identity {
     pub metadata: Option<Box<RawValue>>,
 }
 
-impl Identity {
-    /// True when both are the same user of the same tenant, whatever else has changed.
-    #[must_use]
-    pub fn is_same_user(&self, other: &Self) -> bool {
-        self.user == other.user && self.tenant == other.tenant
-    }
-}
-
 /// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenError {

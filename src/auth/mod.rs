@@ -37,12 +37,12 @@ mod tests;
 
 pub use access::{Access, Admission, Denied, Mode, Who};
 pub use claims::{ClaimNames, MAX_NAME_BYTES};
-pub use grants::{Grant, Grants, Right, Rights};
+pub use grants::{Grants, Right, Rights};
 pub use identity::{Claimed, Identity, TokenError, UserLimits};
 pub use key::{Algorithm, Key, KeyError, KeySet};
 pub use origin::{OriginError, OriginRule, OriginRules};
 pub use revocation::{Full, Revocation, Revocations};
-pub use scope::{is_user_room, plain, room, user_room};
+pub use scope::{is_user_room, plain, room, user_of, user_room};
 pub use source::{Found, Source, SourceError, SourceRules, TOKEN_SUBPROTOCOL, redact};
 pub use ticket::{Ticket, TicketKey, TicketRead, mint};
 pub use token::{TokenRules, Verifier};

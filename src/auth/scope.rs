@@ -30,6 +30,16 @@ pub fn user_room(tenant: Option<&str>, user: &str) -> String {
     }
 }
 
+/// The tenant and the user whose own room has that name.
+#[must_use]
+pub fn user_of(own: &str) -> (Option<&str>, &str) {
+    let (tenant, rest) = match own.split_once(TENANT) {
+        Some((tenant, rest)) => (Some(tenant), rest),
+        None => (None, own),
+    };
+    (tenant, rest.strip_prefix(USER).unwrap_or(rest))
+}
+
 /// What the clients in it call the room of that name within the node.
 #[must_use]
 pub fn plain(room: &str) -> &str {

@@ -21,29 +21,34 @@ impl Glob {
         &self.0
     }
 
-    /// True when the whole of `name` fits the pattern. Compares bytes, which is right for UTF-8 because
-    /// `*` may stand for any of them.
+    /// True when the whole of `name` fits the pattern.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
-        let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
-        let (mut at, mut in_name) = (0, 0);
-        // Where to go on when a try fails: behind the last `*`, which then takes one byte more.
-        let mut retry: Option<(usize, usize)> = None;
-        while in_name < name.len() {
-            if pattern.get(at) == Some(&b'*') {
-                at += 1;
-                retry = Some((at, in_name));
-            } else if pattern.get(at) == Some(&name[in_name]) {
-                (at, in_name) = (at + 1, in_name + 1);
-            } else if let Some((after_star, taken)) = retry {
-                (at, in_name) = (after_star, taken + 1);
-                retry = Some((after_star, taken + 1));
-            } else {
-                return false;
-            }
-        }
-        pattern[at..].iter().all(|byte| *byte == b'*')
+        matches(self.0.as_bytes(), name.as_bytes())
     }
+}
+
+/// True when the whole of `name` fits a pattern that is kept elsewhere. Compares bytes, which is right for
+/// UTF-8 because `*` may stand for any of them.
+#[must_use]
+pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut in_name) = (0, 0);
+    // Where to go on when a try fails: behind the last `*`, which then takes one byte more.
+    let mut retry: Option<(usize, usize)> = None;
+    while in_name < name.len() {
+        if pattern.get(at) == Some(&b'*') {
+            at += 1;
+            retry = Some((at, in_name));
+        } else if pattern.get(at) == Some(&name[in_name]) {
+            (at, in_name) = (at + 1, in_name + 1);
+        } else if let Some((after_star, taken)) = retry {
+            (at, in_name) = (after_star, taken + 1);
+            retry = Some((after_star, taken + 1));
+        } else {
+            return false;
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]

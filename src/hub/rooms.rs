@@ -143,6 +143,12 @@ impl Hub {
         }
     }
 
+    /// The hub's own copy of a room's name, to be held by others too; `None` when nobody is in it here.
+    #[must_use]
+    pub fn name(&self, room: &str) -> Option<&Arc<str>> {
+        self.names.get_key_value(room).map(|(name, _)| name)
+    }
+
     /// Makes connection `conn` a member of `room`, to be confirmed by the room's home. Joining twice
     /// changes nothing.
     ///

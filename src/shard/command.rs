@@ -32,7 +32,7 @@ impl Shard {
         let mut text = Vec::new();
         let fields = Connected {
             client: self.address(id),
-            user: self.gate.people.get(id.index).map(|person| &*person.identity.user),
+            user: self.gate.people.get(id.index).map(|person| person.names().1),
             session_epoch: self.identity.epoch,
             ping_interval_ms: millis(heartbeat.interval),
             ping_timeout_ms: millis(heartbeat.timeout),
@@ -137,7 +137,7 @@ impl Shard {
     /// The name within the node of the room that the connection calls `name`.
     fn inner_name<'a>(&self, id: ConnId, name: &'a str) -> Cow<'a, str> {
         let person = self.gate.people.get(id.index);
-        room(person.and_then(|person| person.identity.tenant.as_deref()), name)
+        room(person.and_then(|person| person.names().0), name)
     }
 
     fn is_overloaded(&self) -> bool {

@@ -23,7 +23,7 @@ use crate::connection::{Disconnect, Phase, Verdict};
 use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
 use crate::shard::mail::Mail;
-use crate::shard::people::{Pending, Sweep};
+use crate::shard::people::{Pending, Person, Sweep};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
@@ -184,9 +184,14 @@ impl Shard {
             // Nothing was numbered before that the member must not get.
             hub.confirm(&connection.member, &own);
         }
-        self.gate.people.settle(conn.index, identity);
+        self.note_person(conn.index, identity, &own);
         self.counters.logins_total += 1;
         self.watch(conn, now);
+    }
+
+    fn note_person(&mut self, index: u32, identity: Identity, own: &str) {
+        let name = self.rooms.hub.name(own).map_or_else(|| Arc::from(own), Arc::clone);
+        self.gate.people.settle(index, identity, name, &self.identity.seed);
     }
 
     /// Sees to it that the wheel looks at the connection when its token needs it.
@@ -202,27 +207,28 @@ impl Shard {
     pub(super) fn next_of_token(&self, index: u32, now: Time) -> Option<Tick> {
         let person = self.gate.people.get(index)?;
         let access = &self.settings.access;
-        let end = self.moment(access.end_of(person.identity.expires?));
+        let end = self.moment(access.end_of(person.expires()?));
         let ask = Time::from_nanos(
             end.as_nanos().saturating_sub(Time::ZERO.plus(access.reauth_before).as_nanos()),
         );
-        let next = if person.asked.get() { end } else { ask };
+        let next = if person.asked { end } else { ask };
         Some(ceiling(next).max(now.tick()))
     }
 
     /// Does what the token of the connection at that index needs: nothing, a request for a fresh one, or the
     /// end, and then this is true.
     pub(super) fn tend_token(&mut self, id: ConnId, now: Time) -> bool {
-        let Some(person) = self.gate.people.get(id.index) else { return false };
-        let Some(expires) = person.identity.expires else { return false };
-        let access = &self.settings.access;
+        let person = self.gate.people.get(id.index);
+        let Some(expires) = person.and_then(Person::expires) else { return false };
+        let access = Arc::clone(&self.settings.access);
         let end = self.moment(access.end_of(expires));
         if end <= now {
             self.close(id, Disconnect::Expired, now);
             return true;
         }
         let left = end.since(now);
-        if left <= access.reauth_before && !person.asked.replace(true) {
+        let asked = self.gate.people.get_mut(id.index).map(|person| &mut person.asked);
+        if left <= access.reauth_before && asked.is_some_and(|a| !std::mem::replace(a, true)) {
             let mut text = Vec::new();
             encode::reauth(&mut text, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
             self.push_text(id, &text, now);
@@ -240,7 +246,7 @@ impl Shard {
     ) {
         let (unix, access) = (self.unix(now), Arc::clone(&self.settings.access));
         let waits = self.awaits_login(id);
-        let before = self.gate.people.get(id.index).cloned();
+        let before = self.gate.people.get(id.index);
         if access.mode == Mode::Open || !waits && before.is_none() {
             let message = "no token is asked for here";
             let error = CommandError::new(Code::Unauthorized, message, reference);
@@ -248,7 +254,7 @@ impl Shard {
         }
         let verdict = access.verifier.verify(token, unix).and_then(|identity| {
             let is_void = self.gate.people.revocations.holds(&identity, unix);
-            let is_other = before.is_some_and(|person| !person.identity.is_same_user(&identity));
+            let is_other = before.is_some_and(|person| !person.is(&identity));
             match (is_void, is_other) {
                 (true, _) => Err(TokenError::Revoked),
                 (false, true) => Err(TokenError::OtherUser),
@@ -287,7 +293,8 @@ impl Shard {
             self.welcome(id, Protocol::Json, now);
         } else {
             self.counters.reauths_total += 1;
-            self.gate.people.settle(id.index, identity);
+            let own = user_room(identity.tenant.as_deref(), &identity.user);
+            self.note_person(id.index, identity, &own);
             self.watch(id, now);
         }
         self.reply(id, reference, &Reply::Authenticated { user: &user, expires }, now);
@@ -337,8 +344,8 @@ impl Shard {
     }
 
     fn close_if_taken(&mut self, index: u32, revocation: &Revocation, now: Time) {
-        let person = self.gate.people.get(index);
-        if person.is_some_and(|person| revocation.takes(&person.identity))
+        let (person, seed) = (self.gate.people.get(index), &self.identity.seed);
+        if person.is_some_and(|person| person.is_taken_by(revocation, seed))
             && let Some((id, _)) = self.table.at(index)
         {
             self.close(id, Disconnect::Revoked, now);
@@ -391,9 +398,9 @@ impl Shard {
         reference: Option<&RawValue>,
     ) -> Result<std::borrow::Cow<'a, str>, CommandError> {
         let person = self.gate.people.get(id.index);
-        let identity = person.map(|person| &person.identity);
-        if self.settings.rooms.who(name, right).lets(identity, name, right) {
-            return Ok(room(identity.and_then(|identity| identity.tenant.as_deref()), name));
+        let grants = person.map(|person| &person.grants);
+        if self.settings.rooms.who(name, right).lets(grants, name, right) {
+            return Ok(room(person.and_then(|person| person.names().0), name));
         }
         self.counters.forbidden_total += 1;
         let (_, right) = Right::ALL.iter().find(|(known, _)| *known == right).unwrap_or(&NONE);
@@ -405,8 +412,7 @@ impl Shard {
     pub(super) fn room_limit(&self, id: ConnId) -> (usize, usize) {
         let limit = self.settings.rooms.per_connection;
         let Some(person) = self.gate.people.get(id.index) else { return (limit, limit) };
-        let own = person.identity.limits.as_ref().and_then(|limits| limits.rooms);
-        let limit = own.map_or(limit, |own| own as usize);
+        let limit = person.rooms.map_or(limit, usize::from);
         (limit, limit.saturating_add(1))
     }
 

@@ -5,21 +5,75 @@
 //! nobody is known. Here too are those whose tickets are being redeemed, the tickets that were redeemed
 //! (at their home), and what was revoked. Nothing in here closes or sends.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::auth::{Identity, KeySet, Revocation, Revocations, Ticket};
+use crate::auth::{Grants, Identity, KeySet, Revocation, Revocations, Ticket, user_of};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::session::Protocol;
 
-/// One known user's connection.
+/// One known user's connection: what is left of its identity, in few bytes, as there may be a million.
 #[derive(Debug)]
 pub(super) struct Person {
-    pub(super) identity: Identity,
+    /// The name of the user's own room, which says who it is; the hub holds the same.
+    own: Arc<str>,
+    pub(super) grants: Grants,
+    /// The token's name, hashed; zero without one. A revocation knows the name and hashes it too.
+    token: u64,
+    /// Seconds since 1970; zero when the token did not say.
+    issued: u32,
+    /// Seconds since 1970, up to the year 2106; the last second there is stands for never.
+    expires: u32,
+    /// Rooms of the connection, where the token says so.
+    pub(super) rooms: Option<u16>,
     /// True once the client was asked for a fresh token.
-    pub(super) asked: Cell<bool>,
+    pub(super) asked: bool,
+}
+
+impl Person {
+    fn new(identity: Identity, own: Arc<str>, seed: &Seed) -> Self {
+        let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
+        let rooms = identity.limits.and_then(|limits| limits.rooms);
+        Self {
+            own,
+            grants: identity.grants,
+            token: identity.token.map_or(0, |id| hash(seed, &id)),
+            issued: identity.issued.map_or(0, seconds),
+            expires: identity.expires.map_or(u32::MAX, seconds),
+            rooms: rooms.map(|rooms| u16::try_from(rooms).unwrap_or(u16::MAX)),
+            asked: false,
+        }
+    }
+
+    /// The tenant, where there are tenants, and the user.
+    pub(super) fn names(&self) -> (Option<&str>, &str) {
+        user_of(&self.own)
+    }
+
+    /// True when the identity is this user's, of the same tenant.
+    pub(super) fn is(&self, identity: &Identity) -> bool {
+        self.names() == (identity.tenant.as_deref(), &*identity.user)
+    }
+
+    /// When the token ends, in seconds since 1970; `None` when never.
+    pub(super) fn expires(&self) -> Option<u64> {
+        (self.expires != u32::MAX).then_some(u64::from(self.expires))
+    }
+
+    /// True when this takes the connection back.
+    pub(super) fn is_taken_by(&self, revocation: &Revocation, seed: &Seed) -> bool {
+        match revocation {
+            Revocation::User { tenant, user, issued, .. } => {
+                self.names() == (tenant.as_deref(), user) && u64::from(self.issued) <= *issued
+            }
+            Revocation::Token { id, .. } => self.token == hash(seed, id),
+        }
+    }
+}
+
+/// The hash of a token's name; never zero.
+fn hash(seed: &Seed, id: &str) -> u64 {
+    seed.hash_one(id).max(1)
 }
 
 /// A handshake that waits for its ticket to be redeemed.
@@ -48,7 +102,7 @@ const USED_TICKETS: usize = 1 << 18;
 /// Who the connections of a shard are.
 #[derive(Debug)]
 pub(super) struct People {
-    known: Vec<Option<Rc<Person>>>,
+    known: Vec<Option<Box<Person>>>,
     /// How many are known.
     count: usize,
     pub(super) pending: Map<u32, Box<Pending>>,
@@ -74,8 +128,13 @@ impl People {
     }
 
     /// Who the connection at that index is.
-    pub(super) fn get(&self, index: u32) -> Option<&Rc<Person>> {
-        self.known.get(index as usize)?.as_ref()
+    pub(super) fn get(&self, index: u32) -> Option<&Person> {
+        self.known.get(index as usize)?.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Person> {
+        self.known.get_mut(index as usize)?.as_deref_mut()
     }
 
     /// How many are known.
@@ -88,13 +147,13 @@ impl People {
         self.known.len()
     }
 
-    /// Notes who the connection at that index is, from now on.
-    pub(super) fn settle(&mut self, index: u32, identity: Identity) {
+    /// Notes who the connection at that index is, from now on; `own` is the name of the user's room.
+    pub(super) fn settle(&mut self, index: u32, identity: Identity, own: Arc<str>, seed: &Seed) {
         let at = index as usize;
         if self.known.len() <= at {
             self.known.resize_with(at + 1, || None);
         }
-        let person = Rc::new(Person { identity, asked: Cell::new(false) });
+        let person = Box::new(Person::new(identity, own, seed));
         self.count += usize::from(self.known[at].replace(person).is_none());
     }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::auth::{Grants, Right, is_user_room, plain, room, user_room};
+use crate::auth::{Grants, Right, is_user_room, plain, room, user_of, user_room};
 
 fn grants(json: &str) -> Grants {
     serde_json::from_str(json).expect(json)
@@ -34,6 +34,8 @@ proptest! {
         prop_assert_eq!(inner(0) == inner(1), same);
         let own = |at: usize| user_room(tenants[at].as_deref(), &names[at]);
         prop_assert_eq!(own(0) == own(1), same);
+        let own_room = own(0);
+        prop_assert_eq!(user_of(&own_room), (tenants[0].as_deref(), &*names[0]));
         prop_assert_ne!(own(0), inner(1));
         let first = inner(0);
         prop_assert_eq!(plain(&first), &names[0]);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::auth::{KeySet, Revocation, Source};
 use crate::base::id::ConnId;
+use crate::base::map::Seed;
 use crate::shard::Mail;
 use crate::shard::tests::guard::{
     ada, answer, ask, bearer, by_header, enter, guarded, join, keys, knock, login, token,
@@ -102,7 +103,7 @@ fn a_revoked_token_is_found_among_thousands_in_slices() {
     let mut rig = Rig::new(0, 1, settings);
     let of = |number: u32| json!({"sub": format!("u{number}"), "jti": format!("j{number}"), "exp": 5000});
     for number in 0..2100 {
-        rig.shard.gate.people.settle(number, identity(&of(number)));
+        rig.shard.gate.people.settle(number, identity(&of(number)), "".into(), &Seed::new(1));
         rig.shard.gate.people.leave(number);
     }
     let clients: Vec<ConnId> = (0..3).map(|number| enter(&mut rig, &of(number))).collect();

@@ -62,6 +62,6 @@ fn check(identity: &Identity) {
         assert!(!name.is_empty() && name.len() <= MAX_NAME_BYTES);
         assert!(!name.contains(char::is_control));
     }
-    assert!(identity.grants.as_slice().len() <= 256);
+    assert!(identity.grants.iter().count() <= 256);
     assert!(identity.expires.is_none_or(|ends| ends + 30 > NOW));
 }
