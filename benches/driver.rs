@@ -232,7 +232,7 @@ fn ring(listener: TcpListener, idle: uring::Idle) -> io::Result<()> {
 fn serve(kind: Kind, listener: TcpListener, uring: uring::Options) -> io::Result<()> {
     let (_waker, wake) = eventfd::pair()?;
     let mut options =
-        Options { uring, ..Options::new(Some(listener.into()), wake, CLIENTS as usize) };
+        Options { uring, ..Options::new(vec![listener.into()], wake, CLIENTS as usize) };
     if kind == Kind::Uring {
         options.events_per_wait = driver::ANSWERS_PER_WAIT;
     }

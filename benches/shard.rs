@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput};
 use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::time::Time;
-use throng::contract::{Event, Op, SocketTicket};
+use throng::contract::{Event, ListenerId, Op, SocketTicket};
 use throng::node::config::Config;
 use throng::node::settings;
 use throng::session::{CommandLimits, Protocol, Session};
@@ -73,7 +73,10 @@ impl Rig {
 
     fn connect(&mut self) -> ConnId {
         let socket = SocketTicket(0);
-        self.shard.handle_event(Event::Accepted { socket, peer: None }, self.now);
+        self.shard.handle_event(
+            Event::Accepted { socket, listener: ListenerId(0), peer: None },
+            self.now,
+        );
         self.turn();
         let conn = self.opened.pop().unwrap_or_else(|| panic!("the shard refused the socket"));
         self.receive(conn, &mut HANDSHAKE.as_bytes().to_vec());

@@ -31,18 +31,24 @@ use crate::base::shared::Shared;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SocketTicket(pub u32);
 
+/// A listener, by its place among those the driver was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u8);
+
 /// What the kernel reports.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A socket arrived on the listener.
+    /// A socket arrived on a listener.
     Accepted {
         /// To be answered by [`Op::Open`] or [`Op::Refuse`].
         socket: SocketTicket,
+        /// Where it arrived.
+        listener: ListenerId,
         /// The remote end; `None` when the kernel no longer knows it.
         peer: Option<SocketAddr>,
     },
     /// The kernel refused a socket for want of descriptors or memory (EMFILE, ENFILE, ENOBUFS, ENOMEM).
-    /// The driver has stopped accepting until [`Op::ResumeAccept`].
+    /// The driver has stopped accepting, on all listeners, until [`Op::ResumeAccept`].
     AcceptFailed {
         /// What the kernel said.
         error: io::Error,
@@ -129,7 +135,7 @@ pub enum Op {
     },
     /// Accept again after [`Event::AcceptFailed`].
     ResumeAccept,
-    /// Close the listener for good: no socket is accepted after this returns.
+    /// Close the listeners for good: no socket is accepted after this returns.
     StopAccepting,
 }
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use throng::node::config::{Config, Origin};
-use throng::node::{check_keys, launch};
+use throng::node::{check, launch};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -75,7 +75,7 @@ fn execute(command: Command) -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::CheckConfig(_) => match check_keys(&config) {
+        Command::CheckConfig(_) => match check(&config) {
             Ok(()) => print(&report(&config)),
             Err(error) => {
                 complain("configuration", &error);

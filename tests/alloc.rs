@@ -22,7 +22,7 @@ use throng::auth::{Access, Algorithm, Key, KeySet, Mode, Source};
 use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::time::Time;
-use throng::contract::{Event, Op, SendBatch, SocketTicket};
+use throng::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
 use throng::node::config::Config;
 use throng::shard::{Identity, Settings, Shard};
 
@@ -157,7 +157,8 @@ impl Rig {
     }
 
     fn open_by(&mut self, head: &[u8]) -> ConnId {
-        let accepted = Event::Accepted { socket: SocketTicket(0), peer: None };
+        let accepted =
+            Event::Accepted { socket: SocketTicket(0), listener: ListenerId(0), peer: None };
         self.shard.handle_event(accepted, self.now);
         self.turn();
         let conn = self.opened.pop().expect("let in");

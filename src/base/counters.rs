@@ -63,6 +63,8 @@ counters! {
     pending_tickets,
     /// Gauge: revocations remembered.
     revocations,
+    /// Gauge: connections with a TLS layer.
+    tls_connections,
     /// Sockets accepted.
     accepted_total,
     /// Sockets refused before a connection existed.
@@ -99,6 +101,14 @@ counters! {
     revoked_total,
     /// Revocations that could not be remembered because there are too many.
     revocations_lost_total,
+    /// TLS handshakes completed.
+    tls_handshakes_total,
+    /// Those of them that went on from a ticket.
+    tls_resumed_total,
+    /// Connections ended because the peer broke TLS or the two ends could not agree.
+    tls_failed_total,
+    /// Times a TLS handshake waited because the turn had done its share of them.
+    tls_waits_total,
     /// Connections that ended in order (close handshake, drain, response sent).
     closed_total,
     /// Connections that the peer or the network ended.

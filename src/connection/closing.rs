@@ -9,7 +9,7 @@ use crate::base::id::ConnId;
 use crate::base::shared::Shared;
 use crate::base::time::Tick;
 use crate::connection::disconnect::Disconnect;
-use crate::connection::record::{Connection, Pause, Phase};
+use crate::connection::record::{Connection, Lane, Pause, Phase};
 use crate::contract::Op;
 use crate::flow::outbound::{Control, Outbound, Store};
 use crate::wire::websocket::{self, CloseCode};
@@ -51,8 +51,8 @@ impl Closing {
         self.stage
     }
 
-    pub(super) fn poll_op(&mut self, conn: ConnId, outbound: &Outbound) -> Option<Op> {
-        if self.stage == Stage::Flushing && outbound.is_empty() && !outbound.in_flight() {
+    pub(super) fn poll_op(&mut self, conn: ConnId, outbound: &Outbound, lane: Lane) -> Option<Op> {
+        if self.is_flushed(outbound) && lane.is_idle {
             if self.ended {
                 self.stage = Stage::Releasing { abort: false };
             } else {
@@ -65,6 +65,11 @@ impl Closing {
             return Some(Op::Close { conn, abort });
         }
         None
+    }
+
+    /// True when the queue has been flushed and the FIN is next.
+    pub(super) fn is_flushed(&self, outbound: &Outbound) -> bool {
+        self.stage == Stage::Flushing && outbound.is_empty() && !outbound.in_flight()
     }
 
     pub(super) fn check(&self) {
@@ -86,7 +91,8 @@ impl Connection {
             Phase::Open(_) => true,
             Phase::Opening { .. } => false,
         };
-        if why == Disconnect::SlowConsumer {
+        // Nothing can be said any more to one who broke TLS but the alert, which is on no queue.
+        if matches!(why, Disconnect::SlowConsumer | Disconnect::TlsFailed) {
             self.outbound.discard(queues, key);
         }
         let stage = match (why, why.close_frame()) {
@@ -108,6 +114,7 @@ impl Connection {
         self.set_phase(Phase::Closing(Closing { why, stage, ended, deadline }));
         self.set_pause(Pause::Congested, false);
         self.set_pause(Pause::Mail, false);
+        self.set_pause(Pause::Handshake, false);
     }
 
     /// The peer's close frame arrived: it is answered with the same code, or it answers ours.
@@ -141,6 +148,13 @@ impl Connection {
         {
             closing.stage = Stage::Flushing;
         }
+    }
+
+    /// The peer broke TLS while the connection was closing: nothing it sends can be read any more, and
+    /// what is queued cannot be said.
+    pub fn handle_fault(&mut self, queues: &mut Store, key: u32) {
+        self.handle_violation();
+        self.outbound.discard(queues, key);
     }
 
     /// The peer's FIN arrived while the connection was closing.

@@ -41,6 +41,8 @@ pub enum Disconnect {
     Expired,
     /// The token or its user was revoked.
     Revoked,
+    /// The client broke TLS, or the two ends could not agree. An alert has told it what was wrong.
+    TlsFailed,
 }
 
 impl Disconnect {
@@ -64,7 +66,8 @@ impl Disconnect {
             | Self::Lost
             | Self::HeartbeatLost
             | Self::Answered
-            | Self::HandshakeTimeout => None,
+            | Self::HandshakeTimeout
+            | Self::TlsFailed => None,
         }
     }
 
@@ -78,6 +81,7 @@ impl Disconnect {
                 | Self::Answered
                 | Self::Denied(_)
                 | Self::Revoked
+                | Self::TlsFailed
         )
     }
 
@@ -100,6 +104,7 @@ impl Disconnect {
             Self::Denied(_) => "denied",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::TlsFailed => "tls_failed",
         }
     }
 
@@ -118,6 +123,7 @@ impl Disconnect {
             Self::Denied(_) => &mut counters.auth_closed_total,
             Self::Expired => &mut counters.expired_total,
             Self::Revoked => &mut counters.revoked_total,
+            Self::TlsFailed => &mut counters.tls_failed_total,
         };
         *counter += 1;
     }

@@ -14,7 +14,7 @@ mod timing;
 pub use closing::{Closing, Stage};
 pub use disconnect::Disconnect;
 pub use opening::{Answer, Door, HalfHead, Routes, Verdict, answer};
-pub use record::{Connection, Open, Pause, Phase};
+pub use record::{Connection, Lane, Open, Pause, Phase};
 pub use timing::{Due, Timeouts};
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use crate::auth::TOKEN_SUBPROTOCOL;
 use crate::connection::disconnect::Disconnect;
 use crate::session::{Agreement, Protocol};
 use crate::wire::http::{self, Head, HeadLimits, Refusal, Scan, Upgrade};
+use crate::wire::tls;
 
-/// Which path is what.
+/// Which path is what, and which listener.
 #[derive(Clone, Debug)]
 pub struct Routes {
     /// Where sessions begin.
@@ -22,6 +23,8 @@ pub struct Routes {
     pub echo: Option<String>,
     /// The page served at `/`, as a whole response; `None`: nothing is.
     pub page: Option<Arc<[u8]>>,
+    /// The listener that speaks TLS, and as whom; `None`: none does.
+    pub tls: Option<tls::Door>,
 }
 
 /// A head of which a part has arrived.

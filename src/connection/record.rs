@@ -48,13 +48,31 @@ pub enum Pause {
     Congested = 1,
     /// The connection publishes and mail to another shard is parked.
     Mail = 2,
+    /// Its TLS handshake waits for a turn with time for it.
+    Handshake = 32,
+}
+
+/// What stands between a connection's queue and the kernel besides the queue's own write in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane {
+    /// What is queued can be written.
+    pub is_open: bool,
+    /// Nothing is written or to be written that the queue does not know of.
+    pub is_idle: bool,
+}
+
+impl Lane {
+    /// Nothing.
+    pub const PLAIN: Self = Self { is_open: true, is_idle: true };
 }
 
 const TOLD_PAUSED: u8 = 4;
 const QUEUED: u8 = 8;
 /// Set with a pause, and cleared by the first look at the deadlines after its end.
 const WAS_PAUSED: u8 = 16;
-const PAUSES: u8 = Pause::Congested as u8 | Pause::Mail as u8;
+const PAUSES: u8 = Pause::Congested as u8 | Pause::Mail as u8 | Pause::Handshake as u8;
+/// What goes over the wire is sealed: the shard has a TLS layer for it, or will have with its first byte.
+const SECURE: u8 = 64;
 
 /// One client, as its shard keeps it.
 #[derive(Debug)]
@@ -72,8 +90,8 @@ pub struct Connection {
     /// Taken out by the shard while a message is handled.
     pub decoder: Decoder,
     phase: Phase,
-    /// Pause reasons, old and present, whether the driver was told, and whether the shard has this in
-    /// its list.
+    /// Pause reasons, old and present, whether the driver was told, whether the shard has this in its
+    /// list, and whether it speaks TLS.
     flags: u8,
 }
 
@@ -95,6 +113,17 @@ impl Connection {
             phase: Phase::Opening { head: None },
             flags: 0,
         }
+    }
+
+    /// What this connection sends and receives goes through a TLS layer.
+    pub fn set_secure(&mut self) {
+        self.flags |= SECURE;
+    }
+
+    /// True when it does.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.flags & SECURE != 0
     }
 
     /// Tells this user of the slab index from earlier and later ones.
@@ -230,8 +259,21 @@ impl Connection {
         fresh
     }
 
+    /// True when what the peer sends is to be read at all: a head, messages, its close frame.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. }) || self.is_listening()
+    }
+
+    /// True when the end has begun, all that was queued is written, and FIN is next.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        matches!(&self.phase, Phase::Closing(closing) if closing.is_flushed(&self.outbound))
+    }
+
     /// True when the driver was told to close and nothing but its last word is awaited.
-    fn is_released(&self) -> bool {
+    #[must_use]
+    pub fn is_released(&self) -> bool {
         matches!(&self.phase, Phase::Closing(closing) if closing.stage() == Stage::Released)
     }
 
@@ -253,9 +295,10 @@ impl Connection {
         id: ConnId,
         queues: &mut Store,
         spare: &mut Vec<SendBatch>,
+        lane: Lane,
     ) -> Option<Op> {
         if let Phase::Closing(closing) = &mut self.phase
-            && let Some(op) = closing.poll_op(id, &self.outbound)
+            && let Some(op) = closing.poll_op(id, &self.outbound, lane)
         {
             return Some(op);
         }
@@ -270,7 +313,7 @@ impl Connection {
                 if paused { Op::PauseReads { conn: id } } else { Op::ResumeReads { conn: id } };
             return Some(op);
         }
-        if self.outbound.in_flight() || self.outbound.is_empty() {
+        if !lane.is_open || self.outbound.in_flight() || self.outbound.is_empty() {
             return None;
         }
         let mut batch = spare.pop().unwrap_or_default();

@@ -5,8 +5,8 @@
 //! room. Streams are registered once, edge triggered, in both directions, so a short write costs no
 //! `epoll_ctl`. Reading is [`super::streams`].
 //!
-//! The listener is level triggered and accepted from in bounded bursts, so that a storm of arrivals
-//! does not starve those who are in. For want of descriptors or memory it leaves the set until the
+//! Listeners are level triggered and accepted from in bounded bursts, so that a storm of arrivals
+//! does not starve those who are in. For want of descriptors or memory they leave the set until the
 //! core says otherwise: an epoll loop that keeps a listener it cannot accept from spins.
 //!
 //! This driver knows nothing of protocols, deadlines or rooms, and it holds no bytes but those of
@@ -23,7 +23,7 @@ use super::Options;
 use super::streams::Streams;
 use super::table::{Entry, Facts, conn_of, place, token};
 use crate::base::id::ConnId;
-use crate::contract::{Driver, Event, Op, SendBatch, SocketTicket};
+use crate::contract::{Driver, Event, ListenerId, Op, SendBatch, SocketTicket};
 use crate::sys::epoll::{Interest, Poll, Readiness};
 use crate::sys::eventfd::WakeSource;
 use crate::sys::socket;
@@ -32,9 +32,9 @@ use crate::sys::socket;
 #[derive(Debug)]
 pub struct Epoll {
     poll: Poll,
-    /// `None` from the start or since `StopAccepting`.
-    listener: Option<OwnedFd>,
-    /// True while the listener is out of the set for want of descriptors or memory.
+    /// None since `StopAccepting`.
+    listeners: Vec<OwnedFd>,
+    /// True while the listeners are out of the set for want of descriptors or memory.
     accept_paused: bool,
     /// Sockets that await the core's decision.
     tickets: Slab<OwnedFd>,
@@ -55,8 +55,8 @@ struct Unfinished {
 }
 
 /// Tokens of what is no connection; a connection's has an index below `u32::MAX` in its upper half.
-const LISTENER: u64 = u64::MAX;
-const WAKE: u64 = u64::MAX - 1;
+const WAKE: u64 = u64::MAX;
+const LISTENERS: u64 = (u32::MAX as u64) << 32;
 
 /// From how many parts on, and up to how many bytes, a batch is copied together before it is written.
 /// Copying that much costs less than the kernel's walk over many small slices.
@@ -71,12 +71,12 @@ impl Epoll {
     pub fn new(options: Options) -> io::Result<Self> {
         let poll = Poll::new(options.events_per_wait)?;
         poll.add(options.wake.as_fd(), WAKE, Interest::Wake)?;
-        if let Some(listener) = &options.listener {
-            poll.add(listener.as_fd(), LISTENER, Interest::Listener)?;
+        for (listener, token) in options.listeners.iter().zip(LISTENERS..) {
+            poll.add(listener.as_fd(), token, Interest::Listener)?;
         }
         Ok(Self {
             poll,
-            listener: options.listener,
+            listeners: options.listeners,
             accept_paused: false,
             tickets: Slab::new(),
             streams: Streams::new(options.connections, options.read_buffer, options.reads_per_turn),
@@ -151,29 +151,39 @@ impl Epoll {
     }
 
     fn resume_accept(&mut self) -> Option<Event<'static>> {
-        let listener = self.listener.as_ref().filter(|_| self.accept_paused)?;
-        match self.poll.add(listener.as_fd(), LISTENER, Interest::Listener) {
-            Ok(()) => {
-                self.accept_paused = false;
-                None
+        if !std::mem::take(&mut self.accept_paused) {
+            return None;
+        }
+        for (listener, token) in self.listeners.iter().zip(LISTENERS..) {
+            if let Err(error) = self.poll.add(listener.as_fd(), token, Interest::Listener) {
+                self.pause_accept();
+                return Some(Event::AcceptFailed { error });
             }
-            Err(error) => Some(Event::AcceptFailed { error }),
+        }
+        None
+    }
+
+    /// Takes the listeners out of the set; those that are not in it need no more.
+    fn pause_accept(&mut self) {
+        self.accept_paused = true;
+        for listener in &self.listeners {
+            let _ = self.poll.remove(listener.as_fd());
         }
     }
 
-    fn accept(&mut self, on_event: &mut dyn FnMut(Event<'_>)) {
+    fn accept(&mut self, at: u8, on_event: &mut dyn FnMut(Event<'_>)) {
         for _ in 0..self.accepts_per_wait {
-            let Some(listener) = &self.listener else { return };
+            // A shortage at another listener in the same wait has stopped this one as well.
+            let listener = self.listeners.get(usize::from(at)).filter(|_| !self.accept_paused);
+            let Some(listener) = listener else { return };
             match socket::accept(listener) {
                 Ok((socket, peer)) => {
                     let socket = SocketTicket(place(self.tickets.insert(socket)));
-                    on_event(Event::Accepted { socket, peer });
+                    on_event(Event::Accepted { socket, listener: ListenerId(at), peer });
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if socket::is_shortage(&error) => {
-                    // Cannot fail: the listener is in the set, or this would not have been called.
-                    let _ = self.poll.remove(listener.as_fd());
-                    self.accept_paused = true;
+                    self.pause_accept();
                     return on_event(Event::AcceptFailed { error });
                 }
                 // The peer left before it was accepted (ECONNABORTED and the network errors that
@@ -232,7 +242,7 @@ impl Driver for Epoll {
             Op::ResumeReads { conn } => self.streams.resume(conn),
             Op::Close { conn, abort } => return self.close(conn, abort),
             Op::ResumeAccept => return self.resume_accept(),
-            Op::StopAccepting => self.listener = None,
+            Op::StopAccepting => self.listeners.clear(),
         }
         None
     }
@@ -249,7 +259,9 @@ impl Driver for Epoll {
             let ready = self.poll.ready(at);
             match ready.token {
                 WAKE => {}
-                LISTENER => self.accept(on_event),
+                token if token >= LISTENERS => {
+                    self.accept(u8::try_from(token - LISTENERS).unwrap_or(u8::MAX), on_event);
+                }
                 _ => self.handle_ready(ready, on_event),
             }
         }

@@ -69,8 +69,8 @@ impl fmt::Display for Kind {
 /// What a driver is made with.
 #[derive(Debug)]
 pub struct Options {
-    /// Where connections arrive; `None` for a driver that accepts nothing.
-    pub listener: Option<OwnedFd>,
+    /// Where connections arrive; each is named in `contract::Event::Accepted` by its place here.
+    pub listeners: Vec<OwnedFd>,
     /// What ends a wait from another thread.
     pub wake: WakeSource,
     /// Connections to reserve address space for; more are possible.
@@ -90,9 +90,9 @@ pub struct Options {
 impl Options {
     /// The usual sizes.
     #[must_use]
-    pub fn new(listener: Option<OwnedFd>, wake: WakeSource, connections: usize) -> Self {
+    pub fn new(listeners: Vec<OwnedFd>, wake: WakeSource, connections: usize) -> Self {
         Self {
-            listener,
+            listeners,
             wake,
             connections,
             events_per_wait: EVENTS_PER_WAIT,

@@ -24,7 +24,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// The first file or secret that is no key.
-pub fn check_keys(config: &Config) -> Result<(), LaunchError> {
+pub(super) fn check_keys(config: &Config) -> Result<(), LaunchError> {
     keys(&config.auth).map(|_| ())
 }
 

@@ -19,6 +19,9 @@ use crate::node::running::{LaunchError, Node};
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_DRAINING: Duration = Duration::from_millis(10);
 
+/// The times of the certificates' files are looked at once in so many looks, which is once a second.
+const LOOKS_PER_WATCH: u32 = 10;
+
 /// Runs the node until it is asked to stop. `origin` is read again on SIGHUP.
 ///
 /// # Errors
@@ -33,9 +36,16 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
     let node = Node::start(config)?;
     announce(&node, config);
     let mut config = config.clone();
+    let mut looks = 0_u32;
     loop {
         if let Some(error) = node.failed(LOOK) {
             return Err(error);
+        }
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(LOOKS_PER_WATCH) {
+            if let Err(error) = node.watch(&config) {
+                tracing::error!("the certificates were not taken over: {error}");
+            }
         }
         for signal in signals.pending() {
             match signal {
@@ -126,16 +136,21 @@ fn start_log(config: &Config) -> Box<dyn Fn(LogLevel)> {
 /// Says on standard output where the node is to be found; scripts read these lines.
 fn announce(node: &Node, config: &Config) {
     let (_, why) = node.driver();
-    let address = node.address();
-    let shards = node.shards();
+    let path = &config.server.path;
+    let plain = node.plain_address().map(|address| format!("ws://{address}{path}"));
+    let tls = node.tls_address().map(|address| format!("wss://{address}{path}"));
+    let urls: Vec<String> = plain.into_iter().chain(tls).collect();
     let mut text = format!(
-        "throng {} serves ws://{address}{} on {shards} shards, {} connections at most\ndriver {why}\n",
+        "throng {} serves {} on {} shards, {} connections at most\ndriver {why}\n",
         env!("CARGO_PKG_VERSION"),
-        config.server.path,
+        urls.join(" and "),
+        node.shards(),
         node.max_connections(),
     );
     if config.demo.enabled {
-        text.push_str(&format!("open http://{address}/ in two browser windows\n"));
+        let scheme = if node.plain_address().is_some() { "http" } else { "https" };
+        let address = node.address();
+        text.push_str(&format!("open {scheme}://{address}/ in two browser windows\n"));
     }
     // Nobody may be reading; the node serves all the same.
     let _ = io::stdout().write_all(text.as_bytes());

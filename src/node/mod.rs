@@ -9,12 +9,21 @@ mod keys;
 mod launch;
 mod running;
 mod settings;
+mod tls;
 mod turns;
 mod worker;
 
 pub use board::Board;
-pub use keys::check_keys;
 pub use launch::launch;
 pub use running::{LaunchError, Node};
 pub use settings::settings;
 pub use turns::TurnTimes;
+
+/// Reads the files that the configuration names, without using them.
+///
+/// # Errors
+/// The first that will not do.
+pub fn check(config: &config::Config) -> Result<(), LaunchError> {
+    keys::check_keys(config)?;
+    tls::check(config)
+}

@@ -26,17 +26,23 @@ use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::keys;
 use crate::node::settings;
+use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener};
+use crate::wire::tls::Door;
 
 /// Why the node could not start or go on.
 #[derive(Debug)]
 pub struct LaunchError(String);
 
 impl LaunchError {
+    pub(super) fn of(text: String) -> Self {
+        Self(text)
+    }
+
     pub(super) fn new(what: impl fmt::Display, why: impl fmt::Display) -> Self {
         Self(format!("{what}: {why}"))
     }
@@ -50,10 +56,19 @@ impl fmt::Display for LaunchError {
 
 impl std::error::Error for LaunchError {}
 
+/// Where a node listens, in the order of its listeners' numbers.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    plain: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
-    address: SocketAddr,
+    addresses: Addresses,
+    /// Who we are to clients that speak TLS; `None` where that is off.
+    certificates: RefCell<Option<Certificates>>,
     driver: Kind,
     why: String,
     shards: u16,
@@ -94,14 +109,20 @@ impl Node {
             descriptors::connections_within(descriptors::raise_limit(descriptors::ceiling()));
         let connections = settings::capacity(config, shards, per_table);
         let (kind, why) = choose_driver(config)?;
-        listener::ensure_free(config.server.listen)
-            .map_err(|error| LaunchError::new("server.listen", error))?;
+        let addresses = Addresses { plain: config.server.listen, tls: config.transport.tls.listen };
+        for (key, address) in [("server.listen", addresses.plain), ("tls.listen", addresses.tls)] {
+            address
+                .map_or(Ok(()), listener::ensure_free)
+                .map_err(|error| LaunchError::new(key, error))?;
+        }
+        let certificates = Certificates::load(config).map_err(LaunchError::of)?;
         let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let port = ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"))?;
         let (tell, ended) = bounded(usize::from(shards));
         let mut node = Self {
-            address: config.server.listen,
+            addresses,
+            certificates: RefCell::new(certificates),
             driver: kind,
             why,
             shards,
@@ -122,10 +143,8 @@ impl Node {
 
     fn plan(&self, config: &Config, connections: usize) -> Result<Plan, LaunchError> {
         let random = || fastrand::u64(..);
-        let mut settings = settings::settings(config, connections);
-        keys::furnish(&mut settings, config, &self.tickets)?;
         Ok(Plan {
-            settings: Arc::new(settings),
+            settings: Arc::new(self.settings(config, connections)?),
             kind: self.driver,
             identity: Identity {
                 id: ShardId(0),
@@ -156,7 +175,7 @@ impl Node {
         let mut plan = plan.clone();
         plan.identity.id = id;
         plan.identity.jitter = plan.identity.jitter.wrapping_add(u64::from(id.0));
-        let listen = self.address;
+        let listen = self.addresses;
         let worker = move || {
             let worked = AssertUnwindSafe(|| work(&plan, listen, port, &bound));
             // A panic that the worker did not contain has been printed by now; a node that went on
@@ -171,8 +190,8 @@ impl Node {
         let handle = builder.spawn(worker).map_err(|e| LaunchError::new("starting a thread", e))?;
         self.workers.push(handle);
         match address.recv() {
-            Ok(address) => {
-                self.address = address;
+            Ok(addresses) => {
+                self.addresses = addresses;
                 Ok(())
             }
             Err(_) => {
@@ -184,10 +203,24 @@ impl Node {
         }
     }
 
-    /// Where the node listens.
+    /// Where the node listens for clients that speak plainly; where it speaks TLS, when it does nothing
+    /// else.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let Addresses { plain, tls } = self.addresses;
+        plain.or(tls).unwrap_or_else(|| unreachable!("a node listens somewhere"))
+    }
+
+    /// Where the node listens for clients that speak plainly, if it does.
+    #[must_use]
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.addresses.plain
+    }
+
+    /// Where the node speaks TLS, if it does.
+    #[must_use]
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.addresses.tls
     }
 
     /// The driver in use, and why.
@@ -227,17 +260,57 @@ impl Node {
         self.board.take_turns()
     }
 
-    /// Gives all shards new limits, rules and keys. What cannot change in a running node keeps its value.
+    /// Gives all shards new limits, rules and keys, and reads the certificates again. What cannot change in
+    /// a running node keeps its value; certificates that do not do are logged, and the old ones kept.
     ///
     /// # Errors
     /// When a file with a key cannot be taken; nothing has changed then.
     pub fn reload(&self, config: &Config) -> Result<(), LaunchError> {
         let connections = self.connections / usize::from(self.shards);
-        let mut settings = settings::settings(config, connections);
-        keys::furnish(&mut settings, config, &self.tickets)?;
+        let mut settings = self.settings(config, connections)?;
+        self.renew_certificates(config);
+        settings.routes.tls = self.door(config);
         let settings = Arc::new(settings);
         self.post_all(|| Mail::Settings(Arc::clone(&settings)));
         Ok(())
+    }
+
+    /// Reads the certificates again if a file has changed. To be called now and then.
+    ///
+    /// # Errors
+    /// As [`Node::reload`].
+    pub fn watch(&self, config: &Config) -> Result<(), LaunchError> {
+        let stale = |certificates: &Certificates| certificates.are_stale(config);
+        if self.certificates.borrow().as_ref().is_some_and(stale) {
+            return self.reload(config);
+        }
+        Ok(())
+    }
+
+    fn renew_certificates(&self, config: &Config) {
+        let mut certificates = self.certificates.borrow_mut();
+        match certificates.as_mut().map(|certificates| certificates.renew(config)) {
+            Some(Ok(())) => {
+                tracing::info!("the certificates were read; they hold for new connections");
+            }
+            Some(Err(error)) => {
+                tracing::error!(
+                    "the certificates in use were kept, as the new ones do not do: {error}"
+                );
+            }
+            None => {}
+        }
+    }
+
+    fn settings(&self, config: &Config, connections: usize) -> Result<Settings, LaunchError> {
+        let mut settings = settings::settings(config, connections);
+        keys::furnish(&mut settings, config, &self.tickets)?;
+        settings.routes.tls = self.door(config);
+        Ok(settings)
+    }
+
+    fn door(&self, config: &Config) -> Option<Door> {
+        self.certificates.borrow().as_ref().map(|own| own.door(config))
     }
 
     /// Begins the graceful end: no socket is accepted any more, clients are told and closed.
@@ -328,9 +401,9 @@ fn choose_driver(config: &Config) -> Result<(Kind, String), LaunchError> {
 /// A worker's thread, from its own descriptor table to its last turn.
 fn work(
     plan: &Plan,
-    listen: SocketAddr,
+    listen: Addresses,
     port: Port<Mail>,
-    bound: &Sender<SocketAddr>,
+    bound: &Sender<Addresses>,
 ) -> io::Result<()> {
     let id = plan.identity.id;
     let wakes = port.wake_fds();
@@ -339,10 +412,16 @@ fn work(
     if plan.config.server.pin && !plan.cores.is_empty() {
         affinity::pin(plan.cores[usize::from(id.0) % plan.cores.len()])?;
     }
-    let socket = listener::listen(listen, &settings::listen_options(&plan.config))?;
-    let address = listener::local_address(&socket.as_fd())?;
-    let mut options =
-        driver::Options::new(Some(socket), port.wake_source(), plan.identity.capacity);
+    let mut sockets = Vec::new();
+    let mut open = |address: Option<SocketAddr>| -> io::Result<Option<SocketAddr>> {
+        let Some(address) = address else { return Ok(None) };
+        let socket = listener::listen(address, &settings::listen_options(&plan.config))?;
+        let address = listener::local_address(&socket.as_fd())?;
+        sockets.push(socket);
+        Ok(Some(address))
+    };
+    let addresses = Addresses { plain: open(listen.plain)?, tls: open(listen.tls)? };
+    let mut options = driver::Options::new(sockets, port.wake_source(), plan.identity.capacity);
     options.uring = settings::uring_options(&plan.config);
     if plan.kind == Kind::Uring {
         options.events_per_wait = driver::ANSWERS_PER_WAIT;
@@ -353,7 +432,7 @@ fn work(
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
     let worker = Worker { shard, driver, port, clock, board, id, turn_clock };
     // The node waits for this; it is there as long as the thread is.
-    let _ = bound.send(address);
+    let _ = bound.send(addresses);
     worker.run()
 }
 

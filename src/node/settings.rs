@@ -53,6 +53,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
                 .demo
                 .enabled
                 .then(|| Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))),
+            tls: None,
         },
         head: HeadLimits {
             head_bytes: head.max_bytes as usize,

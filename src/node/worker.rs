@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::base::id::ConnId;
     use crate::base::map::Seed;
-    use crate::contract::{Op, SocketTicket};
+    use crate::contract::{ListenerId, Op, SocketTicket};
     use crate::mesh::mesh;
     use crate::node::config::Origin;
     use crate::shard::Identity;
@@ -204,7 +204,9 @@ mod tests {
             }
             if self.conns.is_empty() {
                 let sockets = (0..CLIENTS).map(SocketTicket);
-                sockets.for_each(|socket| on_event(Event::Accepted { socket, peer: None }));
+                sockets.for_each(|socket| {
+                    on_event(Event::Accepted { socket, listener: ListenerId(0), peer: None })
+                });
             } else {
                 let bytes =
                     if self.upgraded { MESSAGE.repeat(self.at_once) } else { HEAD.to_vec() };

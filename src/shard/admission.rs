@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use crate::base::time::Time;
-use crate::contract::{Op, SocketTicket};
+use crate::contract::{ListenerId, Op, SocketTicket};
 use crate::shard::drain::Drain;
 use crate::shard::people::People;
+use crate::shard::secure::Layers;
 use crate::shard::state::Shard;
 
 /// Whether the shard takes in connections, and whether it keeps those it has.
@@ -23,19 +24,27 @@ pub(super) struct Gate {
     pub(super) stopped: bool,
     /// Who came in.
     pub(super) people: People,
-}
-
-impl Gate {
-    pub(super) fn new(people: People) -> Self {
-        Self { retry: None, drain: None, stopped: false, people }
-    }
+    /// The TLS layers of those who came by that door.
+    pub(super) layers: Layers,
 }
 
 /// How long accepting rests after the kernel refused a socket.
 const REST: Duration = Duration::from_millis(100);
 
+impl Gate {
+    /// An open gate, with address space for the TLS layers of `capacity` connections.
+    pub(super) fn new(people: People, capacity: usize) -> Self {
+        Self { retry: None, drain: None, stopped: false, people, layers: Layers::new(capacity) }
+    }
+}
+
 impl Shard {
-    pub(super) fn handle_accepted(&mut self, socket: SocketTicket, now: Time) {
+    pub(super) fn handle_accepted(
+        &mut self,
+        socket: SocketTicket,
+        listener: ListenerId,
+        now: Time,
+    ) {
         self.counters.accepted_total += 1;
         let limit = self.settings.capacity.connections;
         let margin = limit / 16 + 64;
@@ -45,6 +54,11 @@ impl Shard {
             return;
         }
         let conn = self.table.insert(now.tick());
+        let is_secure =
+            self.settings.routes.tls.as_ref().is_some_and(|door| door.listener == listener);
+        if let Some(connection) = self.table.get(conn).filter(|_| is_secure) {
+            connection.set_secure();
+        }
         self.table.wheel.set(conn.index, now.tick().plus(self.settings.timeouts.handshake));
         self.writes.ops.push_back(Op::Open { conn, socket });
     }

@@ -3,6 +3,7 @@
 //! Tests, fuzzers and the simulator call this after every step; the worker calls it after a panic, to
 //! decide whether the process may go on.
 
+use crate::connection::Connection;
 use crate::shard::state::Shard;
 
 impl Shard {
@@ -36,6 +37,8 @@ impl Shard {
             }
         }
         self.check_people();
+        let is_secure = |index| self.table.peek(index).is_some_and(Connection::is_secure);
+        self.gate.layers.check(is_secure);
         self.rooms.hub.check();
         self.rooms.directory.check();
         self.table.check();

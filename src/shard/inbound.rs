@@ -22,6 +22,16 @@ impl Shard {
         self.counters.received_bytes_total += bytes.len() as u64;
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_life(now.tick());
+        if connection.is_secure() {
+            self.handle_sealed(conn, bytes, now);
+        } else {
+            self.handle_plain(conn, bytes, now);
+        }
+    }
+
+    /// Takes in what a connection says, by TLS or without.
+    pub(super) fn handle_plain(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
+        let Some(connection) = self.table.get(conn) else { return };
         let rest = match connection.phase() {
             Phase::Opening { .. } => match self.handle_head(conn, bytes, now) {
                 Some(used) => &mut bytes[used..],

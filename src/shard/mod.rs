@@ -16,6 +16,7 @@ mod login;
 mod mail;
 mod people;
 mod relief;
+mod secure;
 mod settings;
 mod state;
 mod table;

@@ -92,6 +92,7 @@ impl Shard {
             }
             self.table.trim(from, to);
             self.gate.people.trim(from);
+            self.gate.layers.trim(from, to);
             return Some(Relieved::Places { from });
         }
         let nodes = self.queues.capacity().saturating_sub(NODES_KEPT) as u64 * NODE;
@@ -100,6 +101,7 @@ impl Shard {
             self.writes.relax();
             self.rooms.groups.relax();
             self.gate.people.purge(self.unix(now));
+            self.gate.layers.relax();
             return Some(Relieved::Heap);
         }
         None

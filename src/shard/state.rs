@@ -87,7 +87,7 @@ impl Shard {
             },
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards),
-            gate: Gate::new(People::new(seed, settings.access.max_revocations)),
+            gate: Gate::new(People::new(seed, settings.access.max_revocations), identity.capacity),
             relief: Relief::default(),
             counters: Counters::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
@@ -102,6 +102,7 @@ impl Shard {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters;
         counters.connections = self.table.len() as u64;
+        counters.tls_connections = self.gate.layers.len() as u64;
         counters.rooms = self.rooms.hub.len() as u64;
         counters.memberships = self.rooms.hub.memberships() as u64;
         counters.home_rooms = self.rooms.directory.len() as u64;

@@ -15,6 +15,7 @@ mod relief;
 mod rig;
 mod rooms;
 mod saturation;
+mod secure;
 mod tickets;
 mod tokens;
 mod turns;

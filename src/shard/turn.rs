@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::base::id::{ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::{Tick, Time};
-use crate::connection::{Disconnect, Due, Pause, Phase};
+use crate::connection::{Disconnect, Due, Lane, Pause, Phase};
 use crate::contract::{Event, Op, SendBatch};
 use crate::flow::outbound::Control;
 use crate::shard::mail::Mail;
@@ -24,7 +24,9 @@ impl Shard {
     /// Takes in what the driver reports.
     pub fn handle_event(&mut self, event: Event<'_>, now: Time) {
         match event {
-            Event::Accepted { socket, .. } => self.handle_accepted(socket, now),
+            Event::Accepted { socket, listener, .. } => {
+                self.handle_accepted(socket, listener, now);
+            }
             Event::AcceptFailed { .. } => self.handle_accept_failed(now),
             Event::Received { conn, bytes } => self.handle_received(conn, bytes, now),
             Event::ReceivedEnd { conn } => self.handle_end(conn, now),
@@ -34,7 +36,7 @@ impl Shard {
         }
     }
 
-    fn handle_end(&mut self, conn: ConnId, now: Time) {
+    pub(super) fn handle_end(&mut self, conn: ConnId, now: Time) {
         let Some(connection) = self.table.get(conn) else { return };
         if connection.is_living() {
             self.close(conn, Disconnect::Vanished, now);
@@ -44,7 +46,7 @@ impl Shard {
         }
     }
 
-    fn handle_lost(&mut self, conn: ConnId, now: Time) {
+    pub(super) fn handle_lost(&mut self, conn: ConnId, now: Time) {
         let Some(connection) = self.table.get(conn) else { return };
         if connection.is_living() {
             self.close(conn, Disconnect::Lost, now);
@@ -58,6 +60,7 @@ impl Shard {
         if let Some(mut connection) = self.table.remove(conn) {
             self.counters.paused_connections -= u64::from(connection.is_told_paused());
             connection.outbound.clear(&mut self.queues, conn.index);
+            self.gate.layers.remove(conn.index);
         }
     }
 
@@ -66,15 +69,23 @@ impl Shard {
         self.writes.keep(batch);
         self.counters.sent_bytes_total += bytes as u64;
         let Some(connection) = self.table.get(conn) else { return };
+        // What was sealed is longer than what was queued, and may have been no part of the queue.
+        let (of_queue, more) = if connection.is_secure() {
+            self.gate.layers.sent(conn.index)
+        } else {
+            (Some(bytes), false)
+        };
         let limits = self.settings.queue_of(connection);
-        connection.outbound.sent(&mut self.queues, conn.index, bytes, limits);
+        if let Some(bytes) = of_queue {
+            connection.outbound.sent(&mut self.queues, conn.index, bytes, limits);
+        }
         // The state decides and not the report: a push can relieve a queue as well, by dropping.
         connection.outbound.poll_pressure();
         let relieved = connection.is_paused() && !connection.outbound.is_congested();
         if relieved {
             connection.set_pause(Pause::Congested, false);
         }
-        if relieved || !connection.outbound.is_empty() || !connection.is_living() {
+        if relieved || more || !connection.outbound.is_empty() || !connection.is_living() {
             enlist(connection, conn.index, &mut self.writes);
         }
         if connection.outbound.has_gaps() && !connection.outbound.is_congested() {
@@ -92,6 +103,7 @@ impl Shard {
     /// Lets time pass: at most a bounded number of deadlines per turn.
     pub fn handle_timeout(&mut self, now: Time) {
         self.counters.turns_total += 1;
+        self.shake_hands(now);
         let mut fired = std::mem::take(&mut self.fired);
         self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
         for key in fired.drain(..) {
@@ -205,7 +217,14 @@ impl Shard {
         }
         while let Some(index) = self.writes.current() {
             if let Some((id, connection)) = self.table.at(index) {
-                match connection.poll_op(id, &mut self.queues, &mut self.writes.spare) {
+                let (queues, spare) = (&mut self.queues, &mut self.writes.spare);
+                let is_secure = connection.is_secure();
+                let op = if is_secure {
+                    self.gate.layers.poll_op(id, connection, queues, spare)
+                } else {
+                    connection.poll_op(id, queues, spare, Lane::PLAIN)
+                };
+                match op {
                     Some(op) => {
                         self.writes.count(&op);
                         match &op {
@@ -219,7 +238,13 @@ impl Shard {
                             Op::ResumeReads { .. } => self.counters.paused_connections -= 1,
                             _ => {}
                         }
-                        return Some(op);
+                        if !is_secure {
+                            return Some(op);
+                        }
+                        match self.gate.layers.seal(id, op) {
+                            Some(op) => return Some(op),
+                            None => continue,
+                        }
                     }
                     None => connection.delist(),
                 }
@@ -234,6 +259,7 @@ impl Shard {
     pub fn poll_timeout(&self, now: Time) -> Option<Duration> {
         let due = [
             self.writes.due(now).or_else(|| (!self.rooms.bundle.is_empty()).then_some(now)),
+            self.gate.layers.due(now),
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
             self.gate.drain.as_ref().map(|drain| drain.due),
@@ -263,6 +289,7 @@ impl Shard {
         let queues = &mut self.queues;
         if let Some(connection) = self.table.get(id)
             && matches!(connection.phase(), Phase::Opening { .. })
+            && (!connection.is_secure() || self.gate.layers.is_ready(id.index))
         {
             connection.outbound.push_control(queues, Shared::kept(response), Control::Close, tick);
         }

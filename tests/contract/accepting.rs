@@ -1,6 +1,6 @@
 //! Sockets that arrive, and the end of arrivals.
 
-use throng::contract::Op;
+use throng::contract::{ListenerId, Op};
 
 use crate::world::{Seen, World};
 
@@ -15,6 +15,22 @@ pub(crate) fn a_socket_is_accepted_with_its_address_and_heard_once_opened(w: &mu
     let conn = w.open_at(0);
     w.until_received(conn, written);
     assert_eq!(w.life(conn).received, b"before the opening");
+}
+
+pub(crate) fn every_socket_tells_which_listener_it_came_from(w: &mut World) {
+    let order = [1, 0, 1, 1, 0].map(ListenerId);
+    for (number, listener) in order.into_iter().enumerate() {
+        let mut peer = w.rig.connect_to(listener);
+        let index = u32::try_from(number).expect("few");
+        let conn = w.open_at(index);
+        let told = w.seen.iter().rev().find_map(|seen| match seen {
+            Seen::Accepted(listener, address) => Some((*listener, *address)),
+            _ => None,
+        });
+        assert_eq!(told, Some((listener, peer.address())));
+        w.peer_writes(&mut *peer, b"me");
+        w.until_received(conn, 2);
+    }
 }
 
 pub(crate) fn a_refused_socket_is_closed_unseen(w: &mut World) {
@@ -68,7 +84,7 @@ pub(crate) fn stopping_frees_the_port_at_once_and_keeps_connections(w: &mut Worl
 }
 
 pub(crate) fn what_arrives_while_accepting_stops_is_closed_and_not_leaked(w: &mut World) {
-    let mut peers: Vec<_> = (0..40).map(|_| w.rig.connect()).collect();
+    let mut peers: Vec<_> = (0..40).map(|at| w.rig.connect_to(ListenerId(at % 2))).collect();
     // One wait reports some of them; others the kernel may have handed over already.
     w.until("some sockets", |w| w.accepted() > 0);
     w.submit(Op::StopAccepting);

@@ -26,6 +26,7 @@ macro_rules! suite {
             suite! { @tests $rig;
                 accepting:
                     a_socket_is_accepted_with_its_address_and_heard_once_opened
+                    every_socket_tells_which_listener_it_came_from
                     a_refused_socket_is_closed_unseen
                     a_thousand_connections_are_served_at_once
                     stopping_frees_the_port_at_once_and_keeps_connections

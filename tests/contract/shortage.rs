@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use throng::contract::Op;
+use throng::contract::{ListenerId, Op};
 use throng::driver::uring::Idle;
 
 use crate::tcp;
@@ -48,7 +48,8 @@ fn failures(w: &World) -> usize {
 }
 
 fn accepting_pauses_for_want_of_descriptors(w: &mut World) {
-    let peers: Vec<_> = (0..WAITING).map(|_| w.rig.connect()).collect();
+    let peers: Vec<_> =
+        (0..WAITING).map(|at| w.rig.connect_to(ListenerId(u8::from(at % 2 == 1)))).collect();
     let before = getrlimit(Resource::Nofile);
     // The lowest free number is what the next socket gets; three more fit.
     let free = std::fs::File::open("/dev/null").expect("a descriptor");
@@ -59,6 +60,8 @@ fn accepting_pauses_for_want_of_descriptors(w: &mut World) {
 
     w.until("the shortage", |w| failures(w) > 0);
     assert_eq!(w.accepted(), 3);
+    // The other listener's request is cancelled, and its answers end a wait or two.
+    w.linger();
     let turns = 20;
     let start = w.now();
     for _ in 0..turns {

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use throng::contract::Driver;
+use throng::contract::{Driver, ListenerId};
 use throng::driver::sim::{self, Faults, Net, SimDriver};
 use throng::sys::eventfd::Waker;
 
@@ -31,8 +31,8 @@ impl Rig for SimRig {
         self.driver.as_mut().expect("the driver was not dropped")
     }
 
-    fn connect(&mut self) -> Box<dyn Peer> {
-        Box::new(SimPeer { peer: self.net.connect(0), arrived: Vec::new() })
+    fn connect_to(&mut self, listener: ListenerId) -> Box<dyn Peer> {
+        Box::new(SimPeer { peer: self.net.connect_on(0, listener), arrived: Vec::new() })
     }
 
     fn waker(&self) -> Option<Waker> {

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
-use throng::contract::Driver;
+use throng::contract::{Driver, ListenerId};
 use throng::driver::uring::{Idle, Options as Uring};
 use throng::driver::{Kind, Options, build, uring};
 use throng::sys::descriptors::raise_limit;
@@ -19,9 +19,9 @@ use crate::world::{Peer, Rig};
 
 struct TcpRig {
     driver: Option<Box<dyn Driver>>,
-    address: SocketAddr,
+    addresses: [SocketAddr; 2],
     waker: Waker,
-    second: Option<OwnedFd>,
+    again: Vec<OwnedFd>,
 }
 
 struct TcpPeer(TcpStream);
@@ -34,14 +34,14 @@ fn listen_options() -> ListenOptions {
 fn rig(kind: Kind, uring: Uring) -> Box<dyn Rig> {
     let _ = raise_limit(16 * 1024);
     let any = "127.0.0.1:0".parse().expect("an address");
-    let listener = listen(any, &listen_options()).expect("listen");
-    let address = local_address(&listener).expect("an address");
+    let listeners = [(); 2].map(|()| listen(any, &listen_options()).expect("listen"));
+    let addresses = [0, 1].map(|at| local_address(&listeners[at]).expect("an address"));
     let (waker, wake) = pair().expect("eventfd");
     // Few events per wait, so that some are left for the next one.
     let options =
-        Options { uring, events_per_wait: 16, ..Options::new(Some(listener), wake, 2000) };
+        Options { uring, events_per_wait: 16, ..Options::new(listeners.into(), wake, 2000) };
     let driver = Some(build(kind, options).expect("a driver"));
-    Box::new(TcpRig { driver, address, waker, second: None })
+    Box::new(TcpRig { driver, addresses, waker, again: Vec::new() })
 }
 
 pub(crate) fn epoll() -> Option<Box<dyn Rig>> {
@@ -68,12 +68,12 @@ impl Rig for TcpRig {
         &mut **self.driver.as_mut().expect("the driver was not dropped")
     }
 
-    fn connect(&mut self) -> Box<dyn Peer> {
+    fn connect_to(&mut self, listener: ListenerId) -> Box<dyn Peer> {
         let peer = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         // Loopback would send segments as long as our whole send buffer, and then every one of them
         // would wait for a delayed acknowledgement.
         peer.set_tcp_mss(1400).expect("a segment size");
-        peer.connect(&self.address.into()).expect("connect");
+        peer.connect(&self.addresses[usize::from(listener.0)].into()).expect("connect");
         peer.set_nonblocking(true).expect("non-blocking");
         Box::new(TcpPeer(peer.into()))
     }
@@ -83,7 +83,9 @@ impl Rig for TcpRig {
     }
 
     fn listen_again(&mut self) -> io::Result<()> {
-        self.second = Some(listen(self.address, &listen_options())?);
+        for address in self.addresses {
+            self.again.push(listen(address, &listen_options())?);
+        }
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use throng::base::id::ConnId;
 use throng::base::shared::Shared;
 use throng::base::time::Time;
-use throng::contract::{Driver, Event, Op, SendBatch, SocketTicket};
+use throng::contract::{Driver, Event, ListenerId, Op, SendBatch, SocketTicket};
 use throng::sys::clock::Clock;
 use throng::sys::eventfd::Waker;
 
@@ -21,11 +21,15 @@ use throng::sys::eventfd::Waker;
 pub(crate) trait Rig {
     /// The driver.
     fn driver(&mut self) -> &mut dyn Driver;
-    /// A peer whose socket is on its way to the driver.
-    fn connect(&mut self) -> Box<dyn Peer>;
+    /// A peer whose socket is on its way to the driver's first listener.
+    fn connect(&mut self) -> Box<dyn Peer> {
+        self.connect_to(ListenerId(0))
+    }
+    /// A peer whose socket is on its way to one of the driver's two listeners.
+    fn connect_to(&mut self, listener: ListenerId) -> Box<dyn Peer>;
     /// What ends a wait from another thread; `None` where there are no threads.
     fn waker(&self) -> Option<Waker>;
-    /// Binds the address again for somebody else, as a new process on the port would.
+    /// Binds the addresses again for somebody else, as a new process on the port would.
     fn listen_again(&mut self) -> io::Result<()>;
     /// Ends the driver where it stands.
     fn drop_driver(&mut self);
@@ -50,7 +54,7 @@ pub(crate) trait Peer {
 #[derive(Debug)]
 #[expect(dead_code, reason = "the fields are read in the messages of failures")]
 pub(crate) enum Seen {
-    Accepted(SocketTicket, Option<SocketAddr>),
+    Accepted(ListenerId, Option<SocketAddr>),
     AcceptFailed(io::Error),
     Received(ConnId, usize),
     End(ConnId),
@@ -257,9 +261,9 @@ fn note(
     event: Event<'_>,
 ) {
     seen.push(match event {
-        Event::Accepted { socket, peer } => {
+        Event::Accepted { socket, listener, peer } => {
             tickets.push(socket);
-            Seen::Accepted(socket, peer)
+            Seen::Accepted(listener, peer)
         }
         Event::AcceptFailed { error } => Seen::AcceptFailed(error),
         Event::Received { conn, bytes } => {

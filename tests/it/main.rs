@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
 
 mod auth;
+#[path = "../support/authority.rs"]
+mod authority;
 mod backpressure;
 mod churn;
 mod drain;
@@ -17,3 +19,4 @@ mod program;
 mod rooms;
 mod shortage;
 mod support;
+mod tls;

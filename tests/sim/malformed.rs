@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::time::Time;
-use throng::contract::{Event, Op, SocketTicket};
+use throng::contract::{Event, ListenerId, Op, SocketTicket};
 use throng::node::config::Config;
 use throng::shard::{Identity, Shard};
 
@@ -67,7 +67,7 @@ impl Lone {
     }
 
     fn connect(&mut self) -> ConnId {
-        self.feed(Event::Accepted { socket: SocketTicket(0), peer: None });
+        self.feed(Event::Accepted { socket: SocketTicket(0), listener: ListenerId(0), peer: None });
         self.pump();
         let conn = self.opened.take().expect("a place");
         self.listens_to = Some(conn);

@@ -6,7 +6,7 @@ use crate::base::id::ConnId;
 use crate::base::map::Seed;
 use crate::base::shared::Shared;
 use crate::base::time::Tick;
-use crate::connection::{Connection, Disconnect, Phase, Stage};
+use crate::connection::{Connection, Disconnect, Lane, Phase, Stage};
 use crate::contract::{Op, SendBatch};
 use crate::flow::outbound::{OutboundLimits, Store};
 use crate::session::Protocol;
@@ -95,7 +95,7 @@ impl Rig {
     fn polled(&mut self) -> Vec<Asked> {
         let mut asked = Vec::new();
         let mut spare = Vec::new();
-        while let Some(op) = self.connection.poll_op(ID, &mut self.store, &mut spare) {
+        while let Some(op) = self.connection.poll_op(ID, &mut self.store, &mut spare, Lane::PLAIN) {
             asked.push(match op {
                 Op::Send { batch, .. } => {
                     assert!(self.in_flight.is_none(), "two writes in flight");

@@ -17,6 +17,7 @@ fn routes() -> Routes {
         sessions: "/ws".to_owned(),
         echo: Some("/echo".to_owned()),
         page: Some(Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice())),
+        tls: None,
     }
 }
 

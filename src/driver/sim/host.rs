@@ -115,7 +115,8 @@ impl SimDriver {
             });
             let socket = SocketTicket(ticket);
             let peer = (!is_broken).then(|| address(link));
-            reports.push(Report::Other(Event::Accepted { socket, peer }));
+            let listener = world.links[link].listener;
+            reports.push(Report::Other(Event::Accepted { socket, listener, peer }));
         }
     }
 }

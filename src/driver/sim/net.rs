@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::host::SimDriver;
 use super::peer::Peer;
 use super::pipe::Pipe;
+use crate::contract::ListenerId;
 
 /// What goes wrong and how often. Chances are in thousandths; delays are in turns of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Net {
         Self(Rc::new(RefCell::new(World { rng, faults, hosts: Vec::new(), links: Vec::new() })))
     }
 
-    /// A driver with a listener of its own. They are numbered from 0 in the order made.
+    /// A driver with listeners of its own. They are numbered from 0 in the order made.
     #[must_use]
     pub fn driver(&self) -> SimDriver {
         let mut world = self.0.borrow_mut();
@@ -108,8 +109,17 @@ impl Net {
     /// When there is no such driver.
     #[must_use]
     pub fn connect(&self, to: usize) -> Peer {
+        self.connect_on(to, ListenerId(0))
+    }
+
+    /// The same, at one of the driver's listeners: it has as many as are asked for.
+    ///
+    /// # Panics
+    /// When there is no such driver.
+    #[must_use]
+    pub fn connect_on(&self, to: usize, listener: ListenerId) -> Peer {
         let mut world = self.0.borrow_mut();
-        let mut link = Link::new(to, world.faults.window);
+        let mut link = Link::new(to, listener, world.faults.window);
         let number = world.links.len();
         if world.hosts[to].is_listening {
             world.hosts[to].backlog.push_back(number);
@@ -164,6 +174,7 @@ pub(super) struct Host {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) host: usize,
+    pub(super) listener: ListenerId,
     /// From the peer to the host.
     pub(super) inbound: Pipe,
     /// From the host to the peer.
@@ -224,9 +235,10 @@ impl World {
 }
 
 impl Link {
-    fn new(host: usize, window: usize) -> Self {
+    fn new(host: usize, listener: ListenerId, window: usize) -> Self {
         Self {
             host,
+            listener,
             inbound: Pipe::new(window),
             outbound: Pipe::new(window),
             broken: None,

@@ -1,7 +1,7 @@
-//! The listener: multishot accept, its pauses and its end.
+//! The listeners: multishot accept, its pauses and its end.
 //!
-//! One request accepts until it fails. A shortage of descriptors or memory ends it, and it is not
-//! asked again until the core says so.
+//! One request per listener accepts until it fails. A shortage of descriptors or memory ends it, the
+//! others are cancelled, and none is asked again until the core says so.
 //!
 //! An answer to this request carries a descriptor that nobody else knows; whoever drops the answer
 //! must close it. So the end of accepting is awaited: the request is cancelled, its last answer is
@@ -19,32 +19,39 @@ use io_uring::{opcode, types};
 use super::driver::Uring;
 use super::ring::Answer;
 use super::token::{Kind, Token};
-use crate::contract::{Event, SocketTicket};
+use crate::contract::{Event, ListenerId, SocketTicket};
 use crate::driver::table::place;
 use crate::sys::socket;
 
-/// The state of the listener.
+/// The state of the listeners.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    /// `None` from the start or since `StopAccepting`.
-    listener: Option<OwnedFd>,
-    /// True while the kernel holds the accept request.
-    armed: bool,
+    /// None since `StopAccepting`.
+    doors: Vec<Door>,
     /// True since a shortage, until the core resumes.
     paused: bool,
 }
 
+#[derive(Debug)]
+struct Door {
+    listener: OwnedFd,
+    /// True while the kernel holds the accept request.
+    armed: bool,
+}
+
 impl Acceptor {
-    /// Takes the listener over.
+    /// Takes the listeners over.
     ///
     /// # Errors
-    /// When the descriptor is none.
-    pub(super) fn new(listener: Option<OwnedFd>) -> io::Result<Self> {
-        if let Some(listener) = &listener {
+    /// When a descriptor is none.
+    pub(super) fn new(listeners: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut doors = Vec::with_capacity(listeners.len());
+        for listener in listeners {
             // Kernels before 6.0 answer an accept on a non-blocking listener with EAGAIN at once.
-            socket::set_blocking(listener)?;
+            socket::set_blocking(&listener)?;
+            doors.push(Door { listener, armed: false });
         }
-        Ok(Self { listener, armed: false, paused: false })
+        Ok(Self { doors, paused: false })
     }
 }
 
@@ -57,33 +64,39 @@ pub(super) fn taken(answer: Answer) -> io::Result<OwnedFd> {
 
 impl Uring {
     pub(super) fn arm_accept(&mut self) {
-        let Acceptor { listener, armed, paused } = &mut self.acceptor;
-        let Some(listener) = listener.as_ref().filter(|_| !*armed && !*paused) else { return };
-        *armed = true;
-        let request = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()));
-        // SAFETY: names no memory; the listener is closed only after the last answer.
-        unsafe {
-            let flags = libc::SOCK_CLOEXEC;
-            self.ring.push(Token::own(Kind::Accept), request.flags(flags).build());
+        if self.acceptor.paused {
+            return;
+        }
+        for (door, at) in self.acceptor.doors.iter_mut().zip(0..).filter(|(door, _)| !door.armed) {
+            door.armed = true;
+            let request = opcode::AcceptMulti::new(types::Fd(door.listener.as_raw_fd()));
+            // SAFETY: names no memory; the listener is closed only after the last answer.
+            unsafe {
+                let flags = libc::SOCK_CLOEXEC;
+                self.ring.push(Token::listener(at), request.flags(flags).build());
+            }
         }
     }
 
     pub(super) fn handle_accept(&mut self, answer: Answer, on_event: &mut dyn FnMut(Event<'_>)) {
-        if !answer.more() {
-            self.acceptor.armed = false;
+        let at = u8::try_from(answer.token.index).unwrap_or(u8::MAX);
+        if let Some(door) = self.acceptor.doors.get_mut(usize::from(at))
+            && !answer.more()
+        {
+            door.armed = false;
         }
         match taken(answer) {
             Ok(socket) => {
                 let peer = socket::peer(&socket);
                 let socket = SocketTicket(place(self.tickets.insert(socket)));
-                on_event(Event::Accepted { socket, peer });
+                on_event(Event::Accepted { socket, listener: ListenerId(at), peer });
             }
             Err(error) if socket::is_shortage(&error) => {
-                self.acceptor.paused = true;
-                if self.acceptor.armed {
-                    self.cancel_accept();
+                // The other listeners run into the same shortage; it is said once.
+                if !std::mem::replace(&mut self.acceptor.paused, true) {
+                    self.cancel_accepts();
+                    on_event(Event::AcceptFailed { error });
                 }
-                on_event(Event::AcceptFailed { error });
             }
             // The peer left before it was accepted, or the request was cancelled.
             Err(_) => {}
@@ -97,22 +110,24 @@ impl Uring {
     }
 
     pub(super) fn stop_accepting(&mut self) {
-        let Some(listener) = self.acceptor.listener.take() else { return };
-        if self.acceptor.armed {
-            let accept = Token::own(Kind::Accept);
-            self.acceptor.armed = !self.ring.cancel_and_reap(accept, |answer| {
-                (answer.token.kind == Kind::Accept).then(|| {
+        let doors = std::mem::take(&mut self.acceptor.doors);
+        for (_, at) in doors.iter().zip(0..).filter(|(door, _)| door.armed) {
+            let accept = Token::listener(at);
+            self.ring.cancel_and_reap(accept, |answer| {
+                (answer.token == accept).then(|| {
                     drop(taken(answer));
                     !answer.more()
                 })
             });
         }
-        drop(listener);
+        drop(doors);
     }
 
-    fn cancel_accept(&mut self) {
-        let request = opcode::AsyncCancel::new(Token::own(Kind::Accept).to_bits()).build();
-        // SAFETY: a cancellation by token names neither memory nor a descriptor.
-        unsafe { self.ring.push(Token::own(Kind::Other), request) };
+    fn cancel_accepts(&mut self) {
+        for (_, at) in self.acceptor.doors.iter().zip(0..).filter(|(door, _)| door.armed) {
+            let request = opcode::AsyncCancel::new(Token::listener(at).to_bits()).build();
+            // SAFETY: a cancellation by token names neither memory nor a descriptor.
+            unsafe { self.ring.push(Token::own(Kind::Other), request) };
+        }
     }
 }

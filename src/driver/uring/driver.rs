@@ -67,7 +67,7 @@ impl std::fmt::Debug for Uring {
 }
 
 impl Uring {
-    /// Makes the ring for the calling thread and arms the wake-up and the listener.
+    /// Makes the ring for the calling thread and arms the wake-up and the listeners.
     ///
     /// # Errors
     /// What [`probe`](super::probe()) explains; EMFILE, ENFILE, ENOMEM.
@@ -86,7 +86,7 @@ impl Uring {
             sends: Sends::default(),
             buffers,
             streams: Streams::new(options.connections, options.read_buffer, options.reads_per_turn),
-            acceptor: Acceptor::new(options.listener)?,
+            acceptor: Acceptor::new(options.listeners)?,
             tickets: Slab::new(),
             starved: Vec::new(),
             closing: Vec::new(),

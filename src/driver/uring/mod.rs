@@ -3,7 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `driver` | the driver: operations in, completions out |
-//! | `accept` | the listener: multishot accept, its pauses and its end |
+//! | `accept` | the listeners: multishot accept, its pauses and its end |
 //! | `connections` | opening, reading, writing, closing one connection |
 //! | `ring` | one ring: pushing requests, entering the kernel, reaping answers |
 //! | `token` | what a request's answer is recognised by |

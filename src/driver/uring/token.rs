@@ -9,7 +9,7 @@ use crate::base::id::ConnId;
 /// What was asked of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Multishot accept on the listener.
+    /// Multishot accept on a listener.
     Accept,
     /// Multishot poll of the eventfd.
     Wake,
@@ -53,6 +53,11 @@ impl Token {
     /// About a connection.
     pub(super) fn of(kind: Kind, conn: ConnId) -> Self {
         Self { kind, index: conn.index, generation: conn.generation & GENERATION_MASK }
+    }
+
+    /// About one of the driver's listeners.
+    pub(super) const fn listener(at: u8) -> Self {
+        Self { kind: Kind::Accept, index: at as u32, generation: 0 }
     }
 
     /// About the driver itself.

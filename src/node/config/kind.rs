@@ -237,6 +237,28 @@ impl Kind for Address {
     }
 }
 
+/// An [`Address`], or an empty string for none.
+pub(super) struct OptionalAddress;
+
+impl Kind for OptionalAddress {
+    type Value = Option<SocketAddr>;
+
+    fn read(&self, value: &Value) -> Option<Option<SocketAddr>> {
+        match value {
+            Value::Text(text) if text.is_empty() => Some(None),
+            _ => Address.read(value).map(Some),
+        }
+    }
+
+    fn write(&self, value: &Option<SocketAddr>) -> Value {
+        Value::Text(value.map_or(String::new(), |address| address.to_string()))
+    }
+
+    fn expectation(&self) -> String {
+        format!("{}, or \"\" (off)", Address.expectation())
+    }
+}
+
 /// The path of a request target (RFC 3986, section 3.3), without query or fragment.
 pub(super) struct UrlPath;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::auth::AuthMode;
 use super::print;
-use super::values::Config;
+use super::values::{ClientAuth, Config};
 use crate::auth::Source;
 
 struct Relation {
@@ -18,8 +18,12 @@ struct Relation {
 
 const RELATIONS: &[Relation] = &[
     Relation {
-        keys: &["server.listen", "auth.mode"],
-        holds: |c| c.auth.door.mode != AuthMode::Local || c.server.listen.ip().is_loopback(),
+        keys: &["server.listen", "tls.listen", "auth.mode"],
+        holds: |c| {
+            let listens = [c.server.listen, c.transport.tls.listen];
+            let is_local = listens.into_iter().flatten().all(|address| address.ip().is_loopback());
+            c.auth.door.mode != AuthMode::Local || is_local
+        },
         rule: "whoever is not on this machine must say who it is: write auth.mode = \"token\" and a key; \
                or write auth.mode = \"open\" to let in anyone who can connect",
     },
@@ -33,6 +37,32 @@ const RELATIONS: &[Relation] = &[
         keys: &["auth.mode", "auth.sources"],
         holds: |c| c.auth.door.mode != AuthMode::Token || !c.auth.door.sources.is_empty(),
         rule: "a token must be able to stand somewhere",
+    },
+    Relation {
+        keys: &["server.listen", "tls.listen"],
+        holds: |c| c.server.listen.is_some() || c.transport.tls.listen.is_some(),
+        rule: "a node must listen somewhere",
+    },
+    Relation {
+        keys: &["server.listen", "tls.listen"],
+        holds: |c| {
+            let same = c.server.listen == c.transport.tls.listen;
+            !same || c.server.listen.is_none_or(|address| address.port() == 0)
+        },
+        rule: "the plain listener and that of TLS cannot share an address",
+    },
+    Relation {
+        keys: &["tls.listen"],
+        holds: |c| c.transport.tls.listen.is_none() || !c.lists.certificates.is_empty(),
+        rule: "TLS needs a [[certificate]] with a chain and a key",
+    },
+    Relation {
+        keys: &["tls.client_auth", "tls.client_ca"],
+        holds: |c| {
+            let tls = &c.transport.tls;
+            tls.client_auth == ClientAuth::Off || !tls.client_ca.is_empty()
+        },
+        rule: "certificates of clients need authorities in tls.client_ca",
     },
     Relation {
         keys: &["queue.low_water_bytes", "queue.high_water_bytes"],
@@ -142,6 +172,9 @@ impl Config {
                  with them; a one-time ticket is worth nothing there"
                     .into(),
             );
+        }
+        if self.transport.tls.listen.is_none() && !self.lists.certificates.is_empty() {
+            warnings.push("[[certificate]]: without effect, as tls.listen is off".to_owned());
         }
         if self.debug.panic_command {
             warnings.push(

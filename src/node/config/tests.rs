@@ -36,6 +36,8 @@ const CANDIDATES: &[&str] = &[
     "\"HS384\"",
     "[\"cookie\"]",
     "[\"self\"]",
+    "\"1.3\"",
+    "\"required\"",
 ];
 
 #[test]
@@ -47,21 +49,44 @@ fn the_printed_defaults_read_back_as_the_defaults() {
 
 #[test]
 fn every_key_can_be_set_printed_and_read_back() {
+    // What some keys need beside them.
+    let beside = [r#"certificate=[{chain="c.pem", key="k.pem"}]"#, "tls.client_ca=ca.pem"];
+    let before = parse("", &beside).expect("valid");
     let keys = keys();
     let single = keys.iter().filter(|key| SECTIONS.iter().any(|(name, _)| *name == key.section));
     for key in single.filter(|key| !key.secret) {
         let suits = |value: &&str| {
             let set = format!("{}={value}", key.path());
-            let config = parse("", &[&set]).ok().filter(|config| *config != Config::default());
+            let sets = [beside[0], beside[1], &set];
+            let config = parse("", &sets).ok().filter(|config| *config != before);
             config.is_some_and(|config| {
                 let file = format!("[{}]\n{} = {value}\n", key.section, key.name);
-                assert_eq!(parse(&file, &[]), Ok(config.clone()), "{file}");
+                let sets = if key.path() == "tls.client_ca" { &beside[..1] } else { &beside };
+                assert_eq!(parse(&file, sets), Ok(config.clone()), "{file}");
                 assert_eq!(parse(&config.to_toml(), &[]), Ok(config), "{file}");
                 true
             })
         };
         assert!(CANDIDATES.iter().any(suits), "{} takes no candidate", key.path());
     }
+}
+
+#[test]
+fn tls_is_refused_without_what_it_needs() {
+    let certificate = r#"certificate=[{chain="c.pem", key="k.pem"}]"#;
+    let cases: [(&[&str], &str); 5] = [
+        (&["tls.listen=[::]:1"], "tls.listen = \"[::]:1\": TLS needs a [[certificate]]"),
+        (&["server.listen="], "must listen somewhere"),
+        (&["tls.listen=127.0.0.1:8080", certificate], "cannot share an address"),
+        (&["tls.client_auth=required"], "tls.client_ca = \"\": certificates of clients need"),
+        (&[r#"certificate=[{chain="c.pem"}]"#], "[[certificate]]: expected a key, as key = "),
+    ];
+    for (sets, text) in cases {
+        let error = parse("", sets).expect_err(text);
+        assert!(error.contains(text), "{error}");
+    }
+    assert!(parse("", &["server.listen=", "tls.listen=[::]:1", certificate]).is_ok());
+    assert!(parse("", &["server.listen=[::]:0", "tls.listen=[::]:0", certificate]).is_ok());
 }
 
 #[test]
@@ -148,7 +173,7 @@ throng.toml:25: [[namespace]]: expected a pattern, as pattern = "ticker:*"
 --set: namespace = 3: expected a list of tables, as [[namespace]]
 --set: namespace = an array of other things: expected a list of tables, as [[namespace]]
 --set: namespace.pattern = "a": [[namespace]] is a list; give it whole, as --set 'namespace=[{pattern = "ticker:*", overflow = "conflate"}]'
---set: server.listen = "localhost:80": expected an IP address and a port, as "0.0.0.0:8080" or "[::1]:8080" (default "127.0.0.1:8080")
+--set: server.listen = "localhost:80": expected an IP address and a port, as "0.0.0.0:8080" or "[::1]:8080", or "" (off) (default "127.0.0.1:8080")
 --set: debug.echo_path = "echo": expected a path of at most 256 characters that begins with / and has no query, as "/ws", or "" (off) (default "")"#;
     assert_eq!(parse(file, &sets).expect_err("a bad file"), expected.trim_start());
 }
@@ -183,7 +208,7 @@ fn the_command_line_overrides_the_file_and_its_last_word_wins() {
     let sets = sets.iter().map(|set| (*set).to_owned()).collect();
     let config = Origin { file: Some(path), sets }.load().expect("a configuration");
     assert_eq!((config.server.shards, config.server.driver), (4, DriverChoice::Epoll));
-    assert_eq!(config.server.listen.to_string(), "0.0.0.0:0");
+    assert_eq!(config.server.listen, "0.0.0.0:0".parse().ok());
 }
 
 #[test]

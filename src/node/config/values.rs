@@ -11,10 +11,11 @@ use std::time::Duration;
 use super::auth::Auth;
 use super::group::{Group, Key, group, of};
 use super::kind::{
-    Address, Flag, Kind, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of, power,
-    whole,
+    Flag, Kind, OptionalAddress, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of,
+    power, whole,
 };
 use super::list::{About, List, Row};
+pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{DriverChoice, LogFormat, LogLevel, UringIdle};
 use crate::auth::Who;
 use crate::base::glob::Glob;
@@ -50,6 +51,8 @@ pub struct Config {
 /// What lies between the engine and the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transport {
+    /// `[tls]`.
+    pub tls: Tls,
     /// `[tcp]`.
     pub tcp: Tcp,
     /// `[uring]`.
@@ -61,6 +64,8 @@ pub struct Transport {
 pub struct Lists {
     /// `[[namespace]]`.
     pub namespaces: Vec<Namespace>,
+    /// `[[certificate]]`.
+    pub certificates: Vec<Certificate>,
 }
 
 /// `[limits]`, by what they limit.
@@ -79,6 +84,7 @@ pub struct Limits {
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where to listen, on how many cores, and how to end."),
     ("auth", "Who may connect, and how a client says who it is."),
+    ("tls", "TLS, beside the plain listener or instead of it."),
     ("limits", "What a client may send. Every limit holds before anything is stored."),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
@@ -91,7 +97,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// The sections that are lists, in the order in which they are printed.
-pub(super) const LISTS: &[About] = &[Namespace::ABOUT];
+pub(super) const LISTS: &[About] = &[Namespace::ABOUT, Certificate::ABOUT];
 
 impl Config {
     /// The structs of the table but those of lists.
@@ -102,6 +108,7 @@ impl Config {
             &self.auth.door,
             &self.auth.keys,
             &self.auth.tokens,
+            &self.transport.tls,
             &limits.head,
             &limits.message,
             &limits.command,
@@ -124,6 +131,7 @@ impl Config {
             &mut self.auth.door,
             &mut self.auth.keys,
             &mut self.auth.tokens,
+            &mut self.transport.tls,
             &mut limits.head,
             &mut limits.message,
             &mut limits.command,
@@ -140,12 +148,12 @@ impl Config {
 
     /// The lists, in the order of [`LISTS`].
     pub(super) fn lists(&self) -> Vec<&dyn List> {
-        vec![&self.lists.namespaces]
+        vec![&self.lists.namespaces, &self.lists.certificates]
     }
 
     /// The same, to be changed.
     pub(super) fn lists_mut(&mut self) -> Vec<&mut dyn List> {
-        vec![&mut self.lists.namespaces]
+        vec![&mut self.lists.namespaces, &mut self.lists.certificates]
     }
 
     /// The policy of a room: that of the first namespace that matches, else `queue.overflow`.
@@ -196,8 +204,10 @@ const GIB: u64 = 1 << 30;
 group! {
     /// `[server]`.
     pub struct Server in "server" {
-        /// Where to listen. Port 0 lets the kernel choose; the port is printed.
-        "listen" Restart listen: SocketAddr = (Ipv4Addr::LOCALHOST, 8080).into(), Address;
+        /// Where to listen for clients that speak plainly. Port 0 lets the kernel choose; the port is
+        /// printed.
+        "listen" Restart listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 8080).into()),
+            OptionalAddress;
         /// Shards, each a thread that owns a share of the connections.
         "shards" Restart shards: u16 = 0, whole(1, 1024).or_zero("one per core");
         /// The kernel interface. "auto" probes at start and logs what it chose and why.

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::base::id::{ConnId, ShardId};
-use crate::contract::{Event, Op, SocketTicket};
+use crate::contract::{Event, ListenerId, Op, SocketTicket};
 use crate::shard::Mail;
 use crate::shard::tests::rig::{HEAD, Rig, Seen, frame, room_of, settings};
 
@@ -97,7 +97,8 @@ fn a_handshake_that_completes_during_a_drain_is_answered_503() {
 /// The rig's check after every step walks over everybody, so thousands are led past it.
 fn crowd(rig: &mut Rig, clients: usize) {
     for _ in 0..clients {
-        let accepted = Event::Accepted { socket: SocketTicket(0), peer: None };
+        let accepted =
+            Event::Accepted { socket: SocketTicket(0), listener: ListenerId(0), peer: None };
         rig.shard.handle_event(accepted, rig.now);
         let Some(Op::Open { conn, .. }) = rig.shard.poll_op() else { panic!("not let in") };
         rig.shard.handle_event(Event::Received { conn, bytes: &mut HEAD.to_vec() }, rig.now);

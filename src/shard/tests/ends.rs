@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::base::id::ConnId;
-use crate::contract::{Event, SendBatch};
+use crate::contract::{Event, ListenerId, SendBatch, SocketTicket};
 use crate::shard::tests::rig::{Heard, Rig, Seen, frame, publish, settings};
 use crate::shard::{Mail, Progress};
 
@@ -54,7 +54,8 @@ fn events_between_close_and_closed_leave_nothing_behind_for_the_next_user() {
     rig.event(Event::ReceivedEnd { conn: old });
     rig.event(reset(old));
     rig.confirm(old);
-    let accepted = Event::Accepted { socket: crate::contract::SocketTicket(99), peer: None };
+    let accepted =
+        Event::Accepted { socket: SocketTicket(99), listener: ListenerId(0), peer: None };
     rig.event(accepted);
     rig.turn();
     assert!(matches!(rig.ops[..], [Seen::Open(new)] if new.index == old.index), "{:?}", rig.ops);

@@ -16,7 +16,7 @@ use crate::base::map::Seed;
 use crate::base::shared::Overflow;
 use crate::base::time::Time;
 use crate::connection::{Routes, Timeouts};
-use crate::contract::{Event, Op, SendBatch, SocketTicket};
+use crate::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub;
@@ -84,7 +84,12 @@ pub(super) struct Rig {
 pub(super) fn settings() -> Settings {
     let seconds = Duration::from_secs;
     Settings {
-        routes: Routes { sessions: "/ws".to_owned(), echo: Some("/echo".to_owned()), page: None },
+        routes: Routes {
+            sessions: "/ws".to_owned(),
+            echo: Some("/echo".to_owned()),
+            page: None,
+            tls: None,
+        },
         head: HeadLimits::default(),
         messages: DecodeLimits { message_bytes: 4096, fragments: 16 },
         echo_messages: DecodeLimits { message_bytes: 1 << 20, fragments: 16 },
@@ -230,8 +235,12 @@ impl Rig {
 
     /// A socket arrives; its connection, unless it was refused.
     pub(super) fn accept(&mut self) -> Option<ConnId> {
+        self.accept_on(ListenerId(0))
+    }
+
+    pub(super) fn accept_on(&mut self, listener: ListenerId) -> Option<ConnId> {
         self.sockets += 1;
-        self.event(Event::Accepted { socket: SocketTicket(self.sockets), peer: None });
+        self.event(Event::Accepted { socket: SocketTicket(self.sockets), listener, peer: None });
         self.turn();
         self.ops.iter().find_map(|op| match op {
             Seen::Open(conn) => Some(*conn),
@@ -286,30 +295,12 @@ impl Rig {
 
     /// The frames that reached the client since the last call.
     pub(super) fn heard(&mut self, conn: ConnId) -> Vec<Heard> {
-        let bytes = self.bytes(conn);
-        self.frames(&bytes)
+        frames(&self.bytes(conn))
     }
 
     /// The frames that these bytes are.
     pub(super) fn frames(&self, bytes: &[u8]) -> Vec<Heard> {
-        let (mut heard, mut rest) = (Vec::new(), bytes);
-        while !rest.is_empty() {
-            let (begin, length) = match rest[1] {
-                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
-                127 => panic!("nothing here is that long"),
-                length => (2, usize::from(length)),
-            };
-            let payload = &rest[begin..begin + length];
-            heard.push(match rest[0] {
-                0x81 => Heard::Text(serde_json::from_slice(payload).expect("JSON")),
-                0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
-                0x89 => Heard::Ping,
-                0x8a => Heard::Pong(payload.to_vec()),
-                other => panic!("a frame that begins with {other:#x}"),
-            });
-            rest = &rest[begin + length..];
-        }
-        heard
+        frames(bytes)
     }
 
     /// The payloads of the publications that reached the client since the last call.
@@ -375,6 +366,28 @@ impl Rig {
             Op::StopAccepting => Seen::StopAccepting,
         }
     }
+}
+
+/// The frames in what a client received.
+pub(super) fn frames(bytes: &[u8]) -> Vec<Heard> {
+    let (mut heard, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        let (begin, length) = match rest[1] {
+            126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+            127 => panic!("nothing here is that long"),
+            length => (2, usize::from(length)),
+        };
+        let payload = &rest[begin..begin + length];
+        heard.push(match rest[0] {
+            0x81 => Heard::Text(serde_json::from_slice(payload).expect("JSON")),
+            0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
+            0x89 => Heard::Ping,
+            0x8a => Heard::Pong(payload.to_vec()),
+            other => panic!("a frame that begins with {other:#x}"),
+        });
+        rest = &rest[begin + length..];
+    }
+    heard
 }
 
 /// The request for an upgrade at `path`.

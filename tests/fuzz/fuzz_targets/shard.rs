@@ -19,7 +19,7 @@ use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::shared::Overflow;
 use throng::base::time::Time;
-use throng::contract::{Event, Op, SendBatch, SocketTicket};
+use throng::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
 use throng::node::config::Config;
 use throng::shard::{Identity, Mail, NamespaceRules, Settings, Shard};
 
@@ -149,7 +149,7 @@ impl Place {
             0 if self.accepting && self.links.len() < SOCKETS => {
                 self.offered += 1;
                 let socket = SocketTicket(u32::from(which));
-                self.shard.handle_event(Event::Accepted { socket, peer: None }, now);
+                self.shard.handle_event(Event::Accepted { socket, listener: ListenerId(0), peer: None }, now);
             }
             1 if self.accepting => {
                 let error = ErrorKind::OutOfMemory.into();

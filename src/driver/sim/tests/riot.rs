@@ -53,7 +53,9 @@ impl Anarchist {
                 inputs.push(bytes.to_vec());
                 events.push(Err(conn));
             }
-            Event::Accepted { socket, peer } => events.push(Ok(Event::Accepted { socket, peer })),
+            Event::Accepted { socket, listener, peer } => {
+                events.push(Ok(Event::Accepted { socket, listener, peer }));
+            }
             Event::AcceptFailed { error } => events.push(Ok(Event::AcceptFailed { error })),
             Event::ReceivedEnd { conn } => events.push(Ok(Event::ReceivedEnd { conn })),
             Event::Sent { conn, batch, bytes } => {

@@ -230,7 +230,7 @@ fn a_socket_that_is_refused_sees_the_end() {
     let mut peer = net.connect(0);
     let mut sockets = Vec::new();
     let mut accept = |event: Event<'_>| match event {
-        Event::Accepted { socket, peer } => sockets.push((socket, peer)),
+        Event::Accepted { socket, peer, .. } => sockets.push((socket, peer)),
         other => panic!("{other:?}"),
     };
     driver.wait(None, &mut accept).expect("a turn");

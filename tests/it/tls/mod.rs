@@ -1,0 +1,13 @@
+//! TLS over real sockets, with rustls and tungstenite as a foreign client.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `client` | a secure client, and a node for it |
+//! | `talking` | who gets in speaks as everybody else does |
+//! | `refusing` | who does not get in leaves nothing behind |
+//! | `renewing` | new certificates under live connections |
+
+mod client;
+mod refusing;
+mod renewing;
+mod talking;

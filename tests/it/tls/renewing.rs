@@ -1,0 +1,72 @@
+//! New certificates under live connections.
+
+use serde_json::json;
+
+use crate::authority::{Authority, Spoken};
+use crate::process::Program;
+use crate::support::{on_both_drivers, wait_until};
+use crate::tls::client::{Files, Secure, SecureClient, stream};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Whether a client that believes only this authority gets in.
+fn believes(authority: &Authority, address: SocketAddr) -> bool {
+    let config = Arc::new(authority.client(Spoken::Tls13, None));
+    SecureClient::over(stream(address, &config, "example.org"), "/ws").is_some()
+}
+
+fn replace_authority(files: &mut Files) -> Authority {
+    let old = std::mem::replace(&mut files.authority, Authority::new());
+    files.issue();
+    old
+}
+
+on_both_drivers! {
+    fn a_session_survives_a_change_of_certificates_and_new_ones_get_the_new(driver) {
+        let mut secure = Secure::start(driver, &[]);
+        let mut live = secure.connect(Spoken::Tls13);
+        live.join("r");
+        let old = replace_authority(&mut secure.files);
+        secure.node.reload(&secure.config).unwrap();
+        let address = secure.address();
+        wait_until("the new one is shown", || believes(&secure.files.authority, address));
+        assert!(!believes(&old, address));
+        live.send(&json!({"type": "t", "room": "r", "payload": "still here"}));
+        assert_eq!(live.next()["payload"], json!("still here"));
+    }
+
+    fn a_certificate_that_does_not_do_leaves_the_old_one_in_use(driver) {
+        let secure = Secure::start(driver, &[]);
+        secure.files.write("key.pem", "no key");
+        secure.node.reload(&secure.config).unwrap();
+        secure.files.write("chain.pem", "no certificate");
+        secure.node.reload(&secure.config).unwrap();
+        for _ in 0..10 {
+            assert!(believes(&secure.files.authority, secure.address()));
+        }
+    }
+}
+
+#[test]
+fn the_program_takes_new_certificates_when_the_files_change_and_on_sighup() {
+    let mut files = Files::new();
+    let sets = files.sets();
+    let listen = "tls.listen=127.0.0.1:0";
+    let program = Program::start(&["--set", &sets[0], "--set", &sets[1], "--set", listen]);
+    let (_, rest) = program.said.split_once("wss://").expect("it says where");
+    let address: SocketAddr = rest.split('/').next().unwrap().parse().unwrap();
+    let config = Arc::new(files.authority.client(Spoken::Tls13, None));
+    let mut live = SecureClient::connect(address, &config);
+    replace_authority(&mut files);
+    wait_until("the files were noticed", || believes(&files.authority, address));
+    files.write("chain.pem", "half a file");
+    replace_authority(&mut files);
+    program.signal("-HUP");
+    wait_until("the signal was heard", || believes(&files.authority, address));
+    live.join("r");
+    drop(live);
+    program.signal("-TERM");
+    let (status, log) = program.end();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.contains("the certificates were read"), "{log}");
+}

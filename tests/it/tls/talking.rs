@@ -1,0 +1,103 @@
+//! Who gets in speaks as everybody else does.
+
+use std::time::Duration;
+
+use rustls::HandshakeKind;
+use serde_json::json;
+
+use crate::authority::Spoken;
+use crate::support::{Client, on_both_drivers, wait_for};
+use crate::tls::client::{Secure, SecureClient};
+
+on_both_drivers! {
+    fn an_echo_of_any_size_comes_back_in_both_versions(driver) {
+        let secure = Secure::start(driver, &[]);
+        for version in Spoken::BOTH {
+            let mut client = secure.echo(version);
+            for bytes in [1, 125, 126, 16_383, 16_384, 65_536, 100_000, 1 << 20] {
+                client.bounce(bytes);
+            }
+            client.close();
+        }
+        wait_for(&secure.node, "they are gone", |c| c.connections == 0 && c.tls_connections == 0);
+        let counters = secure.node.counters();
+        assert_eq!((counters.tls_handshakes_total, counters.tls_failed_total), (2, 0));
+        assert_eq!(counters.closed_total, 2);
+    }
+
+    fn plain_and_secure_members_of_a_room_hear_each_other_over_all_shards(driver) {
+        let secure = Secure::start(driver, &[]);
+        let mut plain = Client::connect(secure.node.address());
+        plain.join("r");
+        let mut members: Vec<SecureClient> = (0..8)
+            .map(|at| secure.connect(Spoken::BOTH[at % 2]))
+            .collect();
+        members.iter_mut().for_each(|member| member.join("r"));
+        plain.send(&json!({"type": "t", "room": "r", "payload": 1}));
+        assert_eq!(plain.next()["payload"], json!(1));
+        for member in &mut members {
+            assert_eq!(member.next()["payload"], json!(1));
+        }
+        members[0].send(&json!({"type": "t", "room": "r", "payload": 2}));
+        assert_eq!(plain.next()["payload"], json!(2));
+        for member in &mut members {
+            assert_eq!(member.next()["payload"], json!(2));
+        }
+    }
+
+    fn a_node_may_speak_nothing_but_tls(driver) {
+        let secure = Secure::start(driver, &["server.listen="]);
+        assert_eq!(secure.node.plain_address(), None);
+        assert_eq!(secure.node.tls_address(), Some(secure.node.address()));
+        secure.connect(Spoken::Tls13).join("r");
+    }
+
+    fn a_client_that_comes_again_resumes(driver) {
+        // The shards share the keys of tickets, so it does not matter where it comes.
+        let secure = Secure::start(driver, &[]);
+        for version in Spoken::BOTH {
+            let config = secure.client(version);
+            let kind = |_| {
+                let mut client = SecureClient::connect(secure.address(), &config);
+                client.join("r");
+                let kind = client.tls().handshake_kind();
+                client.close();
+                kind
+            };
+            let kinds: Vec<_> = (0..6).map(kind).collect();
+            assert_ne!(kinds[0], Some(HandshakeKind::Resumed));
+            assert!(kinds[1..].iter().all(|kind| *kind == Some(HandshakeKind::Resumed)), "{kinds:?}");
+        }
+        wait_for(&secure.node, "all are counted", |c| c.tls_resumed_total == 10);
+    }
+
+    fn a_drain_closes_secure_clients_with_1012_and_an_orderly_end(driver) {
+        let secure = Secure::start(driver, &[]);
+        let client = secure.connect(Spoken::Tls13);
+        secure.node.drain(Duration::from_millis(200));
+        assert_eq!(client.close_code(), 1012);
+    }
+
+    fn many_handshakes_at_once_do_not_stop_those_who_are_in(driver) {
+        let secure = Secure::start(driver, &["tls.handshakes_per_turn=1"]);
+        let mut inside = secure.echo(Spoken::Tls13);
+        let address = secure.address();
+        // Each is a stranger, so that every handshake is a full one.
+        let mut strangers = (0..100).map(|_| secure.client(Spoken::Tls13));
+        let crowds: [Vec<_>; 4] = std::array::from_fn(|_| strangers.by_ref().take(25).collect());
+        std::thread::scope(|scope| {
+            let shake = |crowd: Vec<_>| {
+                for stranger in &crowd {
+                    SecureClient::echo(address, stranger).bounce(10);
+                }
+            };
+            let running = crowds.map(|crowd| scope.spawn(move || shake(crowd)));
+            while !running.iter().all(|crowd| crowd.is_finished()) {
+                inside.bounce(10);
+            }
+        });
+        inside.bounce(100_000);
+        wait_for(&secure.node, "the crowd is gone", |c| c.connections == 1);
+        assert_eq!(secure.node.counters().tls_handshakes_total, 101);
+    }
+}
