@@ -91,6 +91,12 @@ struct TargetFlags {
     /// How long a phase may go without progress.
     #[arg(long, value_name = "MS")]
     patience_ms: Option<u64>,
+    /// For wss://: a PEM file with the authorities that are believed.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<String>,
+    /// For wss://: believe anybody.
+    #[arg(long)]
+    insecure: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -243,6 +249,8 @@ impl Flags {
         put(&mut spec.target.dialect, target.dialect);
         put(&mut spec.target.src, target.src);
         put(&mut spec.target.patience_ms, target.patience_ms);
+        put(&mut spec.target.ca, target.ca);
+        spec.target.insecure |= target.insecure;
         let crowd = self.crowd.clone();
         put(&mut spec.crowd.clients, crowd.clients);
         put(&mut spec.crowd.threads, crowd.threads);

@@ -117,7 +117,7 @@ pub(crate) fn run(spec: &Spec, options: &Options) -> Result<Outcome, String> {
 
 impl Run {
     fn begin(spec: &Spec, options: &Options) -> Result<Self, String> {
-        let target = Target::parse(&spec.target.url)?;
+        let target = Target::parse(&spec.target)?;
         let sources = match spec.target.src.as_str() {
             "" => Vec::new(),
             text => sources::parse(text)?,

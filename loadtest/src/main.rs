@@ -26,6 +26,7 @@ mod limits;
 mod outcome;
 mod payload;
 mod sample;
+mod seal;
 mod socket;
 mod sources;
 mod spec;

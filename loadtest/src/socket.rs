@@ -4,6 +4,9 @@
 //! writing leaves its bytes behind for the writer to take along, so frames never interleave when a write is
 //! short and nobody waits for a lock. An idle connection holds one small read buffer; when a message does not
 //! fit, the next read borrows a large one from the thread and gives it back.
+//!
+//! With `wss://` the two halves share a [`Seal`]. Bytes are sealed by whoever writes them, right before they
+//! are written, because the order of records is the order in which they were sealed.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -19,32 +22,43 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::clock;
 use crate::codec::{Decoder, Item, Masks, check_response, encode, request};
+use crate::seal::{Seal, Trust};
+use crate::spec::TargetSpec;
 use crate::sys;
 
 /// Where to connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     /// Host and port as the URL has them, for the Host header.
     authority: String,
     /// Path and query.
     pub(crate) path: String,
+    /// Whom to believe; `None` without TLS.
+    trust: Option<Trust>,
 }
 
 impl Target {
-    /// Reads a `ws://` URL and looks its host up.
-    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+    /// Reads the URL and looks its host up.
+    pub(crate) fn parse(spec: &TargetSpec) -> Result<Self, String> {
+        let url = spec.url.as_str();
         let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
-        if uri.scheme_str() != Some("ws") {
-            return Err(format!("{url:?}: expected ws://host:port/path"));
-        }
         let host = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(80);
+        let (usual, trust) = match uri.scheme_str() {
+            Some("ws") => (80, None),
+            Some("wss") => (443, Some(Trust::new(host, &spec.ca, spec.insecure)?)),
+            _ => {
+                return Err(format!(
+                    "{url:?}: expected ws://host:port/path or wss://host:port/path"
+                ));
+            }
+        };
+        let port = uri.port_u16().unwrap_or(usual);
         let bare = host.trim_matches(['[', ']']);
         let mut found = (bare, port).to_socket_addrs().map_err(|e| format!("{host}: {e}"))?;
         let address = found.next().ok_or_else(|| format!("{host} has no address"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { address, authority: format!("{host}:{port}"), path })
+        Ok(Self { address, authority: format!("{host}:{port}"), path, trust })
     }
 }
 
@@ -94,6 +108,8 @@ pub(crate) struct Sender {
     stream: TcpStream,
     masks: Cell<Masks>,
     out: RefCell<Outgoing>,
+    /// TLS, where the URL asks for it; borrowed for no longer than it takes to seal or to open.
+    seal: Option<Box<RefCell<Seal>>>,
     /// A second descriptor of the socket, by which it can be made to vanish.
     handle: Option<Box<Socket>>,
 }
@@ -120,10 +136,12 @@ pub(crate) fn connect(target: &Target, dial: &Dial) -> Result<Reader, String> {
     })?;
     let second = dial.may_vanish.then(|| socket.try_clone().map(Box::new)).transpose();
     let handle = second.map_err(|error| format!("a second descriptor: {error}"))?;
+    let seal = target.trust.as_ref().map(Seal::new).transpose()?;
     let sender = Rc::new(Sender {
         stream: TcpStream::from_std(socket.into()),
         masks: Cell::new(Masks(dial.seed)),
         out: RefCell::default(),
+        seal: seal.map(|seal| Box::new(RefCell::new(seal))),
         handle,
     });
     let small = vec![0; dial.read_bytes];
@@ -176,7 +194,16 @@ impl Reader {
                 let answer = String::from_utf8_lossy(&answer);
                 return Err(format!("hung up during the handshake: {}", answer.trim()));
             }
-            answer.extend_from_slice(&self.small[..read]);
+            match self.sender.open(&self.small[..read])? {
+                None => answer.extend_from_slice(&self.small[..read]),
+                Some((plain, ended)) => {
+                    answer.extend_from_slice(&plain);
+                    if ended {
+                        return Err("hung up during the handshake".to_owned());
+                    }
+                    self.sender.write(Vec::new()).await?;
+                }
+            }
             if let Some(length) = check_response(&answer, &key, protocol)? {
                 let at = clock::now_ns();
                 return self.decoder.decode(&answer[length..], &mut |item| each(item, at));
@@ -202,9 +229,20 @@ impl Reader {
         let read = match result {
             Ok(read) => {
                 let at = clock::now_ns();
-                let decoded = self.decoder.decode(&buffer[..read], &mut |item| each(item, at));
-                self.hungry = read == buffer.len() && self.decoder.is_inside();
-                decoded.map(|()| read)
+                let (decoded, ended) = match self.sender.open(&buffer[..read]) {
+                    Ok(None) => {
+                        let mut each = |item: Item<'_>| each(item, at);
+                        (self.decoder.decode(&buffer[..read], &mut each), false)
+                    }
+                    Ok(Some((plain, ended))) => {
+                        (self.decoder.decode(&plain, &mut |item| each(item, at)), ended)
+                    }
+                    Err(error) => (Err(error), false),
+                };
+                // With TLS a read that was filled is in the middle of a record.
+                let inside = self.decoder.is_inside() || self.sender.seal.is_some();
+                self.hungry = read == buffer.len() && inside;
+                decoded.map(|()| if ended { 0 } else { read })
             }
             Err(error) => Err(format!("read: {error}")),
         };
@@ -249,11 +287,17 @@ impl Sender {
             out.writing = true;
         }
         loop {
-            let (result, _) = self.stream.write_all(bytes).await;
+            let result = match self.sealed(bytes) {
+                Ok(bytes) if bytes.is_empty() => Ok(()),
+                Ok(bytes) => {
+                    self.stream.write_all(bytes).await.0.map_err(|e| format!("write: {e}"))
+                }
+                Err(error) => Err(error),
+            };
             let mut out = self.out.borrow_mut();
             if let Err(error) = result {
                 out.writing = false;
-                return Err(format!("write: {error}"));
+                return Err(error);
             }
             if out.left.is_empty() {
                 out.writing = false;
@@ -261,6 +305,20 @@ impl Sender {
             }
             bytes = std::mem::take(&mut out.left);
         }
+    }
+
+    /// What to write to say `bytes`.
+    fn sealed(&self, bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+        match &self.seal {
+            None => Ok(bytes),
+            Some(seal) => seal.borrow_mut().close(&bytes),
+        }
+    }
+
+    /// What `bytes` say, and whether that was the end; `None` without TLS, where they say what they are.
+    fn open(&self, bytes: &[u8]) -> Result<Option<(Vec<u8>, bool)>, String> {
+        let open = |seal: &RefCell<Seal>| seal.borrow_mut().open(bytes);
+        self.seal.as_deref().map(open).transpose()
     }
 
     /// Ends the connection at once, whatever is in flight.
@@ -288,19 +346,37 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::{Kind, Spec};
+
+    fn target(url: &str, insecure: bool) -> Result<Target, String> {
+        let spec = Spec::new(Kind::Idle).target;
+        Target::parse(&TargetSpec { url: url.to_owned(), insecure, ..spec })
+    }
 
     #[test]
     fn a_url_is_taken_apart_or_refused() {
-        let target = Target::parse("ws://127.0.0.1:8080/ws?a=b").expect("a target");
-        assert_eq!(target.address.to_string(), "127.0.0.1:8080");
+        let parsed = target("ws://127.0.0.1:8080/ws?a=b", false).expect("a target");
+        assert_eq!(parsed.address.to_string(), "127.0.0.1:8080");
         assert_eq!(
-            (target.authority.as_str(), target.path.as_str()),
+            (parsed.authority.as_str(), parsed.path.as_str()),
             ("127.0.0.1:8080", "/ws?a=b")
         );
-        let target = Target::parse("ws://[::1]:9").expect("a target");
-        assert_eq!((target.address.to_string().as_str(), target.path.as_str()), ("[::1]:9", "/"));
-        for url in ["", "127.0.0.1:8080", "wss://127.0.0.1/ws", "http://127.0.0.1/", "/ws"] {
-            assert!(Target::parse(url).is_err(), "{url}");
+        let parsed = target("ws://[::1]:9", false).expect("a target");
+        assert_eq!((parsed.address.to_string().as_str(), parsed.path.as_str()), ("[::1]:9", "/"));
+        let parsed = target("wss://127.0.0.1/ws", true).expect("a target");
+        assert_eq!((parsed.address.port(), parsed.trust.is_some()), (443, true));
+        for url in ["", "127.0.0.1:8080", "http://127.0.0.1/", "/ws"] {
+            assert!(target(url, true).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn tls_needs_somebody_to_believe() {
+        let error = target("wss://127.0.0.1/ws", false).expect_err("nobody");
+        assert!(error.contains("--ca") && error.contains("--insecure"), "{error}");
+        let spec = Spec::new(Kind::Idle).target;
+        let (url, ca) = ("wss://127.0.0.1/ws".to_owned(), "/nowhere.pem".to_owned());
+        let error = Target::parse(&TargetSpec { url, ca, ..spec }).expect_err("no file");
+        assert!(error.starts_with("/nowhere.pem: "), "{error}");
     }
 }

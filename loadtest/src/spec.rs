@@ -91,6 +91,10 @@ pub(crate) struct TargetSpec {
     pub(crate) src: String,
     /// How long a phase may go without progress.
     pub(crate) patience_ms: u64,
+    /// `wss://`: a PEM file with the authorities that are believed; empty for none.
+    pub(crate) ca: String,
+    /// `wss://`: whether anybody is believed.
+    pub(crate) insecure: bool,
 }
 
 /// Who connects.
@@ -187,6 +191,8 @@ impl Spec {
                 dialect: Dialect::Throng,
                 src: String::new(),
                 patience_ms: 30_000,
+                ca: String::new(),
+                insecure: false,
             },
             crowd: Crowd {
                 clients: 200,
