@@ -4,6 +4,7 @@
 // that it names, on the same round's minutes; several goals may read the same step. `pick(full, small)`
 // gives the one or the other, the small one only to see that everything runs.
 
+import { secured } from "../tools/certificate.mjs";
 import { engine, floor } from "../tools/servers.mjs";
 import { shardsFor, sourcesFor } from "./needs.mjs";
 
@@ -27,7 +28,7 @@ function fanout({ members, rate, burst = 1, seconds }) {
 /**
  * Every step by its name. `args` make the scenario, without where it goes; `variants` are the servers;
  * `own` is set where the engine speaks its own protocol, elsewhere its echo endpoint is used. `settings` are
- * the engine's. `second` is set where the server takes another core as well.
+ * the engine's. `second` is set where the server takes another core as well, `secure` where both speak TLS.
  */
 export function steps(pick) {
   const many = pick(100_000, 2_000);
@@ -66,6 +67,19 @@ export function steps(pick) {
       args: ["idle", "--clients", pick(15_000, 1_000), "--threads", 1, "--hold", 0, "--set", "crowd.roll_calls=1", ...SOURCES],
     },
     fan1000: { variants: ALL, own: true, args: fanout({ members, rate: 50, seconds }) },
+    secureIdle: {
+      variants: ENGINES,
+      own: true,
+      secure: true,
+      args: ["idle", "--clients", pick(10_000, 500), "--threads", 1, "--hold", 0, "--set", "crowd.roll_calls=1", ...SOURCES],
+    },
+    secureGreeted: {
+      variants: ENGINES,
+      own: true,
+      secure: true,
+      args: ["idle", "--clients", pick(5_000, 500), "--threads", 1, "--hold", 0, "--set", "crowd.roll_calls=1", ...SOURCES],
+    },
+    secureFan1000: { variants: ENGINES, own: true, secure: true, args: fanout({ members, rate: 50, seconds }) },
     fan10000: { variants: ALL, own: true, args: fanout({ members: room, rate: 4, seconds }) },
     burst16: { variants: ALL, own: true, args: fanout({ members, rate: 800, burst: 16, seconds }) },
     burst128: { variants: ALL, own: true, args: fanout({ members, rate: 1_024, burst: 128, seconds }) },
@@ -97,7 +111,8 @@ export const SLOW_SHARE = 0.1;
 
 /** The command of a variant for a step. */
 export function commandOf(step, variant) {
-  return variant === "floor" ? floor() : engine(variant, step.settings);
+  if (variant === "floor") return floor();
+  return engine(variant, step.secure ? { ...secured(), ...step.settings } : step.settings);
 }
 
 /** Bytes of a payload of 64 in the engine's protocol, whose envelope names the room, the offset and the author. */
@@ -111,5 +126,6 @@ export function argumentsOf(step, variant, address) {
   const own = step.own && variant !== "floor";
   const args = step.args.map(String);
   if (step.own && variant === "floor" && args.includes("--size")) args[args.indexOf("--size") + 1] = String(ENVELOPED);
-  return [...args, "--url", `ws://${address}${own ? "/ws" : ""}`, "--dialect", own ? "throng" : "plain"];
+  const url = `${step.secure ? "wss" : "ws"}://${address}${own ? "/ws" : ""}`;
+  return [...args, "--url", url, ...(step.secure ? ["--insecure"] : []), "--dialect", own ? "throng" : "plain"];
 }
