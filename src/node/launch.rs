@@ -42,10 +42,10 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
             return Err(error);
         }
         looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LOOKS_PER_WATCH) {
-            if let Err(error) = node.watch(&config) {
-                tracing::error!("the certificates were not taken over: {error}");
-            }
+        if looks.is_multiple_of(LOOKS_PER_WATCH)
+            && let Err(error) = node.watch(&config)
+        {
+            tracing::error!("the certificates were not taken over: {error}");
         }
         for signal in signals.pending() {
             match signal {

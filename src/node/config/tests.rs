@@ -74,8 +74,9 @@ fn every_key_can_be_set_printed_and_read_back() {
 #[test]
 fn tls_is_refused_without_what_it_needs() {
     let certificate = r#"certificate=[{chain="c.pem", key="k.pem"}]"#;
-    let cases: [(&[&str], &str); 5] = [
-        (&["tls.listen=[::]:1"], "tls.listen = \"[::]:1\": TLS needs a [[certificate]]"),
+    let cases: [(&[&str], &str); 6] = [
+        (&["tls.listen=[::1]:1"], "tls.listen = \"[::1]:1\": TLS needs a [[certificate]]"),
+        (&["tls.listen=[::]:1", certificate], "whoever is not on this machine must say who it is"),
         (&["server.listen="], "must listen somewhere"),
         (&["tls.listen=127.0.0.1:8080", certificate], "cannot share an address"),
         (&["tls.client_auth=required"], "tls.client_ca = \"\": certificates of clients need"),
@@ -85,8 +86,8 @@ fn tls_is_refused_without_what_it_needs() {
         let error = parse("", sets).expect_err(text);
         assert!(error.contains(text), "{error}");
     }
-    assert!(parse("", &["server.listen=", "tls.listen=[::]:1", certificate]).is_ok());
-    assert!(parse("", &["server.listen=[::]:0", "tls.listen=[::]:0", certificate]).is_ok());
+    assert!(parse("", &["server.listen=", "tls.listen=[::1]:1", certificate]).is_ok());
+    assert!(parse("", &["server.listen=[::1]:0", "tls.listen=[::1]:0", certificate]).is_ok());
 }
 
 #[test]
