@@ -1,4 +1,5 @@
-//! Authentication: what a token adds to a handshake, by algorithm, and what a grant adds to a join.
+//! Authentication: what a token adds to a handshake, by algorithm, how much of that is the signature, and
+//! what a grant adds to a join.
 //!
 //! The tokens are those that the tests use, made by another implementation. HS256 is what the budget of a
 //! handshake is made for; RS256 and the curves are here to be known. The place of a token in a request is
@@ -49,6 +50,11 @@ fn tokens(criterion: &mut Criterion) {
         let token = vectors[name]["token"].as_str().expect("a token");
         group.bench_function(name, |bench| {
             bench.iter(|| verifier.verify(black_box(token), NOW).expect("valid"));
+        });
+        let (message, signature) = token.rsplit_once('.').expect("a signature");
+        group.bench_function(format!("{name}/signature"), |bench| {
+            let key = &verifier.keys.keys()[0];
+            bench.iter(|| key.verifies(black_box(message.as_bytes()), signature));
         });
     }
     group.finish();

@@ -89,6 +89,12 @@ counters! {
     auth_revoked_total,
     /// Tickets that were none of ours, or used.
     auth_ticket_total,
+    /// Those whose signature is no trusted key's, or that ask for what is not done here.
+    auth_untrusted_total,
+    /// Those that are in order and meant for somebody else: audience, issuer, user, or no end.
+    auth_unsuited_total,
+    /// Those that could not be read.
+    auth_malformed_total,
     /// Handshakes refused for the page they came from.
     origin_refused_total,
     /// Commands refused because the user has no right to the room.
@@ -99,6 +105,8 @@ counters! {
     expired_total,
     /// Connections closed (1008) because their token or user was revoked.
     revoked_total,
+    /// Sets of fetched keys that were too many beside those of the configuration; the earlier ones stay.
+    keys_refused_total,
     /// Revocations that could not be remembered because there are too many.
     revocations_lost_total,
     /// TLS handshakes completed.

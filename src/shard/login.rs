@@ -69,7 +69,6 @@ impl Shard {
             Ok(admission) => return (Verdict::Welcome, admission),
             Err(Denied::Origin(error)) => {
                 self.counters.origin_refused_total += 1;
-                tracing::debug!(why = error.public(), "an origin was refused");
                 Verdict::Refuse(Refusal::forbidden(error.public()))
             }
             Err(Denied::Token(error)) => {
@@ -86,16 +85,30 @@ impl Shard {
     }
 
     fn note_refused_token(&mut self, error: TokenError) {
-        tracing::debug!(why = error.label(), "a token was refused");
         let counters = &mut self.counters;
         counters.auth_refused_total += 1;
-        match error {
-            TokenError::Missing => counters.auth_missing_total += 1,
-            TokenError::Expired | TokenError::NotYetValid => counters.auth_expired_total += 1,
-            TokenError::Revoked => counters.auth_revoked_total += 1,
-            TokenError::Ticket => counters.auth_ticket_total += 1,
-            _ => {}
-        }
+        let kind = match error {
+            TokenError::Missing => &mut counters.auth_missing_total,
+            TokenError::Expired | TokenError::NotYetValid => &mut counters.auth_expired_total,
+            TokenError::Revoked => &mut counters.auth_revoked_total,
+            TokenError::Ticket => &mut counters.auth_ticket_total,
+            TokenError::Unsigned
+            | TokenError::UnknownAlgorithm
+            | TokenError::Critical
+            | TokenError::UnknownKey
+            | TokenError::Signature => &mut counters.auth_untrusted_total,
+            TokenError::NoExpiry
+            | TokenError::Audience
+            | TokenError::Issuer
+            | TokenError::OtherUser => &mut counters.auth_unsuited_total,
+            TokenError::Ambiguous
+            | TokenError::TooLong
+            | TokenError::Shape
+            | TokenError::Header
+            | TokenError::Claims
+            | TokenError::Claim(_) => &mut counters.auth_malformed_total,
+        };
+        *kind += 1;
     }
 
     /// Holds a handshake until its ticket's home has answered. `rest` came behind the head.
@@ -116,7 +129,7 @@ impl Shard {
         if home == self.identity.id {
             self.redeem(to, ticket, now);
         } else {
-            self.outbox.push(home, Mail::Redeem { to, ticket });
+            self.outbox.push(home, Mail::Redeem(Box::new((to, ticket))));
         }
     }
 
@@ -317,7 +330,6 @@ impl Shard {
         let unix = self.unix(now);
         if self.gate.people.revocations.add(revocation, unix).is_err() {
             self.counters.revocations_lost_total += 1;
-            tracing::error!("a revocation could not be remembered: auth.max_revocations");
         }
         match &**revocation {
             Revocation::User { tenant, user, .. } => {
@@ -378,10 +390,11 @@ impl Shard {
         let mut settings = (*self.settings).clone();
         let mut access = (*settings.access).clone();
         let own = settings.own_keys.clone();
-        match own.and((*fetched).clone()) {
-            Ok(keys) => access.verifier.keys = keys,
-            Err(error) => tracing::error!("the fetched keys were not taken over: {error}"),
-        }
+        let Ok(keys) = own.and((*fetched).clone()) else {
+            self.counters.keys_refused_total += 1;
+            return;
+        };
+        access.verifier.keys = keys;
         settings.access = Arc::new(access);
         self.settings = Rc::new(settings);
     }

@@ -74,13 +74,9 @@ pub enum Mail {
     },
     /// Request: answer this.
     Ask(Box<Question>),
-    /// Request: this ticket is to be used; was it before?
-    Redeem {
-        /// The handshake that waits for the answer.
-        to: ConnAddress,
-        /// The ticket, whose home the receiver is.
-        ticket: Ticket,
-    },
+    /// Request: this ticket, whose home the receiver is, is to be used by the handshake at this address, which
+    /// waits; was it used before?
+    Redeem(Box<(ConnAddress, Ticket)>),
     /// Delivery: hand these to the members in the receiver's shard.
     Deliver {
         /// Numbered; all from one command.
@@ -113,10 +109,7 @@ impl Mail {
     /// True for mail that may produce other mail; see the module's words on deadlock.
     #[must_use]
     pub fn is_request(&self) -> bool {
-        matches!(
-            self,
-            Self::Publish { .. } | Self::Count { .. } | Self::Ask(_) | Self::Redeem { .. }
-        )
+        matches!(self, Self::Publish { .. } | Self::Count { .. } | Self::Ask(_) | Self::Redeem(_))
     }
 }
 

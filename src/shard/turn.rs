@@ -159,7 +159,7 @@ impl Shard {
                 self.deliver(&publications, group.as_ref(), now);
             }
             Mail::Answer(answer) => self.handle_answer(&answer, now),
-            Mail::Redeem { to, ticket } => self.redeem(to, ticket, now),
+            Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),

@@ -33,6 +33,7 @@ fn a_bad_or_missing_token_gets_401_and_nothing_comes_of_it() {
     let counters = rig.shard.counters();
     assert_eq!(counters.auth_refused_total, 5);
     assert_eq!((counters.auth_missing_total, counters.auth_expired_total), (2, 1));
+    assert_eq!((counters.auth_malformed_total, counters.auth_untrusted_total), (1, 1));
     assert_eq!(counters.handshakes_refused_total, 5);
     assert_eq!((counters.handshakes_total, counters.logins_total), (0, 0));
     assert_eq!((counters.rooms, counters.memberships, counters.home_rooms), (0, 0, 0));
