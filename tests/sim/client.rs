@@ -1,7 +1,11 @@
 //! A client in the simulation: a codec that shares nothing with the engine's, and what it has seen.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::Value;
 use throng::driver::sim::Peer;
 
@@ -17,6 +21,9 @@ pub(crate) struct Membership {
 /// One client over one simulated link.
 pub(crate) struct Client {
     pub(crate) peer: Peer,
+    /// TLS, for those who speak it.
+    seam: Option<Box<Seam>>,
+    /// What has been heard and is to be said, in plain bytes.
     inbound: Vec<u8>,
     outbound: Vec<u8>,
     upgraded: bool,
@@ -34,12 +41,50 @@ pub(crate) struct Client {
     pub(crate) gone: bool,
 }
 
+/// What stands between a secure client and its link.
+struct Seam {
+    tls: ClientConnection,
+    /// Records that the link has not taken.
+    sealed: Vec<u8>,
+}
+
+impl Seam {
+    /// Moves bytes both ways: all of `outbound`, and to `inbound` what can be opened.
+    fn turn(&mut self, peer: &mut Peer, outbound: &mut Vec<u8>, inbound: &mut Vec<u8>) {
+        self.tls.writer().write_all(outbound).expect("memory");
+        outbound.clear();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut self.sealed).expect("memory");
+        }
+        let taken = peer.write(&self.sealed);
+        self.sealed.drain(..taken);
+        let mut arrived = Vec::new();
+        peer.read(&mut arrived);
+        let mut rest = arrived.as_slice();
+        while !rest.is_empty() {
+            self.tls.read_tls(&mut rest).expect("memory");
+            self.tls.process_new_packets().expect("records in order and whole");
+            // The end of the stream and the end of what is there both end this.
+            let _ = self.tls.reader().read_to_end(inbound);
+        }
+    }
+}
+
 impl Client {
+    /// A client that speaks TLS.
+    pub(crate) fn secure(peer: Peer, config: &Arc<ClientConfig>) -> Self {
+        let name = ServerName::try_from("example.org").expect("a name");
+        let mut tls = ClientConnection::new(Arc::clone(config), name).expect("a client");
+        tls.set_buffer_limit(None);
+        Self { seam: Some(Box::new(Seam { tls, sealed: Vec::new() })), ..Self::new(peer) }
+    }
+
     pub(crate) fn new(peer: Peer) -> Self {
         let head = "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         Self {
             peer,
+            seam: None,
             inbound: Vec::new(),
             outbound: head.as_bytes().to_vec(),
             upgraded: false,
@@ -79,14 +124,19 @@ impl Client {
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.outbound.is_empty()
+        let waits = |seam: &Seam| !seam.sealed.is_empty() || seam.tls.wants_write();
+        !self.outbound.is_empty() || self.seam.as_deref().is_some_and(waits)
     }
 
     /// Moves bytes both ways and takes in what is complete.
     pub(crate) fn turn(&mut self) {
-        let taken = self.peer.write(&self.outbound);
-        self.outbound.drain(..taken);
-        self.peer.read(&mut self.inbound);
+        if let Some(seam) = &mut self.seam {
+            seam.turn(&mut self.peer, &mut self.outbound, &mut self.inbound);
+        } else {
+            let taken = self.peer.write(&self.outbound);
+            self.outbound.drain(..taken);
+            self.peer.read(&mut self.inbound);
+        }
         if !self.upgraded {
             let Some(end) = self.inbound.windows(4).position(|window| window == b"\r\n\r\n") else {
                 return;

@@ -8,6 +8,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
 
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../support/authority.rs"]
+mod authority;
 mod client;
 mod malformed;
 mod named;
@@ -42,6 +45,11 @@ fn every_seed_keeps_its_promises_though_links_are_reset() {
 #[test]
 fn inboxes_of_one_never_deadlock() {
     run_seeds("inboxes of one", |seed| story::run(seed, &story::Plan::tight(seed)));
+}
+
+#[test]
+fn every_seed_keeps_its_promises_to_secure_clients_too() {
+    run_seeds("secure", |seed| story::run(seed, &story::Plan::secure(seed)));
 }
 
 #[test]

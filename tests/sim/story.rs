@@ -7,13 +7,17 @@
 //! their bounds; all mail arrives; what has ended leaves nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use throng::contract::ListenerId;
 use throng::driver::sim::Faults;
 use throng::node::config::Origin;
 use throng::shard::Mail;
+use throng::wire::tls::{Clients, Door, Identity, Options, Version, server_config, tickets};
 
+use crate::authority::{Authority, Spoken};
 use crate::client::Client;
 use crate::world::World;
 
@@ -28,6 +32,9 @@ pub(crate) struct Plan {
     drain: Option<usize>,
     /// Share of clients (in percent) that stop reading now and then.
     slow: u32,
+    /// Whether every other client speaks TLS. Keys and signatures are drawn by their library, so only
+    /// what is promised repeats itself, and not every byte.
+    secure: bool,
 }
 
 impl Plan {
@@ -40,7 +47,13 @@ impl Plan {
             faults: Faults::rough(),
             drain: None,
             slow: 20,
+            secure: false,
         }
+    }
+
+    pub(crate) fn secure(seed: u64) -> Self {
+        let faults = if seed.is_multiple_of(2) { Faults::rough() } else { Faults::hostile() };
+        Self { faults, secure: true, ..Self::rough(seed) }
     }
 
     pub(crate) fn hostile(seed: u64) -> Self {
@@ -85,7 +98,10 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
     ];
     let origin = Origin { file: None, sets: sets.map(str::to_owned).into() };
     let config = origin.load().expect("a valid configuration");
-    let world = World::new(seed, plan.shards, plan.inbox, plan.faults.clone(), &config);
+    let authority = plan.secure.then(Authority::new);
+    let door = authority.as_ref().map(door);
+    let client = authority.map(|authority| Arc::new(authority.client(Spoken::Tls13, None)));
+    let world = World::new(seed, plan.shards, plan.inbox, plan.faults.clone(), &config, door);
     let mut story = Story {
         world,
         clients: Vec::new(),
@@ -98,7 +114,12 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
     for step in 0..plan.steps {
         if story.clients.len() < plan.clients && !story.has_drained {
             let shard = story.world.rng.usize(..story.world.shards());
-            story.clients.push(Client::new(story.world.net.connect(shard)));
+            story.clients.push(match &client {
+                Some(config) if story.clients.len().is_multiple_of(2) => {
+                    Client::secure(story.world.net.connect_on(shard, SECURE), config)
+                }
+                _ => Client::new(story.world.net.connect(shard)),
+            });
         }
         if plan.drain == Some(step) {
             story.world.post_all(|| Mail::Drain(Duration::from_millis(300)));
@@ -110,6 +131,22 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
     story.heal();
     story.judge();
     story.end();
+}
+
+/// The listener that speaks TLS.
+const SECURE: ListenerId = ListenerId(1);
+
+/// A door with a certificate of that authority, and little time for handshakes.
+fn door(authority: &Authority) -> Door {
+    let issued = authority.issue("example", &["example.org"]);
+    let options = Options {
+        identities: vec![Identity { chain: issued.chain.clone(), key: issued.key() }],
+        clients: Clients::Unasked,
+        oldest: Version::Tls12,
+        tickets: Some(tickets().expect("randomness")),
+    };
+    let config = server_config(options).expect("a configuration");
+    Door { listener: SECURE, config, steps_per_turn: 1 }
 }
 
 /// The number of a publication as pushed.

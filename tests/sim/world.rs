@@ -15,6 +15,7 @@ use throng::contract::{Driver, Event};
 use throng::driver::sim::{Faults, Net, SimDriver};
 use throng::node::config::Config;
 use throng::shard::{Identity, Mail, Progress, Relieved, Settings, Shard};
+use throng::wire::tls::Door;
 
 /// Released memory reads as zeros, as the kernel makes it.
 struct Zeros;
@@ -48,9 +49,12 @@ impl World {
         inbox: usize,
         faults: Faults,
         config: &Config,
+        door: Option<Door>,
     ) -> Self {
         let net = Net::new(seed, faults);
-        let settings: Arc<Settings> = Arc::new(throng::node::settings(config, 1000));
+        let mut settings: Settings = throng::node::settings(config, 1000);
+        settings.routes.tls = door;
+        let settings = Arc::new(settings);
         let identity = |id| Identity {
             id: ShardId(id),
             shards,
