@@ -20,10 +20,12 @@
 //! | 3 | [`connection`] | one client end to end |
 //! | 4 | [`shard`] | what one core owns |
 //! | rim | [`sys`], [`driver`], [`mesh`] | system calls, the two kernel interfaces, mail between shards |
+//! | rim | [`admin`] | the HTTP listener for back ends and operators |
 //! | 5 | [`node`] | configuration, launch, the loop, shutdown |
 //!
 //! `tests/tidy.rs` holds the floors and fails when the code disagrees.
 
+pub mod admin;
 pub mod auth;
 pub mod base;
 pub mod connection;

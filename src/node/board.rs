@@ -4,19 +4,20 @@
 //! nothing. Rows are cache lines apart. Only the times of turns, where they are measured at all, are set
 //! back by who takes them.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::node::turns::{TurnCells, TurnTimes};
-use crate::shard::Progress;
+use crate::shard::{Progress, Shard};
 
 #[repr(align(128))]
 #[derive(Debug)]
 struct Row {
     values: [AtomicU64; Counters::LEN],
     progress: AtomicU8,
+    mark: AtomicU64,
     turns: TurnCells,
 }
 
@@ -24,6 +25,8 @@ struct Row {
 #[derive(Debug)]
 pub struct Board {
     rows: Vec<Row>,
+    /// True once the graceful end has begun.
+    draining: AtomicBool,
 }
 
 impl Board {
@@ -33,18 +36,35 @@ impl Board {
         let row = || Row {
             values: std::array::from_fn(|_| AtomicU64::new(0)),
             progress: AtomicU8::new(0),
+            mark: AtomicU64::new(0),
             turns: TurnCells::default(),
         };
-        Self { rows: (0..shards).map(|_| row()).collect() }
+        Self { rows: (0..shards).map(|_| row()).collect(), draining: AtomicBool::new(false) }
     }
 
     /// Posts a shard's figures. Only that shard's worker may call it.
-    pub(super) fn publish(&self, shard: ShardId, counters: &Counters, progress: Progress) {
-        let row = &self.rows[usize::from(shard.0)];
-        for (cell, value) in row.values.iter().zip(counters.values()) {
+    pub(super) fn publish(&self, shard: &Shard, id: ShardId) {
+        let row = &self.rows[usize::from(id.0)];
+        for (cell, value) in row.values.iter().zip(shard.counters().values()) {
             cell.store(value, Ordering::Relaxed);
         }
-        row.progress.store(u8::from(progress == Progress::Drained), Ordering::Release);
+        row.progress.store(u8::from(shard.progress() == Progress::Drained), Ordering::Release);
+        row.mark.store(shard.mark(), Ordering::Release);
+    }
+
+    /// The last mark that the shard has met in its mail.
+    pub(super) fn mark(&self, shard: ShardId) -> u64 {
+        self.rows[usize::from(shard.0)].mark.load(Ordering::Acquire)
+    }
+
+    /// Notes that the graceful end has begun.
+    pub(super) fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// True once the graceful end has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Notes how long a turn of the shard took. Only that shard's worker may call it.

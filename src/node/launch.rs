@@ -84,16 +84,14 @@ fn reload(node: &Node, config: &mut Config, origin: &Origin) {
     match origin.load() {
         Ok(new) => {
             let (next, ignored) = config.reload(&new);
+            if let Err(error) = node.reload(&next) {
+                return tracing::error!("the configuration was not taken over: {error}");
+            }
             for key in ignored {
                 tracing::warn!("{key} cannot change in a running node; restart it");
             }
-            match node.reload(&next) {
-                Ok(()) => {
-                    *config = next;
-                    tracing::info!("the configuration was read again");
-                }
-                Err(error) => tracing::error!("the configuration was not taken over: {error}"),
-            }
+            *config = next;
+            tracing::info!("the configuration was read again");
         }
         Err(error) => tracing::error!("the configuration was not taken over: {error}"),
     }
@@ -147,6 +145,9 @@ fn announce(node: &Node, config: &Config) {
         node.shards(),
         node.max_connections(),
     );
+    if let Some(address) = node.admin_address() {
+        text.push_str(&format!("admin on http://{address}\n"));
+    }
     if config.demo.enabled {
         let scheme = if node.plain_address().is_some() { "http" } else { "https" };
         let address = node.address();

@@ -5,6 +5,7 @@
 
 mod board;
 pub mod config;
+mod desk;
 mod keys;
 mod launch;
 mod running;

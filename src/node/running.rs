@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::admin::Admin;
 use crate::auth::TicketKey;
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
@@ -24,11 +25,10 @@ use crate::driver::{self, Kind};
 use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
-use crate::node::keys;
-use crate::node::settings;
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
+use crate::node::{desk, keys, settings};
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener};
@@ -69,8 +69,8 @@ pub struct Node {
     addresses: Addresses,
     /// Who we are to clients that speak TLS; `None` where that is off.
     certificates: RefCell<Option<Certificates>>,
-    driver: Kind,
-    why: String,
+    /// The driver in use, and why.
+    driver: (Kind, String),
     shards: u16,
     connections: usize,
     board: Arc<Board>,
@@ -80,6 +80,8 @@ pub struct Node {
     pub(super) tickets: TicketKey,
     workers: Vec<JoinHandle<()>>,
     ended: Receiver<(ShardId, io::Result<()>)>,
+    /// The admin listener, where one is configured.
+    admin: Option<Admin>,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -108,7 +110,7 @@ impl Node {
         let per_table =
             descriptors::connections_within(descriptors::raise_limit(descriptors::ceiling()));
         let connections = settings::capacity(config, shards, per_table);
-        let (kind, why) = choose_driver(config)?;
+        let driver = choose_driver(config)?;
         let addresses = Addresses { plain: config.server.listen, tls: config.transport.tls.listen };
         for (key, address) in [("server.listen", addresses.plain), ("tls.listen", addresses.tls)] {
             address
@@ -116,15 +118,16 @@ impl Node {
                 .map_err(|error| LaunchError::new(key, error))?;
         }
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
-        let mut ports = mesh(usize::from(shards) + 1, config.mesh.inbox_capacity as usize)
+        // Behind the shards' ports stand those of the node and of the admin listener.
+        let mut ports = mesh(usize::from(shards) + 2, config.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
-        let port = ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"))?;
+        let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));
+        let (desk, port) = (last()?, last()?);
         let (tell, ended) = bounded(usize::from(shards));
         let mut node = Self {
             addresses,
             certificates: RefCell::new(certificates),
-            driver: kind,
-            why,
+            driver,
             shards,
             connections: connections * usize::from(shards),
             board: Arc::new(Board::new(shards)),
@@ -133,11 +136,13 @@ impl Node {
             tickets: keys::ticket_key()?,
             workers: Vec::new(),
             ended,
+            admin: None,
         };
         let plan = node.plan(config, connections)?;
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             node.start_worker(&plan, shard, port, tell.clone())?;
         }
+        node.admin = desk::start(config, shards, &node.board, desk)?;
         Ok(node)
     }
 
@@ -145,7 +150,7 @@ impl Node {
         let random = || fastrand::u64(..);
         Ok(Plan {
             settings: Arc::new(self.settings(config, connections)?),
-            kind: self.driver,
+            kind: self.driver.0,
             identity: Identity {
                 id: ShardId(0),
                 shards: self.shards,
@@ -223,10 +228,16 @@ impl Node {
         self.addresses.tls
     }
 
+    /// Where the admin listener is, if there is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// The driver in use, and why.
     #[must_use]
     pub fn driver(&self) -> (Kind, &str) {
-        (self.driver, &self.why)
+        (self.driver.0, &self.driver.1)
     }
 
     /// The number of shards.
@@ -260,18 +271,23 @@ impl Node {
         self.board.take_turns()
     }
 
-    /// Gives all shards new limits, rules and keys, and reads the certificates again. What cannot change in
-    /// a running node keeps its value; certificates that do not do are logged, and the old ones kept.
+    /// Gives all shards and the admin listener new limits, rules and keys, and reads the certificates again.
+    /// What cannot change in a running node keeps its value; certificates that do not do are logged, and the
+    /// old ones kept.
     ///
     /// # Errors
-    /// When a file with a key cannot be taken; nothing has changed then.
+    /// When a file that the configuration names cannot be used; then nothing changes.
     pub fn reload(&self, config: &Config) -> Result<(), LaunchError> {
+        let admin = desk::options(config)?;
         let connections = self.connections / usize::from(self.shards);
         let mut settings = self.settings(config, connections)?;
         self.renew_certificates(config);
         settings.routes.tls = self.door(config);
         let settings = Arc::new(settings);
         self.post_all(|| Mail::Settings(Arc::clone(&settings)));
+        if let Some(running) = &self.admin {
+            running.reload(admin);
+        }
         Ok(())
     }
 
@@ -315,6 +331,7 @@ impl Node {
 
     /// Begins the graceful end: no socket is accepted any more, clients are told and closed.
     pub fn drain(&self, window: Duration) {
+        self.board.begin_drain();
         self.post_all(|| Mail::Drain(window));
     }
 
@@ -335,6 +352,9 @@ impl Node {
     /// The next worker that has ended, within `wait`; none ends by itself but by failing.
     pub(super) fn failed(&self, wait: Duration) -> Option<LaunchError> {
         self.post_waiting();
+        if self.admin.as_ref().is_some_and(Admin::has_failed) {
+            return Some(LaunchError::new("admin", "its thread has ended"));
+        }
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;
         let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
         Some(LaunchError::new(format_args!("shard {}", shard.0), why))
@@ -361,6 +381,8 @@ impl Node {
     }
 
     fn end(&mut self) -> Result<(), LaunchError> {
+        // First, while the shards can still do what was asked of them.
+        self.admin = None;
         self.post_all(|| Mail::Stop);
         let mut result = Ok(());
         while self.workers.iter().any(|worker| !worker.is_finished()) {

@@ -22,6 +22,8 @@ pub(super) struct Gate {
     pub(super) drain: Option<Drain>,
     /// The worker is to end at once.
     pub(super) stopped: bool,
+    /// The number of the last mark that came by mail.
+    pub(super) mark: u64,
     /// Who came in.
     pub(super) people: People,
     /// The TLS layers of those who came by that door.
@@ -34,7 +36,8 @@ const REST: Duration = Duration::from_millis(100);
 impl Gate {
     /// An open gate, with address space for the TLS layers of `capacity` connections.
     pub(super) fn new(people: People, capacity: usize) -> Self {
-        Self { retry: None, drain: None, stopped: false, people, layers: Layers::new(capacity) }
+        let layers = Layers::new(capacity);
+        Self { retry: None, drain: None, stopped: false, mark: 0, people, layers }
     }
 }
 

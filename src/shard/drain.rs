@@ -106,6 +106,12 @@ impl Shard {
         }
     }
 
+    /// The number of the last [`crate::shard::Mail::Mark`] that was taken; 0 before the first.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.gate.mark
+    }
+
     /// How far the end has come.
     #[must_use]
     pub fn progress(&self) -> Progress {

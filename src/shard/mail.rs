@@ -101,6 +101,9 @@ pub enum Mail {
     Drain(Duration),
     /// Delivery, from the node: the configuration was read again.
     Settings(Arc<Settings>),
+    /// Delivery, from the node: tell the board this number, so that whoever posted it knows that what was
+    /// posted before it has been taken.
+    Mark(u64),
     /// Delivery, from the node: end now.
     Stop,
 }

@@ -165,6 +165,7 @@ impl Shard {
             Mail::Keys(keys) => self.handle_keys(keys),
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
+            Mail::Mark(number) => self.gate.mark = number,
             Mail::Stop => self.gate.stopped = true,
         }
     }

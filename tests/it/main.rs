@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
 
+mod admin;
 mod auth;
 #[path = "../support/authority.rs"]
 mod authority;

@@ -15,6 +15,11 @@ pub(super) fn text(longest: usize) -> Text {
 }
 
 impl Text {
+    /// The path of a file, or an empty string for none.
+    pub(super) fn path() -> Self {
+        text(4096).or_empty("none")
+    }
+
     /// Accepts no text too, with the meaning given.
     pub(super) fn or_empty(self, meaning: &'static str) -> Self {
         Self { empty: Some(meaning), ..self }

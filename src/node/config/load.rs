@@ -139,7 +139,7 @@ impl Loader {
             }
             None if self.is_known_section(given) => {}
             None => {
-                let secret = self.has_secrets(&given.section);
+                let secret = self.is_meant_secret(given);
                 self.problems.push(given.problem(secret, &self.unknown(given)));
             }
         }
@@ -153,9 +153,13 @@ impl Loader {
         self.known.iter().find(|key| key.path() == given.path())
     }
 
-    /// True when the section has secret keys, one of which may have been meant by an unknown one.
-    fn has_secrets(&self, section: &str) -> bool {
-        self.known.iter().any(|key| key.secret && (section.is_empty() || key.section == section))
+    /// True when the unknown key may have been meant for a secret one: it is like one, or in a section that
+    /// has one.
+    fn is_meant_secret(&self, given: &Assignment) -> bool {
+        let near = self.nearest_key(given).unwrap_or_default();
+        self.known
+            .iter()
+            .any(|key| key.secret && (key.section == given.section || key.path() == near))
     }
 
     fn refusal(&self, given: &Assignment) -> String {

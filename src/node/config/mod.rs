@@ -16,7 +16,7 @@
 //! | file | subject |
 //! |---|---|
 //! | [`values`] | the table of keys and the structs it makes |
-//! | [`auth`] | the rows of `[auth]` |
+//! | [`admin`], [`auth`] | the rows of `[admin]` and `[[key]]`, and of `[auth]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
@@ -29,10 +29,10 @@
 //! | `print` | `print-config` |
 //! | `reload` | what a running node can take over |
 
+pub mod admin;
 pub mod auth;
 mod group;
 mod kind;
-#[cfg_attr(not(test), allow(dead_code, reason = "which keys there are decides what is used"))]
 mod kind_text;
 mod list;
 mod load;

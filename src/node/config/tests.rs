@@ -38,6 +38,7 @@ const CANDIDATES: &[&str] = &[
     "[\"self\"]",
     "\"1.3\"",
     "\"required\"",
+    "[\"inspect\"]",
 ];
 
 #[test]
@@ -322,6 +323,59 @@ fn wrong_rules_of_the_door_are_told_and_the_secret_is_not() {
     let config = parse("", &["auth.secret=hunter2hunter2"]).expect("valid");
     let printed = format!("{}{config:?}", config.to_toml());
     assert!(printed.contains("secret = \"***\"") && !printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn keys_of_the_admin_listener_are_checked_and_their_secrets_are_never_printed() {
+    let key =
+        |more: &str| parse(&format!("[[key]]\nname = \"a\"\nscopes = [\"tickets\"]\n{more}"), &[]);
+    let secret = "secret = \"hunter2hunter2hunter2\"";
+    let config = key(secret).expect("a key");
+    assert_eq!(config.lists.keys[0].secret.expose(), "hunter2hunter2hunter2");
+    let shown = format!("{}{config:?}", config.to_toml());
+    assert!(!shown.contains("hunter2") && shown.contains("secret = \"***\""), "{shown}");
+    assert!(key("secret_file = \"/run/key\"").is_ok());
+    let wrong = [
+        ("", "[[key]]: expected either a secret or a secret_file"),
+        (
+            "secret_file = \"/run/key\"\nsecret = \"hunter2hunter2hunter2\"",
+            "[[key]]: expected either",
+        ),
+        ("secret = \"hunter2\"", "[[key]]: secret: expected 16 to 1024 bytes"),
+        ("secret = [\"hunter2hunter2hunter2\"]", "key.secret = \"***\": expected text of at most"),
+        (
+            "secert = \"hunter2hunter2hunter2\"",
+            "key.secert = \"***\": there is no such key; did you mean key.secret?",
+        ),
+        (
+            "colour = \"hunter2hunter2hunter2\"",
+            "key.colour = \"***\": there is no such key; [key] has name",
+        ),
+    ];
+    for (more, expected) in wrong {
+        let error = key(more).expect_err(more);
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{more}: {error}");
+    }
+    for misplaced in ["secret = \"hunter2\"", "[kye]\nsecrt = \"hunter2\""] {
+        let error = parse(misplaced, &[]).expect_err(misplaced);
+        assert!(
+            error.contains("did you mean key.secret?") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    let twice = format!("[[key]]\nname = \"a\"\nscopes = []\n{secret}\n").repeat(2);
+    let error = parse(&twice, &[]).expect_err("two of one name");
+    assert_eq!(
+        error,
+        "throng.toml:5: key.name = \"a\": expected another than that of throng.toml:1"
+    );
+    let error = parse("[[key]]\nsecret_file = \"/k\"\n", &[]).expect_err("too little");
+    assert!(error.contains("expected a name, as name = \"back end\""), "{error}");
+    let error = key("scopes = [\"tickts\"]").expect_err("two of one key");
+    assert!(error.contains("duplicate key"), "{error}");
+    let set = "key=[{name=\"a\", scopes=[\"revok\"], secret_file=\"/k\"}]";
+    let error = parse("", &[set]).expect_err("a misspelled scope");
+    assert!(error.ends_with("did you mean \"revoke\"?"), "{error}");
 }
 
 #[test]

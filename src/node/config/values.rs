@@ -8,6 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::admin::{self, AdminListener};
 use super::auth::Auth;
 use super::group::{Group, Key, group, of};
 use super::kind::{
@@ -16,7 +17,7 @@ use super::kind::{
 };
 use super::list::{About, List, Row};
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
-pub use super::words::{DriverChoice, LogFormat, LogLevel, UringIdle};
+pub use super::words::{DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
 use crate::auth::Who;
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
@@ -38,6 +39,8 @@ pub struct Config {
     pub mesh: Mesh,
     /// What lies between the engine and the network.
     pub transport: Transport,
+    /// `[admin]`.
+    pub admin: AdminListener,
     /// `[demo]`.
     pub demo: Demo,
     /// `[debug]`.
@@ -66,6 +69,8 @@ pub struct Lists {
     pub namespaces: Vec<Namespace>,
     /// `[[certificate]]`.
     pub certificates: Vec<Certificate>,
+    /// `[[key]]`.
+    pub keys: Vec<admin::Key>,
 }
 
 /// `[limits]`, by what they limit.
@@ -91,13 +96,14 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("mesh", "Mail between shards."),
     ("tcp", "Socket options of accepted connections."),
     ("uring", "The io_uring driver; without effect under epoll."),
+    ("admin", "The HTTP listener for back ends and operators, on a thread of its own."),
     ("demo", "The demonstration page."),
     ("debug", "For tests only. Leave it alone where strangers connect."),
     ("log", "What is written to standard error."),
 ];
 
 /// The sections that are lists, in the order in which they are printed.
-pub(super) const LISTS: &[About] = &[Namespace::ABOUT, Certificate::ABOUT];
+pub(super) const LISTS: &[About] = &[Namespace::ABOUT, Certificate::ABOUT, admin::Key::ABOUT];
 
 impl Config {
     /// The structs of the table but those of lists.
@@ -117,6 +123,7 @@ impl Config {
             &self.mesh,
             &self.transport.tcp,
             &self.transport.uring,
+            &self.admin,
             &self.demo,
             &self.debug,
             &self.log,
@@ -140,6 +147,7 @@ impl Config {
             &mut self.mesh,
             &mut self.transport.tcp,
             &mut self.transport.uring,
+            &mut self.admin,
             &mut self.demo,
             &mut self.debug,
             &mut self.log,
@@ -148,12 +156,12 @@ impl Config {
 
     /// The lists, in the order of [`LISTS`].
     pub(super) fn lists(&self) -> Vec<&dyn List> {
-        vec![&self.lists.namespaces, &self.lists.certificates]
+        vec![&self.lists.namespaces, &self.lists.certificates, &self.lists.keys]
     }
 
     /// The same, to be changed.
     pub(super) fn lists_mut(&mut self) -> Vec<&mut dyn List> {
-        vec![&mut self.lists.namespaces, &mut self.lists.certificates]
+        vec![&mut self.lists.namespaces, &mut self.lists.certificates, &mut self.lists.keys]
     }
 
     /// The policy of a room: that of the first namespace that matches, else `queue.overflow`.

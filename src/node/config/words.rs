@@ -44,6 +44,22 @@ impl Word for Overflow {
     ];
 }
 
+/// What a key of the admin listener opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyScope {
+    /// Making tickets.
+    Tickets,
+    /// Revoking tokens and users.
+    Revoke,
+    /// Reading the counters.
+    Inspect,
+}
+
+impl Word for KeyScope {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Tickets, "tickets"), (Self::Revoke, "revoke"), (Self::Inspect, "inspect")];
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

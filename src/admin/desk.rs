@@ -1,0 +1,107 @@
+//! What the listener asks of the node.
+//!
+//! None of these calls waits. What shards must do travels as mail, and a [`Receipt`] tells whether all of
+//! them have taken it; who asked decides how long to look.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+/// A ticket that someone asks for on behalf of a user.
+#[derive(Clone, Debug)]
+pub struct TicketAsk {
+    /// Whose user.
+    pub tenant: Option<String>,
+    /// The user.
+    pub user: String,
+    /// The rooms and rights, as a token's claim gives them; `None` for those without a grant.
+    pub rooms: Option<Box<RawValue>>,
+    /// For how long it can be redeemed; `None` for as long as usual.
+    pub ttl: Option<Duration>,
+}
+
+/// A ticket: may be redeemed once, at the upgrade of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// What the client presents.
+    pub text: String,
+    /// When it is worth nothing any more, in milliseconds since 1970.
+    pub expires_unix_ms: u64,
+}
+
+/// Whose connections are to end, and who is to be refused from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// All tokens of a user that were issued before now.
+    User {
+        /// Whose user.
+        tenant: Option<String>,
+        /// The user.
+        user: String,
+    },
+    /// One token.
+    Token {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Stands for mail to all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Receipt(pub u64);
+
+/// Why the node does not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Inboxes are full; later it may do it.
+    Busy,
+    /// The configuration does not provide for it; the text says what is missing.
+    NotConfigured(&'static str),
+    /// A value it cannot take.
+    Field {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Whether the node is fit to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Why it should be given no new clients; empty when it should.
+    pub reasons: Vec<&'static str>,
+}
+
+/// The node, as the listener sees it.
+pub trait Desk: Send + Sync + 'static {
+    /// Whether the node is fit to serve.
+    fn standing(&self) -> Standing;
+
+    /// Asks all shards for a sign of life.
+    ///
+    /// # Errors
+    /// When too much mail waits for them already.
+    fn probe(&self) -> Result<Receipt, Refused>;
+
+    /// The counters over all shards, by name.
+    fn counters(&self) -> Vec<(&'static str, u64)>;
+
+    /// Makes a ticket.
+    ///
+    /// # Errors
+    /// When the node does not make such a ticket.
+    fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused>;
+
+    /// Tells all shards of a revocation.
+    ///
+    /// # Errors
+    /// When too much mail waits for them already; then none is told.
+    fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused>;
+
+    /// True once every shard has taken what the receipt stands for.
+    fn is_taken(&self, receipt: Receipt) -> bool;
+
+    /// The number of shards.
+    fn shards(&self) -> usize;
+}

@@ -1,0 +1,31 @@
+//! The HTTP listener for back ends and operators, on a thread of its own.
+//!
+//! Requests are few and may take their time; shards are busy and may not. So this is ordinary tokio code
+//! on one thread, which sleeps while nobody asks, and it reaches the shards only through a [`Desk`]: a
+//! trait whose implementation posts mail and never waits for it. The module knows neither rooms nor
+//! connections, and no shard knows that it exists.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `options` | what the listener is told: keys, scopes, limits |
+//! | `desk` | what it asks of the node |
+//! | `server` | the thread, the listener, connections, the end |
+//! | `routes` | the endpoints |
+//! | `guard` | who may ask: keys, scopes, rates |
+//! | `body` | strict JSON objects |
+//! | `refusal` | every answer that is a no |
+
+mod body;
+mod desk;
+mod guard;
+mod options;
+mod refusal;
+mod routes;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+pub use desk::{Desk, Receipt, Refused, Revocation, Standing, Ticket, TicketAsk};
+pub use options::{ApiKey, Limits, Options, Scope};
+pub use server::Admin;

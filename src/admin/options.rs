@@ -1,0 +1,105 @@
+//! What the listener is told, as values.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// What a key opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Making tickets.
+    Tickets,
+    /// Revoking tokens and users.
+    Revoke,
+    /// Reading the counters.
+    Inspect,
+}
+
+impl Scope {
+    /// The name, as answers give it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tickets => "tickets",
+            Self::Revoke => "revoke",
+            Self::Inspect => "inspect",
+        }
+    }
+}
+
+/// A key of the interface. The secret itself is not kept: what is compared are hashes, so that the time
+/// it takes says nothing about a secret, not even its length.
+#[derive(Clone)]
+pub struct ApiKey {
+    /// How logs call its owner.
+    pub name: String,
+    /// What it opens.
+    pub scopes: Vec<Scope>,
+    /// The only tenant it is for; `None` for all.
+    pub tenant: Option<String>,
+    /// SHA-256 of the secret.
+    pub(super) hash: [u8; 32],
+}
+
+impl ApiKey {
+    /// A key with that secret.
+    #[must_use]
+    pub fn new(name: &str, secret: &str, scopes: &[Scope], tenant: Option<&str>) -> Self {
+        Self {
+            name: name.to_owned(),
+            scopes: scopes.to_vec(),
+            tenant: tenant.map(str::to_owned),
+            hash: hash(secret.as_bytes()),
+        }
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    /// Leaves the hash out: a weak secret can be guessed from it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("name", &self.name).field("scopes", &self.scopes).finish()
+    }
+}
+
+pub(super) fn hash(secret: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, secret).as_ref());
+    out
+}
+
+/// How much anybody may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the first byte of a head to its last, and again for the body and the answer.
+    pub request_timeout: Duration,
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Connections at once; others wait in the kernel.
+    pub connections: usize,
+    /// Requests a second of each key; as many again may come at once after a pause.
+    pub requests_per_second: u32,
+    /// How long an answer waits for all shards to have taken what was asked.
+    pub shard_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(5),
+            body_bytes: 65_536,
+            connections: 64,
+            requests_per_second: 100,
+            shard_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Everything a running listener can be told anew.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Who may ask.
+    pub keys: Vec<ApiKey>,
+    /// How much.
+    pub limits: Limits,
+}

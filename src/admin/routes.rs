@@ -1,0 +1,194 @@
+//! The endpoints. docs/admin.md describes them; its examples run as tests.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value, json};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::body::{Object, missing};
+use super::desk::{Desk, Receipt, Refused, Revocation, TicketAsk};
+use super::guard::{self, Guard};
+use super::options::{ApiKey, Limits, Options, Scope};
+use super::refusal::{Refusal, json};
+use crate::base::time::Time;
+use crate::sys::clock::Clock;
+
+/// How often it is looked whether all shards have taken some mail.
+const LOOK: Duration = Duration::from_millis(1);
+/// How long a sign of life counts.
+const PROBE_LIFE: Duration = Duration::from_secs(1);
+/// Bytes of a name in a request: a user, a tenant, a token's id.
+const NAME_BYTES: usize = 256;
+const DAY_MS: u64 = 86_400_000;
+
+/// Held for moments and never across an await, on a thread that shares nothing with shards.
+#[expect(clippy::disallowed_types, reason = "all of it happens on the admin thread")]
+pub(super) type Lock<T> = std::sync::Mutex<T>;
+
+/// What all handlers share.
+pub(super) struct Api {
+    pub(super) desk: Arc<dyn Desk>,
+    pub(super) guard: Lock<Guard>,
+    pub(super) clock: Clock,
+    /// When the shards were last asked for a sign of life, and the receipt.
+    pub(super) probed: Lock<Option<(Time, Receipt)>>,
+}
+
+type Answer = Result<Response, Refusal>;
+
+/// The table of endpoints.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/v1/counters", get(counters))
+        .route("/v1/tickets", post(tickets))
+        .route("/v1/revocations", post(revocations))
+        .fallback(async || {
+            Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint")
+        })
+        .method_not_allowed_fallback(async || {
+            let message = "this endpoint does not take that method";
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+        })
+        .with_state(api)
+}
+
+impl Api {
+    pub(super) fn limits(&self) -> Limits {
+        self.locked().options.limits
+    }
+
+    /// Takes new keys and limits; every key's allowance is full again.
+    pub(super) fn renew(&self, options: Options) {
+        *self.locked() = Guard::new(options, self.clock.now());
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<ApiKey, Refusal> {
+        self.locked().admit(headers, scope, self.clock.now())
+    }
+
+    /// Reads the body of a request that was admitted.
+    async fn object(&self, body: Body) -> Result<Object, Refusal> {
+        let limits = self.limits();
+        let read = Limited::new(body, limits.body_bytes).collect();
+        let read = timeout(limits.request_timeout, read).await.map_err(|_| Refusal::timeout())?;
+        let bytes = read.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                let message = format!("the body has more than {} bytes", limits.body_bytes);
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+            } else {
+                Refusal::bad("bad_body", "the body could not be read")
+            }
+        })?;
+        Object::parse(&bytes.to_bytes())
+    }
+
+    /// What a sign of life of all shards is awaited by. Whoever asks for it needs no key, so the shards are
+    /// asked once a second at most.
+    fn probe(&self) -> Result<Receipt, Refused> {
+        let now = self.clock.now();
+        let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
+        match *probed {
+            Some((at, receipt)) if now.since(at) < PROBE_LIFE => Ok(receipt),
+            _ => {
+                let receipt = self.desk.probe()?;
+                *probed = Some((now, receipt));
+                Ok(receipt)
+            }
+        }
+    }
+
+    /// Waits until every shard has taken what the receipt stands for.
+    async fn taken(&self, receipt: Receipt) -> Result<(), Refusal> {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let all = async {
+            while !self.desk.is_taken(receipt) {
+                looks.tick().await;
+            }
+        };
+        timeout(self.limits().shard_timeout, all).await.map_err(|_| {
+            Refusal::overloaded(
+                "not every shard has taken it yet; it is on its way, asking again is safe",
+            )
+        })
+    }
+}
+
+async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let mut reasons = api.desk.standing().reasons;
+    match api.probe() {
+        Ok(receipt) if api.taken(receipt).await.is_ok() => {}
+        Ok(_) => reasons.push("a shard does not answer"),
+        Err(_) => reasons.push("mail to the shards is backed up"),
+    }
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+}
+
+async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
+    let key = api.admit(&headers, Scope::Inspect)?;
+    if key.tenant.is_some() {
+        return Err(Refusal::forbidden("counters are of all tenants, and this key is for one"));
+    }
+    let counters = api.desk.counters().into_iter();
+    let counters: Map<String, Value> =
+        counters.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    Ok(json(StatusCode::OK, &Value::Object(counters)))
+}
+
+async fn tickets(State(api): State<Arc<Api>>, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let key = api.admit(&head.headers, Scope::Tickets)?;
+    let mut object = api.object(body).await?;
+    let tenant = object.text("tenant", NAME_BYTES)?;
+    let user = object.text("user", NAME_BYTES)?.ok_or_else(|| missing("user"))?;
+    let rooms = object.raw("rooms");
+    let ttl = object.whole("ttlMs", 1000, DAY_MS)?.map(Duration::from_millis);
+    object.finish()?;
+    let ask = TicketAsk { tenant: guard::tenant(&key, tenant)?, user, rooms, ttl };
+    let ticket = api.desk.mint(&ask)?;
+    tracing::debug!(key = key.name, user = ask.user, tenant = ask.tenant, "a ticket was made");
+    let body = json!({ "ticket": ticket.text, "expiresAt": ticket.expires_unix_ms });
+    Ok(json(StatusCode::CREATED, &body))
+}
+
+async fn revocations(State(api): State<Arc<Api>>, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let key = api.admit(&head.headers, Scope::Revoke)?;
+    let mut object = api.object(body).await?;
+    let tenant = object.text("tenant", NAME_BYTES)?;
+    let user = object.text("user", NAME_BYTES)?;
+    let id = object.text("tokenId", NAME_BYTES)?;
+    object.finish()?;
+    if id.is_some() && key.tenant.is_some() {
+        let message = "this key is for one tenant, and a token id does not tell whose it is";
+        return Err(Refusal::forbidden(message).about("tokenId"));
+    }
+    let tenant = guard::tenant(&key, tenant)?;
+    let revocation = match (user, id) {
+        (Some(user), None) => Revocation::User { tenant, user },
+        (None, Some(id)) => Revocation::Token { id },
+        (None, None) => return Err(missing("user")),
+        (Some(_), Some(_)) => {
+            return Err(Refusal::field("tokenId", "name a user or a token, not both"));
+        }
+    };
+    let receipt = api.desk.revoke(&revocation)?;
+    tracing::info!(key = key.name, ?revocation, "revoked");
+    api.taken(receipt).await?;
+    Ok(json(StatusCode::OK, &json!({ "shards": api.desk.shards() })).into_response())
+}

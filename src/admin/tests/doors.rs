@@ -1,0 +1,120 @@
+//! Who gets in: keys, scopes, tenants, rates.
+
+use std::sync::atomic::Ordering;
+
+use super::office::{Office, SECRET, bearer, exchange};
+use crate::admin::{ApiKey, Limits, Options, Revocation, Scope};
+
+fn said(status: u16, code: &str, field: Option<&str>) -> (u16, String, Option<String>) {
+    (status, code.to_owned(), field.map(str::to_owned))
+}
+
+#[test]
+fn health_needs_no_key_and_readiness_gives_its_reasons() {
+    let office = Office::open();
+    let health = office.get("/healthz", "");
+    assert_eq!((health.status, health.body.as_str()), (200, "ok\n"));
+    let ready = office.get("/readyz", "");
+    assert_eq!((ready.status, ready.body.trim()), (200, r#"{"ready":true,"reasons":[]}"#));
+    office.desk.draining.store(true, Ordering::Relaxed);
+    let ready = office.get("/readyz", "");
+    assert_eq!(
+        (ready.status, ready.body.trim()),
+        (503, r#"{"ready":false,"reasons":["draining"]}"#)
+    );
+    assert_eq!(office.get("/healthz", "").status, 200, "it lives while it drains");
+}
+
+#[test]
+fn without_a_valid_key_nothing_else_is_told() {
+    let office = Office::open();
+    let long = "x".repeat(8000);
+    let near = &SECRET[..SECRET.len() - 1];
+    let longer = format!("{SECRET}!");
+    for secret in ["", "x", near, &longer, &long, "a secret of the back end\u{e9}"] {
+        for (path, post) in
+            [("/v1/counters", false), ("/v1/tickets", true), ("/v1/revocations", true)]
+        {
+            let answer =
+                if post { office.post(path, secret, "{") } else { office.get(path, secret) };
+            assert_eq!(answer.error(), said(401, "unauthorized", None), "{secret:?}");
+            assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+        }
+    }
+    let request = |lines: &str| {
+        let head = "GET /v1/counters HTTP/1.1\r\nHost: a\r\n";
+        exchange(office.admin.address(), &format!("{head}{lines}\r\n")).status
+    };
+    assert_eq!(request(&format!("Authorization: Basic {SECRET}\r\n")), 401);
+    assert_eq!(request(&format!("Authorization: {SECRET}\r\n")), 401);
+    assert_eq!(request(&bearer(SECRET).repeat(2)), 401, "which of the two would count?");
+    assert_eq!(request(&format!("authorization: bearer {SECRET}\r\n")), 200);
+}
+
+#[test]
+fn a_key_opens_its_scopes_and_no_more() {
+    let office = Office::open();
+    let counts = "a secret for counting";
+    assert_eq!(office.get("/v1/counters", counts).json()["tickets"], 0);
+    let body = r#"{"user":"u"}"#;
+    for path in ["/v1/tickets", "/v1/revocations"] {
+        assert_eq!(office.post(path, counts, body).error(), said(403, "forbidden", None));
+    }
+    assert!(office.revoked.is_empty());
+    assert_eq!(office.desk.tickets.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_key_of_one_tenant_never_reaches_another() {
+    let office = Office::open();
+    let acme = "a secret of one tenant";
+    for body in [r#"{"user":"u"}"#, r#"{"user":"u","tenant":"acme"}"#] {
+        let ticket = office.post("/v1/tickets", acme, body).json();
+        assert!(ticket["ticket"].as_str().expect("text").ends_with("/acme/u/none"), "{ticket}");
+        assert_eq!(office.post("/v1/revocations", acme, body).status, 200);
+        let revoked = office.revoked.try_recv().expect("a revocation");
+        let tenant = Some("acme".to_owned());
+        assert_eq!(revoked, Revocation::User { tenant, user: "u".to_owned() });
+    }
+    let other = r#"{"user":"u","tenant":"other"}"#;
+    for path in ["/v1/tickets", "/v1/revocations"] {
+        assert_eq!(office.post(path, acme, other).error(), said(403, "forbidden", Some("tenant")));
+    }
+    let token = office.post("/v1/revocations", acme, r#"{"tokenId":"t"}"#);
+    assert_eq!(token.error(), said(403, "forbidden", Some("tokenId")));
+    assert_eq!(office.get("/v1/counters", acme).error(), said(403, "forbidden", None));
+    assert!(office.revoked.is_empty());
+}
+
+#[test]
+fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_served() {
+    let office = Office::with(Limits { requests_per_second: 1, ..Limits::default() });
+    let mut answers = (0..200).map(|_| office.get("/v1/counters", SECRET));
+    let limited = answers.find(|answer| answer.status != 200).expect("a limit");
+    assert_eq!(limited.error(), said(429, "rate_limited", None));
+    assert!(limited.head.contains("retry-after: 1"), "{}", limited.head);
+    assert_eq!(office.get("/v1/counters", "a secret for counting").status, 200);
+    assert_eq!(office.get("/healthz", "").status, 200);
+}
+
+#[test]
+fn new_keys_replace_the_old_ones_while_it_runs() {
+    let office = Office::open();
+    assert_eq!(office.get("/v1/counters", SECRET).status, 200);
+    let keys = vec![ApiKey::new("new", "another secret", &[Scope::Inspect], None)];
+    office.admin.reload(Options { keys, limits: Limits::default() });
+    let deadline = std::iter::repeat_with(|| office.get("/v1/counters", "another secret").status);
+    assert!(deadline.take(10_000).any(|status| status == 200));
+    assert_eq!(office.get("/v1/counters", SECRET).status, 401);
+}
+
+#[test]
+fn no_secret_is_in_what_is_printed_of_a_key() {
+    let key = ApiKey::new("k", SECRET, &[Scope::Revoke], None);
+    let shown = format!("{:?}", Options { keys: vec![key.clone()], limits: Limits::default() });
+    let hash = format!("{:?}", key.hash);
+    assert!(
+        !shown.contains(SECRET) && !shown.contains(&hash) && shown.contains("\"k\""),
+        "{shown}"
+    );
+}

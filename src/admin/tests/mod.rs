@@ -1,0 +1,7 @@
+//! The listener over real sockets, with a small desk behind it that does what it is asked, in memory.
+
+mod body;
+mod doors;
+mod limits;
+mod office;
+mod orders;

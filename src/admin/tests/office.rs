@@ -1,0 +1,173 @@
+//! A small desk that does what it is asked, in memory; a listener before it; and a client.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use serde_json::Value;
+
+use crate::admin::{
+    Admin, ApiKey, Desk, Limits, Options, Receipt, Refused, Revocation, Scope, Standing, Ticket,
+    TicketAsk,
+};
+use crate::sys::listener::{ListenOptions, listen};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const SECRET: &str = "a secret of the back end";
+
+/// Numbers its tickets, keeps its revocations, and takes them when told to.
+pub(super) struct SmallDesk {
+    pub(super) tickets: AtomicU64,
+    revoked: Sender<Revocation>,
+    pub(super) takes: AtomicBool,
+    pub(super) draining: AtomicBool,
+}
+
+impl Desk for SmallDesk {
+    fn standing(&self) -> Standing {
+        let draining = self.draining.load(Ordering::Relaxed);
+        Standing { reasons: if draining { vec!["draining"] } else { Vec::new() } }
+    }
+
+    fn probe(&self) -> Result<Receipt, Refused> {
+        Ok(Receipt(1))
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("tickets", self.tickets.load(Ordering::Relaxed))]
+    }
+
+    fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {
+        let number = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let tenant = ask.tenant.as_deref().unwrap_or("none");
+        let rooms = ask.rooms.as_ref().map_or("none", |rooms| rooms.get());
+        if rooms == "7" {
+            return Err(Refused::Field { name: "rooms", why: "expected patterns".to_owned() });
+        }
+        let ttl = ask.ttl.unwrap_or(Duration::from_secs(60));
+        Ok(Ticket {
+            text: format!("{number}/{tenant}/{}/{rooms}", ask.user),
+            expires_unix_ms: u64::try_from(ttl.as_millis()).expect("a time"),
+        })
+    }
+
+    fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused> {
+        self.revoked.try_send(revocation.clone()).map_err(|_| Refused::Busy)?;
+        Ok(Receipt(1))
+    }
+
+    fn is_taken(&self, _: Receipt) -> bool {
+        self.takes.load(Ordering::Relaxed)
+    }
+
+    fn shards(&self) -> usize {
+        2
+    }
+}
+
+/// A running listener and the desk behind it.
+pub(super) struct Office {
+    pub(super) admin: Admin,
+    pub(super) desk: Arc<SmallDesk>,
+    pub(super) revoked: Receiver<Revocation>,
+}
+
+impl Office {
+    pub(super) fn open() -> Self {
+        Self::with(Limits::default())
+    }
+
+    pub(super) fn with(limits: Limits) -> Self {
+        let all = [Scope::Tickets, Scope::Revoke, Scope::Inspect];
+        let keys = vec![
+            ApiKey::new("all", SECRET, &all, None),
+            ApiKey::new("counts", "a secret for counting", &[Scope::Inspect], None),
+            ApiKey::new("acme", "a secret of one tenant", &all, Some("acme")),
+        ];
+        let (tell, revoked) = bounded(4);
+        let desk = Arc::new(SmallDesk {
+            tickets: AtomicU64::new(0),
+            revoked: tell,
+            takes: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
+        });
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let socket = listen(any, &ListenOptions::default()).expect("a listener");
+        let behind: Arc<dyn Desk> = Arc::<SmallDesk>::clone(&desk);
+        let options = Options { keys, limits };
+        let admin = Admin::start(socket, behind, options).expect("a thread");
+        Self { admin, desk, revoked }
+    }
+
+    pub(super) fn get(&self, path: &str, secret: &str) -> Answer {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
+        exchange(self.admin.address(), &format!("{head}{}\r\n", bearer(secret)))
+    }
+
+    pub(super) fn post(&self, path: &str, secret: &str, body: &str) -> Answer {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n", body.len());
+        exchange(self.admin.address(), &format!("{head}{}\r\n{body}", bearer(secret)))
+    }
+}
+
+pub(super) fn bearer(secret: &str) -> String {
+    if secret.is_empty() {
+        return String::new();
+    }
+    format!("Authorization: Bearer {secret}\r\n")
+}
+
+/// A response.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    /// The status with the code of the error and the field it blames.
+    pub(super) fn error(&self) -> (u16, String, Option<String>) {
+        let error = &self.json()["error"];
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{self:?}");
+        let field = error["field"].as_str().map(str::to_owned);
+        (self.status, error["code"].as_str().expect("a code").to_owned(), field)
+    }
+}
+
+/// Sends a request and reads its answer; an empty one when the connection was closed without.
+pub(super) fn exchange(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    // An answer may come and the connection end before everything was read.
+    let _ = stream.write_all(request.as_bytes());
+    answer(&mut stream)
+}
+
+pub(super) fn answer(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let lower = head.to_ascii_lowercase();
+            let length = lower.split_once("content-length: ").map_or("0", |(_, rest)| rest);
+            let length = length.lines().next().unwrap_or("0").parse().expect("a length");
+            if body.len() >= length {
+                let status = head.split(' ').nth(1).unwrap_or("0").parse().expect("a status");
+                return Answer { status, head: lower, body: body.to_owned() };
+            }
+        }
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => return Answer { status: 0, head: String::new(), body: text },
+            Ok(read) => bytes.extend_from_slice(&piece[..read]),
+        }
+    }
+}
