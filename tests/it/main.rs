@@ -13,6 +13,7 @@ mod backpressure;
 mod churn;
 mod drain;
 mod handshake;
+mod hostile;
 mod liveness;
 mod panics;
 mod process;

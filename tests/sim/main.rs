@@ -12,6 +12,7 @@
 #[path = "../support/authority.rs"]
 mod authority;
 mod client;
+mod damage;
 mod malformed;
 mod named;
 mod story;

@@ -1,0 +1,132 @@
+//! A program to be hostile to, and what must hold after each case.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::peer::{End, Peer};
+use crate::admin::{ask, with_admin};
+use crate::process::Program;
+use crate::support::{Client, wait_until};
+
+/// What a theme may leave behind in the process, in kilobytes of anonymous memory: heads and messages up
+/// to their limits on both shards, and what the allocator keeps of them.
+const MEMORY_KB: u64 = 16 * 1024;
+
+/// What is zero when nobody is there.
+const GAUGES: [&str; 8] = [
+    "connections",
+    "open_connections",
+    "rooms",
+    "memberships",
+    "home_rooms",
+    "queued_bytes",
+    "parked_mail",
+    "paused_connections",
+];
+
+/// A row of a theme's table: what it is called, what is sent, what must come of it.
+pub(super) type Case<'a> = (&'a str, Vec<u8>, End);
+
+/// A running program, and what it was like before anybody was hostile.
+pub(super) struct Arena {
+    program: Program,
+    admin: SocketAddr,
+    memory: u64,
+}
+
+impl Arena {
+    /// Starts a program that loses patience soon.
+    pub(super) fn open(driver: &str) -> Self {
+        let [listen, key] = with_admin(r#""inspect""#);
+        let driver = format!("server.driver={driver}");
+        let own = [
+            listen.as_str(),
+            &key,
+            &driver,
+            "server.pin=false",
+            "limits.handshake_timeout_ms=500",
+            "limits.message_timeout_ms=500",
+            "limits.close_timeout_ms=500",
+            "admin.requests_per_second=1000000",
+        ];
+        let sets: Vec<&str> = own.iter().flat_map(|set| ["--set", set]).collect();
+        let program = Program::start(&sets);
+        let (_, rest) = program.said.split_once("admin on http://").unwrap();
+        let admin = rest.lines().next().unwrap().parse().unwrap();
+        let mut arena = Self { program, admin, memory: 0 };
+        arena.check("before all");
+        arena.memory = arena.anonymous_kb();
+        arena
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.program.address
+    }
+
+    /// Runs a table whose cases send bytes on a fresh socket.
+    pub(super) fn run_raw(&self, cases: Vec<Case<'_>>) {
+        for (name, bytes, end) in cases {
+            let mut peer = Peer::connect(self.address());
+            peer.send(&bytes);
+            peer.expect(name, &end);
+            drop(peer);
+            self.check(name);
+        }
+    }
+
+    /// Runs a table whose cases send bytes after an upgrade.
+    pub(super) fn run_upgraded(&self, cases: Vec<Case<'_>>) {
+        for (name, bytes, end) in cases {
+            let mut peer = Peer::upgraded(self.address());
+            peer.send(&bytes);
+            peer.expect(name, &end);
+            drop(peer);
+            self.check(name);
+        }
+    }
+
+    /// A fresh client is served, and when it has gone nothing is left.
+    pub(super) fn check(&self, after: &str) {
+        let mut author = Client::connect(self.address());
+        let mut reader = Client::connect(self.address());
+        author.join("arena");
+        reader.join("arena");
+        author.send(&json!({"type": "x", "room": "arena", "payload": after}));
+        for client in [&mut author, &mut reader] {
+            let push = client.next();
+            assert_eq!((&push["type"], &push["payload"]), (&json!("x"), &json!(after)));
+        }
+        drop((author, reader));
+        let mut left = Value::Null;
+        wait_until(&format!("nothing is left after {after}"), || {
+            left = self.counters();
+            GAUGES.iter().all(|gauge| left[gauge] == json!(0))
+        });
+        assert_eq!(left["panics_total"], json!(0), "after {after}");
+    }
+
+    pub(super) fn counters(&self) -> Value {
+        let (status, text) = ask(self.admin, "GET /v1/counters", "");
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Ends the program in order; it has kept nothing.
+    pub(super) fn close(self) {
+        let memory = self.anonymous_kb();
+        let before = self.memory;
+        assert!(memory <= before + MEMORY_KB, "{before} kB before, {memory} kB after");
+        self.program.signal("-TERM");
+        let (status, log) = self.program.end();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains("panic"), "{log}");
+    }
+
+    fn anonymous_kb(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.program.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
