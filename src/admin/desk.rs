@@ -18,6 +18,8 @@ pub struct TicketAsk {
     pub rooms: Option<Box<RawValue>>,
     /// For how long it can be redeemed; `None` for as long as usual.
     pub ttl: Option<Duration>,
+    /// A name by which it can be revoked, with the connection it led to.
+    pub token_id: Option<String>,
 }
 
 /// A ticket: may be redeemed once, at the upgrade of a connection.
@@ -31,8 +33,17 @@ pub struct Ticket {
 
 /// Whose connections are to end, and who is to be refused from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Revocation {
-    /// All tokens of a user that were issued before now.
+pub struct Revocation {
+    /// Whose.
+    pub whose: Revoked,
+    /// For how long tokens that it takes are refused: as long as they may live.
+    pub remember: Duration,
+}
+
+/// What is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// All tokens of a user that were issued until now.
     User {
         /// Whose user.
         tenant: Option<String>,
@@ -98,6 +109,16 @@ pub trait Desk: Send + Sync + 'static {
     /// # Errors
     /// When too much mail waits for them already; then none is told.
     fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused>;
+
+    /// Checks tokens with the keys of this JWK set from now on, and no more with those given before. Gives
+    /// the number of keys.
+    ///
+    /// # Errors
+    /// What is wrong with the document.
+    fn take_keys(&self, document: &[u8]) -> Result<usize, String>;
+
+    /// How many tokens came so far that named a key nobody knows.
+    fn unknown_keys(&self) -> u64;
 
     /// True once every shard has taken what the receipt stands for.
     fn is_taken(&self, receipt: Receipt) -> bool;

@@ -13,11 +13,15 @@
 //! | `routes` | the endpoints |
 //! | `guard` | who may ask: keys, scopes, rates |
 //! | `body` | strict JSON objects |
+//! | `client` | requests that go out |
+//! | `jwks` | keys by URL |
 //! | `refusal` | every answer that is a no |
 
 mod body;
+mod client;
 mod desk;
 mod guard;
+mod jwks;
 mod options;
 mod refusal;
 mod routes;
@@ -26,6 +30,6 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use desk::{Desk, Receipt, Refused, Revocation, Standing, Ticket, TicketAsk};
-pub use options::{ApiKey, Limits, Options, Scope};
+pub use desk::{Desk, Receipt, Refused, Revocation, Revoked, Standing, Ticket, TicketAsk};
+pub use options::{ApiKey, Jwks, Limits, Options, Scope};
 pub use server::Admin;

@@ -95,6 +95,19 @@ impl Default for Limits {
     }
 }
 
+/// Where keys that tokens are checked with are fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jwks {
+    /// An http or https URL.
+    pub url: String,
+    /// How often, while it succeeds.
+    pub interval: Duration,
+    /// How long one fetch may take.
+    pub timeout: Duration,
+    /// The least time between two fetches.
+    pub cool_down: Duration,
+}
+
 /// Everything a running listener can be told anew.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -102,4 +115,6 @@ pub struct Options {
     pub keys: Vec<ApiKey>,
     /// How much.
     pub limits: Limits,
+    /// Where keys come from, if from a URL.
+    pub jwks: Option<Jwks>,
 }

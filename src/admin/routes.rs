@@ -1,5 +1,6 @@
 //! The endpoints. docs/admin.md describes them; its examples run as tests.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use serde_json::{Map, Value, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::body::{Object, missing};
-use super::desk::{Desk, Receipt, Refused, Revocation, TicketAsk};
+use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
 use super::guard::{self, Guard};
+use super::jwks::Record;
 use super::options::{ApiKey, Limits, Options, Scope};
 use super::refusal::{Refusal, json};
 use crate::base::time::Time;
@@ -28,6 +30,8 @@ const PROBE_LIFE: Duration = Duration::from_secs(1);
 /// Bytes of a name in a request: a user, a tenant, a token's id.
 const NAME_BYTES: usize = 256;
 const DAY_MS: u64 = 86_400_000;
+/// How long a ticket may live: the shards remember those that were used as long.
+const HOUR_MS: u64 = 3_600_000;
 
 /// Held for moments and never across an await, on a thread that shares nothing with shards.
 #[expect(clippy::disallowed_types, reason = "all of it happens on the admin thread")]
@@ -39,6 +43,8 @@ pub(super) struct Api {
     pub(super) guard: Lock<Guard>,
     pub(super) clock: Clock,
     /// When the shards were last asked for a sign of life, and the receipt.
+    /// What came of fetching keys.
+    pub(super) jwks: Record,
     pub(super) probed: Lock<Option<(Time, Receipt)>>,
 }
 
@@ -130,6 +136,9 @@ impl Api {
 
 async fn ready(State(api): State<Arc<Api>>) -> Response {
     let mut reasons = api.desk.standing().reasons;
+    if api.jwks.empty.load(Ordering::Relaxed) {
+        reasons.push("no keys were fetched yet");
+    }
     match api.probe() {
         Ok(receipt) if api.taken(receipt).await.is_ok() => {}
         Ok(_) => reasons.push("a shard does not answer"),
@@ -144,7 +153,10 @@ async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
     if key.tenant.is_some() {
         return Err(Refusal::forbidden("counters are of all tenants, and this key is for one"));
     }
-    let counters = api.desk.counters().into_iter();
+    let fetches =
+        [("jwks_fetched_total", &api.jwks.fetched), ("jwks_failed_total", &api.jwks.failed)];
+    let fetches = fetches.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+    let counters = api.desk.counters().into_iter().chain(fetches);
     let counters: Map<String, Value> =
         counters.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
     Ok(json(StatusCode::OK, &Value::Object(counters)))
@@ -157,9 +169,11 @@ async fn tickets(State(api): State<Arc<Api>>, request: Request) -> Answer {
     let tenant = object.text("tenant", NAME_BYTES)?;
     let user = object.text("user", NAME_BYTES)?.ok_or_else(|| missing("user"))?;
     let rooms = object.raw("rooms");
-    let ttl = object.whole("ttlMs", 1000, DAY_MS)?.map(Duration::from_millis);
+    let ttl = object.whole("ttlMs", 1000, HOUR_MS)?.map(Duration::from_millis);
+    let token_id = object.text("tokenId", NAME_BYTES)?;
     object.finish()?;
-    let ask = TicketAsk { tenant: guard::tenant(&key, tenant)?, user, rooms, ttl };
+    let tenant = guard::tenant(&key, tenant)?;
+    let ask = TicketAsk { tenant, user, rooms, ttl, token_id };
     let ticket = api.desk.mint(&ask)?;
     tracing::debug!(key = key.name, user = ask.user, tenant = ask.tenant, "a ticket was made");
     let body = json!({ "ticket": ticket.text, "expiresAt": ticket.expires_unix_ms });
@@ -173,20 +187,22 @@ async fn revocations(State(api): State<Arc<Api>>, request: Request) -> Answer {
     let tenant = object.text("tenant", NAME_BYTES)?;
     let user = object.text("user", NAME_BYTES)?;
     let id = object.text("tokenId", NAME_BYTES)?;
+    let remember = object.whole("rememberMs", 1000, 30 * DAY_MS)?.unwrap_or(DAY_MS);
     object.finish()?;
     if id.is_some() && key.tenant.is_some() {
         let message = "this key is for one tenant, and a token id does not tell whose it is";
         return Err(Refusal::forbidden(message).about("tokenId"));
     }
     let tenant = guard::tenant(&key, tenant)?;
-    let revocation = match (user, id) {
-        (Some(user), None) => Revocation::User { tenant, user },
-        (None, Some(id)) => Revocation::Token { id },
+    let whose = match (user, id) {
+        (Some(user), None) => Revoked::User { tenant, user },
+        (None, Some(id)) => Revoked::Token { id },
         (None, None) => return Err(missing("user")),
         (Some(_), Some(_)) => {
             return Err(Refusal::field("tokenId", "name a user or a token, not both"));
         }
     };
+    let revocation = Revocation { whose, remember: Duration::from_millis(remember) };
     let receipt = api.desk.revoke(&revocation)?;
     tracing::info!(key = key.name, ?revocation, "revoked");
     api.taken(receipt).await?;

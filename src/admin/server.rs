@@ -19,8 +19,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
+use super::client::Client;
 use super::desk::Desk;
 use super::guard::Guard;
+use super::jwks::{self, Record};
 use super::options::Options;
 use super::routes::{Api, Lock, router};
 use crate::sys::clock::Clock;
@@ -38,27 +40,33 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A running listener. Dropping it ends it.
 #[derive(Debug)]
 pub struct Admin {
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     orders: watch::Sender<Orders>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the thread is told.
 #[derive(Clone, Debug)]
-struct Orders {
-    options: Options,
+pub(super) struct Orders {
+    pub(super) options: Options,
     stop: bool,
 }
 
 impl Admin {
-    /// Starts the thread on a listening socket.
+    /// Starts the thread, on a listening socket if it is to listen.
     ///
     /// # Errors
     /// When the kernel refuses a thread or what its loop needs.
-    pub fn start(listener: OwnedFd, desk: Arc<dyn Desk>, options: Options) -> io::Result<Self> {
-        let address = local_address(&listener)?;
-        let listener = StdListener::from(listener);
-        listener.set_nonblocking(true)?;
+    pub fn start(
+        listener: Option<OwnedFd>,
+        desk: Arc<dyn Desk>,
+        options: Options,
+    ) -> io::Result<Self> {
+        let address = listener.as_ref().map(local_address).transpose()?;
+        let listener = listener.map(StdListener::from);
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(true)?;
+        }
         let (orders, told) = watch::channel(Orders { options, stop: false });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -76,7 +84,7 @@ impl Admin {
 
     /// Where it listens.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -103,17 +111,18 @@ impl Drop for Admin {
 }
 
 async fn serve(
-    listener: StdListener,
+    listener: Option<StdListener>,
     desk: Arc<dyn Desk>,
     mut told: watch::Receiver<Orders>,
 ) -> io::Result<()> {
-    let listener = TcpListener::from_std(listener)?;
+    let listener = listener.map(TcpListener::from_std).transpose()?;
     let clock = Clock::start();
     let options = told.borrow_and_update().options.clone();
     let places = Arc::new(Semaphore::new(options.limits.connections));
     let guard = Lock::new(Guard::new(options, clock.now()));
     let probed = Lock::new(None);
-    let api = Arc::new(Api { desk, guard, clock, probed });
+    let api = Arc::new(Api { desk, guard, clock, probed, jwks: Record::default() });
+    tokio::spawn(jwks::keep(Arc::clone(&api), Client::new()?, told.clone()));
     let graceful = GracefulShutdown::new();
     // The order to stop may have come before the first look.
     while !told.borrow().stop {
@@ -125,7 +134,7 @@ async fn serve(
                 }
                 api.renew(told.borrow_and_update().options.clone());
             }
-            accepted = accept(&listener, &places) => match accepted {
+            accepted = accept(listener.as_ref(), &places) => match accepted {
                 Ok((stream, place)) => attend(stream, place, &api, &graceful),
                 Err(error) => {
                     tracing::warn!("the admin listener cannot accept: {error}");
@@ -141,9 +150,10 @@ async fn serve(
 
 /// The next connection, once there is a place for it.
 async fn accept(
-    listener: &TcpListener,
+    listener: Option<&TcpListener>,
     places: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let Some(listener) = listener else { return std::future::pending().await };
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))

@@ -87,6 +87,8 @@ counters! {
     auth_expired_total,
     /// Those that had been revoked.
     auth_revoked_total,
+    /// Those that named a key nobody knows.
+    auth_unknown_key_total,
     /// Tickets that were none of ours, or used.
     auth_ticket_total,
     /// Those whose signature is no trusted key's, or that ask for what is not done here.

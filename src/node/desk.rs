@@ -8,13 +8,18 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use serde::Serialize;
+use serde_json::value::RawValue;
+
 use crate::admin::{
-    Admin, ApiKey, Desk, Limits, Options, Receipt, Refused, Revocation, Scope, Standing, Ticket,
-    TicketAsk,
+    Admin, ApiKey, Desk, Jwks, Limits, Options, Receipt, Refused, Revocation, Revoked, Scope,
+    Standing, Ticket, TicketAsk,
 };
+use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::secret::Secret;
@@ -22,25 +27,54 @@ use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::config::admin::{Key, LONGEST_SECRET, SHORTEST_SECRET};
+use crate::node::config::auth::AuthMode;
 use crate::node::config::values::KeyScope;
+use crate::node::keys;
 use crate::node::running::LaunchError;
 use crate::shard::Mail;
+use crate::sys::clock::unix_millis;
 use crate::sys::listener::{self, ListenOptions};
 
-/// Starts the admin listener, if the configuration wants one.
-pub(super) fn start(
-    config: &Config,
-    shards: u16,
-    board: &Arc<Board>,
-    port: Port<Mail>,
-) -> Result<Option<Admin>, LaunchError> {
-    let Some(address) = config.admin.listen else { return Ok(None) };
-    let failed = |error| LaunchError::new("admin.listen", error);
-    let options = options(config)?;
-    let listen = ListenOptions { reuse_port: false, backlog: 128, ..ListenOptions::default() };
-    let socket = listener::listen(address, &listen).map_err(failed)?;
-    let desk = NodeDesk::new(shards, Arc::clone(board), port);
-    Admin::start(socket, Arc::new(desk), options).map(Some).map_err(failed)
+/// The admin thread and the desk it asks.
+#[derive(Debug)]
+pub(super) struct Office {
+    admin: Admin,
+    desk: Arc<NodeDesk>,
+}
+
+impl Office {
+    /// Starts the admin thread, if the configuration has work for it.
+    pub(super) fn open(config: &Config, desk: NodeDesk) -> Result<Option<Self>, LaunchError> {
+        let options = options(config)?;
+        desk.adopt(config);
+        if config.admin.listen.is_none() && options.jwks.is_none() {
+            return Ok(None);
+        }
+        let failed = |error| LaunchError::new("admin.listen", error);
+        let listen = ListenOptions { reuse_port: false, backlog: 128, ..ListenOptions::default() };
+        let socket = config.admin.listen.map(|address| listener::listen(address, &listen));
+        let socket = socket.transpose().map_err(failed)?;
+        let desk = Arc::new(desk);
+        let behind: Arc<dyn Desk> = Arc::<NodeDesk>::clone(&desk);
+        let admin = Admin::start(socket, behind, options).map_err(failed)?;
+        Ok(Some(Self { admin, desk }))
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.admin.address()
+    }
+
+    /// True when the thread has ended; it does so by itself only by failing.
+    pub(super) fn has_failed(&self) -> bool {
+        self.admin.has_failed()
+    }
+
+    /// Takes over what a new configuration says, with the `options` that were made of it.
+    pub(super) fn reload(&self, config: &Config, options: Options) {
+        self.desk.adopt(config);
+        self.admin.reload(options);
+    }
 }
 
 /// What the configuration says of the admin listener, with the secrets of its keys.
@@ -48,7 +82,7 @@ pub(super) fn start(
 /// # Errors
 /// When a file of a secret cannot be read or holds none.
 pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
-    let admin = &config.admin;
+    let (admin, jwks) = (&config.admin, &config.auth.jwks);
     Ok(Options {
         keys: config.lists.keys.iter().map(key).collect::<Result<_, _>>()?,
         limits: Limits {
@@ -58,6 +92,12 @@ pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
             requests_per_second: admin.requests_per_second,
             shard_timeout: admin.shard_timeout,
         },
+        jwks: (!jwks.url.is_empty()).then(|| Jwks {
+            url: jwks.url.clone(),
+            interval: jwks.interval,
+            timeout: jwks.timeout,
+            cool_down: jwks.cool_down,
+        }),
     })
 }
 
@@ -103,9 +143,33 @@ type Mutex<T> = std::sync::Mutex<T>;
 pub(super) struct NodeDesk {
     shards: u16,
     board: Arc<Board>,
+    tickets: TicketKey,
+    rules: Mutex<Rules>,
     out: Mutex<Out>,
     /// The number of the last mark.
     marked: AtomicU64,
+}
+
+/// What the configuration provides for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rules {
+    /// Clients say who they are.
+    tokens: bool,
+    /// They may do so by a ticket.
+    tickets: bool,
+}
+
+/// What a ticket says, under the names that the engine reads it by.
+#[derive(Serialize)]
+struct Claims<'a> {
+    sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rooms: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jti: Option<&'a str>,
+    iat: u64,
 }
 
 /// Mail on its way to the shards.
@@ -130,9 +194,32 @@ impl Out {
 }
 
 impl NodeDesk {
-    pub(super) fn new(shards: u16, board: Arc<Board>, port: Port<Mail>) -> Self {
+    pub(super) fn new(
+        shards: u16,
+        board: &Arc<Board>,
+        tickets: &TicketKey,
+        port: Port<Mail>,
+    ) -> Self {
         let waiting = (0..shards).map(|_| VecDeque::new()).collect();
-        Self { shards, board, out: Mutex::new(Out { port, waiting }), marked: AtomicU64::new(0) }
+        Self {
+            shards,
+            board: Arc::clone(board),
+            tickets: tickets.clone(),
+            rules: Mutex::default(),
+            out: Mutex::new(Out { port, waiting }),
+            marked: AtomicU64::new(0),
+        }
+    }
+
+    fn adopt(&self, config: &Config) {
+        let door = &config.auth.door;
+        let tokens = door.mode == AuthMode::Token;
+        let tickets = tokens && door.sources.contains(&Source::Ticket);
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules { tokens, tickets };
+    }
+
+    fn rules(&self) -> Rules {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Posts mail, if there is any, to every shard, and a mark behind it; or nothing at all.
@@ -169,12 +256,66 @@ impl Desk for NodeDesk {
         Counters::NAMES.iter().copied().zip(self.board.total().values()).collect()
     }
 
-    fn mint(&self, _ask: &TicketAsk) -> Result<Ticket, Refused> {
-        Err(Refused::NotConfigured("tickets"))
+    fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {
+        if !self.rules().tickets {
+            return Err(Refused::NotConfigured(
+                "tickets need auth.mode = \"token\" and \"ticket\" among auth.sources",
+            ));
+        }
+        let now = unix_millis() / 1000;
+        let life = ask.ttl.map_or(TicketKey::LIFE, |ttl| ttl.as_millis().div_ceil(1000) as u64);
+        let expires = now.saturating_add(life);
+        let claims = Claims {
+            sub: &ask.user,
+            tenant: ask.tenant.as_deref(),
+            rooms: ask.rooms.as_deref(),
+            jti: ask.token_id.as_deref(),
+            iat: now,
+        };
+        let claims = serde_json::to_string(&claims).map_err(|_| Refused::Busy)?;
+        let text = keys::mint_ticket(&self.tickets, &claims, expires).map_err(|error| {
+            let (name, why) = match error {
+                TokenError::TooLong => ("rooms", "the ticket would be too long"),
+                TokenError::Claim(Claimed::Tenant) => ("tenant", error.public()),
+                TokenError::Claim(Claimed::User) => ("user", error.public()),
+                TokenError::Claim(Claimed::Token) => ("tokenId", error.public()),
+                _ => ("rooms", "expected patterns, as [\"a\"] or {\"a\":[\"join\"]}"),
+            };
+            Refused::Field { name, why: why.to_owned() }
+        })?;
+        Ok(Ticket { text, expires_unix_ms: expires.saturating_mul(1000) })
     }
 
-    fn revoke(&self, _revocation: &Revocation) -> Result<Receipt, Refused> {
-        Err(Refused::NotConfigured("revocations"))
+    fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused> {
+        if !self.rules().tokens {
+            return Err(Refused::NotConfigured(
+                "nobody is known, and so nobody can be revoked, without auth.mode = \"token\"",
+            ));
+        }
+        let issued = unix_millis() / 1000;
+        let until = issued.saturating_add(revocation.remember.as_secs());
+        let revocation = match &revocation.whose {
+            Revoked::User { tenant, user } => auth::Revocation::User {
+                tenant: tenant.as_deref().map(Box::from),
+                user: user.as_str().into(),
+                issued,
+                until,
+            },
+            Revoked::Token { id } => auth::Revocation::Token { id: id.as_str().into(), until },
+        };
+        let revocation = Arc::new(revocation);
+        self.post_all(|| Some(Mail::Revoke(Arc::clone(&revocation))))
+    }
+
+    fn take_keys(&self, document: &[u8]) -> Result<usize, String> {
+        let keys = KeySet::from_jwks(document).map_err(|error| error.to_string())?;
+        let (count, keys) = (keys.keys().len(), Arc::new(keys));
+        let posted = self.post_all(|| Some(Mail::Keys(Arc::clone(&keys))));
+        posted.map(|_| count).map_err(|_| "mail to the shards is backed up".to_owned())
+    }
+
+    fn unknown_keys(&self) -> u64 {
+        self.board.total().auth_unknown_key_total
     }
 
     fn is_taken(&self, receipt: Receipt) -> bool {

@@ -140,6 +140,17 @@ pub(super) fn ticket_key() -> Result<TicketKey, LaunchError> {
     Ok(TicketKey::new(&secret))
 }
 
+/// Mints a ticket with a number of its own that ends at `expires`, in seconds since 1970.
+pub(super) fn mint_ticket(
+    key: &TicketKey,
+    claims: &str,
+    expires: u64,
+) -> Result<String, TokenError> {
+    let mut id = [0; 16];
+    rand::fill(&mut id).map_err(|_| TokenError::Ticket)?;
+    mint(key, claims, Ticket { id: u128::from_be_bytes(id), expires })
+}
+
 impl Node {
     /// Closes whom this takes, on every shard, and lets nobody in whom it takes.
     pub fn revoke(&self, revocation: Revocation) {
@@ -159,9 +170,6 @@ impl Node {
     /// # Errors
     /// When the claims say something they cannot.
     pub fn mint_ticket(&self, claims: &str, life: u64) -> Result<String, TokenError> {
-        let mut id = [0; 16];
-        rand::fill(&mut id).map_err(|_| TokenError::Ticket)?;
-        let expires = (unix_millis() / 1000).saturating_add(life);
-        mint(&self.tickets, claims, Ticket { id: u128::from_be_bytes(id), expires })
+        mint_ticket(&self.tickets, claims, (unix_millis() / 1000).saturating_add(life))
     }
 }

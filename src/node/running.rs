@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::admin::Admin;
 use crate::auth::TicketKey;
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
@@ -25,10 +24,11 @@ use crate::driver::{self, Kind};
 use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
+use crate::node::desk::{self, NodeDesk, Office};
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
-use crate::node::{desk, keys, settings};
+use crate::node::{keys, settings};
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener};
@@ -80,8 +80,8 @@ pub struct Node {
     pub(super) tickets: TicketKey,
     workers: Vec<JoinHandle<()>>,
     ended: Receiver<(ShardId, io::Result<()>)>,
-    /// The admin listener, where one is configured.
-    admin: Option<Admin>,
+    /// The admin thread, where there is work for it.
+    admin: Option<Office>,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -142,7 +142,7 @@ impl Node {
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             node.start_worker(&plan, shard, port, tell.clone())?;
         }
-        node.admin = desk::start(config, shards, &node.board, desk)?;
+        node.admin = Office::open(config, NodeDesk::new(shards, &node.board, &node.tickets, desk))?;
         Ok(node)
     }
 
@@ -231,7 +231,7 @@ impl Node {
     /// Where the admin listener is, if there is one.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(Admin::address)
+        self.admin.as_ref().and_then(Office::address)
     }
 
     /// The driver in use, and why.
@@ -286,7 +286,7 @@ impl Node {
         let settings = Arc::new(settings);
         self.post_all(|| Mail::Settings(Arc::clone(&settings)));
         if let Some(running) = &self.admin {
-            running.reload(admin);
+            running.reload(config, admin);
         }
         Ok(())
     }
@@ -352,7 +352,7 @@ impl Node {
     /// The next worker that has ended, within `wait`; none ends by itself but by failing.
     pub(super) fn failed(&self, wait: Duration) -> Option<LaunchError> {
         self.post_waiting();
-        if self.admin.as_ref().is_some_and(Admin::has_failed) {
+        if self.admin.as_ref().is_some_and(Office::has_failed) {
             return Some(LaunchError::new("admin", "its thread has ended"));
         }
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;

@@ -92,10 +92,10 @@ impl Shard {
             TokenError::Expired | TokenError::NotYetValid => &mut counters.auth_expired_total,
             TokenError::Revoked => &mut counters.auth_revoked_total,
             TokenError::Ticket => &mut counters.auth_ticket_total,
+            TokenError::UnknownKey => &mut counters.auth_unknown_key_total,
             TokenError::Unsigned
             | TokenError::UnknownAlgorithm
             | TokenError::Critical
-            | TokenError::UnknownKey
             | TokenError::Signature => &mut counters.auth_untrusted_total,
             TokenError::NoExpiry
             | TokenError::Audience

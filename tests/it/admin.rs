@@ -1,10 +1,11 @@
 //! The admin listener of a whole node.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::auth::{b64, enter, guarded, knock, status, token, token_under};
 use crate::process::Program;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
@@ -24,6 +25,36 @@ pub(crate) fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, Strin
     let _ = stream.read_to_string(&mut answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     (head.split(' ').nth(1).unwrap_or("0").parse().unwrap(), body.to_owned())
+}
+
+/// Serves documents over HTTP: to the n-th request the n-th, and the last to all after it.
+struct Provider {
+    address: SocketAddr,
+}
+
+impl Provider {
+    fn open(documents: Vec<String>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = move || {
+            for (at, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let body = &documents[at.min(documents.len() - 1)];
+                let length = body.len();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n");
+                let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes());
+            }
+        };
+        // It ends with the process: nobody waits for it.
+        std::thread::Builder::new().spawn(serve).unwrap();
+        Self { address }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/jwks.json", self.address)
+    }
 }
 
 pub(crate) fn with_admin(scopes: &str) -> [String; 2] {
@@ -53,6 +84,92 @@ on_both_drivers! {
         assert_eq!(ask(address, "GET /healthz", "").0, 200, "it answers to the end");
         node.stop().unwrap();
         assert!(TcpStream::connect(address).is_err(), "the listener is gone with the node");
+    }
+
+    fn a_ticket_of_the_admin_listener_lets_in_once_and_into_its_rooms(driver) {
+        let sets = with_admin(r#""tickets""#);
+        let node = guarded(driver, &[&sets[0], &sets[1], "auth.sources=[\"ticket\"]"]);
+        let admin = node.admin_address().expect("an admin listener");
+        let body = r#"{"user":"ada","tenant":"acme","rooms":{"lobby":["join"]}}"#;
+        let (code, answer) = ask(admin, "POST /v1/tickets", body);
+        assert_eq!(code, 201, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let target = format!("/ws?ticket={}", answer["ticket"].as_str().unwrap());
+        let mut client = Client::connect_with(node.address(), &target, &[]);
+        client.join("lobby");
+        let elsewhere = client.ask(json!({"type": "throng:join", "room": "elsewhere"}));
+        assert_eq!(elsewhere["code"], "forbidden");
+        let publish = client.ask(json!({"type": "x", "room": "lobby"}));
+        assert_eq!(publish["code"], "forbidden", "it may join and not publish");
+        assert_eq!(status(&knock(node.address(), &target, &[])), "401", "once");
+        for (body, field) in [
+            (r#"{"user":"ada","rooms":7}"#, "rooms"),
+            (r#"{"user":"ada","rooms":{"lobby":["enter"]}}"#, "rooms"),
+        ] {
+            let (code, answer) = ask(admin, "POST /v1/tickets", body);
+            assert!(code == 400 && answer.contains(&format!("\"field\":{field:?}")), "{answer}");
+        }
+    }
+
+    fn a_revocation_of_the_admin_listener_reaches_every_shard_before_it_is_answered(driver) {
+        let sets = with_admin(r#""revoke", "tickets", "inspect""#);
+        let node = guarded(driver, &[&sets[0], &sets[1]]);
+        let admin = node.admin_address().expect("an admin listener");
+        let of = |user: &str, id: u32| json!({"sub": user, "iat": 1000, "jti": format!("j{id}")});
+        let ada: Vec<Client> = (0..8).map(|id| enter(node.address(), &of("ada", id))).collect();
+        let bob = enter(node.address(), &of("bob", 70));
+        let mut eve = enter(node.address(), &of("eve", 80));
+        let all = (200, "{\"shards\":2}\n".to_owned());
+        assert_eq!(ask(admin, "POST /v1/revocations", r#"{"user":"ada"}"#), all);
+        // Whoever is told that it is done can rely on it: at every door, at once.
+        for id in 90..98 {
+            let bearer = format!("Bearer {}", token(&of("ada", id)));
+            assert_eq!(status(&knock(node.address(), "/ws", &[("Authorization", &bearer)])), "401");
+        }
+        assert_eq!(ask(admin, "POST /v1/revocations", r#"{"tokenId":"j70"}"#), all);
+        for client in ada.into_iter().chain([bob]) {
+            assert_eq!(client.close_code(), 1008);
+        }
+        eve.expect_silence();
+        let other = r#"{"user":"eve","tenant":"acme"}"#;
+        assert_eq!(ask(admin, "POST /v1/revocations", other), all);
+        eve.expect_silence();
+        let (code, answer) = ask(admin, "POST /v1/tickets", r#"{"user":"ada"}"#);
+        assert!(code == 501 && answer.contains("auth.sources"), "{answer}");
+    }
+
+    fn keys_by_url_open_the_door_and_new_ones_are_fetched_when_tokens_name_them(driver) {
+        let keys = |names: &[&str]| {
+            let keys = names.iter().map(|name| {
+                let secret = b64(format!("{name} is a secret of 32 bytes or more"));
+                json!({"kty": "oct", "alg": "HS256", "kid": name, "k": secret})
+            });
+            json!({"keys": keys.collect::<Vec<_>>()}).to_string()
+        };
+        let provider = Provider::open(vec![keys(&["one"]), keys(&["two"])]);
+        let url = format!("auth.jwks_url={}", provider.url());
+        let sets = with_admin(r#""inspect""#);
+        let own = ["auth.mode=token", "auth.require_expiry=false", "auth.jwks_cool_down_ms=100"];
+        let sets = [&own[..], &[&url, &sets[0], &sets[1]]].concat();
+        let node = node(driver, &sets);
+        let admin = node.admin_address().expect("an admin listener");
+        wait_until("the keys are there", || ask(admin, "GET /readyz", "").0 == 200);
+        let bearer = |name: &str| {
+            let header = format!("{{\"alg\":\"HS256\",\"kid\":{name:?}}}");
+            let secret = format!("{name} is a secret of 32 bytes or more");
+            format!("Bearer {}", token_under(&header, &secret, &json!({"sub": "ada"})))
+        };
+        let code = |name: &str| {
+            let answer = knock(node.address(), "/ws", &[("Authorization", &bearer(name))]);
+            status(&answer).to_owned()
+        };
+        wait_until("the first key opens", || code("one") == "101");
+        assert_eq!(code("three"), "401");
+        wait_until("the key that was asked for opens", || code("two") == "101");
+        wait_until("the old key is gone", || code("one") == "401");
+        let (_, counters) = ask(admin, "GET /v1/counters", "");
+        let counters: Value = serde_json::from_str(&counters).unwrap();
+        assert!(counters["jwks_fetched_total"].as_u64() >= Some(2), "{counters}");
     }
 
     fn a_node_has_no_admin_listener_unless_it_is_told_to(driver) {

@@ -15,26 +15,31 @@ use crate::support::{Client, exchange, node, on_both_drivers, wait_for};
 
 const SECRET: &str = "a secret of no less than 32 byte";
 
-fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A token of these claims; without an end unless they give one.
-fn token(claims: &Value) -> String {
-    let message = format!("{}.{}", b64(r#"{"alg":"HS256"}"#), b64(claims.to_string()));
-    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+pub(crate) fn token(claims: &Value) -> String {
+    token_under(r#"{"alg":"HS256"}"#, SECRET, claims)
+}
+
+/// A token with this header, signed with this secret.
+pub(crate) fn token_under(header: &str, secret: &str, claims: &Value) -> String {
+    let message = format!("{}.{}", b64(header), b64(claims.to_string()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     format!("{message}.{}", b64(hmac::sign(&key, message.as_bytes())))
 }
 
 /// A node where everybody must say who they are.
-fn guarded(driver: &str, sets: &[&str]) -> Node {
+pub(crate) fn guarded(driver: &str, sets: &[&str]) -> Node {
     let secret = format!("auth.secret={SECRET:?}");
     let own = ["auth.mode=token", secret.as_str(), "auth.require_expiry=false"];
     node(driver, &[&own, sets].concat())
 }
 
 /// What a request for an upgrade is answered, up to the end of the stream.
-fn knock(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> String {
+pub(crate) fn knock(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> String {
     let mut request = format!(
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -48,11 +53,11 @@ fn knock(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> String 
     exchange(address, &bytes)
 }
 
-fn status(answer: &str) -> &str {
+pub(crate) fn status(answer: &str) -> &str {
     answer.get(9..12).unwrap_or(answer)
 }
 
-fn enter(address: SocketAddr, claims: &Value) -> Client {
+pub(crate) fn enter(address: SocketAddr, claims: &Value) -> Client {
     let bearer = format!("Bearer {}", token(claims));
     Client::connect_with(address, "/ws", &[("authorization", &bearer)])
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::office::{Office, SECRET, bearer, exchange};
-use crate::admin::{ApiKey, Limits, Options, Revocation, Scope};
+use crate::admin::{ApiKey, Limits, Options, Revoked, Scope};
 
 fn said(status: u16, code: &str, field: Option<&str>) -> (u16, String, Option<String>) {
     (status, code.to_owned(), field.map(str::to_owned))
@@ -43,7 +43,7 @@ fn without_a_valid_key_nothing_else_is_told() {
     }
     let request = |lines: &str| {
         let head = "GET /v1/counters HTTP/1.1\r\nHost: a\r\n";
-        exchange(office.admin.address(), &format!("{head}{lines}\r\n")).status
+        exchange(office.address(), &format!("{head}{lines}\r\n")).status
     };
     assert_eq!(request(&format!("Authorization: Basic {SECRET}\r\n")), 401);
     assert_eq!(request(&format!("Authorization: {SECRET}\r\n")), 401);
@@ -74,7 +74,7 @@ fn a_key_of_one_tenant_never_reaches_another() {
         assert_eq!(office.post("/v1/revocations", acme, body).status, 200);
         let revoked = office.revoked.try_recv().expect("a revocation");
         let tenant = Some("acme".to_owned());
-        assert_eq!(revoked, Revocation::User { tenant, user: "u".to_owned() });
+        assert_eq!(revoked.whose, Revoked::User { tenant, user: "u".to_owned() });
     }
     let other = r#"{"user":"u","tenant":"other"}"#;
     for path in ["/v1/tickets", "/v1/revocations"] {
@@ -102,7 +102,7 @@ fn new_keys_replace_the_old_ones_while_it_runs() {
     let office = Office::open();
     assert_eq!(office.get("/v1/counters", SECRET).status, 200);
     let keys = vec![ApiKey::new("new", "another secret", &[Scope::Inspect], None)];
-    office.admin.reload(Options { keys, limits: Limits::default() });
+    office.admin.reload(Options { keys, ..Options::default() });
     let deadline = std::iter::repeat_with(|| office.get("/v1/counters", "another secret").status);
     assert!(deadline.take(10_000).any(|status| status == 200));
     assert_eq!(office.get("/v1/counters", SECRET).status, 401);
@@ -111,7 +111,7 @@ fn new_keys_replace_the_old_ones_while_it_runs() {
 #[test]
 fn no_secret_is_in_what_is_printed_of_a_key() {
     let key = ApiKey::new("k", SECRET, &[Scope::Revoke], None);
-    let shown = format!("{:?}", Options { keys: vec![key.clone()], limits: Limits::default() });
+    let shown = format!("{:?}", Options { keys: vec![key.clone()], ..Options::default() });
     let hash = format!("{:?}", key.hash);
     assert!(
         !shown.contains(SECRET) && !shown.contains(&hash) && shown.contains("\"k\""),

@@ -34,7 +34,7 @@ fn a_body_over_the_limit_is_refused_however_it_comes() {
         bearer(SECRET),
         large.len()
     );
-    assert_eq!(exchange(office.admin.address(), &chunked).status, 413);
+    assert_eq!(exchange(office.address(), &chunked).status, 413);
     // Without a key nobody's body is read at all.
     assert_eq!(office.post("/v1/tickets", "", &large).status, 401);
 }
@@ -44,7 +44,7 @@ fn a_head_over_the_limit_is_refused() {
     let office = brief();
     let request = |lines: &str| {
         let head = format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
-        exchange(office.admin.address(), &head).status
+        exchange(office.address(), &head).status
     };
     assert_eq!(request(""), 200);
     assert_eq!(request(&"A: b\r\n".repeat(100)), 431);
@@ -55,7 +55,7 @@ fn a_head_over_the_limit_is_refused() {
 #[test]
 fn whoever_is_slow_loses_the_connection_and_nobody_else_does() {
     let office = brief();
-    let address = office.admin.address();
+    let address = office.address();
     let begin = |text: &str| {
         let mut stream = TcpStream::connect(address).expect("a connection");
         stream.write_all(text.as_bytes()).expect("a write");
@@ -77,7 +77,7 @@ fn whoever_is_slow_loses_the_connection_and_nobody_else_does() {
 #[test]
 fn connections_over_the_limit_wait_until_one_ends() {
     let office = Office::with(Limits { connections: 2, ..Limits::default() });
-    let address = office.admin.address();
+    let address = office.address();
     let mut held: Vec<TcpStream> = (0..2)
         .map(|_| {
             let mut stream = TcpStream::connect(address).expect("a connection");
@@ -98,9 +98,9 @@ fn connections_over_the_limit_wait_until_one_ends() {
 #[test]
 fn at_the_end_a_request_under_way_is_answered_and_the_port_is_free() {
     let office = Office::with(Limits { shard_timeout: PATIENCE, ..Limits::default() });
-    let address = office.admin.address();
+    let address = office.address();
     office.desk.takes.store(false, Ordering::Relaxed);
-    let Office { admin, desk, revoked } = office;
+    let Office { admin, desk, revoked, .. } = office;
     std::thread::scope(|scope| {
         let body = r#"{"user":"u"}"#;
         let request = format!(
@@ -124,7 +124,7 @@ fn at_the_end_a_request_under_way_is_answered_and_the_port_is_free() {
 #[test]
 fn an_end_does_not_wait_for_whoever_never_ends() {
     let office = Office::with(Limits { request_timeout: PATIENCE, ..Limits::default() });
-    let mut silent = TcpStream::connect(office.admin.address()).expect("a connection");
+    let mut silent = TcpStream::connect(office.address()).expect("a connection");
     silent.write_all(b"GET /he").expect("a write");
     drop(office);
     assert_eq!(rest(&mut silent), "");

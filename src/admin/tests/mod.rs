@@ -2,6 +2,7 @@
 
 mod body;
 mod doors;
+mod keys;
 mod limits;
 mod office;
 mod orders;

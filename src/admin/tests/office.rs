@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
 
 use crate::admin::{
-    Admin, ApiKey, Desk, Limits, Options, Receipt, Refused, Revocation, Scope, Standing, Ticket,
-    TicketAsk,
+    Admin, ApiKey, Desk, Jwks, Limits, Options, Receipt, Refused, Revocation, Scope, Standing,
+    Ticket, TicketAsk,
 };
 use crate::sys::listener::{ListenOptions, listen};
 
@@ -24,6 +24,9 @@ pub(super) struct SmallDesk {
     revoked: Sender<Revocation>,
     pub(super) takes: AtomicBool,
     pub(super) draining: AtomicBool,
+    /// The number of keys of the last set.
+    pub(super) keys: AtomicU64,
+    pub(super) unknown: AtomicU64,
 }
 
 impl Desk for SmallDesk {
@@ -59,6 +62,17 @@ impl Desk for SmallDesk {
         Ok(Receipt(1))
     }
 
+    fn take_keys(&self, document: &[u8]) -> Result<usize, String> {
+        let set: Value = serde_json::from_slice(document).map_err(|error| error.to_string())?;
+        let keys = set["keys"].as_array().ok_or("expected keys")?.len();
+        self.keys.store(keys as u64, Ordering::Relaxed);
+        Ok(keys)
+    }
+
+    fn unknown_keys(&self) -> u64 {
+        self.unknown.load(Ordering::Relaxed)
+    }
+
     fn is_taken(&self, _: Receipt) -> bool {
         self.takes.load(Ordering::Relaxed)
     }
@@ -71,6 +85,7 @@ impl Desk for SmallDesk {
 /// A running listener and the desk behind it.
 pub(super) struct Office {
     pub(super) admin: Admin,
+    pub(super) options: Options,
     pub(super) desk: Arc<SmallDesk>,
     pub(super) revoked: Receiver<Revocation>,
 }
@@ -81,6 +96,10 @@ impl Office {
     }
 
     pub(super) fn with(limits: Limits) -> Self {
+        Self::given(limits, None)
+    }
+
+    pub(super) fn given(limits: Limits, jwks: Option<Jwks>) -> Self {
         let all = [Scope::Tickets, Scope::Revoke, Scope::Inspect];
         let keys = vec![
             ApiKey::new("all", SECRET, &all, None),
@@ -93,23 +112,29 @@ impl Office {
             revoked: tell,
             takes: AtomicBool::new(true),
             draining: AtomicBool::new(false),
+            keys: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
         });
         let any = "127.0.0.1:0".parse().expect("an address");
         let socket = listen(any, &ListenOptions::default()).expect("a listener");
         let behind: Arc<dyn Desk> = Arc::<SmallDesk>::clone(&desk);
-        let options = Options { keys, limits };
-        let admin = Admin::start(socket, behind, options).expect("a thread");
-        Self { admin, desk, revoked }
+        let options = Options { keys, limits, jwks };
+        let admin = Admin::start(Some(socket), behind, options.clone()).expect("a thread");
+        Self { admin, options, desk, revoked }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.admin.address().expect("a listener")
     }
 
     pub(super) fn get(&self, path: &str, secret: &str) -> Answer {
         let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\n");
-        exchange(self.admin.address(), &format!("{head}{}\r\n", bearer(secret)))
+        exchange(self.address(), &format!("{head}{}\r\n", bearer(secret)))
     }
 
     pub(super) fn post(&self, path: &str, secret: &str, body: &str) -> Answer {
         let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n", body.len());
-        exchange(self.admin.address(), &format!("{head}{}\r\n{body}", bearer(secret)))
+        exchange(self.address(), &format!("{head}{}\r\n{body}", bearer(secret)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::office::{Office, PATIENCE, SECRET};
-use crate::admin::{Limits, Revocation};
+use crate::admin::{Limits, Revocation, Revoked};
 
 #[test]
 fn a_ticket_is_made_for_what_was_asked() {
@@ -27,6 +27,8 @@ fn a_request_that_is_not_understood_does_nothing_and_names_the_field() {
         ("/v1/tickets", "{}", "missing_field", Some("user")),
         ("/v1/tickets", r#"{"user":"u","rooms":7}"#, "bad_field", Some("rooms")),
         ("/v1/tickets", r#"{"user":"u","ttlMs":999}"#, "bad_field", Some("ttlMs")),
+        ("/v1/tickets", r#"{"user":"u","ttlMs":3600001}"#, "bad_field", Some("ttlMs")),
+        ("/v1/revocations", r#"{"user":"u","rememberMs":1}"#, "bad_field", Some("rememberMs")),
         ("/v1/tickets", r#"{"user":"u","ttl":9}"#, "unknown_field", Some("ttl")),
         ("/v1/tickets", &long, "bad_field", Some("user")),
         ("/v1/tickets", "", "bad_json", None),
@@ -49,7 +51,9 @@ fn a_revocation_is_answered_when_every_shard_has_taken_it() {
     std::thread::scope(|scope| {
         let asks = scope.spawn(|| office.post("/v1/revocations", SECRET, r#"{"tokenId":"t"}"#));
         let revoked = office.revoked.recv_timeout(PATIENCE).expect("a revocation");
-        assert_eq!(revoked, Revocation::Token { id: "t".to_owned() });
+        let day = Duration::from_secs(86_400);
+        let whose = Revoked::Token { id: "t".to_owned() };
+        assert_eq!(revoked, Revocation { whose, remember: day });
         // It waits, and whoever else asks does not wait behind it.
         assert_eq!(office.get("/v1/counters", SECRET).status, 200);
         assert!(!asks.is_finished());

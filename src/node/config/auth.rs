@@ -19,8 +19,18 @@ pub struct Auth {
     pub door: Door,
     /// What tokens are checked with.
     pub keys: Keys,
+    /// Where keys are fetched.
+    pub jwks: JwksSource,
     /// What a token must say, and under which names.
     pub tokens: Tokens,
+}
+
+impl Auth {
+    /// True when a key is named, or a place to fetch some.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.keys.is_some() || !self.jwks.url.is_empty()
+    }
 }
 
 /// Whether a client has to say who it is.
@@ -137,6 +147,47 @@ group! {
         "public_key_files" Live public_key_files: Vec<String> = Vec::new(), list_of(16, text(4096));
         /// A file with a JWK set.
         "jwks_file" Live jwks_file: String = String::new(), text(4096).or_empty("none");
+    }
+}
+
+/// A URL to fetch from, or an empty string for none.
+struct FetchUrl;
+
+impl Kind for FetchUrl {
+    type Value = String;
+
+    fn read(&self, value: &Value) -> Option<String> {
+        let Value::Text(text) = value else { return None };
+        let parsed: Option<hyper::Uri> = text.parse().ok();
+        let fits = parsed.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        });
+        (text.is_empty() || fits && text.len() <= 2048).then(|| text.clone())
+    }
+
+    fn write(&self, value: &String) -> Value {
+        Value::Text(value.clone())
+    }
+
+    fn expectation(&self) -> String {
+        "an http or https URL without a user, as \"https://id.example.com/jwks.json\", or \"\" (none)"
+            .to_owned()
+    }
+}
+
+group! {
+    /// The part of `[auth]` that says where keys are fetched.
+    pub struct JwksSource in "auth" {
+        /// A URL with a JWK set, fetched at start and again and again. When that fails, what was fetched last
+        /// stays good.
+        "jwks_url" Live url: String = String::new(), FetchUrl;
+        /// How often it is fetched.
+        "jwks_interval_ms" Live interval: Duration = Duration::from_secs(300), millis(1000, DAY_MS);
+        /// How long a fetch may take.
+        "jwks_timeout_ms" Live timeout: Duration = Duration::from_secs(5), millis(10, 60_000);
+        /// The least time between two fetches, after a failure or when tokens name keys nobody knows.
+        "jwks_cool_down_ms" Live cool_down: Duration = Duration::from_secs(10), millis(100, DAY_MS);
     }
 }
 

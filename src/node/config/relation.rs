@@ -28,8 +28,8 @@ const RELATIONS: &[Relation] = &[
                or write auth.mode = \"open\" to let in anyone who can connect",
     },
     Relation {
-        keys: &["auth.mode", "auth.secret", "auth.secret_file", "auth.jwks_file"],
-        holds: |c| c.auth.door.mode != AuthMode::Token || c.auth.keys.is_some(),
+        keys: &["auth.mode", "auth.secret", "auth.secret_file", "auth.jwks_file", "auth.jwks_url"],
+        holds: |c| c.auth.door.mode != AuthMode::Token || c.auth.has_keys(),
         rule: "tokens are checked with a key: give auth.secret, auth.secret_file, \
                auth.public_key_files or auth.jwks_file",
     },

@@ -39,6 +39,7 @@ const CANDIDATES: &[&str] = &[
     "\"1.3\"",
     "\"required\"",
     "[\"inspect\"]",
+    "\"http://127.0.0.1/keys\"",
 ];
 
 #[test]
