@@ -263,7 +263,9 @@ impl Desk for NodeDesk {
             ));
         }
         let now = unix_millis() / 1000;
-        let life = ask.ttl.map_or(TicketKey::LIFE, |ttl| ttl.as_millis().div_ceil(1000) as u64);
+        let life = ask.ttl.map_or(TicketKey::LIFE, |ttl| {
+            ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0))
+        });
         let expires = now.saturating_add(life);
         let claims = Claims {
             sub: &ask.user,
