@@ -29,9 +29,10 @@ run: ## Build for speed and serve on 127.0.0.1:8080, no configuration needed
 test: ## Install what the tests need and run every one of them
 	tests/tools/run-all.sh
 
-check: ## Format, lints and types, without running anything
+check: ## Format, lints, types, and what dependencies may be, without running anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	tests/tools/dependencies.sh
 
 bench: ## Run the benches
 	cargo bench
