@@ -172,6 +172,26 @@ on_both_drivers! {
         assert!(counters["jwks_fetched_total"].as_u64() >= Some(2), "{counters}");
     }
 
+    fn the_examples_of_the_document_are_answered_as_it_says(driver) {
+        let sets = with_admin(r#""tickets", "revoke", "inspect""#);
+        let node = guarded(driver, &[&sets[0], &sets[1], "auth.sources=[\"ticket\"]"]);
+        let admin = node.admin_address().expect("an admin listener");
+        let document = include_str!("../../docs/admin.md").replace("\\\n", " ");
+        let examples = document.lines().filter_map(|line| line.trim().strip_prefix("curl "));
+        let mut asked = 0;
+        for example in examples {
+            let (_, path) = example.split_once("http://127.0.0.1:8081").expect(example);
+            let body = example.split_once("-d '").and_then(|(_, rest)| rest.split_once('\''));
+            let body = body.map_or("", |(body, _)| body);
+            let method = if body.is_empty() { "GET" } else { "POST" };
+            let (code, answer) = ask(admin, &format!("{method} {}", path.trim()), body);
+            let expected = if path.contains("tickets") { 201 } else { 200 };
+            assert_eq!(code, expected, "{example}: {answer}");
+            asked += 1;
+        }
+        assert_eq!(asked, 5);
+    }
+
     fn a_node_has_no_admin_listener_unless_it_is_told_to(driver) {
         assert_eq!(node(driver, &[]).admin_address(), None);
     }
