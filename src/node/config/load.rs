@@ -200,11 +200,19 @@ impl Loader {
             return None;
         }
         let distance = |key: &Key| strsim::damerau_levenshtein(&given.key, key.name);
+        // Between two keys alike the section decides, which may be misspelled as well.
+        let section = |key: &Key| match given.section.as_str() {
+            "" => 0,
+            section => strsim::damerau_levenshtein(section, key.section),
+        };
         let far = given.key.chars().count().div_ceil(3);
         self.known
             .iter()
             .filter(|key| distance(key) <= far)
-            .min_by_key(|key| 2 * distance(key) + usize::from(key.section != given.section))
+            .min_by_key(|key| {
+                let elsewhere = usize::from(key.section != given.section);
+                (2 * distance(key) + elsewhere, section(key))
+            })
             .map(Key::path)
     }
 

@@ -357,10 +357,12 @@ fn keys_of_the_admin_listener_are_checked_and_their_secrets_are_never_printed() 
         let error = key(more).expect_err(more);
         assert!(error.contains(expected) && !error.contains("hunter2"), "{more}: {error}");
     }
-    // Which of the sections was meant is a guess; that it is a secret is not.
-    for misplaced in ["secret = \"hunter2\"", "[kye]\nsecrt = \"hunter2\""] {
+    for (misplaced, meant) in
+        [("secret = \"hunter2\"", "auth.secret"), ("[kye]\nsecrt = \"hunter2\"", "key.secret")]
+    {
         let error = parse(misplaced, &[]).expect_err(misplaced);
-        assert!(error.contains(".secret?") && !error.contains("hunter2"), "{error}");
+        let meant = format!("did you mean {meant}?");
+        assert!(error.contains(&meant) && !error.contains("hunter2"), "{error}");
     }
     let twice = format!("[[key]]\nname = \"a\"\nscopes = []\n{secret}\n").repeat(2);
     let error = parse(&twice, &[]).expect_err("two of one name");
