@@ -44,7 +44,8 @@ fuzz_target!(|data: &[u8]| {
                 assert!(!set.is_empty() && set.keys().len() <= 64);
             }
             let target = format!("/ws?{text}&token=SECRET&b");
-            assert!(!redact(&target).contains("SECRET"));
+            // What the fuzzer wrote may hold the word too, and is no secret.
+            assert!(text.contains("SECRET") || !redact(&target).contains("SECRET"));
         }
     }
 });
