@@ -1,13 +1,15 @@
 //! Floor 0: what every other module may use.
 //!
-//! Identifiers, time arithmetic, the seeded map, room name patterns, shared
-//! buffers, spare memory and the counters of a shard. Nothing here knows a protocol, a socket or a room;
-//! nothing here reads a clock or a source of randomness.
+//! Identifiers, time arithmetic, the seeded map, room name patterns, networks and the parties that share
+//! a limit, secrets, shared buffers, spare memory and the counters of a shard. Nothing here knows a
+//! protocol, a socket or a room; nothing here reads a clock or a source of randomness.
 
 pub mod counters;
 pub mod glob;
 pub mod id;
 pub mod map;
+pub mod network;
+pub mod party;
 pub mod secret;
 pub mod shared;
 pub mod spare;

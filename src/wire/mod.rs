@@ -1,7 +1,8 @@
 //! Floor 1: bytes to protocol and back.
 //!
 //! Slices in, slices or vectors out, in both directions: request heads and responses in [`http`],
-//! RFC 6455 frames in [`websocket`], and below both, where it is wanted, TLS in [`tls`]. What arrives is a stranger's, so every function here is total: any
+//! RFC 6455 frames in [`websocket`], below both, where it is wanted, TLS in [`tls`], and ahead of all what a
+//! proxy says in [`proxy`]. What arrives is a stranger's, so every function here is total: any
 //! bytes in any pieces give a value, a refusal or a violation, never a panic. Limits are arguments.
 //!
 //! Nothing here knows a socket, a clock, a connection, a room, or what a path means. Time limits on a
@@ -9,5 +10,6 @@
 //! from [`http::parse`] tell it when one is running.
 
 pub mod http;
+pub mod proxy;
 pub mod tls;
 pub mod websocket;

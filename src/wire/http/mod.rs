@@ -5,6 +5,7 @@
 //! | `scan` | the strict pass over bytes as they arrive; finds the end, refuses early |
 //! | `head` | the parsed head: fields by httparse, framing rules of RFC 9112 |
 //! | `grammar` | the ABNF of header values |
+//! | `forwarded` | the client's address, as proxies pass it on |
 //! | `upgrade` | the WebSocket handshake of RFC 6455, section 4.2 |
 //! | `refusal` | a status and one line that says what was wrong |
 //! | `response` | 200 and 101 |
@@ -13,6 +14,7 @@
 //! response. So there is no keep-alive, no body is read, and what cannot be understood without doubt is
 //! refused. Which path leads where, and how long a client may take, is decided above.
 
+mod forwarded;
 mod grammar;
 mod head;
 mod refusal;
@@ -23,6 +25,7 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
+pub use forwarded::{Via, client};
 pub use head::{Body, Head, HeadLimits, Parsed, Version, parse, parse_more};
 pub use refusal::{Extra, Refusal};
 pub use response::{page, switching};
