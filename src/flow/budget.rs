@@ -30,7 +30,7 @@ pub struct Budget {
 impl Budget {
     /// Takes `n` tokens, or none and returns false when there are fewer.
     pub fn take(&mut self, rate: Rate, n: u32, now: Time) -> bool {
-        let spent = self.spent_at(rate, now) + u64::from(n) * UNIT;
+        let spent = self.spent_at(rate, now).saturating_add(u64::from(n) * UNIT);
         let allowed = spent <= u64::from(rate.burst) * UNIT;
         if allowed {
             *self = Self { spent, since: now.max(self.since) };
@@ -38,11 +38,23 @@ impl Budget {
         allowed
     }
 
+    /// Takes `n` tokens whether they are there or not; those that are missing are a debt.
+    pub fn spend(&mut self, rate: Rate, n: u32, now: Time) {
+        let spent = self.spent_at(rate, now).saturating_add(u64::from(n) * UNIT);
+        *self = Self { spent, since: now.max(self.since) };
+    }
+
+    /// True when everything has been earned back.
+    #[must_use]
+    pub fn is_full(&self, rate: Rate, now: Time) -> bool {
+        self.spent_at(rate, now) == 0
+    }
+
     /// How long until `n` tokens are there: zero when they are, [`Duration::MAX`] when they never
     /// will be.
     #[must_use]
     pub fn until(&self, rate: Rate, n: u32, now: Time) -> Duration {
-        let spent = self.spent_at(rate, now) + u64::from(n) * UNIT;
+        let spent = self.spent_at(rate, now).saturating_add(u64::from(n) * UNIT);
         let missing = spent.saturating_sub(u64::from(rate.burst) * UNIT);
         match (missing, rate.per_second) {
             (0, _) => Duration::ZERO,

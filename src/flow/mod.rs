@@ -4,7 +4,8 @@
 //!   reader's cost ends.
 //! - [`wheel`]: one deadline per connection for a million connections.
 //! - [`heartbeat`]: whether a silent peer is left alone, asked, or given up.
-//! - [`budget`]: how often a peer may do something.
+//! - [`budget`]: how often a peer may do something; [`meter`]: the budgets of those who are active.
+//! - [`line`]: when those who were turned away are asked back.
 //! - [`ebb`]: when memory goes back after a crowd has gone.
 //! - [`flush`]: how long writes wait for company when a core is saturated.
 //!
@@ -15,5 +16,7 @@ pub mod budget;
 pub mod ebb;
 pub mod flush;
 pub mod heartbeat;
+pub mod line;
+pub mod meter;
 pub mod outbound;
 pub mod wheel;

@@ -9,6 +9,7 @@
 //! earlier life is recognised as such. Epochs count up from the one given at start; give each start of
 //! the node a higher one (the wall clock in nanoseconds does), and no two lives of a room share one.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -40,10 +41,19 @@ struct HomeRoom {
 /// When `shards` is zero.
 #[must_use]
 pub fn home(seed: &Seed, room: &str, shards: u16) -> ShardId {
+    home_of(seed, room, shards)
+}
+
+/// The shard that is the home of whatever else is counted in one place.
+///
+/// # Panics
+/// When `shards` is zero.
+#[must_use]
+pub fn home_of(seed: &Seed, what: impl Hash, shards: u16) -> ShardId {
     assert!(shards > 0, "a node has a shard");
     // The lowest and highest bits of the same hash place the room in the home's map; taking others
     // here keeps that map's keys evenly spread.
-    let middle = (seed.hash_one(room) >> 20) & u64::from(u32::MAX);
+    let middle = (seed.hash_one(what) >> 20) & u64::from(u32::MAX);
     let shard = (middle * u64::from(shards)) >> 32;
     ShardId(u16::try_from(shard).unwrap_or(0))
 }

@@ -7,6 +7,7 @@
 //!
 //! - [`rooms`]: members of rooms and rooms of members, within a shard.
 //! - [`directory`]: the home side of rooms.
+//! - [`tally`]: the home side of parties, whose connections are counted over all shards.
 //! - [`publication`]: what is published; encoded once per class, shared by all receivers.
 //! - [`dedup`]: one copy for a member of several target rooms, whatever homes the copies come from.
 //!
@@ -18,11 +19,13 @@ pub mod directory;
 pub mod publication;
 pub mod rooms;
 mod table;
+pub mod tally;
 
 pub use dedup::{Groups, Served};
-pub use directory::{Directory, home};
+pub use directory::{Directory, home, home_of};
 pub use publication::{Class, Encoded, Group, Publication};
 pub use rooms::{Hub, Joined, Member, MemberRef, RoomKey, TooManyRooms};
+pub use tally::{Excess, Tally};
 
 #[cfg(test)]
 mod tests;
