@@ -65,7 +65,10 @@ impl Rig {
             started_unix_ms: 1_700_000_000_000,
             capacity: MEMBERS as usize + 1,
         };
-        let settings = Arc::new(settings(&Config::default(), 2 * MEMBERS as usize));
+        let mut settings = settings(&Config::default(), 2 * MEMBERS as usize);
+        // The publisher is faster than a client may be by default.
+        settings.limits.connection = [None; 3];
+        let settings = Arc::new(settings);
         let (opened, mail) = (Vec::new(), Vec::new());
         let now = Time::from_nanos(1);
         Self { shard: Shard::new(identity, settings), now, opened, mail, sent: 0 }

@@ -93,7 +93,9 @@ impl Rig {
         Self::with(ends, throng::node::settings(&Config::default(), capacity))
     }
 
-    fn with(ends: Ends, settings: Settings) -> Self {
+    fn with(ends: Ends, mut settings: Settings) -> Self {
+        // More is sent here than one client may send by default.
+        settings.limits.connection = [None; 3];
         let capacity = settings.capacity.connections;
         let identity = Identity {
             id: ShardId(0),

@@ -34,6 +34,8 @@ export function engine(driver, settings = {}) {
     "server.driver": driver,
     "server.pin": false,
     "debug.echo_path": "/echo",
+    // What is measured is sent faster than a client may send by default.
+    "limits.messages_per_second": 0,
     ...settings,
   };
   return [THRONG, "run", ...Object.entries(all).flatMap(([key, value]) => ["--set", `${key}=${value}`])];

@@ -65,6 +65,12 @@ counters! {
     revocations,
     /// Gauge: connections with a TLS layer.
     tls_connections,
+    /// Gauge: addresses with a connection, each shard counting its own.
+    parties,
+    /// Gauge: connections and addresses that have spent some of a rate and not earned it back.
+    paced,
+    /// Gauge: bytes charged to the memory budget.
+    charged_bytes,
     /// Sockets accepted.
     accepted_total,
     /// Sockets refused before a connection existed.
@@ -129,6 +135,24 @@ counters! {
     violations_total,
     /// Connections closed as slow consumers.
     slow_consumers_total,
+    /// Connections closed for sending more than their rate allows.
+    rate_closed_total,
+    /// Messages answered with `rate_limited`.
+    rate_limited_total,
+    /// Times reading stopped until a rate was kept again.
+    rate_delays_total,
+    /// Connections refused because their address, or who else shares a limit with them, has too many.
+    parties_refused_total,
+    /// Handshakes that were given a place in the line and asked to come back.
+    handshakes_deferred_total,
+    /// Times a publisher was not read from because memory was short.
+    memory_pauses_total,
+    /// Laggards closed because memory was short.
+    memory_shed_total,
+    /// Connections refused because memory was short.
+    memory_refused_total,
+    /// Connections closed unseen for want of a PROXY header that can be believed.
+    unannounced_total,
     /// Connections closed because our own code panicked while handling them.
     panics_total,
     /// Bytes received.

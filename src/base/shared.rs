@@ -5,6 +5,7 @@
 //! shard never contends with another shard for the count. Beside the bytes stands a [`Mark`], which
 //! says what may be done to them when their reader is slow.
 
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -49,6 +50,43 @@ struct Inner {
     mark: Option<Mark>,
     /// At least 1.
     frames: u32,
+    /// Counts the bytes from the first charge on, until nobody refers to them any more.
+    gauge: OnceCell<Gauge>,
+}
+
+impl Inner {
+    fn new(bytes: Bytes, mark: Option<Mark>, frames: u32) -> Self {
+        Self { bytes, mark, frames, gauge: OnceCell::new() }
+    }
+
+    /// What these bytes cost, with what stands around them.
+    fn cost(&self) -> u64 {
+        let bytes = match &self.bytes {
+            Bytes::Own(bytes) => bytes.capacity(),
+            Bytes::Common(bytes) => bytes.len(),
+        };
+        (bytes + size_of::<Self>() + 2 * size_of::<usize>()) as u64
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.gauge.get() {
+            gauge.0.set(gauge.0.get() - self.cost());
+        }
+    }
+}
+
+/// How many bytes a shard holds: those charged to it that somebody still refers to.
+#[derive(Clone, Debug, Default)]
+pub struct Gauge(Rc<Cell<u64>>);
+
+impl Gauge {
+    /// The bytes at this time.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.get()
+    }
 }
 
 /// Immutable bytes with a mark, counted per shard. Cloning copies one pointer.
@@ -58,18 +96,18 @@ pub struct Shared(Rc<Inner>);
 impl Shared {
     /// Bytes that no queue may drop: replies and control frames.
     pub fn kept(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(Rc::new(Inner { bytes: Bytes::Own(bytes.into()), mark: None, frames: 1 }))
+        Self(Rc::new(Inner::new(Bytes::Own(bytes.into()), None, 1)))
     }
 
     /// Bytes that no queue may drop and that all shards send, such as a page.
     #[must_use]
     pub fn common(bytes: Arc<[u8]>) -> Self {
-        Self(Rc::new(Inner { bytes: Bytes::Common(bytes), mark: None, frames: 1 }))
+        Self(Rc::new(Inner::new(Bytes::Common(bytes), None, 1)))
     }
 
     /// Bytes of a publication.
     pub fn marked(bytes: impl Into<Arc<[u8]>>, mark: Mark) -> Self {
-        Self(Rc::new(Inner { bytes: Bytes::Common(bytes.into()), mark: Some(mark), frames: 1 }))
+        Self(Rc::new(Inner::new(Bytes::Common(bytes.into()), Some(mark), 1)))
     }
 
     /// Bytes of several publications of one room, which a queue takes or drops together.
@@ -79,7 +117,14 @@ impl Shared {
     #[must_use]
     pub fn bundle(bytes: Vec<u8>, frames: u32, mark: Mark) -> Self {
         assert!(frames > 0, "a bundle of nothing");
-        Self(Rc::new(Inner { bytes: Bytes::Own(bytes), mark: Some(mark), frames }))
+        Self(Rc::new(Inner::new(Bytes::Own(bytes), Some(mark), frames)))
+    }
+
+    /// Charges the bytes to a shard. They count once, however often they are charged and referred to.
+    pub fn charge(&self, gauge: &Gauge) {
+        if self.0.gauge.get().is_none() && self.0.gauge.set(gauge.clone()).is_ok() {
+            gauge.0.set(gauge.0.get() + self.0.cost());
+        }
     }
 
     /// How many frames the bytes are.
@@ -107,5 +152,25 @@ impl Shared {
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_count_once_until_the_last_reference_has_gone() {
+        let gauge = Gauge::default();
+        let item = Shared::kept(vec![7; 1000]);
+        assert_eq!(gauge.bytes(), 0);
+        item.charge(&gauge);
+        let others = vec![item.clone(); 50];
+        others.iter().for_each(|other| other.charge(&gauge));
+        assert!((1000..1200).contains(&gauge.bytes()), "{}", gauge.bytes());
+        drop(item);
+        assert!(gauge.bytes() >= 1000);
+        drop(others);
+        assert_eq!(gauge.bytes(), 0);
     }
 }

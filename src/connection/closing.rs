@@ -92,29 +92,33 @@ impl Connection {
             Phase::Opening { .. } => false,
         };
         // Nothing can be said any more to one who broke TLS but the alert, which is on no queue.
-        if matches!(why, Disconnect::SlowConsumer | Disconnect::TlsFailed) {
+        if matches!(why, Disconnect::SlowConsumer | Disconnect::MemoryShort | Disconnect::TlsFailed)
+        {
             self.outbound.discard(queues, key);
         }
         let stage = match (why, why.close_frame()) {
-            (Disconnect::HeartbeatLost | Disconnect::Lost, _) => {
+            (Disconnect::HeartbeatLost | Disconnect::Lost | Disconnect::Unannounced, _) => {
                 self.outbound.discard(queues, key);
                 Stage::Releasing { abort: true }
             }
             (_, Some((code, reason))) if was_open => {
-                let frame = Shared::kept(websocket::close(code, reason));
+                let frame = Shared::kept(websocket::close(code, &reason));
                 self.outbound.push_control(queues, frame, Control::Close, deadline);
-                // After a violation the peer's bytes have no meaning, and a panic may have lost the place
-                // in them, so the peer's close frame cannot be awaited.
-                let is_lost = matches!(why, Disconnect::Violated(_) | Disconnect::Panicked);
+                // After a violation the peer's bytes have no meaning, a panic may have lost the place in
+                // them, and short memory may not hold them, so the peer's close frame cannot be awaited.
+                let is_lost = matches!(
+                    why,
+                    Disconnect::Violated(_) | Disconnect::Panicked | Disconnect::MemoryShort
+                );
                 if is_lost { Stage::Flushing } else { Stage::AwaitingClose }
             }
             _ => Stage::Flushing,
         };
         let ended = matches!(why, Disconnect::Vanished | Disconnect::Lost);
         self.set_phase(Phase::Closing(Closing { why, stage, ended, deadline }));
-        self.set_pause(Pause::Congested, false);
-        self.set_pause(Pause::Mail, false);
-        self.set_pause(Pause::Handshake, false);
+        for why in [Pause::Congested, Pause::Mail, Pause::Handshake, Pause::Rate, Pause::Memory] {
+            self.set_pause(why, false);
+        }
     }
 
     /// The peer's close frame arrived: it is answered with the same code, or it answers ours.

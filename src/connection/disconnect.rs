@@ -4,6 +4,8 @@
 //! still be sent), a reason the client can read, advice whether to come back, and a label for the
 //! counters. RFC 6455 section 7.4 and the IANA registry give the codes.
 
+use std::borrow::Cow;
+
 use crate::auth::TokenError;
 use crate::base::counters::Counters;
 use crate::wire::websocket::{CloseCode, Violation};
@@ -43,32 +45,56 @@ pub enum Disconnect {
     Revoked,
     /// The client broke TLS, or the two ends could not agree. An alert has told it what was wrong.
     TlsFailed,
+    /// The client sent more than its rate allows, and the configuration says close.
+    RateLimited,
+    /// Its party (an address, a user) has one connection too many.
+    TooMany,
+    /// The handshake came at a busy time; the client was given a place in the line.
+    TryLater {
+        /// When its turn comes.
+        seconds: u16,
+    },
+    /// Memory is short, and more waited for this client than for most.
+    MemoryShort,
+    /// The PROXY protocol was missing or malformed where it must stand.
+    Unannounced,
 }
 
 impl Disconnect {
     /// The close code and the reason for the close frame; `None` when no frame is sent.
     #[must_use]
-    pub fn close_frame(self) -> Option<(CloseCode, &'static str)> {
-        match self {
-            Self::Violated(violation) => Some((violation.code(), violation.reason())),
-            Self::MessageTimeout => Some((CloseCode::POLICY, "a message was not finished in time")),
-            Self::Idle => Some((CloseCode::AWAY, "idle for too long")),
+    pub fn close_frame(self) -> Option<(CloseCode, Cow<'static, str>)> {
+        let (code, reason) = match self {
+            Self::Violated(violation) => (violation.code(), violation.reason()),
+            Self::MessageTimeout => (CloseCode::POLICY, "a message was not finished in time"),
+            Self::Idle => (CloseCode::AWAY, "idle for too long"),
             Self::SlowConsumer => {
-                Some((CloseCode::TRY_AGAIN, "slow consumer: reads too slowly, come back later"))
+                (CloseCode::TRY_AGAIN, "slow consumer: reads too slowly, come back later")
             }
-            Self::Reload => Some((CloseCode::RESTART, "the node restarts, reconnect")),
-            Self::Panicked => Some((CloseCode::INTERNAL, "internal error")),
-            Self::Denied(error) => Some((CloseCode::POLICY, error.public())),
-            Self::Expired => Some((CloseCode::EXPIRED, TokenError::Expired.public())),
-            Self::Revoked => Some((CloseCode::POLICY, TokenError::Revoked.public())),
+            Self::Reload => (CloseCode::RESTART, "the node restarts, reconnect"),
+            Self::Panicked => (CloseCode::INTERNAL, "internal error"),
+            Self::Denied(error) => (CloseCode::POLICY, error.public()),
+            Self::Expired => (CloseCode::EXPIRED, TokenError::Expired.public()),
+            Self::Revoked => (CloseCode::POLICY, TokenError::Revoked.public()),
+            Self::RateLimited => (CloseCode::POLICY, "more messages than the rate allows"),
+            Self::TooMany => (CloseCode::TRY_AGAIN, "too many connections"),
+            Self::MemoryShort => {
+                (CloseCode::TRY_AGAIN, "memory is short: reads too slowly, come back later")
+            }
+            Self::TryLater { seconds } => {
+                let reason = format!("busy: come back in {seconds} s");
+                return Some((CloseCode::TRY_AGAIN, reason.into()));
+            }
             Self::ClosedByClient
             | Self::Vanished
             | Self::Lost
             | Self::HeartbeatLost
             | Self::Answered
             | Self::HandshakeTimeout
-            | Self::TlsFailed => None,
-        }
+            | Self::TlsFailed
+            | Self::Unannounced => return None,
+        };
+        Some((code, reason.into()))
     }
 
     /// True when the client may come back (after a delay); false when the same would happen again.
@@ -82,6 +108,7 @@ impl Disconnect {
                 | Self::Denied(_)
                 | Self::Revoked
                 | Self::TlsFailed
+                | Self::Unannounced
         )
     }
 
@@ -105,6 +132,11 @@ impl Disconnect {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::TlsFailed => "tls_failed",
+            Self::RateLimited => "rate_limited",
+            Self::TooMany => "too_many",
+            Self::MemoryShort => "memory_short",
+            Self::TryLater { .. } => "try_later",
+            Self::Unannounced => "unannounced",
         }
     }
 
@@ -119,11 +151,17 @@ impl Disconnect {
             Self::Violated(_) | Self::MessageTimeout => &mut counters.violations_total,
             Self::SlowConsumer => &mut counters.slow_consumers_total,
             Self::Panicked => &mut counters.panics_total,
-            Self::HandshakeTimeout => &mut counters.handshakes_refused_total,
             Self::Denied(_) => &mut counters.auth_closed_total,
             Self::Expired => &mut counters.expired_total,
             Self::Revoked => &mut counters.revoked_total,
             Self::TlsFailed => &mut counters.tls_failed_total,
+            Self::HandshakeTimeout | Self::TryLater { .. } => {
+                &mut counters.handshakes_refused_total
+            }
+            Self::RateLimited => &mut counters.rate_closed_total,
+            Self::TooMany => &mut counters.parties_refused_total,
+            Self::MemoryShort => &mut counters.memory_shed_total,
+            Self::Unannounced => &mut counters.unannounced_total,
         };
         *counter += 1;
     }

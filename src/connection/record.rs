@@ -42,7 +42,7 @@ pub struct Open {
 
 /// Why reads are paused; each reason is lifted by the one who set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum Pause {
     /// The outbound queue is over its high water mark.
     Congested = 1,
@@ -50,6 +50,10 @@ pub enum Pause {
     Mail = 2,
     /// Its TLS handshake waits for a turn with time for it.
     Handshake = 32,
+    /// It has sent more than its rate allows and waits until that is earned back.
+    Rate = 128,
+    /// It publishes and memory is short.
+    Memory = 256,
 }
 
 /// What stands between a connection's queue and the kernel besides the queue's own write in flight.
@@ -66,13 +70,17 @@ impl Lane {
     pub const PLAIN: Self = Self { is_open: true, is_idle: true };
 }
 
-const TOLD_PAUSED: u8 = 4;
-const QUEUED: u8 = 8;
+const TOLD_PAUSED: u16 = 4;
+const QUEUED: u16 = 8;
 /// Set with a pause, and cleared by the first look at the deadlines after its end.
-const WAS_PAUSED: u8 = 16;
-const PAUSES: u8 = Pause::Congested as u8 | Pause::Mail as u8 | Pause::Handshake as u8;
+const WAS_PAUSED: u16 = 16;
+const PAUSES: u16 = Pause::Congested as u16
+    | Pause::Mail as u16
+    | Pause::Handshake as u16
+    | Pause::Rate as u16
+    | Pause::Memory as u16;
 /// What goes over the wire is sealed: the shard has a TLS layer for it, or will have with its first byte.
-const SECURE: u8 = 64;
+const SECURE: u16 = 64;
 
 /// One client, as its shard keeps it.
 #[derive(Debug)]
@@ -92,7 +100,7 @@ pub struct Connection {
     phase: Phase,
     /// Pause reasons, old and present, whether the driver was told, whether the shard has this in its
     /// list, and whether it speaks TLS.
-    flags: u8,
+    flags: u16,
 }
 
 /// What one write may carry: enough that a burst of small frames leaves in one system call.
@@ -163,6 +171,12 @@ impl Connection {
         }
     }
 
+    /// True while the request is awaited.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. })
+    }
+
     /// True while the connection has not begun to close.
     #[must_use]
     pub fn is_living(&self) -> bool {
@@ -218,11 +232,11 @@ impl Connection {
 
     /// Sets or lifts one reason not to read; true when it was not so before.
     pub fn set_pause(&mut self, why: Pause, paused: bool) -> bool {
-        let before = self.flags & why as u8 != 0;
+        let before = self.flags & why as u16 != 0;
         if paused {
-            self.flags |= why as u8 | WAS_PAUSED;
+            self.flags |= why as u16 | WAS_PAUSED;
         } else {
-            self.flags &= !(why as u8);
+            self.flags &= !(why as u16);
         }
         before != paused
     }

@@ -27,6 +27,8 @@ pub struct Board {
     rows: Vec<Row>,
     /// True once the graceful end has begun.
     draining: AtomicBool,
+    /// Where a row holds what is charged to the memory budget.
+    charged: usize,
 }
 
 impl Board {
@@ -39,7 +41,12 @@ impl Board {
             mark: AtomicU64::new(0),
             turns: TurnCells::default(),
         };
-        Self { rows: (0..shards).map(|_| row()).collect(), draining: AtomicBool::new(false) }
+        let charged = Counters::NAMES.iter().position(|name| *name == "charged_bytes");
+        Self {
+            rows: (0..shards).map(|_| row()).collect(),
+            draining: AtomicBool::new(false),
+            charged: charged.unwrap_or_default(),
+        }
     }
 
     /// Posts a shard's figures. Only that shard's worker may call it.
@@ -70,6 +77,13 @@ impl Board {
     /// Notes how long a turn of the shard took. Only that shard's worker may call it.
     pub(super) fn note_turn(&self, shard: ShardId, time: Duration) {
         self.rows[usize::from(shard.0)].turns.add(time);
+    }
+
+    /// Bytes of the memory budget that the other shards hold, as last posted.
+    pub(super) fn charged_by_others(&self, shard: ShardId) -> u64 {
+        let own = usize::from(shard.0);
+        let others = self.rows.iter().enumerate().filter(|(at, _)| *at != own);
+        others.map(|(_, row)| row.values[self.charged].load(Ordering::Relaxed)).sum()
     }
 
     /// What all shards' turns took since this was last asked.

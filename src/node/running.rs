@@ -20,6 +20,7 @@ use crate::auth::TicketKey;
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
+use crate::base::time::Time;
 use crate::driver::{self, Kind};
 use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
@@ -31,7 +32,7 @@ use crate::node::worker::Worker;
 use crate::node::{keys, settings};
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
-use crate::sys::{affinity, descriptors, listener};
+use crate::sys::{affinity, descriptors, listener, memory};
 use crate::wire::tls::Door;
 
 /// Why the node could not start or go on.
@@ -322,6 +323,9 @@ impl Node {
         let mut settings = settings::settings(config, connections);
         keys::furnish(&mut settings, config, &self.tickets)?;
         settings.routes.tls = self.door(config);
+        if settings.capacity.memory == u64::MAX {
+            settings.capacity.memory = memory::available() / 2;
+        }
         Ok(settings)
     }
 
@@ -452,7 +456,7 @@ fn work(
     let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
     let (clock, board) = (plan.clock, Arc::clone(&plan.board));
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
-    let worker = Worker { shard, driver, port, clock, board, id, turn_clock };
+    let worker = Worker { shard, driver, port, clock, board, id, asked: Time::ZERO, turn_clock };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(addresses);
     worker.run()

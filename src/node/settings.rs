@@ -3,20 +3,26 @@
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use crate::auth::KeySet;
 use crate::connection::{Routes, Timeouts};
 use crate::driver;
 use crate::driver::uring::Idle;
+use crate::flow::budget::Rate;
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::node::config::Config;
+use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
 use crate::node::config::values::{DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
-use crate::shard::{Capacity, NamespaceRules, RoomRules, Settings};
+use crate::shard::{
+    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomRules,
+    Settings,
+};
 use crate::sys::listener::{ListenOptions, SocketOptions};
-use crate::wire::http::{self, HeadLimits};
+use crate::wire::http::{self, HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
 const DEMO: &str = include_str!("demo.html");
@@ -64,10 +70,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             message_bytes: message.max_bytes as usize,
             fragments: message.max_fragments,
         },
-        echo_messages: DecodeLimits {
-            message_bytes: config.debug.echo_max_message_bytes as usize,
-            fragments: config.debug.echo_max_fragments,
-        },
+        echo: echo(config),
         commands: commands(config),
         timeouts: Timeouts {
             handshake: head.timeout,
@@ -90,14 +93,18 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             max_age: queue.max_age,
             ..OutboundLimits::default()
         },
-        echo_queue: echo_queue(config),
         rooms: rooms(config),
         capacity: Capacity {
             connections,
             parked_mail: config.mesh.parked_max as usize,
+            memory: match config.limits.memory.bytes {
+                0 => u64::MAX,
+                bytes => bytes,
+            },
             flush_window: queue.flush_window,
             reconnect_spread: config.reconnect_spread(),
         },
+        limits: limits(config, shards(config)),
         access: Arc::new(keys::rules(&config.auth)),
         own_keys: KeySet::default(),
     }
@@ -120,6 +127,61 @@ fn rooms(config: &Config) -> RoomRules {
     }
 }
 
+/// A node-wide rate or number is divided by the shards, among which the kernel spreads clients evenly.
+fn limits(config: &Config, shards: u16) -> Limits {
+    let limits = &config.limits;
+    let (own, address, door) = (&limits.rates, &limits.address, &limits.handshakes);
+    let share = |whole: u32| whole.div_ceil(u32::from(shards));
+    let own_rate = |per_second| rate(per_second, own.burst);
+    let address_rate = |per_second| rate(per_second, address.burst);
+    Limits {
+        clients: clients(config),
+        over: match own.over {
+            limits::OverRate::Error => OverRate::Error,
+            limits::OverRate::Delay => OverRate::Delay,
+            limits::OverRate::Close => OverRate::Close,
+        },
+        connection: [own.messages, own.bytes, own.joins].map(own_rate),
+        address: PartyLimits {
+            connections: address.connections,
+            handshakes: address_rate(address.handshakes),
+            rates: [address.messages, address.bytes, address.joins].map(address_rate),
+        },
+        handshakes: rate(share(door.per_second), Duration::from_secs(1)),
+        most_handshakes: match door.most {
+            0 => usize::MAX,
+            most => share(most) as usize,
+        },
+        outstanding: own.outstanding,
+        browser_errors: door.browser_errors,
+    }
+}
+
+fn clients(config: &Config) -> Clients {
+    let proxies = &config.limits.proxies;
+    Clients {
+        trusted: proxies.trusted.clone(),
+        preface: match proxies.protocol {
+            ProxyProtocol::Off => Preface::Off,
+            ProxyProtocol::Optional => Preface::Optional,
+            ProxyProtocol::Required => Preface::Required,
+        },
+        via: match proxies.header {
+            ForwardedHeader::Nothing => Via::Nothing,
+            ForwardedHeader::XForwardedFor => Via::XForwardedFor,
+            ForwardedHeader::XRealIp => Via::XRealIp,
+            ForwardedHeader::Forwarded => Via::Forwarded,
+        },
+    }
+}
+
+/// So many per second, and as many at once as come in `burst`, but one at least.
+fn rate(per_second: u32, burst: Duration) -> Option<Rate> {
+    let tokens = u128::from(per_second) * burst.as_millis() / 1000;
+    let burst = u32::try_from(tokens).unwrap_or(u32::MAX).max(1);
+    (per_second > 0).then_some(Rate { per_second, burst })
+}
+
 fn commands(config: &Config) -> CommandLimits {
     let command = &config.limits.command;
     CommandLimits {
@@ -135,6 +197,14 @@ fn commands(config: &Config) -> CommandLimits {
 }
 
 /// An echoed message waits whole, so the queue takes two of the largest; the reader is paused at one.
+fn echo(config: &Config) -> Echo {
+    let messages = DecodeLimits {
+        message_bytes: config.debug.echo_max_message_bytes as usize,
+        fragments: config.debug.echo_max_fragments,
+    };
+    Echo { messages, queue: echo_queue(config) }
+}
+
 fn echo_queue(config: &Config) -> OutboundLimits {
     let largest = config.debug.echo_max_message_bytes.saturating_add(1024);
     OutboundLimits {

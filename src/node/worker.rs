@@ -22,6 +22,9 @@ use crate::sys::memory::{self, Pages};
 /// Mail taken in one turn, per lane, so that a flood of it leaves time for the sockets.
 const MAIL_PER_TURN: usize = 1024;
 
+/// How often a shard learns what the others hold: their rows of the board lie in their cores' caches.
+const ASK_OTHERS: Duration = Duration::from_millis(1);
+
 /// What a worker turns.
 pub(super) struct Worker {
     pub(super) shard: Shard,
@@ -30,6 +33,8 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) board: Arc<Board>,
     pub(super) id: ShardId,
+    /// When the other shards' need for memory was last looked at.
+    pub(super) asked: Time,
     /// Present when the times of turns are asked for.
     pub(super) turn_clock: Option<TurnClock>,
 }
@@ -47,6 +52,10 @@ impl Worker {
     fn turn(&mut self, before: Time) -> io::Result<Time> {
         let heard = self.wait(before)?;
         let now = self.clock.now();
+        if now.since(self.asked) >= ASK_OTHERS {
+            self.asked = now;
+            self.shard.note_others(self.board.charged_by_others(self.id));
+        }
         self.shard.handle_timeout(now);
         let busy = self.take_mail(now) || heard;
         self.relieve(now);
@@ -241,6 +250,7 @@ mod tests {
             clock: Clock::start(),
             board: Arc::new(Board::new(1)),
             id: ShardId(0),
+            asked: Time::ZERO,
             turn_clock: None,
         };
         let mut now = worker.clock.now();

@@ -151,11 +151,15 @@ pub fn pong(out: &mut Vec<u8>, reference: Option<&RawValue>, unix_ms: u64) {
 
 /// Appends the answer to a command that was not obeyed.
 pub fn error(out: &mut Vec<u8>, error: &CommandError) {
-    Object::typed(out, "throng:error")
+    let object = Object::typed(out, "throng:error")
         .raw("ref", error.reference.as_deref())
         .text("code", error.code.as_str())
-        .text("message", &error.message)
-        .end();
+        .text("message", &error.message);
+    match error.retry_after {
+        // Rounded up: who comes at the moment that was told is not early.
+        Some(wait) => object.plain("retryAfterMs", wait.as_nanos().div_ceil(1_000_000)).end(),
+        None => object.end(),
+    }
 }
 
 /// Appends the push that tells a slow reader how many of a room's publications it has missed.

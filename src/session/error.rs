@@ -6,6 +6,7 @@
 //! transport itself end the connection with a close code and are not found here.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -67,6 +68,8 @@ codes! {
     Forbidden = "forbidden",
     /// A token that is not accepted.
     Unauthorized = "unauthorized",
+    /// More than the rate allows; the same may be sent again after the time that is told.
+    RateLimited = "rate_limited",
     /// The engine cannot take this now; the same may be sent again after a pause.
     Overloaded = "overloaded",
 }
@@ -86,13 +89,24 @@ pub struct CommandError {
     pub message: String,
     /// The `ref` of the command; `None` when it had none or none that could be read.
     pub reference: Option<Box<RawValue>>,
+    /// When the same may be sent again, where that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl CommandError {
     /// An error in answer to the command that carried `reference`.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>, reference: Option<&RawValue>) -> Self {
-        Self { code, message: message.into(), reference: reference.map(RawValue::to_owned) }
+        let reference = reference.map(RawValue::to_owned);
+        Self { code, message: message.into(), reference, retry_after: None }
+    }
+
+    /// The command came sooner than its rate allows.
+    #[must_use]
+    pub fn rate_limited(wait: Duration, reference: Option<Box<RawValue>>) -> Self {
+        let message =
+            "more than the rate allows; send the same again after retryAfterMs".to_owned();
+        Self { code: Code::RateLimited, message, reference, retry_after: Some(wait) }
     }
 
     /// The same error, naming the command it answers.

@@ -4,13 +4,22 @@
 //! at once would spin. Above the connection limit a handshake still gets its 503 so that a program can
 //! read why; beyond a margin for those, sockets are closed unseen.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::base::id::ConnId;
+use crate::base::map::Seed;
+use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::contract::{ListenerId, Op, SocketTicket};
+use crate::hub::Tally;
 use crate::shard::drain::Drain;
+use crate::shard::memory::{Level, Pressure};
+use crate::shard::pace::Paces;
 use crate::shard::people::People;
+use crate::shard::seats::{CROWDED, Seats};
 use crate::shard::secure::Layers;
+use crate::shard::settings::Settings;
 use crate::shard::state::Shard;
 
 /// Whether the shard takes in connections, and whether it keeps those it has.
@@ -28,16 +37,40 @@ pub(super) struct Gate {
     pub(super) people: People,
     /// The TLS layers of those who came by that door.
     pub(super) layers: Layers,
+    /// Connections whose request has not arrived yet.
+    pub(super) opening: usize,
+    /// Who each connection is, as far as limits need to know.
+    pub(super) seats: Seats,
+    /// The budgets of those who are active.
+    pub(super) paces: Paces,
+    /// The connections of the parties whose home this shard is.
+    pub(super) tally: Tally,
+    /// How short memory is, and what is done about it.
+    pub(super) pressure: Pressure,
+    /// Connections of this shard that are one too many of their party; empty between events.
+    pub(super) evicted: Vec<ConnId>,
 }
 
 /// How long accepting rests after the kernel refused a socket.
 const REST: Duration = Duration::from_millis(100);
 
 impl Gate {
-    /// An open gate, with address space for the TLS layers of `capacity` connections.
-    pub(super) fn new(people: People, capacity: usize) -> Self {
-        let layers = Layers::new(capacity);
-        Self { retry: None, drain: None, stopped: false, mark: 0, people, layers }
+    /// An open gate, with address space for what is kept of `capacity` connections.
+    pub(super) fn new(capacity: usize, seed: &Seed, settings: &Settings) -> Self {
+        Self {
+            retry: None,
+            drain: None,
+            stopped: false,
+            mark: 0,
+            people: People::new(seed, settings.access.max_revocations),
+            layers: Layers::new(capacity),
+            opening: 0,
+            seats: Seats::new(seed, capacity),
+            paces: Paces::new(seed),
+            tally: Tally::new(seed),
+            pressure: Pressure::new(&settings.queue),
+            evicted: Vec::new(),
+        }
     }
 }
 
@@ -45,25 +78,51 @@ impl Shard {
     pub(super) fn handle_accepted(
         &mut self,
         socket: SocketTicket,
-        listener: ListenerId,
+        (listener, peer): (ListenerId, Option<IpAddr>),
         now: Time,
     ) {
         self.counters.accepted_total += 1;
-        let limit = self.settings.capacity.connections;
-        let margin = limit / 16 + 64;
-        if self.gate.drain.is_some() || self.table.len() >= limit.saturating_add(margin) {
-            self.counters.shed_total += 1;
+        let stranger = self.is_stranger(peer);
+        let short = self.gate.pressure.level == Level::Refuse;
+        if stranger || short || self.gate.drain.is_some() || self.is_beyond() || self.is_flood(peer)
+        {
+            let counters = &mut self.counters;
+            *match (stranger, short) {
+                (true, _) => &mut counters.unannounced_total,
+                (_, true) => &mut counters.memory_refused_total,
+                _ => &mut counters.shed_total,
+            } += 1;
             self.writes.ops.push_back(Op::Refuse { socket });
             return;
         }
+        let crowded = self.gate.opening >= self.settings.limits.most_handshakes;
         let conn = self.table.insert(now.tick());
         let is_secure =
             self.settings.routes.tls.as_ref().is_some_and(|door| door.listener == listener);
         if let Some(connection) = self.table.get(conn).filter(|_| is_secure) {
             connection.set_secure();
         }
+        self.gate.opening += 1;
+        self.seat(conn, peer);
+        self.gate.seats.set(conn.index, CROWDED, crowded);
+        self.evict_some(now);
         self.table.wheel.set(conn.index, now.tick().plus(self.settings.timeouts.handshake));
         self.writes.ops.push_back(Op::Open { conn, socket });
+    }
+
+    /// True when there is not even space to hear a request and refuse it.
+    fn is_beyond(&self) -> bool {
+        let with_margin = |limit: usize| limit.saturating_add(limit / 16 + 64);
+        self.table.len() >= with_margin(self.settings.capacity.connections)
+            || self.gate.opening >= with_margin(self.settings.limits.most_handshakes)
+    }
+
+    /// True when one address has so many connections that hearing and refusing them costs too much.
+    fn is_flood(&self, peer: Option<IpAddr>) -> bool {
+        let most = self.settings.limits.address.connections;
+        let Some(peer) = peer.filter(|_| most > 0) else { return false };
+        !self.settings.limits.clients.trusts(peer)
+            && self.gate.seats.count(Party::of(peer)) >= most.saturating_mul(2).saturating_add(16)
     }
 
     pub(super) fn handle_accept_failed(&mut self, now: Time) {

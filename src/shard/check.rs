@@ -28,6 +28,9 @@ impl Shard {
                 assert!(connection.member.is_none(), "connection {index} is in rooms and not open");
             }
         }
+        let half_read: usize =
+            self.table.iter().map(|(_, connection)| connection.decoder.buffered_capacity()).sum();
+        assert_eq!(half_read as u64, self.gate.pressure.half_read, "half-read messages");
         assert_eq!(open, self.counters.open_connections, "open connections");
         assert_eq!(paused, self.counters.paused_connections, "paused connections");
         assert_eq!(queued, self.queues.queued_bytes(), "queued bytes");
@@ -39,6 +42,12 @@ impl Shard {
         self.check_people();
         let is_secure = |index| self.table.peek(index).is_some_and(Connection::is_secure);
         self.gate.layers.check(is_secure);
+        let opening = self.table.iter().filter(|(_, connection)| connection.is_opening()).count();
+        assert_eq!(opening, self.gate.opening, "connections at their handshake");
+        assert!(self.gate.evicted.is_empty(), "somebody is yet to be sent away");
+        self.gate.seats.check();
+        self.gate.paces.check();
+        self.gate.tally.check();
         self.rooms.hub.check();
         self.rooms.directory.check();
         self.table.check();

@@ -64,6 +64,9 @@ impl Shard {
             }
             Command::Members { room } => {
                 match self.room_for(id, &room, Right::Presence, reference) {
+                    Ok(room) if !self.may_ask(id, &room) => {
+                        self.refuse(id, &overloaded(reference), now);
+                    }
                     Ok(room) => self.ask(id, &Arc::from(&*room), Asked::Members, reference, now),
                     Err(error) => self.refuse(id, &error, now),
                 }
@@ -107,6 +110,9 @@ impl Shard {
             Ok(room) => room,
             Err(error) => return self.refuse(id, &error, now),
         };
+        if !self.may_ask(id, &room) {
+            return self.refuse(id, &overloaded(reference), now);
+        }
         let (limit, with_own) = self.room_limit(id);
         let Some(connection) = self.table.get(id) else { return };
         match self.rooms.hub.join(&mut connection.member, id.index, &room, with_own) {
@@ -140,7 +146,7 @@ impl Shard {
         room(person.and_then(|person| person.names().0), name)
     }
 
-    fn is_overloaded(&self) -> bool {
+    pub(super) fn is_overloaded(&self) -> bool {
         self.outbox.len() >= self.settings.capacity.parked_mail
     }
 
@@ -158,6 +164,12 @@ impl Shard {
                 self.outbox.push(home, Mail::Count { room, shard, members });
             }
         }
+    }
+
+    /// True when the connection has not asked other shards more than they have answered, by a limit.
+    fn may_ask(&self, id: ConnId, room: &str) -> bool {
+        let most = self.settings.limits.outstanding;
+        self.home(room) == self.identity.id || self.gate.paces.asked(id.index) < most
     }
 
     fn ask(
@@ -179,6 +191,7 @@ impl Shard {
             self.push_counts();
             self.answer(question, now);
         } else {
+            self.gate.paces.ask(id.index);
             self.outbox.push(home, Mail::Ask(Box::new(question)));
         }
     }
@@ -248,6 +261,7 @@ impl Shard {
         if self.outbox.is_blocked() {
             self.pause_publisher(id);
         }
+        self.slow_publisher(id);
         self.reply(id, reference, &Reply::Published, now);
     }
 

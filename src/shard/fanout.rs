@@ -5,7 +5,6 @@
 //! the whole node; what several publications of one turn have in common is in `bundle`. Nothing here
 //! allocates per receiver.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -123,11 +122,11 @@ impl Shard {
         group: Option<&Group>,
         now: Time,
     ) {
-        let settings = Rc::clone(&self.settings);
+        let limits = self.queue_limits();
         match (publications, group) {
             ([publication], None) if Bundle::is_for(publication) => {
                 let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
-                if !self.rooms.bundle.admits(publication, bytes.len(), &settings.queue) {
+                if !self.rooms.bundle.admits(publication, bytes.len(), &limits) {
                     self.settle(now);
                 }
                 self.rooms.bundle.push(publication, Arc::clone(bytes));
@@ -135,11 +134,11 @@ impl Shard {
             ([publication], None) => {
                 self.settle(now);
                 let item = self.item(publication);
-                self.deliver_room(&publication.room, &item, &settings.queue, now);
+                self.deliver_room(&publication.room, &item, &limits, now);
             }
             _ => {
                 self.settle(now);
-                self.deliver_once(publications, group, &settings.queue, now);
+                self.deliver_once(publications, group, &limits, now);
             }
         }
     }
@@ -148,9 +147,9 @@ impl Shard {
     /// and before who they are changes.
     pub(super) fn settle(&mut self, now: Time) {
         if let Some((room, frame)) = self.rooms.bundle.take() {
-            let settings = Rc::clone(&self.settings);
+            let limits = self.queue_limits();
             let item = Item { frame, except: SmallVec::new() };
-            self.deliver_room(&room, &item, &settings.queue, now);
+            self.deliver_room(&room, &item, &limits, now);
         }
     }
 

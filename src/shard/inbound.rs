@@ -5,13 +5,17 @@
 
 use std::rc::Rc;
 
+use serde_json::value::RawValue;
+
 use crate::auth::{Admission, TokenError};
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
 use crate::base::time::Time;
-use crate::connection::{self, Disconnect, Phase};
+use crate::connection::{self, Connection, Disconnect, Phase};
 use crate::flow::outbound::Control;
-use crate::session::{Command, Incoming, Protocol, Request, Session};
+use crate::session::{Command, CommandError, Incoming, Protocol, Request, Session};
+use crate::shard::pace::Pace;
+use crate::shard::seats::ANNOUNCED;
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
 use crate::wire::http::{Head, Upgrade};
@@ -22,7 +26,20 @@ impl Shard {
         self.counters.received_bytes_total += bytes.len() as u64;
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_life(now.tick());
-        if connection.is_secure() {
+        if connection.is_opening() && self.gate.seats.has(conn.index, ANNOUNCED) {
+            // What a proxy says of the client stands before everything, TLS included.
+            let Some(mut rest) = self.handle_preface(conn, bytes, now) else { return };
+            self.evict_some(now);
+            if !rest.is_empty() {
+                self.take_in(conn, &mut rest, now);
+            }
+            return;
+        }
+        self.take_in(conn, bytes, now);
+    }
+
+    fn take_in(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
+        if self.table.peek(conn.index).is_some_and(Connection::is_secure) {
             self.handle_sealed(conn, bytes, now);
         } else {
             self.handle_plain(conn, bytes, now);
@@ -53,6 +70,10 @@ impl Shard {
         let half = self.table.get(conn)?.take_head();
         let mut who = Admission::Anonymous;
         let mut door = |head: &Head<'_>, upgrade: &Upgrade<'_>| {
+            // Cheap questions first: a crowd at the door costs no signatures.
+            if let Some(verdict) = self.screen(conn, head, upgrade, now) {
+                return verdict;
+            }
             let (verdict, admission) = self.judge(head, upgrade, now);
             who = admission;
             verdict
@@ -135,6 +156,7 @@ impl Shard {
         let first = self.settings.timeouts.first(tick, self.rng.u32(..));
         self.table.wheel.set(conn.index, first);
         self.counters.open_connections += 1;
+        self.gate.opening -= 1;
         self.enlist(conn.index);
     }
 
@@ -149,6 +171,8 @@ impl Shard {
     pub(super) fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
         let Some(connection) = self.table.get(conn) else { return };
         let mut decoder = std::mem::take(&mut connection.decoder);
+        // What is taken out is not counted until it is back, so a panic in between loses nothing.
+        self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;
         let was_mid_message = decoder.is_mid_message();
         self.decode(conn, &mut decoder, bytes, now);
         let Some(connection) = self.table.get(conn) else { return };
@@ -156,6 +180,7 @@ impl Shard {
             connection.since = now.tick();
         }
         if connection.is_listening() {
+            self.gate.pressure.half_read += decoder.buffered_capacity() as u64;
             connection.decoder = decoder;
         }
     }
@@ -193,23 +218,50 @@ impl Shard {
     fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
         let Some(session) = self.note_message(id, now) else { return };
         match session.handle_text(text, &settings.commands) {
-            Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })) => {
-                self.login(id, &token, reference, now);
-            }
-            _ if session == Session::Login => self.deny_stranger(id, now),
-            Ok(Incoming::Request(request)) => self.obey(id, request, now),
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::text(text.as_bytes()), now),
-            Err(error) => self.refuse(id, &error, now),
+            message => self.weigh(id, session, text.len(), message, now),
         }
     }
 
     fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
         let Some(session) = self.note_message(id, now) else { return };
         match session.handle_binary() {
-            _ if session == Session::Login => self.deny_stranger(id, now),
-            Ok(Incoming::Request(request)) => self.obey(id, request, now),
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::binary(data), now),
-            Err(error) => self.refuse(id, &error, now),
+            message => self.weigh(id, session, data.len(), message, now),
+        }
+    }
+
+    /// Obeys or refuses a message of a session, unless it comes sooner than its rates allow.
+    fn weigh(
+        &mut self,
+        id: ConnId,
+        session: Session,
+        bytes: usize,
+        message: Result<Incoming<'_>, CommandError>,
+        now: Time,
+    ) {
+        let joins = matches!(
+            &message,
+            Ok(Incoming::Request(Request { command: Command::Join { .. }, .. }))
+        );
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        match (self.pace(id, [1, bytes, u32::from(joins)], now), message) {
+            (
+                Pace::Go,
+                Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })),
+            ) => self.login(id, &token, reference, now),
+            (Pace::Go, _) if session == Session::Login => self.deny_stranger(id, now),
+            (Pace::Go, Ok(Incoming::Request(request))) => self.obey(id, request, now),
+            (Pace::Go, Err(error)) => self.refuse(id, &error, now),
+            (Pace::Late(wait), message) => {
+                let reference = match message {
+                    Ok(Incoming::Request(request)) => request.reference.map(RawValue::to_owned),
+                    Ok(Incoming::Bounce) => None,
+                    Err(error) => error.reference,
+                };
+                self.refuse(id, &CommandError::rate_limited(wait, reference), now);
+            }
+            (Pace::Go, Ok(Incoming::Bounce)) | (Pace::Over, _) => {}
         }
     }
 

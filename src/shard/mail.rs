@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{KeySet, Revocation, Ticket};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::party::Party;
 use crate::hub::{Group, Publication};
 use crate::shard::settings::Settings;
 
@@ -97,6 +98,22 @@ pub enum Mail {
     Revoke(Arc<Revocation>),
     /// Delivery, from the node: check tokens with these keys as well, and no more with those sent before.
     Keys(Arc<KeySet>),
+    /// Request: a connection of this party has arrived.
+    Enter {
+        /// The party whose home the receiver is.
+        party: Party,
+        /// The connection.
+        conn: ConnAddress,
+    },
+    /// Request: a connection of this party, of which `Enter` has told, has gone.
+    Leave {
+        /// The party whose home the receiver is.
+        party: Party,
+        /// The connection.
+        conn: ConnAddress,
+    },
+    /// Delivery: this connection is one too many of its party.
+    Evict(ConnId),
     /// Delivery, from the node: end within this time.
     Drain(Duration),
     /// Delivery, from the node: the configuration was read again.
@@ -112,7 +129,30 @@ impl Mail {
     /// True for mail that may produce other mail; see the module's words on deadlock.
     #[must_use]
     pub fn is_request(&self) -> bool {
-        matches!(self, Self::Publish { .. } | Self::Count { .. } | Self::Ask(_) | Self::Redeem(_))
+        matches!(
+            self,
+            Self::Publish { .. }
+                | Self::Count { .. }
+                | Self::Ask(_)
+                | Self::Redeem(_)
+                | Self::Enter { .. }
+                | Self::Leave { .. }
+        )
+    }
+}
+
+impl Mail {
+    /// What the mail costs while it waits, about, in bytes: its place, and what nobody else refers to.
+    fn cost(&self) -> u64 {
+        let payload = |draft: &Publication| draft.payload.as_ref().map_or(0, |raw| raw.get().len());
+        let extra = match self {
+            Self::Publish { drafts, .. } => {
+                drafts.iter().map(|draft| size_of::<Publication>() + payload(draft)).sum()
+            }
+            Self::Ask(_) | Self::Answer(_) => size_of::<Answer>(),
+            _ => 0,
+        };
+        (size_of::<Self>() + extra) as u64
     }
 }
 
@@ -123,6 +163,8 @@ pub(super) struct Outbox {
     queues: Vec<[VecDeque<Mail>; 2]>,
     /// Items in the queues: requests, deliveries.
     waiting: [usize; 2],
+    /// What the items in the queues cost.
+    bytes: u64,
     /// True since an inbox refused mail and until everything parked has left.
     blocked: bool,
     /// Connections whose reads are paused until then.
@@ -134,6 +176,7 @@ impl Outbox {
         Self {
             queues: (0..shards).map(|_| Default::default()).collect(),
             waiting: [0; 2],
+            bytes: 0,
             blocked: false,
             paused: Vec::new(),
         }
@@ -142,6 +185,11 @@ impl Outbox {
     /// Mail not yet taken by the mesh.
     pub(super) fn len(&self) -> usize {
         self.waiting[0] + self.waiting[1]
+    }
+
+    /// What that mail costs, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// True while an inbox is full.
@@ -157,6 +205,7 @@ impl Outbox {
     pub(super) fn push(&mut self, to: ShardId, mail: Mail) {
         let lane = usize::from(!mail.is_request());
         self.waiting[lane] += 1;
+        self.bytes += mail.cost();
         self.queues[usize::from(to.0)][lane].push_back(mail);
     }
 
@@ -169,11 +218,13 @@ impl Outbox {
         for (shard, lanes) in (0..).zip(&mut self.queues) {
             for (lane, waiting) in lanes.iter_mut().zip(&mut self.waiting) {
                 while let Some(mail) = lane.pop_front() {
+                    let cost = mail.cost();
                     if let Err(mail) = post(ShardId(shard), mail) {
                         lane.push_front(mail);
                         break;
                     }
                     *waiting -= 1;
+                    self.bytes -= cost;
                 }
                 if lane.is_empty() && lane.capacity() > 4096 {
                     *lane = VecDeque::new();

@@ -9,13 +9,17 @@ mod admission;
 mod bundle;
 mod check;
 mod command;
+mod door;
 mod drain;
 mod fanout;
 mod inbound;
 mod login;
 mod mail;
+mod memory;
+mod pace;
 mod people;
 mod relief;
+mod seats;
 mod secure;
 mod settings;
 mod state;
@@ -26,7 +30,10 @@ mod writes;
 pub use drain::Progress;
 pub use mail::{Answer, Asked, Mail, Question};
 pub use relief::Relieved;
-pub use settings::{Capacity, NamespaceRules, RoomRules, Settings};
+pub use settings::{
+    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomRules,
+    Settings,
+};
 pub use state::{Identity, Shard};
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ impl Shard {
             self.table.trim(from, to);
             self.gate.people.trim(from);
             self.gate.layers.trim(from, to);
+            self.gate.seats.trim(from, to);
             return Some(Relieved::Places { from });
         }
         let nodes = self.queues.capacity().saturating_sub(NODES_KEPT) as u64 * NODE;

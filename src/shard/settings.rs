@@ -3,16 +3,20 @@
 //! Built by `node` from the configuration, shared by all shards, replaced as a whole when the
 //! configuration is read again. Each part is the options type of the module that it is for.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Access, KeySet, Right, Who};
 use crate::base::glob::Glob;
+use crate::base::network::Network;
 use crate::base::shared::Overflow;
 use crate::connection::{Connection, Routes, Timeouts};
+use crate::flow::budget::Rate;
+use crate::flow::meter::Rates;
 use crate::flow::outbound::OutboundLimits;
 use crate::session::{CommandLimits, Session};
-use crate::wire::http::HeadLimits;
+use crate::wire::http::{HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
 /// All limits and rules of a shard.
@@ -24,16 +28,14 @@ pub struct Settings {
     pub head: HeadLimits,
     /// Of messages in a session.
     pub messages: DecodeLimits,
-    /// Of messages at the echo path.
-    pub echo_messages: DecodeLimits,
+    /// Of the echo path.
+    pub echo: Echo,
     /// Of commands.
     pub commands: CommandLimits,
     /// Who may take how long for what.
     pub timeouts: Timeouts,
     /// Of a session's outbound queue.
     pub queue: OutboundLimits,
-    /// Of an echoing connection's outbound queue.
-    pub echo_queue: OutboundLimits,
     /// Of rooms.
     pub rooms: RoomRules,
     /// Of the shard as a whole.
@@ -42,6 +44,106 @@ pub struct Settings {
     pub access: Arc<Access>,
     /// The keys of the configuration.
     pub own_keys: KeySet,
+    /// Of how often and how many.
+    pub limits: Limits,
+}
+
+/// The limits of connections at the echo path.
+#[derive(Clone, Debug)]
+pub struct Echo {
+    /// Of messages.
+    pub messages: DecodeLimits,
+    /// Of the outbound queue.
+    pub queue: OutboundLimits,
+}
+
+/// How often something may happen, and how many there may be.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Who is believed about an address.
+    pub clients: Clients,
+    /// What becomes of what comes too soon.
+    pub over: OverRate,
+    /// Messages, their bytes and joins of one connection.
+    pub connection: Rates<3>,
+    /// Of one address.
+    pub address: PartyLimits,
+    /// Handshakes of this shard; its share of the node's.
+    pub handshakes: Option<Rate>,
+    /// Connections of this shard that may be at their handshake; its share of the node's.
+    pub most_handshakes: usize,
+    /// Questions of one connection that other shards have yet to answer.
+    pub outstanding: u16,
+    /// Whether browsers are let in to be told why they must go.
+    pub browser_errors: bool,
+}
+
+/// The limits of those who are counted together.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PartyLimits {
+    /// Connections in the whole node; zero: no limit.
+    pub connections: u32,
+    /// Handshakes, in this shard.
+    pub handshakes: Option<Rate>,
+    /// Messages, their bytes and joins, in this shard.
+    pub rates: Rates<3>,
+}
+
+/// What becomes of a message that comes sooner than its rate allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverRate {
+    /// It is dropped and answered with an error.
+    Error,
+    /// It is obeyed, and nothing more is read until the rate is kept again.
+    Delay,
+    /// Its connection is closed.
+    Close,
+}
+
+/// Whether a PROXY header stands before a connection's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preface {
+    /// None is looked for.
+    Off,
+    /// A trusted peer may send one.
+    Optional,
+    /// Nobody is served without.
+    Required,
+}
+
+/// Who is believed about a client's address.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// The proxies in front of the node.
+    pub trusted: Vec<Network>,
+    /// Whether they speak the PROXY protocol.
+    pub preface: Preface,
+    /// The header in which they name the client.
+    pub via: Via,
+}
+
+impl Clients {
+    /// True when the address is a trusted proxy's.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(address))
+    }
+}
+
+impl Default for Limits {
+    /// No limit, and nobody is believed.
+    fn default() -> Self {
+        Self {
+            clients: Clients { trusted: Vec::new(), preface: Preface::Off, via: Via::Nothing },
+            over: OverRate::Error,
+            connection: [None; 3],
+            address: PartyLimits::default(),
+            handshakes: None,
+            most_handshakes: usize::MAX,
+            outstanding: u16::MAX,
+            browser_errors: false,
+        }
+    }
 }
 
 /// The rules of rooms.
@@ -79,6 +181,8 @@ pub struct Capacity {
     pub connections: usize,
     /// Mail that may be parked for full inboxes before publishing and joining is refused.
     pub parked_mail: usize,
+    /// The memory budget of the whole node, in bytes.
+    pub memory: u64,
     /// The longest that writes are held back to gather more for each; zero: never.
     pub flush_window: Duration,
     /// The range over which reconnect delays are spread at shutdown.
@@ -89,7 +193,7 @@ impl Settings {
     /// The limits of the messages that a connection sends.
     pub(super) fn messages_of(&self, connection: &Connection) -> &DecodeLimits {
         match connection.open() {
-            Some(open) if open.session == Session::Echo => &self.echo_messages,
+            Some(open) if open.session == Session::Echo => &self.echo.messages,
             _ => &self.messages,
         }
     }
@@ -97,7 +201,7 @@ impl Settings {
     /// The limits of a connection's queue.
     pub(super) fn queue_of(&self, connection: &Connection) -> &OutboundLimits {
         match connection.open() {
-            Some(open) if open.session == Session::Echo => &self.echo_queue,
+            Some(open) if open.session == Session::Echo => &self.echo.queue,
             _ => &self.queue,
         }
     }

@@ -13,7 +13,6 @@ use crate::hub::{Directory, Groups, Hub};
 use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Outbox;
-use crate::shard::people::People;
 use crate::shard::relief::Relief;
 use crate::shard::settings::Settings;
 use crate::shard::table::Table;
@@ -87,7 +86,7 @@ impl Shard {
             },
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards),
-            gate: Gate::new(People::new(seed, settings.access.max_revocations), identity.capacity),
+            gate: Gate::new(identity.capacity, seed, &settings),
             relief: Relief::default(),
             counters: Counters::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
@@ -112,6 +111,9 @@ impl Shard {
         counters.authenticated_connections = people.len() as u64;
         counters.pending_tickets = people.pending.len() as u64;
         counters.revocations = people.revocations.len() as u64;
+        counters.charged_bytes = self.charged();
+        counters.parties = self.gate.seats.parties() as u64;
+        counters.paced = self.gate.paces.active() as u64;
         counters
     }
 
@@ -138,7 +140,10 @@ impl Shard {
         self.gate.people.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;
+        } else {
+            self.gate.opening -= 1;
         }
+        self.depart(id);
         why.count(&mut self.counters);
         self.table.wheel.set(id.index, until);
         self.enlist(id.index);

@@ -4,12 +4,15 @@
 //! a test says only what its own theme promises.
 
 mod bundle;
+mod door;
 mod edges;
 mod ends;
 mod grants;
 mod guard;
 mod login;
 mod mail;
+mod memory;
+mod pace;
 mod reading;
 mod relief;
 mod rig;

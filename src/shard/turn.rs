@@ -24,8 +24,8 @@ impl Shard {
     /// Takes in what the driver reports.
     pub fn handle_event(&mut self, event: Event<'_>, now: Time) {
         match event {
-            Event::Accepted { socket, listener, .. } => {
-                self.handle_accepted(socket, listener, now);
+            Event::Accepted { socket, listener, peer } => {
+                self.handle_accepted(socket, (listener, peer.map(|peer| peer.ip())), now);
             }
             Event::AcceptFailed { .. } => self.handle_accept_failed(now),
             Event::Received { conn, bytes } => self.handle_received(conn, bytes, now),
@@ -61,6 +61,8 @@ impl Shard {
             self.counters.paused_connections -= u64::from(connection.is_told_paused());
             connection.outbound.clear(&mut self.queues, conn.index);
             self.gate.layers.remove(conn.index);
+            self.gate.seats.leave(conn.index);
+            self.gate.pressure.half_read -= connection.decoder.buffered_capacity() as u64;
         }
     }
 
@@ -112,6 +114,8 @@ impl Shard {
         self.fired = fired;
         self.queues.relax(now.tick());
         self.sweep_some(now);
+        self.resume_delayed(now);
+        self.mind_memory(now);
         self.retry_accept(now);
         self.drain_some(now);
     }
@@ -158,11 +162,23 @@ impl Shard {
             Mail::Deliver { publications, group } => {
                 self.deliver(&publications, group.as_ref(), now);
             }
-            Mail::Answer(answer) => self.handle_answer(&answer, now),
+            Mail::Answer(answer) => {
+                let conn = answer.question.to.conn;
+                if self.table.get(conn).is_some() {
+                    self.gate.paces.answered(conn.index);
+                }
+                self.handle_answer(&answer, now);
+            }
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),
+            Mail::Enter { party, conn } => {
+                self.handle_enter(party, conn);
+                self.evict_some(now);
+            }
+            Mail::Leave { party, conn } => self.gate.tally.leave(party, conn),
+            Mail::Evict(conn) => self.handle_evict(conn, now),
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
             Mail::Mark(number) => self.gate.mark = number,
@@ -172,6 +188,7 @@ impl Shard {
 
     fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
         self.writes.set_window(settings.capacity.flush_window);
+        self.gate.pressure.set_limits(&settings.queue);
         self.settings = Rc::new(Arc::unwrap_or_clone(settings));
         self.join_keys();
     }
@@ -263,6 +280,8 @@ impl Shard {
             self.gate.layers.due(now),
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
+            self.gate.paces.due(),
+            self.gate.pressure.due(now),
             self.gate.drain.as_ref().map(|drain| drain.due),
             self.relief.due(),
             self.queues.due(),

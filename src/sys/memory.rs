@@ -43,6 +43,37 @@ pub fn collect() {
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
+/// Bytes of memory that this process may use: those of the machine, or of the control group it was put
+/// into if that has fewer.
+#[must_use]
+pub fn available() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kilobytes = total.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    let all = kilobytes.map_or(u64::MAX, |kilobytes: u64| kilobytes.saturating_mul(1024));
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups.lines().filter_map(limit_of).fold(all, u64::min)
+}
+
+/// The limit of a line of `/proc/self/cgroup` (`number:controllers:path`), in either version.
+fn limit_of(line: &str) -> Option<u64> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (parts.next()?, parts.next()?);
+    let folders: &[(&str, &str)] = match controllers {
+        "" => &[("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/unified", "memory.max")],
+        _ if controllers.split(',').any(|name| name == "memory") => {
+            &[("/sys/fs/cgroup/memory", "memory.limit_in_bytes")]
+        }
+        _ => return None,
+    };
+    // Within a container the path is the host's and its own folder is the root.
+    let places = folders
+        .iter()
+        .flat_map(|(root, file)| [format!("{root}{path}/{file}"), format!("{root}/{file}")]);
+    // "max" is no number and no limit.
+    places.filter_map(|place| std::fs::read_to_string(place).ok()?.trim().parse().ok()).min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +107,17 @@ mod tests {
         let kept = vec![7; 1000];
         collect();
         assert_eq!(kept, vec![7; 1000]);
+    }
+
+    #[test]
+    fn some_memory_is_available_and_not_more_than_the_machine_has() {
+        let text = std::fs::read_to_string("/proc/meminfo").expect("a kernel that tells");
+        let kilobytes: u64 =
+            text.split_whitespace().nth(1).expect("a number").parse().expect("one");
+        let available = available();
+        assert!(available > 1 << 20 && available <= kilobytes << 10, "{available}");
+        assert_eq!(limit_of("nonsense"), None);
+        assert_eq!(limit_of("4:cpu,cpuacct:/"), None);
     }
 
     /// Bytes of this process in memory.

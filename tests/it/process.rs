@@ -32,6 +32,16 @@ impl Program {
         Self::start_by(shell, more)
     }
 
+    /// The same with so much address space, in KiB. The allocator is told to reserve in small pieces, which
+    /// it does not do by itself.
+    pub(crate) fn start_small(space: u64, more: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -v {space} && exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_throng")]);
+        shell.env("MIMALLOC_ARENA_RESERVE", "16MiB");
+        Self::start_by(shell, more)
+    }
+
     fn start_by(mut command: Command, more: &[&str]) -> Self {
         let mut child = command
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "server.shards=2"])

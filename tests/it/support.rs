@@ -45,7 +45,13 @@ pub(crate) use on_both_drivers;
 
 /// Starts a node with two shards on a free port.
 pub(crate) fn node(driver: &str, sets: &[&str]) -> Node {
-    let own = ["server.listen=127.0.0.1:0", "server.shards=2", "server.pin=false"];
+    // The tests send as fast as they can; those of the limits set one.
+    let own = [
+        "server.listen=127.0.0.1:0",
+        "server.shards=2",
+        "server.pin=false",
+        "limits.messages_per_second=0",
+    ];
     let driver = format!("server.driver={driver}");
     let all = own.iter().copied().chain([driver.as_str()]).chain(sets.iter().copied());
     let origin = Origin { file: None, sets: all.map(str::to_owned).collect() };

@@ -95,6 +95,8 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
         "limits.max_message_bytes=4096",
         "limits.max_rooms=8",
         "server.reconnect_spread_ms=100",
+        "limits.messages_per_second=200",
+        "limits.over_rate=delay",
     ];
     let origin = Origin { file: None, sets: sets.map(str::to_owned).into() };
     let config = origin.load().expect("a valid configuration");

@@ -121,6 +121,7 @@ drive() {
     local driver=$1 line="" own="" end=0 result=0
     coproc ENGINE {
         exec "$engine" run --set server.listen=127.0.0.1:0 --set debug.echo_path=/echo \
+            --set limits.messages_per_second=0 \
             --set "server.driver=$driver" 2>"$logs/load-engine-$driver.log"
     }
     # Bash forgets both as soon as the engine has ended.

@@ -21,7 +21,12 @@ impl Engine {
     /// Starts an engine of two shards on a free port with its echo endpoint at `/echo`, and returns when it
     /// serves.
     pub(crate) fn start(sets: &[&str]) -> Self {
-        let own = ["server.listen=127.0.0.1:0", "server.shards=2", "debug.echo_path=/echo"];
+        let own = [
+            "server.listen=127.0.0.1:0",
+            "server.shards=2",
+            "debug.echo_path=/echo",
+            "limits.messages_per_second=0",
+        ];
         let sets = own.iter().chain(sets).flat_map(|set| ["--set", set]);
         let mut child = Command::new(program())
             .arg("run")

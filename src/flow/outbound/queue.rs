@@ -347,6 +347,7 @@ impl Outbound {
     /// Puts `item` in the place of the one that `index` holds. The place keeps its age.
     pub(super) fn exchange(&mut self, store: &mut Store, index: u32, item: Shared) {
         let size = item.bytes().len();
+        item.charge(&store.gauge);
         let old = store.arena.node_mut(index).item.replace(item);
         let old = old.map_or(0, |old| old.bytes().len());
         let bytes = (self.bytes() - old).saturating_add(size);
@@ -366,6 +367,7 @@ impl Outbound {
     /// Makes a node for an item and counts it.
     fn enter(&mut self, store: &mut Store, item: Shared, now: Tick) -> u32 {
         let size = item.bytes().len();
+        item.charge(&store.gauge);
         self.bytes += u32::try_from(size).unwrap_or(u32::MAX);
         self.len += item.frames();
         store.bytes += size as u64;

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::arena::Arena;
 use crate::base::map::{Map, Seed};
-use crate::base::shared::Mark;
+use crate::base::shared::{Gauge, Mark};
 use crate::base::time::{Tick, Time};
 
 /// Rooms with the number of publications lost in each. The empty name stands for all rooms beyond
@@ -27,6 +27,8 @@ pub struct Store {
     gaps: Map<u32, Gaps>,
     /// Per congested connection: hash of room and key, to the newest such node in its queue.
     indexes: Map<u32, Map<u64, u32>>,
+    /// What the frames in all queues and in flight cost, each counted once.
+    pub(super) gauge: Gauge,
     /// Bytes in all queues, in flight included.
     pub(super) bytes: u64,
     /// Frames in all queues, in flight excluded.
@@ -44,6 +46,7 @@ impl Store {
             seed: seed.clone(),
             gaps: seed.map(),
             indexes: seed.map(),
+            gauge: Gauge::default(),
             bytes: 0,
             frames: 0,
             period_end: Tick(0),
@@ -54,6 +57,13 @@ impl Store {
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes of memory that the frames in all queues and in flight cost, each counted once however many
+    /// queues refer to it.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.gauge.bytes()
     }
 
     /// Frames in all queues, in flight excluded.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::auth::AuthMode;
+use super::limits::ProxyProtocol;
 use super::print;
 use super::values::{ClientAuth, Config};
 use crate::auth::Source;
@@ -83,6 +84,14 @@ const RELATIONS: &[Relation] = &[
         keys: &["limits.max_target_bytes", "limits.max_head_bytes"],
         holds: |c| c.limits.head.max_target_bytes < c.limits.head.max_bytes,
         rule: "a request head must be able to hold the longest target",
+    },
+    Relation {
+        keys: &["server.trusted_proxies", "server.proxy_protocol"],
+        holds: |c| {
+            let proxies = &c.limits.proxies;
+            proxies.protocol != ProxyProtocol::Required || !proxies.trusted.is_empty()
+        },
+        rule: "the PROXY protocol is taken from trusted proxies only, so nobody would be served; name them",
     },
     Relation {
         keys: &["server.path", "debug.echo_path"],

@@ -15,6 +15,7 @@ use super::kind::{
     Flag, Kind, OptionalAddress, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of,
     power, whole,
 };
+use super::limits::{AddressLimits, ConnectionRates, HandshakeLimits, MemoryLimits, Proxies};
 use super::list::{About, List, Row};
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
@@ -82,6 +83,16 @@ pub struct Limits {
     pub message: MessageLimits,
     /// What a message may ask for.
     pub command: CommandLimits,
+    /// How often a connection may do something.
+    pub rates: ConnectionRates,
+    /// Those who want to come in.
+    pub handshakes: HandshakeLimits,
+    /// The memory of the whole node.
+    pub memory: MemoryLimits,
+    /// `[limits_address]`.
+    pub address: AddressLimits,
+    /// Whom to believe about an address.
+    pub proxies: Proxies,
 }
 
 /// The sections with a comment each, in the order in which they are printed. Those that are lists are
@@ -91,6 +102,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("auth", "Who may connect, and how a client says who it is."),
     ("tls", "TLS, beside the plain listener or instead of it."),
     ("limits", "What a client may send. Every limit holds before anything is stored."),
+    (
+        "limits_address",
+        "What everybody behind one address may do together: an IPv4 address, or a /64 of IPv6.",
+    ),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),
@@ -116,9 +131,14 @@ impl Config {
             &self.auth.jwks,
             &self.auth.tokens,
             &self.transport.tls,
+            &limits.proxies,
             &limits.head,
             &limits.message,
             &limits.command,
+            &limits.rates,
+            &limits.handshakes,
+            &limits.memory,
+            &limits.address,
             &self.heartbeat,
             &self.queue,
             &self.mesh,
@@ -141,9 +161,14 @@ impl Config {
             &mut self.auth.jwks,
             &mut self.auth.tokens,
             &mut self.transport.tls,
+            &mut limits.proxies,
             &mut limits.head,
             &mut limits.message,
             &mut limits.command,
+            &mut limits.rates,
+            &mut limits.handshakes,
+            &mut limits.memory,
+            &mut limits.address,
             &mut self.heartbeat,
             &mut self.queue,
             &mut self.mesh,

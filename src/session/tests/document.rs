@@ -3,6 +3,8 @@
 //! Its examples are fenced as `json client` and `json server`. The first are parsed; the second are
 //! taken apart and written again by the encoders, and must come out equal.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -104,7 +106,9 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
                 .iter()
                 .find(|code| object["code"] == code.as_str())
                 .expect("a code that exists");
-            let error = CommandError::new(code, text(object, "message"), reference);
+            let mut error = CommandError::new(code, text(object, "message"), reference);
+            let wait = object.get("retryAfterMs").and_then(Value::as_u64);
+            error.retry_after = wait.map(Duration::from_millis);
             encode::error(&mut out, &error);
         }
         kind => {

@@ -5,6 +5,7 @@
 //! read and written by a few lines of their own, so that a fault of the codec cannot hide here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub;
 use crate::session::CommandLimits;
-use crate::shard::{Capacity, Identity, Mail, RoomRules, Settings, Shard};
+use crate::shard::{Capacity, Echo, Identity, Limits, Mail, RoomRules, Settings, Shard};
 use crate::wire::http::HeadLimits;
 use crate::wire::websocket::DecodeLimits;
 
@@ -92,7 +93,10 @@ pub(super) fn settings() -> Settings {
         },
         head: HeadLimits::default(),
         messages: DecodeLimits { message_bytes: 4096, fragments: 16 },
-        echo_messages: DecodeLimits { message_bytes: 1 << 20, fragments: 16 },
+        echo: Echo {
+            messages: DecodeLimits { message_bytes: 1 << 20, fragments: 16 },
+            queue: OutboundLimits::default(),
+        },
         commands: CommandLimits { allow_panic: true, ..CommandLimits::default() },
         timeouts: Timeouts {
             handshake: seconds(10),
@@ -105,7 +109,6 @@ pub(super) fn settings() -> Settings {
             heartbeat: HeartbeatOptions::default(),
         },
         queue: OutboundLimits { high_water: 2000, low_water: 500, ..OutboundLimits::default() },
-        echo_queue: OutboundLimits::default(),
         rooms: RoomRules {
             per_connection: 8,
             overflow: Overflow::DropOldest,
@@ -116,11 +119,13 @@ pub(super) fn settings() -> Settings {
         capacity: Capacity {
             connections: 2000,
             parked_mail: 8,
+            memory: u64::MAX,
             flush_window: Duration::ZERO,
             reconnect_spread: seconds(4),
         },
         access: Arc::default(),
         own_keys: KeySet::default(),
+        limits: Limits::default(),
     }
 }
 
@@ -235,12 +240,22 @@ impl Rig {
 
     /// A socket arrives; its connection, unless it was refused.
     pub(super) fn accept(&mut self) -> Option<ConnId> {
-        self.accept_on(ListenerId(0))
+        self.accept_by(ListenerId(0), None)
     }
 
     pub(super) fn accept_on(&mut self, listener: ListenerId) -> Option<ConnId> {
+        self.accept_by(listener, None)
+    }
+
+    /// The same, from an address.
+    pub(super) fn accept_from(&mut self, peer: Option<&str>) -> Option<ConnId> {
+        self.accept_by(ListenerId(0), peer)
+    }
+
+    fn accept_by(&mut self, listener: ListenerId, peer: Option<&str>) -> Option<ConnId> {
         self.sockets += 1;
-        self.event(Event::Accepted { socket: SocketTicket(self.sockets), listener, peer: None });
+        let peer = peer.map(|ip| SocketAddr::new(ip.parse().expect("an address"), 40_000));
+        self.event(Event::Accepted { socket: SocketTicket(self.sockets), listener, peer });
         self.turn();
         self.ops.iter().find_map(|op| match op {
             Seen::Open(conn) => Some(*conn),
@@ -256,6 +271,21 @@ impl Rig {
             matches!(&greeting[..], [Heard::Text(hello)] if hello["type"] == "throng:connected");
         assert!(is_hello, "{greeting:?}");
         conn
+    }
+
+    /// Sends the request from an address and says what comes back, up to its empty line.
+    pub(super) fn knock(&mut self, peer: &str, lines: &str) -> (ConnId, String) {
+        let conn = self.accept_from(Some(peer)).expect("let in");
+        self.receive(conn, &head_with("/ws", lines));
+        self.settle();
+        (conn, self.response(conn))
+    }
+
+    /// The response that reached the client; what follows it stays.
+    pub(super) fn response(&mut self, conn: ConnId) -> String {
+        let bytes = &mut self.wires.get_mut(&conn).expect("a connection").bytes;
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
+        String::from_utf8(bytes.drain(..end).collect()).expect("text")
     }
 
     /// A client of the endpoint at `path` that has read the response and nothing behind it.
@@ -392,8 +422,14 @@ pub(super) fn frames(bytes: &[u8]) -> Vec<Heard> {
 
 /// The request for an upgrade at `path`.
 fn head(path: &str) -> Vec<u8> {
+    head_with(path, "")
+}
+
+/// The same with more header lines.
+pub(super) fn head_with(path: &str, lines: &str) -> Vec<u8> {
     let rest = HEAD.strip_prefix(b"GET /ws").expect("a head for sessions");
-    [b"GET ", path.as_bytes(), rest].concat()
+    let rest = rest.strip_suffix(b"\r\n").expect("an empty line");
+    [b"GET ", path.as_bytes(), rest, lines.as_bytes(), b"\r\n"].concat()
 }
 
 /// A masked client frame; the first byte is final bit and opcode.

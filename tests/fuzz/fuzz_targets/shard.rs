@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +21,10 @@ use throng::base::map::Seed;
 use throng::base::shared::Overflow;
 use throng::base::time::Time;
 use throng::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
+use throng::flow::budget::Rate;
 use throng::node::config::Config;
-use throng::shard::{Identity, Mail, NamespaceRules, Settings, Shard};
+use throng::shard::{Identity, Mail, NamespaceRules, OverRate, Preface, Settings, Shard};
+use throng::wire::http::Via;
 
 const SHARDS: u16 = 2;
 /// Places in an inbox, few so that mail is parked.
@@ -32,6 +35,9 @@ const SOCKETS: usize = 24;
 const HEAD: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// What a proxy says ahead of it.
+const PREFACE: &[u8] = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n";
 
 /// What clients that know the protocol say.
 const SAYINGS: [&str; 12] = [
@@ -128,7 +134,27 @@ fn settings() -> Settings {
         publish: None,
     }];
     settings.capacity.parked_mail = 6;
+    settings.limits.connection = [rate(20, 8), rate(2000, 900), rate(2, 3)];
+    settings.limits.over = OverRate::Delay;
+    settings.limits.address.connections = 3;
+    settings.limits.address.rates[0] = rate(30, 10);
+    settings.limits.address.handshakes = rate(5, 5);
+    settings.limits.handshakes = rate(8, 8);
+    settings.limits.most_handshakes = 10;
+    settings.limits.outstanding = 2;
+    settings.limits.clients.preface = Preface::Optional;
+    settings.limits.clients.via = Via::XForwardedFor;
+    settings.limits.clients.trusted = vec!["10.0.0.0/30".parse().expect("a network")];
     settings
+}
+
+fn rate(per_second: u32, burst: u32) -> Option<Rate> {
+    Some(Rate { per_second, burst })
+}
+
+/// Where a socket comes from: nowhere, a proxy, or one of a few others.
+fn peer(which: u8) -> Option<SocketAddr> {
+    (which > 0).then(|| SocketAddr::from(([10, 0, 0, which % 8], 1)))
 }
 
 /// From a part of a tick to many times any limit.
@@ -149,7 +175,8 @@ impl Place {
             0 if self.accepting && self.links.len() < SOCKETS => {
                 self.offered += 1;
                 let socket = SocketTicket(u32::from(which));
-                self.shard.handle_event(Event::Accepted { socket, listener: ListenerId(0), peer: None }, now);
+                let (listener, peer) = (ListenerId(0), peer(which));
+                self.shard.handle_event(Event::Accepted { socket, listener, peer }, now);
             }
             1 if self.accepting => {
                 let error = ErrorKind::OutOfMemory.into();
@@ -196,6 +223,7 @@ impl Place {
     fn receive<'a>(&mut self, what: u8, which: u8, rest: &'a [u8], now: Time) -> &'a [u8] {
         let (mut bytes, rest) = match (what, rest) {
             (2, _) => (HEAD.to_vec(), rest),
+            (6, [0, rest @ ..]) => (PREFACE.to_vec(), rest),
             (3 | 4, [saying, rest @ ..]) => {
                 let saying = SAYINGS[usize::from(*saying) % SAYINGS.len()];
                 (frame(0x81, saying.as_bytes()), rest)
@@ -336,6 +364,7 @@ fn finish(places: &mut [Place; 2], now: Time) {
         assert!(place.links.is_empty() && counters.connections == 0, "connections are left");
         assert_eq!((counters.rooms, counters.memberships, counters.home_rooms), (0, 0, 0));
         assert_eq!((counters.queued_bytes, counters.parked_mail), (0, 0));
+        assert_eq!(counters.parties, 0, "addresses are left");
         assert_eq!((counters.open_connections, counters.paused_connections), (0, 0));
     }
 }

@@ -49,6 +49,8 @@ impl Arena {
             "limits.message_timeout_ms=500",
             "limits.close_timeout_ms=500",
             "admin.requests_per_second=1000000",
+            // What is said is to be judged by what it says, however fast it comes.
+            "limits.messages_per_second=0",
         ];
         let sets: Vec<&str> = own.iter().flat_map(|set| ["--set", set]).collect();
         let program = Program::start(&sets);

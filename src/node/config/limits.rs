@@ -1,0 +1,170 @@
+//! The table, continued: how often and how many, and whom to believe about an address.
+//!
+//! These rows limit what may happen, where those of `values` limit how large it may be. A rate comes with
+//! the length of the burst it allows, in time, so that one number serves messages, bytes and joins.
+
+use std::time::Duration;
+
+use super::group::{group, of};
+use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
+use super::kind_text::list_of;
+use crate::base::network::Network;
+
+/// What happens to what is sent faster than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverRate {
+    /// It is dropped and answered with an error.
+    Error,
+    /// It is obeyed, and nothing more is read until the rate is kept.
+    Delay,
+    /// The connection is closed.
+    Close,
+}
+
+impl Word for OverRate {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Error, "error"), (Self::Delay, "delay"), (Self::Close, "close")];
+}
+
+/// Whether the PROXY protocol stands before a connection's first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// It is not looked for.
+    Off,
+    /// A trusted peer may send it.
+    Optional,
+    /// Nobody is served without it.
+    Required,
+}
+
+impl Word for ProxyProtocol {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Off, "off"), (Self::Optional, "optional"), (Self::Required, "required")];
+}
+
+/// The header in which the proxies name the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// No header is believed.
+    Nothing,
+    /// A list of addresses.
+    XForwardedFor,
+    /// One address.
+    XRealIp,
+    /// RFC 7239.
+    Forwarded,
+}
+
+impl Word for ForwardedHeader {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Nothing, "none"),
+        (Self::XForwardedFor, "x-forwarded-for"),
+        (Self::XRealIp, "x-real-ip"),
+        (Self::Forwarded, "forwarded"),
+    ];
+}
+
+/// A network, or one address.
+struct NetworkKind;
+
+impl Kind for NetworkKind {
+    type Value = Network;
+
+    fn read(&self, value: &Value) -> Option<Network> {
+        let Value::Text(text) = value else { return None };
+        text.parse().ok()
+    }
+
+    fn write(&self, value: &Network) -> Value {
+        Value::Text(value.to_string())
+    }
+
+    fn expectation(&self) -> String {
+        "an IP address or a network, as \"10.0.0.0/8\"".to_owned()
+    }
+}
+
+/// Networks that one key may name: each is compared with every new connection's address.
+const MOST_NETWORKS: usize = 64;
+
+const DAY_MS: u64 = 86_400_000;
+const GIB: u64 = 1 << 30;
+
+group! {
+    /// The part of `[server]` that says whom to believe about a client's address.
+    pub struct Proxies in "server" {
+        /// The proxies in front of the node. They alone may say who a client is: others are known by
+        /// their socket's address.
+        "trusted_proxies" Live trusted: Vec<Network> = Vec::new(),
+            list_of(MOST_NETWORKS, NetworkKind);
+        /// Whether trusted proxies send the PROXY protocol (version 1 or 2). "required" closes everybody
+        /// else unseen.
+        "proxy_protocol" Live protocol: ProxyProtocol = ProxyProtocol::Off, one_of();
+        /// The header in which trusted proxies name the client. Only one is believed: a proxy that keeps
+        /// one of them true may pass the others on as the client wrote them.
+        "forwarded_header" Live header: ForwardedHeader = ForwardedHeader::XForwardedFor, one_of();
+    }
+}
+
+group! {
+    /// The part of `[limits]` that holds for how often a connection may do something.
+    pub struct ConnectionRates in "limits" {
+        /// Messages that a connection may send per second. The echo endpoint is exempt.
+        "messages_per_second" Live messages: u32 = 100, whole(1, 1_000_000).or_zero("no limit");
+        /// Bytes of messages that a connection may send per second.
+        "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
+        /// Rooms that a connection may join per second.
+        "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// The length of a burst: what a rate allows in this time may come at once.
+        "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
+        /// What happens to a message over a rate: "error" drops it and says when to come back, "delay"
+        /// obeys it and stops reading until the rate is kept, "close" closes with 1008.
+        "over_rate" Live over: OverRate = OverRate::Error, one_of();
+        /// Joins and counts of a connection that may await another shard's answer.
+        "max_outstanding" Live outstanding: u16 = 1024, whole(1, 65_535);
+    }
+}
+
+group! {
+    /// The part of `[limits]` that holds for those who want to come in.
+    pub struct HandshakeLimits in "limits" {
+        /// Connections of the whole node that have not sent their request yet; those beyond it are asked
+        /// to come back.
+        "max_handshakes" Live most: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Handshakes of the whole node per second; those beyond it are asked to come back, each at
+        /// another time.
+        "handshakes_per_second" Live per_second: u32 = 0, whole(1, 10_000_000).or_zero("no limit");
+        /// Tell browsers when to come back: their scripts see no 503, so they are let in and closed with
+        /// 1013 and the reason.
+        "browser_errors" Live browser_errors: bool = true, Flag;
+    }
+}
+
+group! {
+    /// The part of `[limits]` that holds for the memory of the whole node.
+    pub struct MemoryLimits in "limits" {
+        /// Bytes of queued frames, half-read messages and mail of the whole node. The nearer it gets to this,
+        /// the more is done: publishers wait, laggards lose early and then their connections, nobody is
+        /// taken in.
+        "memory_bytes" Live bytes: u64 = 0,
+            whole(1 << 20, 1 << 50).or_zero("half of what the machine or its control group has");
+    }
+}
+
+group! {
+    /// `[limits_address]`.
+    pub struct AddressLimits in "limits_address" {
+        /// Connections of one address in the whole node; those beyond it are refused.
+        "max_connections" Restart connections: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Handshakes of one address per second and shard.
+        "handshakes_per_second" Live handshakes: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// Messages of one address per second and shard.
+        "messages_per_second" Live messages: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// Bytes of messages of one address per second and shard.
+        "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
+        /// Rooms that one address may join per second and shard.
+        "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// The length of a burst: what a rate allows in this time may come at once.
+        "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
+    }
+}

@@ -1,0 +1,242 @@
+//! Who a newcomer is, and whether it comes in.
+//!
+//! A connection's address is its socket's, unless the socket is a trusted proxy's: then the proxy may say
+//! it ahead of the first byte (PROXY protocol), in the request, or both, and until it has, nobody is
+//! counted. What counts for a whole party is asked of the party's home shard, by mail when that is
+//! another one. Nobody waits for its answer: whoever is one too many hears 503 if the verdict comes
+//! before the request, and is closed with 1013 if it comes after.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::base::id::{ConnAddress, ConnId};
+use crate::base::party::Party;
+use crate::base::time::Time;
+use crate::connection::{Disconnect, HalfHead, Phase, Verdict};
+use crate::hub::{self, Excess};
+use crate::shard::mail::Mail;
+use crate::shard::memory::Level;
+use crate::shard::seats::{ANNOUNCED, COUNTED, CROWDED, REFUSED, TRUSTED};
+use crate::shard::settings::Preface;
+use crate::shard::state::Shard;
+use crate::wire::http::{self, Head, Refusal, Upgrade, Via};
+use crate::wire::proxy;
+
+impl Shard {
+    /// A connection was accepted from this address, if the kernel still knew it.
+    pub(super) fn seat(&mut self, conn: ConnId, peer: Option<IpAddr>) {
+        let clients = &self.settings.limits.clients;
+        let trusted = peer.is_some_and(|peer| clients.trusts(peer));
+        let announced = trusted && clients.preface != Preface::Off;
+        let named = trusted && clients.via != Via::Nothing;
+        let seats = &mut self.gate.seats;
+        seats.leave(conn.index);
+        seats.sit(conn.index, peer.map(Party::of));
+        seats.set(conn.index, ANNOUNCED, announced);
+        seats.set(conn.index, TRUSTED, trusted);
+        if !announced && !named {
+            self.enter(conn);
+        }
+    }
+
+    /// True when a socket from this address may not even speak: it would have to announce a client and
+    /// is not trusted to.
+    pub(super) fn is_stranger(&self, peer: Option<IpAddr>) -> bool {
+        let clients = &self.settings.limits.clients;
+        clients.preface == Preface::Required && !peer.is_some_and(|peer| clients.trusts(peer))
+    }
+
+    /// Reads on in what stands before the client's own words. What follows it; `None` when more must come,
+    /// or nothing is to be read ever.
+    pub(super) fn handle_preface(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        now: Time,
+    ) -> Option<Vec<u8>> {
+        let half = self.table.get(conn)?.take_head();
+        let before = half.as_ref().map_or(&[][..], |half| half.bytes());
+        let mut so_far = [before, bytes].concat();
+        let required = self.settings.limits.clients.preface == Preface::Required;
+        match proxy::parse(&so_far) {
+            Ok(proxy::Preface::More) => {
+                self.table.get(conn)?.keep_head(Box::new(HalfHead::unread(so_far)));
+                None
+            }
+            Ok(proxy::Preface::Present { length, source }) => {
+                self.announce(conn, source.map(|source| source.ip()));
+                Some(so_far.split_off(length))
+            }
+            Ok(proxy::Preface::Absent) if !required => {
+                self.announce(conn, None);
+                Some(so_far)
+            }
+            Ok(proxy::Preface::Absent) | Err(_) => {
+                self.close(conn, Disconnect::Unannounced, now);
+                None
+            }
+        }
+    }
+
+    /// The peer has said who it speaks for, or that it speaks for itself.
+    fn announce(&mut self, conn: ConnId, source: Option<IpAddr>) {
+        let clients = &self.settings.limits.clients;
+        let seats = &mut self.gate.seats;
+        seats.set(conn.index, ANNOUNCED, false);
+        if let Some(source) = source {
+            let trusted = clients.trusts(source);
+            seats.sit(conn.index, Some(Party::of(source)));
+            seats.set(conn.index, TRUSTED, trusted);
+        }
+        if !(seats.has(conn.index, TRUSTED) && clients.via != Via::Nothing) {
+            self.enter(conn);
+        }
+    }
+
+    /// What a valid upgrade gets, whoever it is, or `None` when it may come in as far as is known here.
+    pub(super) fn screen(
+        &mut self,
+        conn: ConnId,
+        head: &Head<'_>,
+        upgrade: &Upgrade<'_>,
+        now: Time,
+    ) -> Option<Verdict> {
+        self.identify(conn, head);
+        self.evict_some(now);
+        if self.gate.pressure.level == Level::Refuse {
+            self.counters.memory_refused_total += 1;
+            return Some(Verdict::Refuse(Refusal::unavailable(Some(RETURN))));
+        }
+        let tell = self.settings.limits.browser_errors && upgrade.origin.is_some();
+        if self.gate.seats.has(conn.index, REFUSED) {
+            if tell {
+                return Some(Verdict::Dismiss(Disconnect::TooMany));
+            }
+            self.counters.parties_refused_total += 1;
+            return Some(Verdict::Refuse(Refusal::unavailable(Some(RETURN))));
+        }
+        let delay = self.turn_away(conn, now)?;
+        self.counters.handshakes_deferred_total += 1;
+        if tell {
+            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+            let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+            return Some(Verdict::Dismiss(Disconnect::TryLater { seconds }));
+        }
+        Some(Verdict::Refuse(Refusal::unavailable(Some(delay))))
+    }
+
+    /// Learns from the request who the client is, if a proxy is to be believed.
+    fn identify(&mut self, conn: ConnId, head: &Head<'_>) {
+        let clients = &self.settings.limits.clients;
+        let seats = &mut self.gate.seats;
+        if !seats.has(conn.index, TRUSTED) || clients.via == Via::Nothing {
+            return;
+        }
+        if let Some(client) = http::client(head, clients.via, |hop| clients.trusts(hop)) {
+            seats.sit(conn.index, Some(Party::of(client)));
+        }
+        seats.set(conn.index, TRUSTED, false);
+        self.enter(conn);
+    }
+
+    /// Charges a handshake, or says how long to wait for a place.
+    fn turn_away(&mut self, conn: ConnId, now: Time) -> Option<Duration> {
+        let limits = &self.settings.limits;
+        let rates = [limits.address.handshakes];
+        let party = self.gate.seats.party(conn.index);
+        let crowded = self.gate.seats.has(conn.index, CROWDED);
+        let paces = &mut self.gate.paces;
+        let late =
+            party.map_or(Duration::ZERO, |party| paces.handshakes.until(party, &rates, [1], now));
+        let allowed = limits.handshakes.is_none_or(|rate| paces.door.until(rate, 1, now).is_zero());
+        if allowed && !crowded && late.is_zero() {
+            if let Some(rate) = limits.handshakes {
+                paces.door.spend(rate, 1, now);
+            }
+            if let Some(party) = party {
+                paces.handshakes.spend(party, &rates, [1], now);
+            }
+            return None;
+        }
+        // An address that comes too often waits for itself, and not ahead of others.
+        let per_second = limits.handshakes.map_or(UNLIMITED, |rate| rate.per_second);
+        let place = paces.line.place(per_second, self.rng.u32(..), now);
+        Some(place.max(late))
+    }
+
+    /// Tells the home of the connection's party of it, where the party's connections are limited.
+    fn enter(&mut self, conn: ConnId) {
+        let most = self.settings.limits.address.connections;
+        let Some(party) = self.gate.seats.party(conn.index).filter(|_| most > 0) else { return };
+        let (address, home) = (self.address(conn), self.home_of(party));
+        if home != self.identity.id && self.is_overloaded() {
+            // Nobody is let in uncounted, and nothing is added to what is backed up.
+            return self.gate.seats.set(conn.index, REFUSED, true);
+        }
+        self.gate.seats.set(conn.index, COUNTED, true);
+        if home == self.identity.id {
+            self.handle_enter(party, address);
+        } else {
+            self.outbox.push(home, Mail::Enter { party, conn: address });
+        }
+    }
+
+    /// The end of a connection has begun: its party's home is told, if it was told of the begin.
+    pub(super) fn depart(&mut self, conn: ConnId) {
+        self.gate.paces.forget(conn.index);
+        if !self.gate.seats.has(conn.index, COUNTED) {
+            return;
+        }
+        self.gate.seats.set(conn.index, COUNTED, false);
+        let Some(party) = self.gate.seats.party(conn.index) else { return };
+        let (address, home) = (self.address(conn), self.home_of(party));
+        if home == self.identity.id {
+            self.gate.tally.leave(party, address);
+        } else {
+            self.outbox.push(home, Mail::Leave { party, conn: address });
+        }
+    }
+
+    /// As the party's home: one more connection.
+    pub(super) fn handle_enter(&mut self, party: Party, conn: ConnAddress) {
+        let most = self.settings.limits.address.connections;
+        let gone = self.gate.tally.enter(party, conn, most, Excess::Newest);
+        let Some(gone) = gone.filter(|_| most > 0) else { return };
+        if gone.shard == self.identity.id {
+            self.gate.evicted.push(gone.conn);
+        } else {
+            self.outbox.push(gone.shard, Mail::Evict(gone.conn));
+        }
+    }
+
+    /// Sends those away who are one too many.
+    pub(super) fn evict_some(&mut self, now: Time) {
+        while let Some(conn) = self.gate.evicted.pop() {
+            self.handle_evict(conn, now);
+        }
+    }
+
+    /// This connection is one too many of its party.
+    pub(super) fn handle_evict(&mut self, conn: ConnId, now: Time) {
+        match self.table.get(conn).map(|connection| connection.phase()) {
+            Some(Phase::Opening { .. }) if self.gate.people.pending.contains_key(&conn.index) => {
+                // Its request was judged already, and waits for nothing but its ticket.
+                self.counters.parties_refused_total += 1;
+                self.respond(conn, Refusal::unavailable(Some(RETURN)).response(), now);
+            }
+            Some(Phase::Opening { .. }) => self.gate.seats.set(conn.index, REFUSED, true),
+            Some(Phase::Open(_)) => self.close(conn, Disconnect::TooMany, now),
+            Some(Phase::Closing(_)) | None => {}
+        }
+    }
+
+    fn home_of(&self, party: Party) -> crate::base::id::ShardId {
+        hub::home_of(&self.identity.seed, party, self.identity.shards)
+    }
+}
+
+/// When a client whose address has too many connections may try again.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// The rate of the line where handshakes have none.
+const UNLIMITED: u32 = 1000;

@@ -1,0 +1,291 @@
+//! What happens when memory runs short.
+//!
+//! The node has one budget. Each shard knows what it holds itself (frames, queue entries, half-read
+//! messages, mail that waits for space) and is told once in a while what the others hold; both together
+//! against the budget give a level, and every level does more than the one before it: stop reading from
+//! who publishes, let publications for laggards meet their rooms' policies early, close the
+//! laggards that hold most, and take in nobody. Nothing else changes: whoever keeps up is served as before.
+//!
+//! What does not help in time is followed by the next: were publishers to wait for readers who never read,
+//! a few of these could stop the whole node at half its budget. Only refusing newcomers is left to the
+//! share that is held.
+//!
+//! A frame is charged once in each shard, however many queues refer to it, because that is what it
+//! costs; a laggard is judged by all that waits for it, because what it alone has not read is only kept
+//! for its sake. Laggards are looked for in slices of the table, so looking is no stall.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::connection::{Disconnect, Pause};
+use crate::flow::outbound::OutboundLimits;
+use crate::shard::state::{Shard, enlist};
+
+/// How short memory is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// There is enough.
+    #[default]
+    Calm,
+    /// Who publishes is not read from.
+    Slow,
+    /// Queues meet their policies early as well.
+    Tight,
+    /// Laggards are closed as well.
+    Shed,
+    /// Nobody is taken in as well.
+    Refuse,
+}
+
+/// What is known of the need for memory.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    pub(super) level: Level,
+    /// Since when there is not enough.
+    since: Option<Time>,
+    /// Bytes charged to the other shards, as last told.
+    others: u64,
+    /// Bytes of half-read messages.
+    pub(super) half_read: u64,
+    /// The limits of queues while they are to meet their policies early.
+    tight: OutboundLimits,
+    /// Connections that are not read from until there is enough again.
+    paused: Vec<ConnId>,
+    /// Where the search for laggards goes on.
+    cursor: u32,
+    /// What the connections hold that the search has met and that are closing already.
+    leaving: u64,
+    /// The heaviest found since the search last began, at most [`FOUND`].
+    heaviest: SmallVec<[(usize, ConnId); 4]>,
+}
+
+/// Laggards closed after one search.
+const FOUND: usize = 16;
+
+/// Places of the table looked at in one turn.
+const SLICE: u32 = 4096;
+
+/// What waits for a laggard at least, in bytes; closing others would free next to nothing.
+const HEAVY: usize = 4096;
+
+/// Connections read from again in one turn.
+const RESUMES: usize = 256;
+
+/// How soon to look again while memory is short.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Pressure {
+    pub(super) fn new(queue: &OutboundLimits) -> Self {
+        Self {
+            level: Level::Calm,
+            since: None,
+            others: 0,
+            half_read: 0,
+            tight: tightened(queue),
+            paused: Vec::new(),
+            cursor: 0,
+            leaving: 0,
+            heaviest: SmallVec::new(),
+        }
+    }
+
+    pub(super) fn set_limits(&mut self, queue: &OutboundLimits) {
+        self.tight = tightened(queue);
+    }
+
+    /// When to look again, even if nothing happens until then.
+    pub(super) fn due(&self, now: Time) -> Option<Time> {
+        let watches = self.level > Level::Calm || !self.paused.is_empty();
+        watches.then(|| now.plus(LOOK))
+    }
+}
+
+/// An eighth of everything at which a publication meets its room's policy.
+fn tightened(queue: &OutboundLimits) -> OutboundLimits {
+    OutboundLimits {
+        high_water: queue.high_water / 8,
+        low_water: queue.low_water / 8,
+        max_messages: (queue.max_messages / 8).max(1),
+        ..queue.clone()
+    }
+}
+
+/// The level at so many hundredths of the budget.
+fn level(percent: u64) -> Level {
+    match percent {
+        0..50 => Level::Calm,
+        50..70 => Level::Slow,
+        70..SHED => Level::Tight,
+        SHED..95 => Level::Shed,
+        _ => Level::Refuse,
+    }
+}
+
+/// The level after so long a time in which there was not enough.
+fn patience(waited: Duration) -> Level {
+    if waited >= PATIENCE * 2 {
+        Level::Shed
+    } else if waited >= PATIENCE {
+        Level::Tight
+    } else {
+        Level::Slow
+    }
+}
+
+/// How long a level may take to help before the next one follows.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Hundredths of the budget from which on laggards are closed.
+const SHED: u64 = 85;
+
+/// Hundredths of the budget below which everybody is read from again.
+const ENOUGH: u64 = 40;
+
+/// Bytes of an entry of a queue.
+const NODE: u64 = 16;
+
+impl Shard {
+    /// Tells what the other shards hold at this time, in bytes.
+    pub fn note_others(&mut self, bytes: u64) {
+        self.gate.pressure.others = bytes;
+    }
+
+    /// Bytes that this shard holds of the node's budget.
+    pub(super) fn charged(&self) -> u64 {
+        let queued = self.queues.held_bytes() + self.queues.capacity() as u64 * NODE;
+        queued + self.gate.pressure.half_read + self.outbox.bytes()
+    }
+
+    /// The limits of queues for publications.
+    pub(super) fn queue_limits(&self) -> OutboundLimits {
+        if self.gate.pressure.level >= Level::Tight {
+            self.gate.pressure.tight.clone()
+        } else {
+            self.settings.queue.clone()
+        }
+    }
+
+    /// Brings the level up to date and does what it asks for.
+    pub(super) fn mind_memory(&mut self, now: Time) {
+        let hundredth = (self.settings.capacity.memory / 100).max(1);
+        let by_share = level(self.held() / hundredth);
+        let pressure = &mut self.gate.pressure;
+        if by_share == Level::Calm {
+            pressure.since = None;
+        } else {
+            pressure.since.get_or_insert(now);
+        }
+        let by_time = pressure.since.map_or(Level::Calm, |since| patience(now.since(since)));
+        pressure.level = by_share.max(by_time);
+        if pressure.level >= Level::Shed {
+            let share = if by_time == Level::Shed { ENOUGH } else { SHED };
+            self.hunt((hundredth * share).saturating_sub(1), now);
+        } else {
+            let pressure = &mut self.gate.pressure;
+            (pressure.cursor, pressure.leaving) = (0, 0);
+            pressure.heaviest.clear();
+        }
+        if self.held() / hundredth < ENOUGH {
+            self.resume_publishers();
+        }
+    }
+
+    /// Bytes of the budget that are held in the whole node.
+    fn held(&self) -> u64 {
+        self.charged().saturating_add(self.gate.pressure.others)
+    }
+
+    fn resume_publishers(&mut self) {
+        for _ in 0..RESUMES {
+            let Some(id) = self.gate.pressure.paused.pop() else { return };
+            if let Some(connection) = self.table.get(id) {
+                connection.set_pause(Pause::Memory, false);
+                enlist(connection, id.index, &mut self.writes);
+            }
+        }
+    }
+
+    /// A connection has published: while memory is short no more is read from it.
+    pub(super) fn slow_publisher(&mut self, id: ConnId) {
+        if self.gate.pressure.level == Level::Calm {
+            return;
+        }
+        let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
+        if connection.set_pause(Pause::Memory, true) {
+            self.counters.memory_pauses_total += 1;
+            self.gate.pressure.paused.push(id);
+        }
+        enlist(connection, id.index, &mut self.writes);
+    }
+
+    /// Looks at a slice of the table, and at its end closes the heaviest that were found, until no more
+    /// than `target` is held besides what is leaving already.
+    fn hunt(&mut self, target: u64, now: Time) {
+        let mut left = SLICE;
+        while left > 0 {
+            let (begin, bound) = (self.gate.pressure.cursor, self.table.touched());
+            let end = bound.min(begin.saturating_add(left));
+            for index in begin..end {
+                self.weigh_laggard(index);
+            }
+            self.gate.pressure.cursor = end;
+            left -= end.saturating_sub(begin);
+            if end < bound || !self.shed(target, now) {
+                return;
+            }
+        }
+    }
+
+    /// Closes the heaviest of those found; false when that was not needed or did not help.
+    fn shed(&mut self, target: u64, now: Time) -> bool {
+        let pressure = &mut self.gate.pressure;
+        pressure.cursor = 0;
+        let mut leaving = std::mem::take(&mut pressure.leaving);
+        let mut found = std::mem::take(&mut pressure.heaviest);
+        let urgent = pressure.level == Level::Refuse;
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        let mut helped = false;
+        for (_, id) in found {
+            if self.held().saturating_sub(leaving) <= target {
+                return false;
+            }
+            self.close(id, Disconnect::MemoryShort, now);
+            helped = true;
+            let Some(connection) = self.table.get(id) else { continue };
+            // What is half-read will never be read on.
+            let decoder = std::mem::take(&mut connection.decoder);
+            self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;
+            if urgent {
+                // There is no time to wait until the peer has read what is in flight.
+                connection.handle_close_deadline(&mut self.queues, id.index);
+            }
+            leaving += connection.outbound.bytes() as u64;
+        }
+        helped
+    }
+
+    /// Remembers the connection if it is one of the heaviest.
+    fn weigh_laggard(&mut self, index: u32) {
+        let Some((id, connection)) = self.table.at(index) else { return };
+        let weight = connection.outbound.bytes() + connection.decoder.buffered_capacity();
+        if !connection.is_living() {
+            self.gate.pressure.leaving += weight as u64;
+            return;
+        }
+        if weight < HEAVY {
+            return;
+        }
+        let heaviest = &mut self.gate.pressure.heaviest;
+        if heaviest.len() < FOUND {
+            heaviest.push((weight, id));
+            return;
+        }
+        let lightest = heaviest.iter().enumerate().min_by_key(|(_, found)| **found);
+        if let Some((at, _)) = lightest.filter(|(_, found)| found.0 < weight) {
+            heaviest[at] = (weight, id);
+        }
+    }
+}
