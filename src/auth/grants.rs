@@ -3,8 +3,10 @@
 //! A token grants by patterns of room names with rights. In a claim they are a list of patterns, which
 //! grants every right, or an object from pattern to rights:
 //!
-//!     "rooms": ["lobby", "team:7:*"]
-//!     "rooms": {"lobby": ["join", "publish"], "ticker:*": ["join"]}
+//! ```text
+//! "rooms": ["lobby", "team:7:*"]
+//! "rooms": {"lobby": ["join", "publish"], "ticker:*": ["join"]}
+//! ```
 //!
 //! Patterns are matched with the name that the client knows, so a tenant's token names the tenant's own
 //! rooms and can name no others.
