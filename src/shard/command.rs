@@ -65,7 +65,7 @@ impl Shard {
             Command::Members { room } => {
                 match self.room_for(id, &room, Right::Presence, reference) {
                     Ok(room) if !self.may_ask(id, &room) => {
-                        self.refuse(id, &overloaded(reference), now);
+                        self.refuse(id, &outstanding(reference), now);
                     }
                     Ok(room) => self.ask(id, &Arc::from(&*room), Asked::Members, reference, now),
                     Err(error) => self.refuse(id, &error, now),
@@ -111,7 +111,7 @@ impl Shard {
             Err(error) => return self.refuse(id, &error, now),
         };
         if !self.may_ask(id, &room) {
-            return self.refuse(id, &overloaded(reference), now);
+            return self.refuse(id, &outstanding(reference), now);
         }
         let (limit, with_own) = self.room_limit(id);
         let Some(connection) = self.table.get(id) else { return };
@@ -327,6 +327,11 @@ impl Shard {
 }
 
 type Parts = SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>;
+
+fn outstanding(reference: Option<&RawValue>) -> CommandError {
+    let message = "too much that this connection asked is yet to be answered; wait for replies";
+    CommandError::new(Code::Overloaded, message, reference)
+}
 
 fn overloaded(reference: Option<&RawValue>) -> CommandError {
     let message = "mail between shards is backed up; send the same again after a pause";

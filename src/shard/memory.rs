@@ -171,11 +171,13 @@ impl Shard {
     /// Brings the level up to date and does what it asks for.
     pub(super) fn mind_memory(&mut self, now: Time) {
         let hundredth = (self.settings.capacity.memory / 100).max(1);
-        let by_share = level(self.held() / hundredth);
+        let percent = self.held() / hundredth;
+        let by_share = level(percent);
         let pressure = &mut self.gate.pressure;
-        if by_share == Level::Calm {
+        // Between the two marks what has begun goes on: publishers wait until there is enough.
+        if percent < ENOUGH {
             pressure.since = None;
-        } else {
+        } else if by_share > Level::Calm {
             pressure.since.get_or_insert(now);
         }
         let by_time = pressure.since.map_or(Level::Calm, |since| patience(now.since(since)));
@@ -245,7 +247,6 @@ impl Shard {
         pressure.cursor = 0;
         let mut leaving = std::mem::take(&mut pressure.leaving);
         let mut found = std::mem::take(&mut pressure.heaviest);
-        let urgent = pressure.level == Level::Refuse;
         found.sort_unstable_by(|a, b| b.cmp(a));
         let mut helped = false;
         for (_, id) in found {
@@ -258,8 +259,8 @@ impl Shard {
             // What is half-read will never be read on.
             let decoder = std::mem::take(&mut connection.decoder);
             self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;
-            if urgent {
-                // There is no time to wait until the peer has read what is in flight.
+            if connection.outbound.in_flight() {
+                // What the kernel does not take stays in memory, and no close frame gets past it.
                 connection.handle_close_deadline(&mut self.queues, id.index);
             }
             leaving += connection.outbound.bytes() as u64;

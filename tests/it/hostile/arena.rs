@@ -51,6 +51,7 @@ impl Arena {
             "admin.requests_per_second=1000000",
             // What is said is to be judged by what it says, however fast it comes.
             "limits.messages_per_second=0",
+            "limits.max_outstanding=65535",
         ];
         let sets: Vec<&str> = own.iter().flat_map(|set| ["--set", set]).collect();
         let program = Program::start(&sets);
