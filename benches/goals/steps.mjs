@@ -14,6 +14,11 @@ const ALL = ["floor", ...ENGINES];
 const SIZE = ["--size", "64"];
 const SOURCES = ["--src", "127.0.0.1-4"];
 
+/** What makes the engine ask everybody for a token, and the generator show one. */
+const SECRET = "throng".repeat(6);
+const DOOR = { "auth.mode": "token", "auth.secret": SECRET };
+const KNOWN = ["--token-secret", SECRET];
+
 /** A crowd over as many shards and source addresses as it needs, when it has up to so many sockets for each client. */
 function wide(clients, sockets = 1) {
   const most = clients * sockets;
@@ -37,6 +42,7 @@ export function steps(pick) {
   const room = pick(10_000, 500);
   const seconds = pick(10, 1);
   const idle = wide(many);
+  const crowd = ["echo", "--clients", pick(15_000, 1_000), "--threads", 1, "--rate", 200, "--duration", 1, ...SIZE, ...SOURCES];
   // Who returns may do so before the server has closed what was dropped.
   const storm = wide(storming, 2);
   // With all of them eager the generator's core would be the one that saturates, and its queue the latency.
@@ -57,10 +63,14 @@ export function steps(pick) {
       settings: idle.settings,
       args: ["fanout", ...idle.crowd, "--rate", 1, "--messages", 1],
     },
-    crowd: {
-      variants: ALL,
-      args: ["echo", "--clients", pick(15_000, 1_000), "--threads", 1, "--rate", 200, "--duration", 1, ...SIZE, ...SOURCES],
+    known: {
+      variants: ENGINES,
+      own: true,
+      settings: { ...idle.settings, ...DOOR },
+      args: ["fanout", ...idle.crowd, "--rate", 1, "--messages", 1, ...KNOWN],
     },
+    crowd: { variants: ALL, args: crowd },
+    doors: { variants: ENGINES, settings: DOOR, args: [...crowd, ...KNOWN] },
     greeted: {
       variants: ENGINES,
       own: true,

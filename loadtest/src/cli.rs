@@ -97,6 +97,9 @@ struct TargetFlags {
     /// For wss://: believe anybody.
     #[arg(long)]
     insecure: bool,
+    /// Give each client a token signed with this secret by HS256, as a user of its own in every room.
+    #[arg(long, value_name = "SECRET")]
+    token_secret: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -251,6 +254,7 @@ impl Flags {
         put(&mut spec.target.patience_ms, target.patience_ms);
         put(&mut spec.target.ca, target.ca);
         spec.target.insecure |= target.insecure;
+        put(&mut spec.target.token_secret, target.token_secret);
         let crowd = self.crowd.clone();
         put(&mut spec.crowd.clients, crowd.clients);
         put(&mut spec.crowd.threads, crowd.threads);

@@ -216,13 +216,22 @@ pub(crate) fn encode(opcode: OpCode, payload: &[u8], mask: [u8; 4], frames: &mut
 }
 
 /// The request that opens a connection (RFC 6455, section 4.1).
-pub(crate) fn request(authority: &str, path: &str, key: &str, protocol: Option<&str>) -> Vec<u8> {
+pub(crate) fn request(
+    authority: &str,
+    path: &str,
+    key: &str,
+    protocol: Option<&str>,
+    token: Option<&str>,
+) -> Vec<u8> {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
     );
     if let Some(protocol) = protocol {
         head.push_str(&format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
+    }
+    if let Some(token) = token {
+        head.push_str(&format!("Authorization: Bearer {token}\r\n"));
     }
     head.push_str("\r\n");
     head.into_bytes()

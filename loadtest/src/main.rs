@@ -32,6 +32,7 @@ mod sources;
 mod spec;
 mod summary;
 mod sys;
+mod token;
 mod view;
 mod worker;
 

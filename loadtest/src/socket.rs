@@ -179,10 +179,11 @@ impl Reader {
         target: &Target,
         path: &str,
         protocol: Option<&str>,
+        token: Option<&str>,
         each: &mut (dyn FnMut(Item<'_>, u64) -> Result<(), String> + '_),
     ) -> Result<(), String> {
         let key = generate_key();
-        let head = request(&target.authority, path, &key, protocol);
+        let head = request(&target.authority, path, &key, protocol, token);
         self.sender.write(head).await.map_err(|error| format!("connect: {error}"))?;
         let mut answer = Vec::new();
         loop {

@@ -95,6 +95,8 @@ pub(crate) struct TargetSpec {
     pub(crate) ca: String,
     /// `wss://`: whether anybody is believed.
     pub(crate) insecure: bool,
+    /// The HS256 secret by which each client gets a token; empty for none.
+    pub(crate) token_secret: String,
 }
 
 /// Who connects.
@@ -193,6 +195,7 @@ impl Spec {
                 patience_ms: 30_000,
                 ca: String::new(),
                 insecure: false,
+                token_secret: String::new(),
             },
             crowd: Crowd {
                 clients: 200,

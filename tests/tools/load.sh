@@ -99,11 +99,11 @@ scenario() {
     if ((status != 0)); then sed 's/^/    /' "$log"; fi
 }
 
-# Runs every scenario on the engine at a URL; the rest are flags.
+# Runs every scenario on the engine at a URL, or those of `only`; the rest are flags.
 scenarios() {
     local on=$1 base=$2 file at
     shift 2
-    for file in loadtest/scenarios/*.toml; do
+    for file in ${only:-loadtest/scenarios/*.toml}; do
         at=$base
         if [[ $file == */echo.toml ]]; then
             at=${base%/*}/echo
@@ -116,13 +116,19 @@ scenarios() {
     done
 }
 
-# Starts an engine, runs every scenario on it and sees it end in order.
+# Starts an engine, runs every scenario on it and sees it end in order. What follows the driver is the
+# engine's and the generator's way to know clients, if they are to be known.
 drive() {
-    local driver=$1 line="" own="" end=0 result=0
+    local driver=$1 name=${2:-$1} secret=${3:-} line="" own="" end=0 result=0
+    local door=() token=()
+    if [[ -n $secret ]]; then
+        door=(--set auth.mode=token --set "auth.secret=$secret")
+        token=(--token-secret "$secret")
+    fi
     coproc ENGINE {
         exec "$engine" run --set server.listen=127.0.0.1:0 --set debug.echo_path=/echo \
             --set limits.messages_per_second=0 \
-            --set "server.driver=$driver" 2>"$logs/load-engine-$driver.log"
+            --set "server.driver=$driver" ${door[@]+"${door[@]}"} 2>"$logs/load-engine-$name.log"
     }
     # Bash forgets both as soon as the engine has ended.
     local pid=$ENGINE_PID out
@@ -132,15 +138,15 @@ drive() {
     done
     if [[ -n $own ]]; then
         # Known by its number, the engine is not taken for foreign load.
-        scenarios "$driver" "$own" --pid "$pid" || result=$?
+        scenarios "$name" "$own" --pid "$pid" ${token[@]+"${token[@]}"} || result=$?
     fi
     kill -TERM "$pid" 2>/dev/null || true
     wait "$pid" || end=$?
     exec {out}<&-
     if [[ -z $own ]] || ((end != 0)); then
         failed=$((failed + 1))
-        echo "the engine on $driver FAILED with $end; it said:"
-        tail -n 5 "$logs/load-engine-$driver.log" | sed 's/^/    /'
+        echo "the engine on $name FAILED with $end; it said:"
+        tail -n 5 "$logs/load-engine-$name.log" | sed 's/^/    /'
     fi
     return "$result"
 }
@@ -154,6 +160,8 @@ if [[ -n $url ]]; then
     fi
 else
     for driver in ${drivers//,/ }; do drive "$driver" || break; done
+    # Once more with every client known by a token of its own.
+    only="loadtest/scenarios/fanout.toml loadtest/scenarios/churn.toml" drive auto tokens "$(printf 'throng%.0s' {1..6})" || true
 fi
 
 echo "load: $passed passed, $failed failed"

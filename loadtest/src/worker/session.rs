@@ -17,6 +17,7 @@ use crate::codec::Item;
 use crate::dialect::Role;
 use crate::socket::{Dial, Sender, connect};
 use crate::spec::{Kind, SlowKind};
+use crate::token;
 
 /// One client.
 pub(super) struct Seat {
@@ -182,11 +183,15 @@ async fn greet(
         dialect.path(&shared.target.path, role)
     };
     let protocol = dialect.subprotocol();
+    let token = match shared.spec.target.token_secret.as_str() {
+        "" => None,
+        secret => Some(token::mint(secret, seat.who, clock::unix_ms() / 1000)?),
+    };
     let (target, sender) = (&shared.target, Rc::clone(session.reader.sender()));
     {
         let Session { reader, member } = session;
         let mut each = |item: Item<'_>, at| member.take(crew, seat, item, at);
-        reader.shake_hands(target, &path, protocol, &mut each).await?;
+        reader.shake_hands(target, &path, protocol, token.as_deref(), &mut each).await?;
     }
     while !session.member.is_greeted() {
         next(crew, seat, session).await?;
