@@ -80,10 +80,10 @@ impl Connection {
                 }
                 return Due::Nothing(deadline);
             }
-            Phase::Closing(closing) => {
-                let deadline = closing.deadline;
-                return if deadline <= now { Due::Release } else { Due::Nothing(deadline) };
+            Phase::Closing(closing) if closing.deadline > now => {
+                return Due::Nothing(closing.deadline);
             }
+            Phase::Closing(_) => return self.handle_late_close(now.plus(timeouts.close)),
             Phase::Open(_) => {}
         }
         // While we do not read, silence says nothing about the peer; the queue's age and the kernel's
@@ -120,6 +120,21 @@ impl Connection {
             next = next.min(deadline);
         }
         beat(open, last_seen, now, next, &timeouts.heartbeat)
+    }
+}
+
+impl Connection {
+    /// Patience with a closing connection has ended, unless the delay is the shard's own: what waits for
+    /// its turn to be written waits for nothing the peer could do, so the time begins again.
+    fn handle_late_close(&mut self, again: Tick) -> Due {
+        let is_ours = self.is_enlisted() && !self.outbound.is_empty() && !self.outbound.in_flight();
+        match self.closing_mut() {
+            Some(closing) if is_ours => {
+                closing.deadline = again;
+                Due::Nothing(again)
+            }
+            _ => Due::Release,
+        }
     }
 }
 

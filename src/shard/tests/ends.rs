@@ -174,3 +174,23 @@ fn a_shard_told_to_stop_says_so_whatever_it_still_has() {
     rig.take(Mail::Stop);
     assert_eq!(rig.shard.progress(), Progress::Stopped);
 }
+
+#[test]
+fn a_goodbye_is_answered_however_long_the_shard_takes_to_write() {
+    let mut rig = Rig::alone();
+    let leaving: Vec<ConnId> = (0..200).map(|_| rig.open()).collect();
+    for conn in &leaving {
+        rig.receive(*conn, &frame(0x88, &[3, 232]));
+    }
+    rig.turn();
+    let late = rig.ops.len();
+    assert!(late < 200, "one turn writes to a part of them");
+    for _ in 0..8 {
+        rig.later(settings().timeouts.close * 2);
+        rig.turn();
+    }
+    rig.settle();
+    for conn in leaving {
+        assert_eq!(rig.heard(conn), [Heard::Close(1000)]);
+    }
+}
