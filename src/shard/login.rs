@@ -51,7 +51,8 @@ impl Shard {
         upgrade: &Upgrade<'_>,
         now: Time,
     ) -> (Verdict, Admission) {
-        let (unix, access) = (self.unix(now), Arc::clone(&self.settings.access));
+        let (unix, settings) = (self.unix(now), Rc::clone(&self.settings));
+        let access = &settings.access;
         let admission = access.admit(head, upgrade, unix).and_then(|admission| {
             let identity = match &admission {
                 Admission::Known(identity) => Some(&**identity),
@@ -233,7 +234,8 @@ impl Shard {
     pub(super) fn tend_token(&mut self, id: ConnId, now: Time) -> bool {
         let person = self.gate.people.get(id.index);
         let Some(expires) = person.and_then(Person::expires) else { return false };
-        let access = Arc::clone(&self.settings.access);
+        let settings = Rc::clone(&self.settings);
+        let access = &settings.access;
         let end = self.moment(access.end_of(expires));
         if end <= now {
             self.close(id, Disconnect::Expired, now);
@@ -257,7 +259,8 @@ impl Shard {
         reference: Option<&RawValue>,
         now: Time,
     ) {
-        let (unix, access) = (self.unix(now), Arc::clone(&self.settings.access));
+        let (unix, settings) = (self.unix(now), Rc::clone(&self.settings));
+        let access = &settings.access;
         let waits = self.awaits_login(id);
         let before = self.gate.people.get(id.index);
         if access.mode == Mode::Open || !waits && before.is_none() {
