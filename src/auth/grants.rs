@@ -32,9 +32,18 @@ pub enum Right {
 }
 
 impl Right {
-    /// Every right with its name in a claim.
-    pub const ALL: &'static [(Self, &'static str)] =
-        &[(Self::Join, "join"), (Self::Publish, "publish"), (Self::Presence, "presence")];
+    /// Every right.
+    pub const ALL: &'static [Self] = &[Self::Join, Self::Publish, Self::Presence];
+
+    /// The name in a claim.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Publish => "publish",
+            Self::Presence => "presence",
+        }
+    }
 }
 
 /// A set of rights.
@@ -131,8 +140,8 @@ impl<'de> Deserialize<'de> for Rights {
             fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Rights, A::Error> {
                 let mut rights = Rights::default();
                 while let Some(Text(name)) = names.next_element::<Text<'de>>()? {
-                    let known = Right::ALL.iter().find(|(_, known)| *known == name);
-                    let (right, _) = known.ok_or_else(|| A::Error::custom("no such right"))?;
+                    let known = Right::ALL.iter().find(|known| known.name() == name);
+                    let right = known.ok_or_else(|| A::Error::custom("no such right"))?;
                     rights = rights.with(*right);
                 }
                 Ok(rights)

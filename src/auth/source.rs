@@ -36,12 +36,6 @@ impl Source {
         (Self::Message, "message"),
         (Self::Ticket, "ticket"),
     ];
-
-    /// The place of that name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(source, _)| *source)
-    }
 }
 
 /// What stands in front of a token that is offered as a subprotocol.

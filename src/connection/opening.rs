@@ -24,7 +24,7 @@ pub struct Routes {
     /// The page served at `/`, as a whole response; `None`: nothing is.
     pub page: Option<Arc<[u8]>>,
     /// The listener that speaks TLS, and as whom; `None`: none does.
-    pub tls: Option<tls::Door>,
+    pub tls: Option<tls::SecureListener>,
 }
 
 /// A head of which a part has arrived.

@@ -33,7 +33,7 @@ use crate::node::{keys, settings};
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener, memory};
-use crate::wire::tls::Door;
+use crate::wire::tls::SecureListener;
 
 /// Why the node could not start or go on.
 #[derive(Debug)]
@@ -283,7 +283,7 @@ impl Node {
         let connections = self.connections / usize::from(self.shards);
         let mut settings = self.settings(config, connections)?;
         self.renew_certificates(config);
-        settings.routes.tls = self.door(config);
+        settings.routes.tls = self.secure_listener(config);
         let settings = Arc::new(settings);
         self.post_all(|| Mail::Settings(Arc::clone(&settings)));
         if let Some(running) = &self.admin {
@@ -322,15 +322,15 @@ impl Node {
     fn settings(&self, config: &Config, connections: usize) -> Result<Settings, LaunchError> {
         let mut settings = settings::settings(config, connections);
         keys::furnish(&mut settings, config, &self.tickets)?;
-        settings.routes.tls = self.door(config);
+        settings.routes.tls = self.secure_listener(config);
         if settings.capacity.memory == u64::MAX {
             settings.capacity.memory = memory::available() / 2;
         }
         Ok(settings)
     }
 
-    fn door(&self, config: &Config) -> Option<Door> {
-        self.certificates.borrow().as_ref().map(|own| own.door(config))
+    fn secure_listener(&self, config: &Config) -> Option<SecureListener> {
+        self.certificates.borrow().as_ref().map(|own| own.secure_listener(config))
     }
 
     /// Begins the graceful end: no socket is accepted any more, clients are told and closed.

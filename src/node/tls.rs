@@ -21,8 +21,8 @@ use crate::node::config::Config;
 use crate::node::config::values::{Certificate, ClientAuth, TlsVersion};
 use crate::node::running::LaunchError;
 use crate::wire::tls::{
-    CertificateDer, Clients, ConfigError, Door, Identity, Options, PrivateKeyDer, ServerConfig,
-    Tickets, Version, server_config, tickets,
+    CertificateDer, Clients, ConfigError, Identity, Options, PrivateKeyDer, SecureListener,
+    ServerConfig, Tickets, Version, server_config, tickets,
 };
 
 /// What a file looked like: when it was last changed and how long it was; `None` when it is not there.
@@ -84,8 +84,8 @@ impl Certificates {
     }
 
     /// What a shard goes by. The listeners stand in the order plain, TLS.
-    pub(super) fn door(&self, config: &Config) -> Door {
-        Door {
+    pub(super) fn secure_listener(&self, config: &Config) -> SecureListener {
+        SecureListener {
             listener: ListenerId(u8::from(config.server.listen.is_some())),
             config: Arc::clone(&self.config),
             steps_per_turn: config.transport.tls.handshakes_per_turn,

@@ -419,8 +419,7 @@ impl Shard {
             return Ok(room(person.and_then(|person| person.names().0), name));
         }
         self.counters.forbidden_total += 1;
-        let (_, right) = Right::ALL.iter().find(|(known, _)| *known == right).unwrap_or(&NONE);
-        let message = format!("the right to {right} in that room is missing");
+        let message = format!("the right to {} in that room is missing", right.name());
         Err(CommandError::new(Code::Forbidden, message, reference))
     }
 
@@ -451,9 +450,6 @@ impl Shard {
         assert_eq!(known, people.len(), "people known");
     }
 }
-
-/// Never met: every right has a name.
-const NONE: (Right, &str) = (Right::Join, "do that");
 
 /// The first tick that does not begin before `time`.
 fn ceiling(time: Time) -> Tick {

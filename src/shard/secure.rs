@@ -6,7 +6,7 @@
 //! the write leaves, so that all queues go on sharing their frames.
 //!
 //! A full handshake costs a signature and a key exchange, hundreds of times what a message costs. So a
-//! turn takes a bounded number of steps ([`tls::Door::steps_per_turn`]); whoever comes later has its bytes
+//! turn takes a bounded number of steps ([`tls::SecureListener::steps_per_turn`]); whoever comes later has its bytes
 //! kept, is not read from, and stands in a line that the next turns work off. Between them the loop looks
 //! for events: a storm of handshakes is no stall for those who are in.
 
@@ -185,10 +185,10 @@ impl Shard {
     /// Takes in what arrived for a connection that speaks TLS.
     pub(super) fn handle_sealed(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
         let Some(connection) = self.table.get(conn).filter(|c| c.is_heard()) else { return };
-        let Some(door) = &self.settings.routes.tls else { return };
+        let Some(secure) = &self.settings.routes.tls else { return };
         let layers = &mut self.gate.layers;
         let may_step = layers.steps > 0 && layers.waiting.is_empty();
-        let Some(layer) = layers.begin(conn.index, &door.config) else {
+        let Some(layer) = layers.begin(conn.index, &secure.config) else {
             return self.handle_lost(conn, now);
         };
         if may_step || !layer.is_handshaking() {
@@ -210,7 +210,7 @@ impl Shard {
             self.handle_lost(conn, now);
         }
         self.gate.layers.steps =
-            self.settings.routes.tls.as_ref().map_or(0, |door| door.steps_per_turn);
+            self.settings.routes.tls.as_ref().map_or(0, |secure| secure.steps_per_turn);
         while self.gate.layers.steps > 0
             && let Some(conn) = self.gate.layers.waiting.pop_front()
         {

@@ -15,7 +15,9 @@ use throng::contract::ListenerId;
 use throng::driver::sim::Faults;
 use throng::node::config::Origin;
 use throng::shard::Mail;
-use throng::wire::tls::{Clients, Door, Identity, Options, Version, server_config, tickets};
+use throng::wire::tls::{
+    Clients, Identity, Options, SecureListener, Version, server_config, tickets,
+};
 
 use crate::authority::{Authority, Spoken};
 use crate::client::Client;
@@ -101,9 +103,9 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
     let origin = Origin { file: None, sets: sets.map(str::to_owned).into() };
     let config = origin.load().expect("a valid configuration");
     let authority = plan.secure.then(Authority::new);
-    let door = authority.as_ref().map(door);
+    let secure = authority.as_ref().map(secure);
     let client = authority.map(|authority| Arc::new(authority.client(Spoken::Tls13, None)));
-    let world = World::new(seed, plan.shards, plan.inbox, plan.faults.clone(), &config, door);
+    let world = World::new(seed, plan.shards, plan.inbox, plan.faults.clone(), &config, secure);
     let mut story = Story {
         world,
         clients: Vec::new(),
@@ -138,8 +140,8 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
 /// The listener that speaks TLS.
 const SECURE: ListenerId = ListenerId(1);
 
-/// A door with a certificate of that authority, and little time for handshakes.
-fn door(authority: &Authority) -> Door {
+/// A secure listener with a certificate of that authority, and little time for handshakes.
+fn secure(authority: &Authority) -> SecureListener {
     let issued = authority.issue("example", &["example.org"]);
     let options = Options {
         identities: vec![Identity { chain: issued.chain.clone(), key: issued.key() }],
@@ -148,7 +150,7 @@ fn door(authority: &Authority) -> Door {
         tickets: Some(tickets().expect("randomness")),
     };
     let config = server_config(options).expect("a configuration");
-    Door { listener: SECURE, config, steps_per_turn: 1 }
+    SecureListener { listener: SECURE, config, steps_per_turn: 1 }
 }
 
 /// The number of a publication as pushed.

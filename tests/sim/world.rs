@@ -15,7 +15,7 @@ use throng::contract::{Driver, Event};
 use throng::driver::sim::{Faults, Net, SimDriver};
 use throng::node::config::Config;
 use throng::shard::{Identity, Mail, Progress, Relieved, Settings, Shard};
-use throng::wire::tls::Door;
+use throng::wire::tls::SecureListener;
 
 /// Released memory reads as zeros, as the kernel makes it.
 struct Zeros;
@@ -49,11 +49,11 @@ impl World {
         inbox: usize,
         faults: Faults,
         config: &Config,
-        door: Option<Door>,
+        secure: Option<SecureListener>,
     ) -> Self {
         let net = Net::new(seed, faults);
         let mut settings: Settings = throng::node::settings(config, 1000);
-        settings.routes.tls = door;
+        settings.routes.tls = secure;
         let settings = Arc::new(settings);
         let identity = |id| Identity {
             id: ShardId(id),

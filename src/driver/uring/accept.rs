@@ -27,13 +27,13 @@ use crate::sys::socket;
 #[derive(Debug)]
 pub(super) struct Acceptor {
     /// None since `StopAccepting`.
-    doors: Vec<Door>,
+    listening: Vec<Listening>,
     /// True since a shortage, until the core resumes.
     paused: bool,
 }
 
 #[derive(Debug)]
-struct Door {
+struct Listening {
     listener: OwnedFd,
     /// True while the kernel holds the accept request.
     armed: bool,
@@ -45,13 +45,13 @@ impl Acceptor {
     /// # Errors
     /// When a descriptor is none.
     pub(super) fn new(listeners: Vec<OwnedFd>) -> io::Result<Self> {
-        let mut doors = Vec::with_capacity(listeners.len());
+        let mut listening = Vec::with_capacity(listeners.len());
         for listener in listeners {
             // Kernels before 6.0 answer an accept on a non-blocking listener with EAGAIN at once.
             socket::set_blocking(&listener)?;
-            doors.push(Door { listener, armed: false });
+            listening.push(Listening { listener, armed: false });
         }
-        Ok(Self { doors, paused: false })
+        Ok(Self { listening, paused: false })
     }
 }
 
@@ -67,9 +67,9 @@ impl Uring {
         if self.acceptor.paused {
             return;
         }
-        for (door, at) in self.acceptor.doors.iter_mut().zip(0..).filter(|(door, _)| !door.armed) {
-            door.armed = true;
-            let request = opcode::AcceptMulti::new(types::Fd(door.listener.as_raw_fd()));
+        for (one, at) in self.acceptor.listening.iter_mut().zip(0..).filter(|(one, _)| !one.armed) {
+            one.armed = true;
+            let request = opcode::AcceptMulti::new(types::Fd(one.listener.as_raw_fd()));
             // SAFETY: names no memory; the listener is closed only after the last answer.
             unsafe {
                 let flags = libc::SOCK_CLOEXEC;
@@ -80,10 +80,10 @@ impl Uring {
 
     pub(super) fn handle_accept(&mut self, answer: Answer, on_event: &mut dyn FnMut(Event<'_>)) {
         let at = u8::try_from(answer.token.index).unwrap_or(u8::MAX);
-        if let Some(door) = self.acceptor.doors.get_mut(usize::from(at))
+        if let Some(one) = self.acceptor.listening.get_mut(usize::from(at))
             && !answer.more()
         {
-            door.armed = false;
+            one.armed = false;
         }
         match taken(answer) {
             Ok(socket) => {
@@ -110,8 +110,8 @@ impl Uring {
     }
 
     pub(super) fn stop_accepting(&mut self) {
-        let doors = std::mem::take(&mut self.acceptor.doors);
-        for (_, at) in doors.iter().zip(0..).filter(|(door, _)| door.armed) {
+        let listening = std::mem::take(&mut self.acceptor.listening);
+        for (_, at) in listening.iter().zip(0..).filter(|(one, _)| one.armed) {
             let accept = Token::listener(at);
             self.ring.cancel_and_reap(accept, |answer| {
                 (answer.token == accept).then(|| {
@@ -120,11 +120,11 @@ impl Uring {
                 })
             });
         }
-        drop(doors);
+        drop(listening);
     }
 
     fn cancel_accepts(&mut self) {
-        for (_, at) in self.acceptor.doors.iter().zip(0..).filter(|(door, _)| door.armed) {
+        for (_, at) in self.acceptor.listening.iter().zip(0..).filter(|(one, _)| one.armed) {
             let request = opcode::AsyncCancel::new(Token::listener(at).to_bits()).build();
             // SAFETY: a cancellation by token names neither memory nor a descriptor.
             unsafe { self.ring.push(Token::own(Kind::Other), request) };

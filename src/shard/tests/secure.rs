@@ -12,13 +12,13 @@ use crate::connection::Routes;
 use crate::contract::{Event, ListenerId};
 use crate::shard::tests::rig::{HEAD, Heard, Rig, Seen, frame, frames, publish, settings};
 use crate::shard::{Mail, Settings};
-use crate::wire::tls::Door;
+use crate::wire::tls::SecureListener;
 use crate::wire::tls::tests::authority::{Authority, Spoken};
 use crate::wire::tls::tests::{Client, any_config, asking_config};
 
 const SECURE: ListenerId = ListenerId(1);
 
-/// A node's only shard with a door for TLS, and whoever vouches for it.
+/// A node's only shard with a listener for TLS, and whoever vouches for it.
 struct World {
     rig: Rig,
     authority: Authority,
@@ -30,16 +30,17 @@ struct Friend {
     client: Client,
 }
 
-/// These settings with that door.
-fn opened(settings: Settings, door: Door) -> Settings {
-    let routes = Routes { tls: Some(door), ..settings.routes };
+/// These settings with that listener.
+fn opened(settings: Settings, secure: SecureListener) -> Settings {
+    let routes = Routes { tls: Some(secure), ..settings.routes };
     Settings { routes, ..settings }
 }
 
 fn with(steps_per_turn: u32, settings: Settings) -> World {
     let authority = Authority::new();
-    let door = Door { listener: SECURE, config: any_config(&authority), steps_per_turn };
-    let rig = Rig::new(0, 1, opened(settings, door));
+    let secure =
+        SecureListener { listener: SECURE, config: any_config(&authority), steps_per_turn };
+    let rig = Rig::new(0, 1, opened(settings, secure));
     World { rig, authority }
 }
 
@@ -295,8 +296,8 @@ fn a_refusal_goes_through_the_layer_when_there_is_one() {
 fn who_showed_a_certificate_can_be_told_by_it() {
     let mut world = world();
     let config = asking_config(&world.authority);
-    let door = Door { listener: SECURE, config, steps_per_turn: 4 };
-    world.rig.take(Mail::Settings(Arc::new(opened(settings(), door))));
+    let secure = SecureListener { listener: SECURE, config, steps_per_turn: 4 };
+    world.rig.take(Mail::Settings(Arc::new(opened(settings(), secure))));
     let nobody = world.open(Spoken::Tls13);
     let alice = world.authority.issue("alice", &["alice"]);
     let conn = world.rig.accept_on(SECURE).expect("let in");
@@ -316,8 +317,9 @@ fn a_new_configuration_holds_for_those_who_come_after() {
     let mut world = world();
     let mut old = world.open(Spoken::Tls13);
     let authority = Authority::new();
-    let door = Door { listener: SECURE, config: any_config(&authority), steps_per_turn: 4 };
-    world.rig.take(Mail::Settings(Arc::new(opened(settings(), door))));
+    let secure =
+        SecureListener { listener: SECURE, config: any_config(&authority), steps_per_turn: 4 };
+    world.rig.take(Mail::Settings(Arc::new(opened(settings(), secure))));
     let before = std::mem::replace(&mut world.authority, authority);
     world.open(Spoken::Tls13);
     world.say(&mut old, r#"{"type":"throng:ping"}"#);

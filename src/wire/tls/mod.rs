@@ -34,7 +34,7 @@ use crate::contract::ListenerId;
 
 /// How a shard is to serve TLS.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct SecureListener {
     /// Sockets of this listener speak TLS.
     pub listener: ListenerId,
     /// Who we are, for connections that begin from now on.
