@@ -67,7 +67,7 @@ impl Rig {
         };
         let mut settings = settings(&Config::default(), 2 * MEMBERS as usize);
         // The publisher is faster than a client may be by default.
-        settings.limits.connection = [None; 3];
+        settings.limits.connection = [None; throng::shard::COSTS];
         let settings = Arc::new(settings);
         let (opened, mail) = (Vec::new(), Vec::new());
         let now = Time::from_nanos(1);

@@ -95,7 +95,7 @@ impl Rig {
 
     fn with(ends: Ends, mut settings: Settings) -> Self {
         // More is sent here than one client may send by default.
-        settings.limits.connection = [None; 3];
+        settings.limits.connection = [None; throng::shard::COSTS];
         let capacity = settings.capacity.connections;
         let identity = Identity {
             id: ShardId(0),

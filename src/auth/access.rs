@@ -120,8 +120,10 @@ impl Access {
             (None, Mode::Token) => Err(Denied::Token(TokenError::Missing)),
             (Some(found), _) if found.source == Source::Ticket => {
                 let key = self.tickets.as_ref().ok_or(Denied::Token(TokenError::Ticket))?;
-                let read = key.read(found.text, now).map_err(Denied::Token)?;
-                Ok(Admission::Ticket(Box::new(read)))
+                let TicketRead { ticket, identity } =
+                    key.read(found.text, now).map_err(Denied::Token)?;
+                let identity = self.verifier.rules.trim(identity).map_err(Denied::Token)?;
+                Ok(Admission::Ticket(Box::new(TicketRead { ticket, identity })))
             }
             (Some(found), _) => {
                 let identity = self.verifier.verify(found.text, now).map_err(Denied::Token)?;

@@ -5,24 +5,32 @@
 //! label, and one short sentence for the client, which says what a client may act on and no more.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::grants::Grants;
 
-/// Limits that a token sets for its user, in place of those of the configuration.
+/// Limits that a token sets for its user. Each holds where it is lower than what the configuration says,
+/// or where that says nothing; none ever allows more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct UserLimits {
-    /// Connections of the user at a time.
-    pub connections: Option<u32>,
-    /// Rooms of one connection.
+    /// Connections of the user at a time; all its tokens that say so are counted together.
+    pub connections: Option<NonZeroU32>,
+    /// Rooms of one connection; zero for none.
     pub rooms: Option<u32>,
+    /// Bytes of a message.
+    pub message_bytes: Option<NonZeroU32>,
     /// Messages a second of one connection.
-    pub messages_per_second: Option<u32>,
+    pub messages_per_second: Option<NonZeroU32>,
     /// Bytes a second of one connection.
-    pub bytes_per_second: Option<u32>,
+    pub bytes_per_second: Option<NonZeroU32>,
+    /// Joins a second of one connection.
+    pub joins_per_second: Option<NonZeroU32>,
+    /// Publications a second of one connection, one for each room that a message names.
+    pub publishes_per_second: Option<NonZeroU32>,
 }
 
 /// Who someone is. Times are seconds since 1970.
@@ -42,7 +50,8 @@ pub struct Identity {
     pub grants: Grants,
     /// Limits of the user's own; rare.
     pub limits: Option<Box<UserLimits>>,
-    /// What the issuer wants to be known about the connection: any JSON, as it was written.
+    /// What the issuer wants to be known about the connection: any JSON, as it was written. `None` where
+    /// the rules do not have it kept.
     pub metadata: Option<Box<RawValue>>,
 }
 
@@ -106,6 +115,8 @@ pub enum Claimed {
     Rooms,
     /// The limits.
     Limits,
+    /// What is to be known about the connection.
+    Metadata,
     /// `aud` or `iss`.
     Party,
 }
@@ -132,6 +143,7 @@ impl TokenError {
             Self::Claim(Claimed::Time) => "claim_time",
             Self::Claim(Claimed::Rooms) => "claim_rooms",
             Self::Claim(Claimed::Limits) => "claim_limits",
+            Self::Claim(Claimed::Metadata) => "claim_metadata",
             Self::Claim(Claimed::Party) => "claim_party",
             Self::NoExpiry => "no_expiry",
             Self::Expired => "expired",

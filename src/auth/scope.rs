@@ -40,6 +40,12 @@ pub fn user_of(own: &str) -> (Option<&str>, &str) {
     (tenant, rest.strip_prefix(USER).unwrap_or(rest))
 }
 
+/// The tenant whose room has that name within the node; `None` where there are none.
+#[must_use]
+pub fn tenant_of(room: &str) -> Option<&str> {
+    room.split_once(TENANT).map(|(tenant, _)| tenant)
+}
+
 /// What the clients in it call the room of that name within the node.
 #[must_use]
 pub fn plain(room: &str) -> &str {

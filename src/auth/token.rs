@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::claims::{ClaimNames, Claims};
-use super::identity::{Identity, TokenError};
+use super::identity::{Claimed, Identity, TokenError};
 use super::key::{Algorithm, KeySet};
 
 /// What a token must be besides signed.
@@ -31,6 +31,8 @@ pub struct TokenRules {
     pub issuers: Vec<String>,
     /// Under which names the claims stand.
     pub names: ClaimNames,
+    /// Bytes of what is to be known about a connection; zero: it is not kept.
+    pub metadata_bytes: usize,
 }
 
 impl Default for TokenRules {
@@ -42,7 +44,25 @@ impl Default for TokenRules {
             audiences: Vec::new(),
             issuers: Vec::new(),
             names: ClaimNames::default(),
+            metadata_bytes: 0,
         }
+    }
+}
+
+impl TokenRules {
+    /// The identity without what is not kept.
+    ///
+    /// # Errors
+    /// When it has more to be known about its connection than may be kept.
+    pub(super) fn trim(&self, mut identity: Identity) -> Result<Identity, TokenError> {
+        if self.metadata_bytes == 0 {
+            identity.metadata = None;
+        }
+        let length = identity.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
+        if length > self.metadata_bytes {
+            return Err(TokenError::Claim(Claimed::Metadata));
+        }
+        Ok(identity)
     }
 }
 
@@ -88,7 +108,7 @@ impl Verifier {
         self.check_parties(&claims)?;
         let identity = claims.identity()?;
         self.check_life(&claims, &identity, now)?;
-        Ok(identity)
+        self.rules.trim(identity)
     }
 
     fn check_signature(

@@ -59,6 +59,8 @@ counters! {
     paused_connections,
     /// Gauge: connections of known users.
     authenticated_connections,
+    /// Gauge: bytes of what tokens say about connections, where it is kept.
+    metadata_bytes,
     /// Gauge: handshakes that wait for a ticket to be redeemed.
     pending_tickets,
     /// Gauge: revocations remembered.
@@ -67,8 +69,15 @@ counters! {
     tls_connections,
     /// Gauge: addresses with a connection, each shard counting its own.
     parties,
-    /// Gauge: connections and addresses that have spent some of a rate and not earned it back.
+    /// Gauge: connections, addresses, users and tenants that have spent some of a rate and not earned it
+    /// back.
     paced,
+    /// Gauge: addresses, users and tenants whose connections are counted, each at its home shard.
+    counted_parties,
+    /// Gauge: rooms of tenants that are counted against a limit, each at its home shard.
+    counted_rooms,
+    /// Gauge: joins that wait for the verdict on a room that has just begun.
+    waiting_joins,
     /// Gauge: bytes charged to the memory budget.
     charged_bytes,
     /// Sockets accepted.
@@ -143,6 +152,10 @@ counters! {
     rate_delays_total,
     /// Connections refused because their address, or who else shares a limit with them, has too many.
     parties_refused_total,
+    /// Connections closed (4409) because their user has come again.
+    replaced_total,
+    /// Joins refused because the tenant has as many rooms as it may.
+    rooms_refused_total,
     /// Handshakes that were given a place in the line and asked to come back.
     handshakes_deferred_total,
     /// Times a publisher was not read from because memory was short.

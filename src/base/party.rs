@@ -9,6 +9,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::base::map::Seed;
+
 /// Who is counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Party {
@@ -32,6 +34,18 @@ impl Party {
                 Self::V6(u64::try_from(address.to_bits() >> 64).unwrap_or(u64::MAX))
             }
         }
+    }
+
+    /// The party of a user. `own` names the user within the node, the tenant included.
+    #[must_use]
+    pub fn user(seed: &Seed, own: &str) -> Self {
+        Self::User(seed.hash_one(own))
+    }
+
+    /// The party of a tenant.
+    #[must_use]
+    pub fn tenant(seed: &Seed, name: &str) -> Self {
+        Self::Tenant(seed.hash_one(name))
     }
 }
 

@@ -47,8 +47,10 @@ pub enum Disconnect {
     TlsFailed,
     /// The client sent more than its rate allows, and the configuration says close.
     RateLimited,
-    /// Its party (an address, a user) has one connection too many.
+    /// Its party (an address, a user, a tenant) has one connection too many.
     TooMany,
+    /// The same user has come with one connection too many, and the newest ones stay.
+    Replaced,
     /// The handshake came at a busy time; the client was given a place in the line.
     TryLater {
         /// When its turn comes.
@@ -78,6 +80,7 @@ impl Disconnect {
             Self::Revoked => (CloseCode::POLICY, TokenError::Revoked.public()),
             Self::RateLimited => (CloseCode::POLICY, "more messages than the rate allows"),
             Self::TooMany => (CloseCode::TRY_AGAIN, "too many connections"),
+            Self::Replaced => (CloseCode::REPLACED, "replaced by a newer connection"),
             Self::MemoryShort => {
                 (CloseCode::TRY_AGAIN, "memory is short: reads too slowly, come back later")
             }
@@ -107,6 +110,7 @@ impl Disconnect {
                 | Self::Answered
                 | Self::Denied(_)
                 | Self::Revoked
+                | Self::Replaced
                 | Self::TlsFailed
                 | Self::Unannounced
         )
@@ -134,6 +138,7 @@ impl Disconnect {
             Self::TlsFailed => "tls_failed",
             Self::RateLimited => "rate_limited",
             Self::TooMany => "too_many",
+            Self::Replaced => "replaced",
             Self::MemoryShort => "memory_short",
             Self::TryLater { .. } => "try_later",
             Self::Unannounced => "unannounced",
@@ -160,6 +165,7 @@ impl Disconnect {
             }
             Self::RateLimited => &mut counters.rate_closed_total,
             Self::TooMany => &mut counters.parties_refused_total,
+            Self::Replaced => &mut counters.replaced_total,
             Self::MemoryShort => &mut counters.memory_shed_total,
             Self::Unannounced => &mut counters.unannounced_total,
         };

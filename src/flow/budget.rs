@@ -18,6 +18,17 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// So many per second, and as many at once as come in `burst`, but one at least; `None` for zero,
+    /// which is no limit.
+    #[must_use]
+    pub fn over(per_second: u32, burst: Duration) -> Option<Self> {
+        let tokens = u128::from(per_second) * burst.as_millis() / 1000;
+        let burst = u32::try_from(tokens).unwrap_or(u32::MAX).max(1);
+        (per_second > 0).then_some(Self { per_second, burst })
+    }
+}
+
 /// One peer's bucket; full at first. 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budget {

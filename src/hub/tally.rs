@@ -13,9 +13,10 @@ use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
 
 /// Who goes when a party has one connection too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Excess {
     /// The newcomer.
+    #[default]
     Newest,
     /// The one that has been there longest.
     Oldest,
@@ -60,6 +61,14 @@ impl Tally {
                 over.then(|| attendance.line.pop_front()).flatten()
             }
         }
+    }
+
+    /// Another one that has to go: connections of one party may come with different limits, and where the
+    /// oldest go, the newcomer's holds for all.
+    pub fn surplus(&mut self, party: Party, most: u32) -> Option<ConnAddress> {
+        let attendance = self.parties.get_mut(&party)?;
+        let over = attendance.line.len() > most as usize;
+        over.then(|| attendance.line.pop_front()).flatten()
     }
 
     /// A connection of the party that had arrived has gone.
@@ -139,6 +148,7 @@ mod tests {
                     let over = of_party.len() > most as usize;
                     let expected = if oldest { of_party[0] } else { newcomer };
                     prop_assert_eq!(gone, over.then_some(expected));
+                    prop_assert_eq!(tally.surplus(party, most), None);
                     if let Some(gone) = gone {
                         present.retain(|(_, conn)| *conn != gone);
                         tally.leave(party, gone);

@@ -74,6 +74,10 @@ pub(super) fn rules(auth: &Auth) -> Access {
                     limits: tokens.limits_claim.clone(),
                     metadata: tokens.metadata_claim.clone(),
                 },
+                metadata_bytes: match &auth.presence {
+                    presence if presence.metadata => usize::from(presence.max_metadata_bytes),
+                    _ => 0,
+                },
             },
         },
         sources: SourceRules { order: door.sources.clone(), cookie: door.cookie.clone() },

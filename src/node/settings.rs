@@ -12,6 +12,7 @@ use crate::driver::uring::Idle;
 use crate::flow::budget::Rate;
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
+use crate::hub::Excess;
 use crate::node::config::Config;
 use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
 use crate::node::config::values::{DriverChoice, Namespace, UringIdle};
@@ -130,30 +131,68 @@ fn rooms(config: &Config) -> RoomRules {
 /// A node-wide rate or number is divided by the shards, among which the kernel spreads clients evenly.
 fn limits(config: &Config, shards: u16) -> Limits {
     let limits = &config.limits;
-    let (own, address, door) = (&limits.rates, &limits.address, &limits.handshakes);
+    let (own, door) = (&limits.rates, &limits.handshakes);
     let share = |whole: u32| whole.div_ceil(u32::from(shards));
-    let own_rate = |per_second| rate(per_second, own.burst);
-    let address_rate = |per_second| rate(per_second, address.burst);
+    let own_rates = [own.messages, own.bytes, own.joins, own.publications];
     Limits {
         clients: clients(config),
-        over: match own.over {
-            limits::OverRate::Error => OverRate::Error,
-            limits::OverRate::Delay => OverRate::Delay,
-            limits::OverRate::Close => OverRate::Close,
-        },
-        connection: [own.messages, own.bytes, own.joins].map(own_rate),
-        address: PartyLimits {
-            connections: address.connections,
-            handshakes: address_rate(address.handshakes),
-            rates: [address.messages, address.bytes, address.joins].map(address_rate),
-        },
-        handshakes: rate(share(door.per_second), Duration::from_secs(1)),
+        over: over(own.over),
+        connection: own_rates.map(|per_second| Rate::over(per_second, own.burst)),
+        burst: own.burst,
+        address: address(&limits.address, own.over),
+        user: user(&limits.user),
+        tenant: tenant(&limits.tenant),
+        handshakes: Rate::over(share(door.per_second), Duration::from_secs(1)),
         most_handshakes: match door.most {
             0 => usize::MAX,
             most => share(most) as usize,
         },
         outstanding: own.outstanding,
         browser_errors: door.browser_errors,
+    }
+}
+
+fn over(word: limits::OverRate) -> OverRate {
+    match word {
+        limits::OverRate::Error => OverRate::Error,
+        limits::OverRate::Delay => OverRate::Delay,
+        limits::OverRate::Close => OverRate::Close,
+    }
+}
+
+fn address(limits: &limits::AddressLimits, word: limits::OverRate) -> PartyLimits {
+    let rate = |per_second| Rate::over(per_second, limits.burst);
+    PartyLimits {
+        connections: limits.connections,
+        handshakes: rate(limits.handshakes),
+        rates: [limits.messages, limits.bytes, limits.joins, limits.publications].map(rate),
+        over: over(word),
+        ..PartyLimits::default()
+    }
+}
+
+fn user(limits: &limits::UserLimits) -> PartyLimits {
+    let rates = [limits.messages, limits.bytes, limits.joins, limits.publications];
+    PartyLimits {
+        connections: limits.connections,
+        excess: match limits.keep {
+            limits::Keep::Newest => Excess::Oldest,
+            limits::Keep::Oldest => Excess::Newest,
+        },
+        rates: rates.map(|per_second| Rate::over(per_second, limits.burst)),
+        over: over(limits.over),
+        ..PartyLimits::default()
+    }
+}
+
+fn tenant(limits: &limits::TenantLimits) -> PartyLimits {
+    let rates = [limits.messages, limits.bytes, limits.joins, limits.publications];
+    PartyLimits {
+        connections: limits.connections,
+        rooms: limits.rooms,
+        rates: rates.map(|per_second| Rate::over(per_second, limits.burst)),
+        over: over(limits.over),
+        ..PartyLimits::default()
     }
 }
 
@@ -173,13 +212,6 @@ fn clients(config: &Config) -> Clients {
             ForwardedHeader::Forwarded => Via::Forwarded,
         },
     }
-}
-
-/// So many per second, and as many at once as come in `burst`, but one at least.
-fn rate(per_second: u32, burst: Duration) -> Option<Rate> {
-    let tokens = u128::from(per_second) * burst.as_millis() / 1000;
-    let burst = u32::try_from(tokens).unwrap_or(u32::MAX).max(1);
-    (per_second > 0).then_some(Rate { per_second, burst })
 }
 
 fn commands(config: &Config) -> CommandLimits {

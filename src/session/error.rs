@@ -62,6 +62,8 @@ codes! {
     TooManyRooms = "too_many_rooms",
     /// A join past the number of rooms one connection may be in.
     RoomLimit = "room_limit",
+    /// A join that would begin a room more than the tenant may have.
+    TenantLimit = "tenant_limit",
     /// The connection is not a member of the room.
     NotMember = "not_member",
     /// The user has no right to do this in the room.

@@ -12,7 +12,7 @@ use crate::base::map::Seed;
 use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::contract::{ListenerId, Op, SocketTicket};
-use crate::hub::Tally;
+use crate::hub::{Excess, Tally};
 use crate::shard::drain::Drain;
 use crate::shard::memory::{Level, Pressure};
 use crate::shard::pace::Paces;
@@ -47,8 +47,9 @@ pub(super) struct Gate {
     pub(super) tally: Tally,
     /// How short memory is, and what is done about it.
     pub(super) pressure: Pressure,
-    /// Connections of this shard that are one too many of their party; empty between events.
-    pub(super) evicted: Vec<ConnId>,
+    /// Connections of this shard that are one too many of their party, and whether the newest or the
+    /// oldest goes; empty between events.
+    pub(super) evicted: Vec<(ConnId, Excess)>,
 }
 
 /// How long accepting rests after the kernel refused a socket.

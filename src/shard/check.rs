@@ -48,6 +48,7 @@ impl Shard {
         self.gate.seats.check();
         self.gate.paces.check();
         self.gate.tally.check();
+        self.rooms.quotas.check();
         self.rooms.hub.check();
         self.rooms.directory.check();
         self.table.check();

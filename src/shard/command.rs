@@ -29,6 +29,8 @@ impl Shard {
     pub(super) fn greet(&mut self, id: ConnId, now: Time) {
         let settings = &self.settings;
         let heartbeat = &settings.timeouts.heartbeat;
+        let (most_rooms, _) = self.room_limit(id);
+        let most_bytes = self.message_limit(id, settings.messages.message_bytes);
         let mut text = Vec::new();
         let fields = Connected {
             client: self.address(id),
@@ -36,8 +38,8 @@ impl Shard {
             session_epoch: self.identity.epoch,
             ping_interval_ms: millis(heartbeat.interval),
             ping_timeout_ms: millis(heartbeat.timeout),
-            max_message_bytes: settings.messages.message_bytes as u64,
-            max_rooms: settings.rooms.per_connection as u64,
+            max_message_bytes: most_bytes as u64,
+            max_rooms: most_rooms as u64,
             max_rooms_per_publish: settings.commands.max_rooms as u64,
             protocol: Protocol::Json,
         };
@@ -159,7 +161,7 @@ impl Shard {
         while let Some((room, members)) = self.rooms.hub.poll_changed() {
             let (home, shard) = (self.home(&room), self.identity.id);
             if home == shard {
-                self.rooms.directory.set_count(&room, shard, members);
+                self.set_count(&room, shard, members);
             } else {
                 self.outbox.push(home, Mail::Count { room, shard, members });
             }
@@ -198,6 +200,7 @@ impl Shard {
 
     /// As the room's home: answers a question about it.
     pub(super) fn answer(&mut self, question: Question, now: Time) {
+        let Some(question) = self.hold_back(question, now) else { return };
         let directory = &self.rooms.directory;
         let members = directory.members(&question.room);
         // A room that its last member has left by now has no position; (0, 0) is before all others.

@@ -9,12 +9,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::base::id::{ConnAddress, ConnId};
+use crate::base::id::ConnId;
 use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, HalfHead, Phase, Verdict};
-use crate::hub::{self, Excess};
-use crate::shard::mail::Mail;
+use crate::hub::Excess;
 use crate::shard::memory::Level;
 use crate::shard::seats::{ANNOUNCED, COUNTED, CROWDED, REFUSED, TRUSTED};
 use crate::shard::settings::Preface;
@@ -164,21 +163,12 @@ impl Shard {
         Some(place.max(late))
     }
 
-    /// Tells the home of the connection's party of it, where the party's connections are limited.
+    /// Tells the home of the connection's address of it, where an address's connections are limited.
     fn enter(&mut self, conn: ConnId) {
         let most = self.settings.limits.address.connections;
         let Some(party) = self.gate.seats.party(conn.index).filter(|_| most > 0) else { return };
-        let (address, home) = (self.address(conn), self.home_of(party));
-        if home != self.identity.id && self.is_overloaded() {
-            // Nobody is let in uncounted, and nothing is added to what is backed up.
-            return self.gate.seats.set(conn.index, REFUSED, true);
-        }
-        self.gate.seats.set(conn.index, COUNTED, true);
-        if home == self.identity.id {
-            self.handle_enter(party, address);
-        } else {
-            self.outbox.push(home, Mail::Enter { party, conn: address });
-        }
+        let counted = self.tell_arrival(party, conn, most);
+        self.gate.seats.set(conn.index, if counted { COUNTED } else { REFUSED }, true);
     }
 
     /// The end of a connection has begun: its party's home is told, if it was told of the begin.
@@ -189,35 +179,22 @@ impl Shard {
         }
         self.gate.seats.set(conn.index, COUNTED, false);
         let Some(party) = self.gate.seats.party(conn.index) else { return };
-        let (address, home) = (self.address(conn), self.home_of(party));
-        if home == self.identity.id {
-            self.gate.tally.leave(party, address);
-        } else {
-            self.outbox.push(home, Mail::Leave { party, conn: address });
-        }
-    }
-
-    /// As the party's home: one more connection.
-    pub(super) fn handle_enter(&mut self, party: Party, conn: ConnAddress) {
-        let most = self.settings.limits.address.connections;
-        let gone = self.gate.tally.enter(party, conn, most, Excess::Newest);
-        let Some(gone) = gone.filter(|_| most > 0) else { return };
-        if gone.shard == self.identity.id {
-            self.gate.evicted.push(gone.conn);
-        } else {
-            self.outbox.push(gone.shard, Mail::Evict(gone.conn));
-        }
+        self.tell_departure(party, conn);
     }
 
     /// Sends those away who are one too many.
     pub(super) fn evict_some(&mut self, now: Time) {
-        while let Some(conn) = self.gate.evicted.pop() {
-            self.handle_evict(conn, now);
+        while let Some((conn, excess)) = self.gate.evicted.pop() {
+            self.handle_evict(conn, excess, now);
         }
     }
 
-    /// This connection is one too many of its party.
-    pub(super) fn handle_evict(&mut self, conn: ConnId, now: Time) {
+    /// This connection is one too many of its party, and goes because it is the newest or the oldest.
+    pub(super) fn handle_evict(&mut self, conn: ConnId, excess: Excess, now: Time) {
+        let why = match excess {
+            Excess::Newest => Disconnect::TooMany,
+            Excess::Oldest => Disconnect::Replaced,
+        };
         match self.table.get(conn).map(|connection| connection.phase()) {
             Some(Phase::Opening { .. }) if self.gate.people.pending.contains_key(&conn.index) => {
                 // Its request was judged already, and waits for nothing but its ticket.
@@ -225,13 +202,9 @@ impl Shard {
                 self.respond(conn, Refusal::unavailable(Some(RETURN)).response(), now);
             }
             Some(Phase::Opening { .. }) => self.gate.seats.set(conn.index, REFUSED, true),
-            Some(Phase::Open(_)) => self.close(conn, Disconnect::TooMany, now),
+            Some(Phase::Open(_)) => self.close(conn, why, now),
             Some(Phase::Closing(_)) | None => {}
         }
-    }
-
-    fn home_of(&self, party: Party) -> crate::base::id::ShardId {
-        hub::home_of(&self.identity.seed, party, self.identity.shards)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::flow::outbound::Control;
 use crate::session::{Command, CommandError, Incoming, Protocol, Request, Session};
 use crate::shard::pace::Pace;
 use crate::shard::seats::ANNOUNCED;
-use crate::shard::settings::Settings;
+use crate::shard::settings::{Cost, Settings};
 use crate::shard::state::{Shard, enlist};
 use crate::wire::http::{Head, Upgrade};
 use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
@@ -188,10 +188,11 @@ impl Shard {
     fn decode(&mut self, id: ConnId, decoder: &mut Decoder, bytes: &mut [u8], now: Time) {
         let settings = Rc::clone(&self.settings);
         let Some(connection) = self.table.get(id) else { return };
-        let limits = settings.messages_of(connection);
+        let mut limits = *settings.messages_of(connection);
+        limits.message_bytes = self.message_limit(id, limits.message_bytes);
         let mut input = Input::new(bytes);
         while self.table.get(id).is_some_and(|connection| connection.is_listening()) {
-            match decoder.decode(&mut input, limits) {
+            match decoder.decode(&mut input, &limits) {
                 Ok(None) => break,
                 Ok(Some(Item::Text(text))) => self.handle_text(id, text, &settings, now),
                 Ok(Some(Item::Binary(data))) => self.handle_binary(id, data, now),
@@ -240,12 +241,7 @@ impl Shard {
         message: Result<Incoming<'_>, CommandError>,
         now: Time,
     ) {
-        let joins = matches!(
-            &message,
-            Ok(Incoming::Request(Request { command: Command::Join { .. }, .. }))
-        );
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match (self.pace(id, [1, bytes, u32::from(joins)], now), message) {
+        match (self.pace(id, cost_of(&message, bytes), now), message) {
             (
                 Pace::Go,
                 Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })),
@@ -296,4 +292,18 @@ impl Shard {
             self.enlist(id.index);
         }
     }
+}
+
+/// What a message of so many bytes costs.
+fn cost_of(message: &Result<Incoming<'_>, CommandError>, bytes: usize) -> Cost {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (joins, publications) = match message {
+        Ok(Incoming::Request(request)) => match &request.command {
+            Command::Join { .. } => (1, 0),
+            Command::Publish(publish) => (0, count(publish.rooms.len())),
+            _ => (0, 0),
+        },
+        Ok(Incoming::Bounce) | Err(_) => (0, 0),
+    };
+    [1, count(bytes), joins, publications]
 }

@@ -23,7 +23,7 @@ use crate::connection::{Disconnect, Phase, Verdict};
 use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
 use crate::shard::mail::Mail;
-use crate::shard::people::{Pending, Person, Sweep};
+use crate::shard::people::{ASKED, Pending, Person, Sweep};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
@@ -201,6 +201,7 @@ impl Shard {
         self.note_person(conn.index, identity, &own);
         self.counters.logins_total += 1;
         self.watch(conn, now);
+        self.arrive(conn, now);
     }
 
     fn note_person(&mut self, index: u32, identity: Identity, own: &str) {
@@ -225,7 +226,7 @@ impl Shard {
         let ask = Time::from_nanos(
             end.as_nanos().saturating_sub(Time::ZERO.plus(access.reauth_before).as_nanos()),
         );
-        let next = if person.asked { end } else { ask };
+        let next = if person.has(ASKED) { end } else { ask };
         Some(ceiling(next).max(now.tick()))
     }
 
@@ -242,8 +243,8 @@ impl Shard {
             return true;
         }
         let left = end.since(now);
-        let asked = self.gate.people.get_mut(id.index).map(|person| &mut person.asked);
-        if left <= access.reauth_before && asked.is_some_and(|a| !std::mem::replace(a, true)) {
+        let person = self.gate.people.get_mut(id.index);
+        if left <= access.reauth_before && person.is_some_and(|person| person.set(ASKED)) {
             let mut text = Vec::new();
             encode::reauth(&mut text, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
             self.push_text(id, &text, now);
@@ -427,8 +428,16 @@ impl Shard {
     pub(super) fn room_limit(&self, id: ConnId) -> (usize, usize) {
         let limit = self.settings.rooms.per_connection;
         let Some(person) = self.gate.people.get(id.index) else { return (limit, limit) };
-        let limit = person.rooms.map_or(limit, usize::from);
+        let own = person.limits().and_then(|limits| limits.rooms);
+        let limit = own.map_or(limit, |own| limit.min(own as usize));
         (limit, limit.saturating_add(1))
+    }
+
+    /// Bytes that a message of the connection may have, where everybody's may have `most`.
+    pub(super) fn message_limit(&self, id: ConnId, most: usize) -> usize {
+        let limits = self.gate.people.get(id.index).and_then(Person::limits);
+        let own = limits.and_then(|limits| limits.message_bytes);
+        own.map_or(most, |own| most.min(own.get() as usize))
     }
 
     /// What holds of those who are known.

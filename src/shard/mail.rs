@@ -5,7 +5,9 @@
 //! refuses what would add to it. Two kinds keep this from becoming a deadlock: a request (to a room's
 //! home) may produce deliveries, a delivery (to the shard of a member) produces no mail. A shard always
 //! takes deliveries, and takes requests only while it has no delivery parked. So deliveries always
-//! drain, then requests do, and no cycle of full inboxes can form, even with inboxes of one.
+//! drain, then requests do, and no cycle of full inboxes can form, even with inboxes of one. A few
+//! requests produce another request (a room that begins is told to its tenant's home, whose verdict comes
+//! back); such a chain ends after three, and a parked request stops nobody from taking mail.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use smallvec::SmallVec;
 use crate::auth::{KeySet, Revocation, Ticket};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
-use crate::hub::{Group, Publication};
+use crate::hub::{Excess, Group, Publication};
+use crate::shard::quota::Begin;
 use crate::shard::settings::Settings;
 
 /// What was asked of a room's home.
@@ -104,6 +107,8 @@ pub enum Mail {
         party: Party,
         /// The connection.
         conn: ConnAddress,
+        /// How many there may be.
+        most: u32,
     },
     /// Request: a connection of this party, of which `Enter` has told, has gone.
     Leave {
@@ -113,7 +118,20 @@ pub enum Mail {
         conn: ConnAddress,
     },
     /// Delivery: this connection is one too many of its party.
-    Evict(ConnId),
+    Evict {
+        /// The connection.
+        conn: ConnId,
+        /// Whether it goes as the newest or as the oldest.
+        excess: Excess,
+    },
+    /// Request, to a tenant's home: a room of the tenant has begun, at this home; may it be?
+    Begin(Box<Begin>, ShardId),
+    /// Request, to a tenant's home: a room of the tenant has ended.
+    End(Party),
+    /// Request, to the room's home: whether the room may be. Joins wait for it, so it causes answers.
+    Verdict(Box<Begin>, bool),
+    /// Delivery: the room that was joined may not be.
+    Refused(Box<Question>),
     /// Delivery, from the node: end within this time.
     Drain(Duration),
     /// Delivery, from the node: the configuration was read again.
@@ -137,6 +155,9 @@ impl Mail {
                 | Self::Redeem(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
+                | Self::Begin(..)
+                | Self::End(_)
+                | Self::Verdict(..)
         )
     }
 }
@@ -149,7 +170,7 @@ impl Mail {
             Self::Publish { drafts, .. } => {
                 drafts.iter().map(|draft| size_of::<Publication>() + payload(draft)).sum()
             }
-            Self::Ask(_) | Self::Answer(_) => size_of::<Answer>(),
+            Self::Ask(_) | Self::Answer(_) | Self::Refused(_) => size_of::<Answer>(),
             _ => 0,
         };
         (size_of::<Self>() + extra) as u64

@@ -17,7 +17,9 @@ mod login;
 mod mail;
 mod memory;
 mod pace;
+mod parties;
 mod people;
+mod quota;
 mod relief;
 mod seats;
 mod secure;
@@ -29,10 +31,11 @@ mod writes;
 
 pub use drain::Progress;
 pub use mail::{Answer, Asked, Mail, Question};
+pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
-    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomRules,
-    Settings,
+    COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface,
+    RoomRules, Settings,
 };
 pub use state::{Identity, Shard};
 

@@ -1,14 +1,16 @@
 //! Who may go on, and who has to wait.
 //!
 //! A message is weighed after it was read and before it is obeyed: against the rates of its connection
-//! and of its connection's address. Both are asked before either is charged, so a message that is
-//! refused costs nothing. What happens to one that comes too soon is the operator's choice: it is
-//! answered with an error, or its connection is closed, or it is obeyed on credit and nothing more is
-//! read until the debt is earned back. On credit nothing is lost, and over time the rate is kept as
-//! strictly; what one read brought may go over it.
+//! and of all who share limits with it: its address, its user, its tenant. All are asked before any is
+//! charged, so a message that is refused costs nothing. What happens to one that comes too soon is the
+//! operator's choice for each of them: it is answered with an error, or its connection is closed, or it
+//! is obeyed on credit and nothing more is read until the debt is earned back. On credit nothing is
+//! lost, and over time the rate is kept as strictly; what one read brought may go over it. Where it
+//! comes too soon for several, the worst of what they say is done.
 //!
-//! The rates of an address hold per shard: asking another core about every message would cost more than
-//! the message. Its connections are counted for the whole node (`hub::tally`).
+//! The rates of a party hold per shard: asking another core about every message would cost more than
+//! the message. Its connections are counted for the whole node (`hub::tally`). A connection of somebody
+//! whose token names lower rates has those instead of everybody's.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,11 +24,9 @@ use crate::connection::{Disconnect, Pause};
 use crate::flow::budget::Budget;
 use crate::flow::line::Line;
 use crate::flow::meter::{Meters, Rates};
-use crate::shard::settings::OverRate;
+use crate::shard::people::People;
+use crate::shard::settings::{COSTS, Cost, Limits, OverRate};
 use crate::shard::state::{Shard, enlist};
-
-/// What a message costs: messages, bytes, joins.
-pub(super) type Cost = [u32; 3];
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub(super) enum Pace {
 /// The budgets of those who are active in this shard.
 #[derive(Debug)]
 pub(super) struct Paces {
-    connections: Meters<u32, 3>,
-    addresses: Meters<Party, 3>,
+    connections: Meters<u32, COSTS>,
+    parties: Meters<Party, COSTS>,
     /// Handshakes of each address.
     pub(super) handshakes: Meters<Party, 1>,
     /// Handshakes of all together.
@@ -70,7 +70,7 @@ impl Paces {
     pub(super) fn new(seed: &Seed) -> Self {
         Self {
             connections: Meters::new(seed),
-            addresses: Meters::new(seed),
+            parties: Meters::new(seed),
             handshakes: Meters::new(seed),
             door: Budget::default(),
             line: Line::default(),
@@ -111,26 +111,28 @@ impl Paces {
         self.asked.remove(&index);
     }
 
-    /// Connections and addresses with a budget that is not full.
+    /// Connections and parties with a budget that is not full.
     pub(super) fn active(&self) -> usize {
-        self.connections.len() + self.addresses.len()
+        self.connections.len() + self.parties.len()
     }
 
     pub(super) fn check(&self) {
         self.connections.check();
-        self.addresses.check();
+        self.parties.check();
         self.handshakes.check();
         assert!(self.asked.values().all(|asked| *asked > 0), "nobody asks nothing");
     }
 }
 
+/// Those besides the connection itself for whom a message counts: its address, its user, its tenant, each
+/// only where something of theirs has a rate.
+type Sharers = [Option<Party>; 3];
+
 impl Shard {
     /// Weighs a message of an open connection and acts on what its limits say.
     pub(super) fn pace(&mut self, id: ConnId, cost: Cost, now: Time) -> Pace {
-        let limits = &self.settings.limits;
-        let (own, shared) = (limits.connection, limits.address.rates);
-        let over = limits.over;
-        let wait = self.wait_for(id, &own, &shared, cost, now);
+        let (own, sharers) = (self.own_rates(id.index), self.sharers(id.index));
+        let (wait, over) = self.wait_for(id.index, &own, &sharers, cost, now);
         if !wait.is_zero() {
             match over {
                 OverRate::Error => {
@@ -144,10 +146,10 @@ impl Shard {
                 }
             }
         }
-        let paces = &mut self.gate.paces;
+        let (limits, paces) = (&self.settings.limits, &mut self.gate.paces);
         paces.connections.spend(id.index, &own, cost, now);
-        if let Some(party) = self.gate.seats.party(id.index) {
-            paces.addresses.spend(party, &shared, cost, now);
+        for party in sharers.into_iter().flatten() {
+            paces.parties.spend(party, &limits.of(party).rates, cost, now);
         }
         if !wait.is_zero() {
             self.delay(id, wait, now);
@@ -155,22 +157,44 @@ impl Shard {
         Pace::Go
     }
 
-    /// How long until the connection, and its address, can afford so much.
+    /// The rates of one connection: those of all, or lower ones if its token says so.
+    fn own_rates(&self, index: u32) -> Rates<COSTS> {
+        own_rates(&self.settings.limits, &self.gate.people, index)
+    }
+
+    fn sharers(&self, index: u32) -> Sharers {
+        let limits = &self.settings.limits;
+        let (user, tenant) = (limits.user.is_paced(), limits.tenant.is_paced());
+        let person = (user || tenant).then(|| self.gate.people.get(index)).flatten();
+        let seed = &self.identity.seed;
+        [
+            limits.address.is_paced().then(|| self.gate.seats.party(index)).flatten(),
+            person.filter(|_| user).map(|person| person.user(seed)),
+            person.filter(|_| tenant).and_then(|person| person.tenant(seed)),
+        ]
+    }
+
+    /// How long until the connection, and all who share limits with it, can afford so much; and what
+    /// becomes of it until then, which is the worst that one of the limits says.
     fn wait_for(
         &self,
-        id: ConnId,
-        own: &Rates<3>,
-        shared: &Rates<3>,
+        index: u32,
+        own: &Rates<COSTS>,
+        sharers: &Sharers,
         cost: Cost,
         now: Time,
-    ) -> Duration {
-        let paces = &self.gate.paces;
-        let wait = paces.connections.until(id.index, own, cost, now);
-        if shared.iter().all(Option::is_none) {
-            return wait;
+    ) -> (Duration, OverRate) {
+        let (limits, paces) = (&self.settings.limits, &self.gate.paces);
+        let wait = paces.connections.until(index, own, cost, now);
+        let mut verdict = (wait, if wait.is_zero() { OverRate::Delay } else { limits.over });
+        for party in sharers.iter().flatten() {
+            let limits = limits.of(*party);
+            let wait = paces.parties.until(*party, &limits.rates, cost, now);
+            if !wait.is_zero() {
+                verdict = (verdict.0.max(wait), verdict.1.max(limits.over));
+            }
         }
-        let party = self.gate.seats.party(id.index);
-        party.map_or(wait, |party| wait.max(paces.addresses.until(party, shared, cost, now)))
+        verdict
     }
 
     /// Stops reading until the debt is earned back.
@@ -185,13 +209,13 @@ impl Shard {
 
     /// Reads again from those who have waited long enough, and forgets who has been silent.
     pub(super) fn resume_delayed(&mut self, now: Time) {
-        let (own, shared) = (self.settings.limits.connection, self.settings.limits.address.rates);
         for _ in 0..RESUMES_PER_TURN {
             if self.gate.paces.due().is_none_or(|at| at > now) {
                 break;
             }
             let Some(Reverse((_, id))) = self.gate.paces.delayed.pop() else { break };
-            let wait = self.wait_for(id, &own, &shared, [1, 1, 0], now);
+            let (own, sharers) = (self.own_rates(id.index), self.sharers(id.index));
+            let (wait, _) = self.wait_for(id.index, &own, &sharers, [1, 1, 0, 0], now);
             let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { continue };
             if wait.is_zero() {
                 connection.set_pause(Pause::Rate, false);
@@ -200,10 +224,16 @@ impl Shard {
                 self.gate.paces.delayed.push(Reverse((now.plus(wait.min(LOOK)), id)));
             }
         }
-        let limits = &self.settings.limits;
+        let (limits, people) = (&self.settings.limits, &self.gate.people);
         let paces = &mut self.gate.paces;
-        paces.connections.sweep(&own, now, SWEEP);
-        paces.addresses.sweep(&shared, now, SWEEP);
-        paces.handshakes.sweep(&[limits.address.handshakes], now, SWEEP);
+        paces.connections.sweep(|index| own_rates(limits, people, index), now, SWEEP);
+        paces.parties.sweep(|party| limits.of(party).rates, now, SWEEP);
+        paces.handshakes.sweep(|_| [limits.address.handshakes], now, SWEEP);
     }
+}
+
+/// The rates of the connection at that index.
+fn own_rates(limits: &Limits, people: &People, index: u32) -> Rates<COSTS> {
+    let rates = limits.connection;
+    people.get(index).map_or(rates, |person| person.rates(rates, limits.burst))
 }

@@ -5,12 +5,20 @@
 //! nobody is known. Here too are those whose tickets are being redeemed, the tickets that were redeemed
 //! (at their home), and what was revoked. Nothing in here closes or sends.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::auth::{Grants, Identity, KeySet, Revocation, Revocations, Ticket, user_of};
+use serde_json::value::RawValue;
+
+use crate::auth::{Grants, Identity, KeySet, Revocation, Revocations, Ticket, UserLimits, user_of};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
+use crate::base::party::Party;
+use crate::flow::budget::Rate;
+use crate::flow::meter::Rates;
 use crate::session::Protocol;
+use crate::shard::settings::COSTS;
 
 /// One known user's connection: what is left of its identity, in few bytes, as there may be a million.
 #[derive(Debug)]
@@ -18,31 +26,100 @@ pub(super) struct Person {
     /// The name of the user's own room, which says who it is; the hub holds the same.
     own: Arc<str>,
     pub(super) grants: Grants,
-    /// The token's name, hashed; zero without one. A revocation knows the name and hashes it too.
-    token: u64,
+    /// What few tokens say.
+    extra: Option<Box<Extra>>,
     /// Seconds since 1970; zero when the token did not say.
     issued: u32,
     /// Seconds since 1970, up to the year 2106; the last second there is stands for never.
     expires: u32,
-    /// Rooms of the connection, where the token says so.
-    pub(super) rooms: Option<u16>,
-    /// True once the client was asked for a fresh token.
-    pub(super) asked: bool,
+    /// The token's name, hashed; zero without one. A revocation knows the name and hashes it too.
+    token: [u8; 7],
+    flags: u8,
 }
+
+/// What few tokens say.
+#[derive(Debug)]
+struct Extra {
+    limits: UserLimits,
+    metadata: Option<Box<RawValue>>,
+}
+
+/// The client was asked for a fresh token.
+pub(super) const ASKED: u8 = 1;
+/// The user's home was told of the connection and must be told of its end.
+pub(super) const USER_COUNTED: u8 = 2;
+/// The same of the tenant's home.
+pub(super) const TENANT_COUNTED: u8 = 4;
 
 impl Person {
     fn new(identity: Identity, own: Arc<str>, seed: &Seed) -> Self {
         let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
-        let rooms = identity.limits.and_then(|limits| limits.rooms);
+        let limits = identity.limits.map_or_else(UserLimits::default, |limits| *limits);
+        let says_more = limits != UserLimits::default() || identity.metadata.is_some();
         Self {
             own,
             grants: identity.grants,
-            token: identity.token.map_or(0, |id| hash(seed, &id)),
+            extra: says_more.then(|| Box::new(Extra { limits, metadata: identity.metadata })),
             issued: identity.issued.map_or(0, seconds),
             expires: identity.expires.map_or(u32::MAX, seconds),
-            rooms: rooms.map(|rooms| u16::try_from(rooms).unwrap_or(u16::MAX)),
-            asked: false,
+            token: identity.token.map_or([0; 7], |id| hash(seed, &id)),
+            flags: 0,
         }
+    }
+
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sets the flag; true when it was not set before.
+    pub(super) fn set(&mut self, flag: u8) -> bool {
+        let fresh = !self.has(flag);
+        self.flags |= flag;
+        fresh
+    }
+
+    /// The party of all connections of this user.
+    pub(super) fn user(&self, seed: &Seed) -> Party {
+        Party::user(seed, &self.own)
+    }
+
+    /// The party of all connections of this tenant; `None` where there are none.
+    pub(super) fn tenant(&self, seed: &Seed) -> Option<Party> {
+        self.names().0.map(|tenant| Party::tenant(seed, tenant))
+    }
+
+    /// What the token says about the connection, where the configuration has it kept: JSON as it was
+    /// written.
+    pub(super) fn meta(&self) -> Option<&RawValue> {
+        self.extra.as_deref()?.metadata.as_deref()
+    }
+
+    fn metadata_bytes(&self) -> usize {
+        self.meta().map_or(0, |metadata| metadata.get().len())
+    }
+
+    /// What the token allows at most.
+    pub(super) fn limits(&self) -> Option<&UserLimits> {
+        self.extra.as_deref().map(|extra| &extra.limits)
+    }
+
+    /// These rates, or the token's where they are lower. `burst` is the length of a burst at the token's.
+    pub(super) fn rates(&self, rates: Rates<COSTS>, burst: Duration) -> Rates<COSTS> {
+        let Some(limits) = self.limits() else { return rates };
+        let own = [
+            limits.messages_per_second,
+            limits.bytes_per_second,
+            limits.joins_per_second,
+            limits.publishes_per_second,
+        ];
+        let mut lower = rates;
+        for (rate, own) in lower.iter_mut().zip(own) {
+            let Some(own) = own.map(NonZeroU32::get) else { continue };
+            if rate.is_none_or(|rate| rate.per_second > own) {
+                *rate = Rate::over(own, burst);
+            }
+        }
+        lower
     }
 
     /// The tenant, where there are tenants, and the user.
@@ -71,9 +148,10 @@ impl Person {
     }
 }
 
-/// The hash of a token's name; never zero.
-fn hash(seed: &Seed, id: &str) -> u64 {
-    seed.hash_one(id).max(1)
+/// The hash of a token's name, never zero: of seven bytes, so that a person's record has space for flags.
+fn hash(seed: &Seed, id: &str) -> [u8; 7] {
+    let [_, hash @ ..] = (seed.hash_one(id) | 1).to_be_bytes();
+    hash
 }
 
 /// A handshake that waits for its ticket to be redeemed.
@@ -105,6 +183,8 @@ pub(super) struct People {
     known: Vec<Option<Box<Person>>>,
     /// How many are known.
     count: usize,
+    /// Bytes of what tokens say about connections.
+    metadata: usize,
     pub(super) pending: Map<u32, Box<Pending>>,
     /// Tickets whose home this shard is, with their ends.
     used: Map<u128, u64>,
@@ -119,6 +199,7 @@ impl People {
         Self {
             known: Vec::new(),
             count: 0,
+            metadata: 0,
             pending: seed.map(),
             used: seed.map(),
             revocations: Revocations::new(seed, max_revocations),
@@ -153,15 +234,30 @@ impl People {
         if self.known.len() <= at {
             self.known.resize_with(at + 1, || None);
         }
-        let person = Box::new(Person::new(identity, own, seed));
-        self.count += usize::from(self.known[at].replace(person).is_none());
+        let mut person = Box::new(Person::new(identity, own, seed));
+        // Whose arrival was told before is not to be told again, but of its end.
+        let counted = self.known[at].as_ref().map_or(0, |before| before.flags);
+        person.flags = counted & (USER_COUNTED | TENANT_COUNTED);
+        self.metadata += person.metadata_bytes();
+        match self.known[at].replace(person) {
+            Some(before) => self.metadata -= before.metadata_bytes(),
+            None => self.count += 1,
+        }
+    }
+
+    /// Bytes of what tokens say about connections.
+    pub(super) fn metadata_bytes(&self) -> usize {
+        self.metadata
     }
 
     /// Forgets the connection at that index.
     pub(super) fn leave(&mut self, index: u32) {
         self.pending.remove(&index);
         let Some(place) = self.known.get_mut(index as usize) else { return };
-        self.count -= usize::from(place.take().is_some());
+        if let Some(person) = place.take() {
+            self.count -= 1;
+            self.metadata -= person.metadata_bytes();
+        }
         if self.count == 0 {
             self.known = Vec::new();
         }
@@ -189,5 +285,38 @@ impl People {
         self.used.retain(|_, expires| *expires > now);
         self.used.shrink_to(self.used.len() * 2);
         self.revocations.purge(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_user_costs_56_bytes_and_its_names() {
+        assert_eq!(size_of::<Person>(), 56);
+    }
+
+    #[test]
+    fn a_token_lowers_rates_and_never_raises_them() {
+        let identity = Identity {
+            user: "ada".into(),
+            tenant: None,
+            token: None,
+            issued: None,
+            expires: None,
+            grants: Grants::default(),
+            limits: Some(Box::new(UserLimits {
+                messages_per_second: NonZeroU32::new(50),
+                bytes_per_second: NonZeroU32::new(50),
+                joins_per_second: NonZeroU32::new(50),
+                ..UserLimits::default()
+            })),
+            metadata: None,
+        };
+        let person = Person::new(identity, Arc::from("\u{1e}ada"), &Seed::new(1));
+        let rate = |per_second| Rate::over(per_second, Duration::from_secs(2));
+        let lower = person.rates([rate(100), rate(10), None, rate(7)], Duration::from_secs(2));
+        assert_eq!(lower, [rate(50), rate(10), rate(50), rate(7)]);
     }
 }

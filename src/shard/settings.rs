@@ -10,11 +10,13 @@ use std::time::Duration;
 use crate::auth::{Access, KeySet, Right, Who};
 use crate::base::glob::Glob;
 use crate::base::network::Network;
+use crate::base::party::Party;
 use crate::base::shared::Overflow;
 use crate::connection::{Connection, Routes, Timeouts};
 use crate::flow::budget::Rate;
 use crate::flow::meter::Rates;
 use crate::flow::outbound::OutboundLimits;
+use crate::hub::Excess;
 use crate::session::{CommandLimits, Session};
 use crate::wire::http::{HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
@@ -62,12 +64,18 @@ pub struct Echo {
 pub struct Limits {
     /// Who is believed about an address.
     pub clients: Clients,
-    /// What becomes of what comes too soon.
+    /// What becomes of what a connection sends too soon.
     pub over: OverRate,
-    /// Messages, their bytes and joins of one connection.
-    pub connection: Rates<3>,
+    /// What one connection may send: a rate for each [`Cost`].
+    pub connection: Rates<COSTS>,
+    /// The length of a burst of one connection, for rates that its token sets.
+    pub burst: Duration,
     /// Of one address.
     pub address: PartyLimits,
+    /// Of one user.
+    pub user: PartyLimits,
+    /// Of one tenant.
+    pub tenant: PartyLimits,
     /// Handshakes of this shard; its share of the node's.
     pub handshakes: Option<Rate>,
     /// Connections of this shard that may be at their handshake; its share of the node's.
@@ -78,24 +86,46 @@ pub struct Limits {
     pub browser_errors: bool,
 }
 
+/// How many things a message may cost, each with a rate of its own.
+pub const COSTS: usize = 4;
+
+/// What a message costs: messages (one), bytes, joins, and publications, one for each room that it names.
+pub type Cost = [u32; COSTS];
+
 /// The limits of those who are counted together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PartyLimits {
     /// Connections in the whole node; zero: no limit.
     pub connections: u32,
+    /// Who goes when there is one too many.
+    pub excess: Excess,
+    /// Rooms in the whole node; zero: no limit. Only tenants have rooms of their own.
+    pub rooms: u32,
     /// Handshakes, in this shard.
     pub handshakes: Option<Rate>,
-    /// Messages, their bytes and joins, in this shard.
-    pub rates: Rates<3>,
+    /// What all connections together may send, in this shard: a rate for each [`Cost`].
+    pub rates: Rates<COSTS>,
+    /// What becomes of what they send too soon.
+    pub over: OverRate,
 }
 
-/// What becomes of a message that comes sooner than its rate allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl PartyLimits {
+    /// True when something that is sent has a rate.
+    #[must_use]
+    pub fn is_paced(&self) -> bool {
+        self.rates.iter().any(Option::is_some)
+    }
+}
+
+/// What becomes of a message that comes sooner than its rate allows; what is worse for its sender comes
+/// later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OverRate {
-    /// It is dropped and answered with an error.
-    Error,
     /// It is obeyed, and nothing more is read until the rate is kept again.
     Delay,
+    /// It is dropped and answered with an error.
+    #[default]
+    Error,
     /// Its connection is closed.
     Close,
 }
@@ -136,12 +166,27 @@ impl Default for Limits {
         Self {
             clients: Clients { trusted: Vec::new(), preface: Preface::Off, via: Via::Nothing },
             over: OverRate::Error,
-            connection: [None; 3],
+            connection: [None; COSTS],
+            burst: Duration::from_secs(2),
             address: PartyLimits::default(),
+            user: PartyLimits::default(),
+            tenant: PartyLimits::default(),
             handshakes: None,
             most_handshakes: usize::MAX,
             outstanding: u16::MAX,
             browser_errors: false,
+        }
+    }
+}
+
+impl Limits {
+    /// The limits of that party.
+    #[must_use]
+    pub fn of(&self, party: Party) -> &PartyLimits {
+        match party {
+            Party::V4(_) | Party::V6(_) => &self.address,
+            Party::User(_) => &self.user,
+            Party::Tenant(_) => &self.tenant,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::hub::{Directory, Groups, Hub};
 use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Outbox;
+use crate::shard::quota::Quotas;
 use crate::shard::relief::Relief;
 use crate::shard::settings::Settings;
 use crate::shard::table::Table;
@@ -45,6 +46,8 @@ pub(super) struct Rooms {
     pub(super) groups: Groups,
     /// Delivered in this turn and not queued yet.
     pub(super) bundle: Bundle,
+    /// The rooms of tenants, where they are counted.
+    pub(super) quotas: Quotas,
     /// Numbers the publications to several rooms that this shard's connections make.
     pub(super) next_group: u64,
 }
@@ -82,6 +85,7 @@ impl Shard {
                 directory: Directory::new(seed, identity.epoch),
                 groups: Groups::new(seed),
                 bundle: Bundle::default(),
+                quotas: Quotas::new(seed),
                 next_group: 0,
             },
             writes: Writes::new(settings.capacity.flush_window),
@@ -109,11 +113,15 @@ impl Shard {
         counters.parked_mail = self.outbox.len() as u64;
         let people = &self.gate.people;
         counters.authenticated_connections = people.len() as u64;
+        counters.metadata_bytes = people.metadata_bytes() as u64;
         counters.pending_tickets = people.pending.len() as u64;
         counters.revocations = people.revocations.len() as u64;
         counters.charged_bytes = self.charged();
         counters.parties = self.gate.seats.parties() as u64;
         counters.paced = self.gate.paces.active() as u64;
+        counters.counted_parties = self.gate.tally.len() as u64;
+        counters.counted_rooms = self.rooms.quotas.counted();
+        counters.waiting_joins = self.rooms.quotas.waiting() as u64;
         counters
     }
 
@@ -137,6 +145,7 @@ impl Shard {
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }
+        self.depart_person(id);
         self.gate.people.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;

@@ -13,6 +13,8 @@ mod login;
 mod mail;
 mod memory;
 mod pace;
+mod parties;
+mod quota;
 mod reading;
 mod relief;
 mod rig;

@@ -155,9 +155,7 @@ impl Shard {
         self.counters.mail_taken_total += 1;
         match mail {
             Mail::Publish { drafts, group } => self.number(drafts, group, now),
-            Mail::Count { room, shard, members } => {
-                self.rooms.directory.set_count(&room, shard, members);
-            }
+            Mail::Count { room, shard, members } => self.set_count(&room, shard, members),
             Mail::Ask(question) => self.answer(*question, now),
             Mail::Deliver { publications, group } => {
                 self.deliver(&publications, group.as_ref(), now);
@@ -173,12 +171,22 @@ impl Shard {
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),
-            Mail::Enter { party, conn } => {
-                self.handle_enter(party, conn);
+            Mail::Enter { party, conn, most } => {
+                self.handle_enter(party, conn, most);
                 self.evict_some(now);
             }
             Mail::Leave { party, conn } => self.gate.tally.leave(party, conn),
-            Mail::Evict(conn) => self.handle_evict(conn, now),
+            Mail::Evict { conn, excess } => self.handle_evict(conn, excess, now),
+            Mail::Begin(begin, from) => self.handle_begin(begin, from),
+            Mail::End(party) => self.handle_room_end(party),
+            Mail::Verdict(begin, granted) => self.handle_verdict(&begin, granted, now),
+            Mail::Refused(question) => {
+                let conn = question.to.conn;
+                if self.table.get(conn).is_some() {
+                    self.gate.paces.answered(conn.index);
+                }
+                self.handle_refused(&question, now);
+            }
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
             Mail::Mark(number) => self.gate.mark = number,

@@ -20,6 +20,7 @@ mod memory;
 mod panics;
 mod process;
 mod program;
+mod quotas;
 mod rooms;
 mod shortage;
 mod support;

@@ -110,6 +110,12 @@ impl Client {
         Self::upgraded(stream, address, "/ws", &[])
     }
 
+    /// A client with headers of its own that may be closed before it is greeted.
+    pub(crate) fn connect_unheard(address: SocketAddr, headers: &[(&'static str, &str)]) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        Self::upgraded(stream, address, "/ws", headers)
+    }
+
     fn over(stream: TcpStream, address: SocketAddr) -> Self {
         let mut client = Self::upgraded(stream, address, "/ws", &[]);
         client.greet();

@@ -46,7 +46,7 @@ impl Lone {
         };
         let mut settings = throng::node::settings(&Config::default(), 8);
         // Every message is to be judged by what it says, however fast they come.
-        settings.limits.connection = [None; 3];
+        settings.limits.connection = [None; throng::shard::COSTS];
         let shard = Shard::new(identity, Arc::new(settings));
         let now = Time::from_nanos(1);
         Self { shard, now, opened: None, heard: Vec::new(), listens_to: None, closed: 0 }

@@ -124,6 +124,8 @@ fn claims_that_cannot_be_are_refused_by_their_name() {
         (&many, claim(Claimed::Rooms)),
         (r#"{"sub":"a","exp":1700003600,"limits":7}"#, claim(Claimed::Limits)),
         (r#"{"sub":"a","exp":1700003600,"limits":{"rooms":-1}}"#, claim(Claimed::Limits)),
+        (r#"{"sub":"a","exp":1700003600,"limits":{"connections":0}}"#, claim(Claimed::Limits)),
+        (r#"{"sub":"a","exp":1700003600,"limits":{"message_bytes":1.5}}"#, claim(Claimed::Limits)),
     ];
     for (claims, error) in cases {
         assert_eq!(verdict(&token(claims)), Some(error), "{claims}");

@@ -1,5 +1,7 @@
 //! Tokens that are in order, and those that are so but for one thing.
 
+use std::num::NonZeroU32;
+
 use super::vectors::{NOW, jwks, rules, signed, token, vectors, verifier};
 use crate::auth::{Algorithm, Claimed, Key, KeySet, Right, TokenError, TokenRules, Verifier};
 
@@ -151,6 +153,7 @@ fn audience_and_issuer_are_held_to_the_rules() {
 #[test]
 fn claims_are_found_under_the_names_that_the_issuer_uses() {
     let mut verifier = verifier();
+    verifier.rules.metadata_bytes = 12;
     let names = &mut verifier.rules.names;
     (names.user, names.tenant) = ("uid".to_owned(), "org".to_owned());
     (names.rooms, names.metadata) = ("channels".to_owned(), "about".to_owned());
@@ -165,7 +168,22 @@ fn claims_are_found_under_the_names_that_the_issuer_uses() {
     assert_eq!(identity.expires, Some(1_700_003_600));
     assert_eq!(identity.token, None);
     let limits = identity.limits.expect("some");
-    assert_eq!((limits.rooms, limits.connections), (Some(3), Some(2)));
+    assert_eq!((limits.rooms, limits.connections), (Some(3), NonZeroU32::new(2)));
+}
+
+#[test]
+fn metadata_is_kept_where_the_rules_say_so_and_no_more_of_it_than_they_say() {
+    let mut verifier = verifier();
+    let text = token(r#"{"sub":"a","exp":1700003600,"meta":{"v":[1, 2]}}"#);
+    let kept = |verifier: &Verifier| {
+        let identity = verifier.verify(&text, NOW);
+        identity.map(|identity| identity.metadata.map(|json| json.get().to_owned()))
+    };
+    assert_eq!(kept(&verifier), Ok(None));
+    verifier.rules.metadata_bytes = 12;
+    assert_eq!(kept(&verifier), Ok(Some(r#"{"v":[1, 2]}"#.to_owned())));
+    verifier.rules.metadata_bytes = 11;
+    assert_eq!(kept(&verifier), Err(TokenError::Claim(Claimed::Metadata)));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::group::{group, of};
 use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
 use super::kind_text::{Hidden, list_of, text};
+use super::presence::Presence;
 use crate::auth::{Algorithm, OriginRule, Source, Who};
 use crate::base::secret::Secret;
 
@@ -23,6 +24,8 @@ pub struct Auth {
     pub jwks: JwksSource,
     /// What a token must say, and under which names.
     pub tokens: Tokens,
+    /// `[presence]`: what is kept of what a token says.
+    pub presence: Presence,
 }
 
 impl Auth {

@@ -26,6 +26,20 @@ impl Word for OverRate {
         &[(Self::Error, "error"), (Self::Delay, "delay"), (Self::Close, "close")];
 }
 
+/// Which connections a user keeps that has one too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The newest: the one that has been there longest is closed.
+    Newest,
+    /// The oldest: the newcomer is closed.
+    Oldest,
+}
+
+impl Word for Keep {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Newest, "newest"), (Self::Oldest, "oldest")];
+}
+
 /// Whether the PROXY protocol stands before a connection's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -115,10 +129,14 @@ group! {
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
         /// Rooms that a connection may join per second.
         "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// Publications of a connection per second. A message to several rooms is one for each.
+        "publishes_per_second" Live publications: u32 = 0,
+            whole(1, 1_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
         "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
-        /// What happens to a message over a rate: "error" drops it and says when to come back, "delay"
-        /// obeys it and stops reading until the rate is kept, "close" closes with 1008.
+        /// What happens to a message over a rate of its connection or address: "error" drops it and says
+        /// when to come back, "delay" obeys it and stops reading until the rate is kept, "close" closes
+        /// with 1008.
         "over_rate" Live over: OverRate = OverRate::Error, one_of();
         /// Joins and counts of a connection that may await another shard's answer.
         "max_outstanding" Live outstanding: u16 = 1024, whole(1, 65_535);
@@ -164,7 +182,57 @@ group! {
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
         /// Rooms that one address may join per second and shard.
         "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// Publications of one address per second and shard.
+        "publishes_per_second" Live publications: u32 = 0,
+            whole(1, 1_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
         "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
+    }
+}
+
+group! {
+    /// `[limits_user]`.
+    pub struct UserLimits in "limits_user" {
+        /// Connections of one user in the whole node; those beyond it are closed.
+        "max_connections" Restart connections: u32 = 0, whole(1, 65_535).or_zero("no limit");
+        /// Which connections stay when a user has one too many: "newest" closes the one that has been there
+        /// longest (4409), "oldest" the newcomer (1013).
+        "keep" Restart keep: Keep = Keep::Newest, one_of();
+        /// Messages of one user per second and shard.
+        "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Bytes of messages of one user per second and shard.
+        "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
+        /// Rooms that one user may join per second and shard.
+        "joins_per_second" Live joins: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Publications of one user per second and shard. A message to several rooms is one for each.
+        "publishes_per_second" Live publications: u32 = 0,
+            whole(1, 100_000_000).or_zero("no limit");
+        /// The length of a burst: what a rate allows in this time may come at once.
+        "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
+        /// What happens to a message over one of these rates, by the words of `limits.over_rate`.
+        "over_rate" Live over: OverRate = OverRate::Error, one_of();
+    }
+}
+
+group! {
+    /// `[limits_tenant]`.
+    pub struct TenantLimits in "limits_tenant" {
+        /// Connections of one tenant in the whole node; newcomers beyond it are closed (1013).
+        "max_connections" Restart connections: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Rooms of one tenant in the whole node; a join that would begin another is refused.
+        "max_rooms" Restart rooms: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Messages of one tenant per second and shard.
+        "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Bytes of messages of one tenant per second and shard.
+        "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
+        /// Rooms that one tenant may join per second and shard.
+        "joins_per_second" Live joins: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Publications of one tenant per second and shard. A message to several rooms is one for each.
+        "publishes_per_second" Live publications: u32 = 0,
+            whole(1, 100_000_000).or_zero("no limit");
+        /// The length of a burst: what a rate allows in this time may come at once.
+        "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
+        /// What happens to a message over one of these rates, by the words of `limits.over_rate`.
+        "over_rate" Live over: OverRate = OverRate::Error, one_of();
     }
 }

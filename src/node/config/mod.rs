@@ -38,6 +38,7 @@ mod kind_text;
 pub mod limits;
 mod list;
 mod load;
+pub mod presence;
 mod print;
 mod problem;
 mod relation;

@@ -45,6 +45,7 @@ const CANDIDATES: &[&str] = &[
     "\"forwarded\"",
     "\"delay\"",
     "[\"10.0.0.0/8\", \"::1/128\"]",
+    "\"oldest\"",
 ];
 
 #[test]

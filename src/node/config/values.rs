@@ -15,7 +15,10 @@ use super::kind::{
     Flag, Kind, OptionalAddress, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of,
     power, whole,
 };
-use super::limits::{AddressLimits, ConnectionRates, HandshakeLimits, MemoryLimits, Proxies};
+use super::limits::{
+    AddressLimits, ConnectionRates, HandshakeLimits, MemoryLimits, Proxies, TenantLimits,
+    UserLimits,
+};
 use super::list::{About, List, Row};
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
@@ -91,6 +94,10 @@ pub struct Limits {
     pub memory: MemoryLimits,
     /// `[limits_address]`.
     pub address: AddressLimits,
+    /// `[limits_user]`.
+    pub user: UserLimits,
+    /// `[limits_tenant]`.
+    pub tenant: TenantLimits,
     /// Whom to believe about an address.
     pub proxies: Proxies,
 }
@@ -106,6 +113,9 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
         "limits_address",
         "What everybody behind one address may do together: an IPv4 address, or a /64 of IPv6.",
     ),
+    ("limits_user", "What all connections of one user may do together."),
+    ("limits_tenant", "What all connections of one tenant may do together."),
+    ("presence", "What is known of those who are connected."),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),
@@ -139,6 +149,9 @@ impl Config {
             &limits.handshakes,
             &limits.memory,
             &limits.address,
+            &limits.user,
+            &limits.tenant,
+            &self.auth.presence,
             &self.heartbeat,
             &self.queue,
             &self.mesh,
@@ -169,6 +182,9 @@ impl Config {
             &mut limits.handshakes,
             &mut limits.memory,
             &mut limits.address,
+            &mut limits.user,
+            &mut limits.tenant,
+            &mut self.auth.presence,
             &mut self.heartbeat,
             &mut self.queue,
             &mut self.mesh,

@@ -6,7 +6,7 @@ use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::map::Seed;
 use crate::base::party::Party;
 use crate::flow::budget::Rate;
-use crate::hub;
+use crate::hub::{self, Excess};
 use crate::shard::tests::rig::{HEAD, Heard, Rig, Seen, head_with, settings};
 use crate::shard::{Mail, Preface, Settings};
 use crate::wire::http::Via;
@@ -299,7 +299,7 @@ fn a_departure_is_told_once_and_only_after_an_arrival() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].starts_with("Enter") && told[1].starts_with("Leave"), "{told:?}");
     // An order that comes too late reaches nobody.
-    rig.take(Mail::Evict(conn));
+    rig.take(Mail::Evict { conn, excess: Excess::Newest });
     let stranger = ConnAddress { shard: ShardId(0), conn };
     rig.take(Mail::Leave { party: party("192.0.2.3"), conn: stranger });
 }

@@ -145,6 +145,7 @@ fn bytes_and_joins_have_rates_of_their_own() {
         None,
         Some(Rate { per_second: 1000, burst: 1000 }),
         Some(Rate { per_second: 1, burst: 2 }),
+        None,
     ];
     let mut rig = Rig::new(0, 1, settings);
     let conn = rig.open();

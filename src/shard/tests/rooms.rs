@@ -12,7 +12,7 @@ fn pair() -> [Rig; 2] {
 }
 
 /// Carries all mail and lets both turn, until there is none.
-fn exchange(rigs: &mut [Rig; 2]) {
+pub(super) fn exchange(rigs: &mut [Rig; 2]) {
     for _ in 0..32 {
         for at in 0..2 {
             rigs[at].settle();

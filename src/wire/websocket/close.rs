@@ -39,6 +39,8 @@ impl CloseCode {
 
     /// 4401: the token has expired; come back with a fresh one. Of the range that applications define.
     pub const EXPIRED: Self = Self(4401);
+    /// 4409: the same user has connected again too often; who comes back sends the other one away.
+    pub const REPLACED: Self = Self(4409);
 
     /// The code with this number; `None` when that number may not stand in a close frame (0 to 999, 1004,
     /// 1005, 1006, 1015 to 2999, 5000 and above).

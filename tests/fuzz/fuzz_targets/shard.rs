@@ -134,7 +134,7 @@ fn settings() -> Settings {
         publish: None,
     }];
     settings.capacity.parked_mail = 6;
-    settings.limits.connection = [rate(20, 8), rate(2000, 900), rate(2, 3)];
+    settings.limits.connection = [rate(20, 8), rate(2000, 900), rate(2, 3), rate(9, 6)];
     settings.limits.over = OverRate::Delay;
     settings.limits.address.connections = 3;
     settings.limits.address.rates[0] = rate(30, 10);
