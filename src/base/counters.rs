@@ -5,16 +5,19 @@
 //! costs an addition and reading costs the shard nothing.
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// One shard's counters. Gauges are named as nouns in the plural, totals end in `_total`.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
 
         impl Counters {
             /// The names, in the order of [`Counters::values`].
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// What each of them counts, in the same order, as their documentation has it.
+            pub const MEANINGS: &'static [&'static str] = &[$(concat!($($doc),*)),*];
 
             /// The number of counters.
             pub const LEN: usize = Self::NAMES.len();
@@ -214,6 +217,7 @@ mod tests {
         assert_eq!(Counters::from_values(one.values()), one);
         let at = Counters::NAMES.iter().position(|n| *n == "rooms").expect("a name");
         assert_eq!(one.values()[at], 3);
+        assert_eq!(Counters::MEANINGS[at], " Gauge: rooms with at least one member in this shard.");
         let mut sum = one;
         sum.add(&one);
         assert_eq!((sum.rooms, sum.turns_total), (6, 18));

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::base::id::ConnAddress;
 use crate::base::shared::{Mark, Overflow};
+use crate::base::time::Time;
 
 /// A way to encode publications: a protocol and a compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +53,8 @@ pub struct Publication {
     pub room: Arc<str>,
     /// Its number in the room, from 1.
     pub offset: u64,
+    /// When it reached the node.
+    pub at: Time,
     /// The application's type: a JSON string as it came, quotes included.
     pub kind: Box<RawValue>,
     /// JSON as it came; shared by the rooms of one command.

@@ -12,6 +12,7 @@ use super::*;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::map::Seed;
 use crate::base::shared::Overflow;
+use crate::base::time::Time;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -312,6 +313,7 @@ fn publication() -> Publication {
     Publication {
         room: Arc::from("a"),
         offset: 1,
+        at: Time::ZERO,
         kind: raw("\"chat\""),
         payload: Some(Arc::from(raw("{}"))),
         id: None,

@@ -204,6 +204,15 @@ impl<M: Send> Port<M> {
         Ok(())
     }
 
+    /// Pieces of mail that wait in a lane of port `to`.
+    ///
+    /// # Panics
+    /// When the mesh has no port `to`.
+    #[must_use]
+    pub fn depth(&self, to: usize, lane: Lane) -> usize {
+        self.hall().inboxes[to].lanes[lane.index()].len()
+    }
+
     /// The next mail of one of this port's own lanes; never waits.
     #[must_use]
     pub fn take(&self, lane: Lane) -> Option<M> {

@@ -4,6 +4,7 @@
 //! decide whether the process may go on.
 
 use crate::connection::Connection;
+use crate::flow::outbound::Lengths;
 use crate::shard::state::Shard;
 
 impl Shard {
@@ -15,10 +16,14 @@ impl Shard {
         let mut open = 0;
         let mut queued = 0;
         let mut paused = 0;
+        let mut places = Lengths::default().places;
         for (index, connection) in self.table.iter() {
             connection.check(&self.queues, index);
             open += u64::from(connection.open().is_some());
             queued += connection.outbound.bytes() as u64;
+            places
+                [Lengths::place(u32::try_from(connection.outbound.bytes()).unwrap_or(u32::MAX))] +=
+                1;
             paused += u64::from(connection.is_told_paused());
             assert!(
                 self.table.wheel.deadline(index).is_some(),
@@ -34,6 +39,7 @@ impl Shard {
         assert_eq!(open, self.counters.open_connections, "open connections");
         assert_eq!(paused, self.counters.paused_connections, "paused connections");
         assert_eq!(queued, self.queues.queued_bytes(), "queued bytes");
+        assert_eq!(places[1..], self.queues.lengths().places[1..], "queues by length");
         for index in self.writes.waiting() {
             if let Some(connection) = self.table.peek(index) {
                 assert!(connection.is_enlisted(), "connection {index} is listed and does not know");

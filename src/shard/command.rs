@@ -252,7 +252,7 @@ impl Shard {
             }
         }
         self.push_counts();
-        let mut parts = self.drafts(id, publish);
+        let mut parts = self.drafts(id, publish, now);
         let group = (parts.len() > 1).then(|| self.new_group(parts.len()));
         for (home, drafts) in parts.drain(..) {
             if home == self.identity.id {
@@ -269,7 +269,7 @@ impl Shard {
     }
 
     /// One draft per room, gathered by the rooms' homes.
-    fn drafts(&self, id: ConnId, publish: &Publish<'_>) -> Parts {
+    fn drafts(&self, id: ConnId, publish: &Publish<'_>, now: Time) -> Parts {
         let payload = publish.payload.map(|raw| Arc::from(raw.to_owned()));
         let except: Arc<[ConnAddress]> = Arc::from(publish.except.as_slice());
         let key = publish.key.as_ref().map_or(0, |key| self.identity.seed.hash_one(&**key).max(1));
@@ -279,6 +279,7 @@ impl Shard {
             let draft = Publication {
                 room: Arc::from(&*inner),
                 offset: 0,
+                at: now,
                 kind: publish.kind.to_owned(),
                 payload: payload.clone(),
                 id: publish.id.map(RawValue::to_owned),

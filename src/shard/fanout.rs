@@ -20,6 +20,7 @@ use crate::hub::{Class, Group, Publication};
 use crate::session::encode::{self, Push};
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Mail;
+use crate::shard::measures::Losses;
 use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
@@ -40,6 +41,7 @@ struct Pusher<'a> {
     counters: &'a mut Counters,
     limits: &'a OutboundLimits,
     tick: Tick,
+    losses: Losses,
 }
 
 impl Pusher<'_> {
@@ -62,12 +64,22 @@ impl Pusher<'_> {
         let pushed = connection.outbound.push(self.queues, index, item, self.tick, self.limits);
         match pushed {
             Pushed::Queued => {}
-            Pushed::DroppedNew(count) => self.counters.dropped_new_total += u64::from(count),
+            Pushed::DroppedNew(count) => {
+                self.counters.dropped_new_total += u64::from(count);
+                self.losses[0] += u64::from(count);
+            }
             Pushed::DroppedOldest(count) | Pushed::DroppedAll(count) => {
                 self.counters.dropped_oldest_total += u64::from(count);
+                self.losses[1] += u64::from(count);
             }
-            Pushed::Conflated => self.counters.conflated_total += 1,
-            Pushed::SlowConsumer => self.writes.slow.push(id),
+            Pushed::Conflated => {
+                self.counters.conflated_total += 1;
+                self.losses[2] += 1;
+            }
+            Pushed::SlowConsumer => {
+                self.losses[3] += 1;
+                self.writes.slow.push(id);
+            }
             Pushed::Closing => return false,
         }
         if connection.outbound.poll_pressure() == Some(Pressure::Congested) {
@@ -123,6 +135,9 @@ impl Shard {
         now: Time,
     ) {
         let limits = self.queue_limits();
+        for publication in publications {
+            self.writes.note_published(publication.at);
+        }
         match (publications, group) {
             ([publication], None) if Bundle::is_for(publication) => {
                 let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
@@ -158,6 +173,8 @@ impl Shard {
         for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
             pusher.deliver(member.conn, item);
         }
+        let losses = pusher.losses;
+        self.note_losses(Some(room), losses);
         self.close_slow(now);
     }
 
@@ -172,12 +189,17 @@ impl Shard {
             publications.iter().map(|publication| self.item(publication)).collect();
         let (rooms, mut pusher) = self.pusher(limits, now);
         let served = rooms.groups.enter(group);
+        let mut lost: SmallVec<[(&str, Losses); 2]> = SmallVec::new();
         for (publication, item) in publications.iter().zip(&items) {
             for member in rooms.hub.members(&publication.room) {
                 if member.is_confirmed() && served.first(member.conn) {
                     pusher.deliver(member.conn, item);
                 }
             }
+            lost.push((&publication.room, std::mem::take(&mut pusher.losses)));
+        }
+        for (room, losses) in lost {
+            self.note_losses(Some(room), losses);
         }
         self.close_slow(now);
     }
@@ -189,7 +211,8 @@ impl Shard {
         now: Time,
     ) -> (&'a mut Rooms, Pusher<'a>) {
         let Self { table, queues, writes, counters, rooms, .. } = self;
-        (rooms, Pusher { table, queues, writes, counters, limits, tick: now.tick() })
+        let (tick, losses) = (now.tick(), Losses::default());
+        (rooms, Pusher { table, queues, writes, counters, limits, tick, losses })
     }
 
     /// Queues one item for one connection and acts on what the queue says.
@@ -202,6 +225,8 @@ impl Shard {
     ) {
         let (_, mut pusher) = self.pusher(limits, now);
         pusher.push(index, item);
+        let losses = pusher.losses;
+        self.note_losses(None, losses);
         self.close_slow(now);
     }
 

@@ -287,7 +287,7 @@ impl Shard {
         let was_open = connection.open().is_some();
         connection.handle_close_frame(code, deadline, &mut self.queues, id.index);
         if was_open {
-            self.after_close(id, Disconnect::ClosedByClient, true, deadline);
+            self.after_close(id, Disconnect::ClosedByClient, true, now);
         } else {
             self.enlist(id.index);
         }

@@ -15,6 +15,7 @@ mod fanout;
 mod inbound;
 mod login;
 mod mail;
+mod measures;
 mod memory;
 mod pace;
 mod parties;
@@ -31,6 +32,7 @@ mod writes;
 
 pub use drain::Progress;
 pub use mail::{Answer, Asked, Mail, Question};
+pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{

@@ -274,6 +274,17 @@ impl RoomRules {
     }
 
     fn namespace_of(&self, room: &str) -> Option<&NamespaceRules> {
-        self.namespaces.iter().find(|namespace| namespace.pattern.matches(room))
+        self.namespaces.get(self.namespace_at(room)?)
+    }
+
+    /// The place of a room's namespace in their list; `None` where it has none.
+    pub(super) fn namespace_at(&self, room: &str) -> Option<usize> {
+        self.namespaces.iter().position(|namespace| namespace.pattern.matches(room))
+    }
+
+    /// True when both have the same namespaces in the same order.
+    pub(super) fn has_namespaces_of(&self, other: &Self) -> bool {
+        let mine = self.namespaces.iter().map(|namespace| &namespace.pattern);
+        mine.eq(other.namespaces.iter().map(|namespace| &namespace.pattern))
     }
 }

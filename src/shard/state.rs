@@ -6,13 +6,14 @@ use std::sync::Arc;
 use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::map::Seed;
-use crate::base::time::{Tick, Time};
+use crate::base::time::Time;
 use crate::connection::{Connection, Disconnect};
 use crate::flow::outbound::Store;
 use crate::hub::{Directory, Groups, Hub};
 use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Outbox;
+use crate::shard::measures::{Measures, SECOND};
 use crate::shard::quota::Quotas;
 use crate::shard::relief::Relief;
 use crate::shard::settings::Settings;
@@ -67,9 +68,8 @@ pub struct Shard {
     pub(super) gate: Gate,
     pub(super) relief: Relief,
     pub(super) counters: Counters,
+    pub(super) measures: Measures,
     pub(super) rng: fastrand::Rng,
-    /// Scratch for the keys that the wheel fires; always empty between turns.
-    pub(super) fired: Vec<u32>,
 }
 
 impl Shard {
@@ -93,8 +93,8 @@ impl Shard {
             gate: Gate::new(identity.capacity, seed, &settings),
             relief: Relief::default(),
             counters: Counters::default(),
+            measures: Measures::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
-            fired: Vec::new(),
             settings: Rc::new(Arc::unwrap_or_clone(settings)),
             identity,
         }
@@ -137,11 +137,12 @@ impl Shard {
         let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
         let was_open = connection.open().is_some();
         connection.begin_close(why, deadline, &mut self.queues, id.index);
-        self.after_close(id, why, was_open, deadline);
+        self.after_close(id, why, was_open, now);
     }
 
     /// What every end has in common once the connection itself has turned to closing.
-    pub(super) fn after_close(&mut self, id: ConnId, why: Disconnect, was_open: bool, until: Tick) {
+    pub(super) fn after_close(&mut self, id: ConnId, why: Disconnect, was_open: bool, now: Time) {
+        let until = now.tick().plus(self.settings.timeouts.close);
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }
@@ -149,6 +150,8 @@ impl Shard {
         self.gate.people.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;
+            let life = self.table.age(id, now.tick()).as_millis();
+            self.measures.lives.note(u64::try_from(life).unwrap_or(u64::MAX), SECOND);
         } else {
             self.gate.opening -= 1;
         }

@@ -5,8 +5,11 @@
 //! of the index. What lies behind the last connection can be given back after a crowd; one that stays at
 //! a high index keeps the places below it.
 
+use std::time::Duration;
+
 use slab::Slab;
 
+use crate::base::ages::Ages;
 use crate::base::id::ConnId;
 use crate::base::spare::Release;
 use crate::base::time::Tick;
@@ -23,6 +26,10 @@ pub(super) struct Table {
     touched: u32,
     next_generation: u32,
     pub(super) wheel: Wheel,
+    /// Scratch for the keys that the wheel fires; always empty between turns.
+    pub(super) fired: Vec<u32>,
+    /// When each generation was accepted.
+    ages: Ages,
 }
 
 impl Table {
@@ -34,6 +41,8 @@ impl Table {
             touched: 0,
             next_generation: 0,
             wheel: Wheel::new(capacity),
+            fired: Vec::new(),
+            ages: Ages::default(),
         }
     }
 
@@ -41,9 +50,15 @@ impl Table {
     pub(super) fn insert(&mut self, now: Tick) -> ConnId {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
+        self.ages.note(generation, now);
         let index = index(self.slab.insert(Connection::accepted(generation, now)));
         self.touched = self.touched.max(index.saturating_add(1));
         ConnId { index, generation }
+    }
+
+    /// How long ago the connection was accepted; a 32nd too long at most.
+    pub(super) fn age(&self, id: ConnId, now: Tick) -> Duration {
+        self.ages.came(id.generation).map_or(Duration::ZERO, |came| now.since(came))
     }
 
     /// The connection, if it is still that one.

@@ -11,6 +11,7 @@ mod grants;
 mod guard;
 mod login;
 mod mail;
+mod measures;
 mod memory;
 mod pace;
 mod parties;

@@ -106,12 +106,12 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Time) {
         self.counters.turns_total += 1;
         self.shake_hands(now);
-        let mut fired = std::mem::take(&mut self.fired);
+        let mut fired = std::mem::take(&mut self.table.fired);
         self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
         for key in fired.drain(..) {
             self.handle_due(key, now);
         }
-        self.fired = fired;
+        self.table.fired = fired;
         self.queues.relax(now.tick());
         self.sweep_some(now);
         self.resume_delayed(now);
@@ -197,6 +197,9 @@ impl Shard {
     fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
         self.writes.set_window(settings.capacity.flush_window);
         self.gate.pressure.set_limits(&settings.queue);
+        if !settings.rooms.has_namespaces_of(&self.settings.rooms) {
+            self.measures.forget_losses();
+        }
         self.settings = Rc::new(Arc::unwrap_or_clone(settings));
         self.join_keys();
     }
@@ -259,6 +262,7 @@ impl Shard {
                                 self.writes.advance();
                                 self.counters.writes_total += 1;
                                 self.counters.sent_frames_total += batch.frames();
+                                self.measures.frames.note(batch.frames(), 1);
                             }
                             Op::PauseReads { .. } => self.counters.paused_connections += 1,
                             Op::ResumeReads { .. } => self.counters.paused_connections -= 1,

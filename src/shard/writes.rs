@@ -30,6 +30,7 @@ pub(super) struct Writes {
     walk: Vec<u32>,
     at: usize,
     window: FlushWindow,
+    since: Since,
     /// Operations that the walk may still make in this turn.
     left: usize,
     /// What the walk under way, or the last one, has written.
@@ -40,6 +41,13 @@ pub(super) struct Writes {
     pub(super) slow: Vec<ConnId>,
     /// The ping that every connection gets.
     ping: Shared,
+}
+
+/// When the oldest publication arrived at the node, of those that a walk carries.
+#[derive(Debug, Default)]
+struct Since {
+    next: Option<Time>,
+    walk: Option<Time>,
 }
 
 /// Emptied batches kept for the next burst; the rest goes back to the allocator.
@@ -60,6 +68,7 @@ impl Writes {
             walk: Vec::new(),
             at: 0,
             window: FlushWindow::new(window),
+            since: Since::default(),
             left: 0,
             flushed: Flushed::default(),
             spare: Vec::new(),
@@ -86,7 +95,12 @@ impl Writes {
     /// for it.
     pub(super) fn begin(&mut self, busy: bool, now: Time) -> bool {
         self.left = OPS_PER_TURN;
-        if self.at < self.walk.len() || self.next.is_empty() {
+        if self.at < self.walk.len() {
+            return false;
+        }
+        if self.next.is_empty() {
+            // Whatever was published had nobody to hear it.
+            self.since.next = None;
             return false;
         }
         if self.window.hold(self.next.len(), self.flushed, busy, now) {
@@ -98,6 +112,7 @@ impl Writes {
         }
         std::mem::swap(&mut self.walk, &mut self.next);
         self.at = 0;
+        self.since.walk = self.since.next.take();
         self.flushed = Flushed::default();
         false
     }
@@ -114,6 +129,19 @@ impl Writes {
             self.flushed.sends += 1;
             self.flushed.frames += batch.frames();
         }
+    }
+
+    /// The next walk carries a publication that arrived at this time.
+    pub(super) fn note_published(&mut self, at: Time) {
+        self.since.next = Some(self.since.next.map_or(at, |since| since.min(at)));
+    }
+
+    /// When the oldest publication arrived that the last walk carried; once, after its end.
+    pub(super) fn take_written(&mut self) -> Option<Time> {
+        if self.at < self.walk.len() {
+            return None;
+        }
+        self.since.walk.take()
     }
 
     /// That connection has had its turn.

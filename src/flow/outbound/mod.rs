@@ -24,7 +24,7 @@ mod store;
 
 pub use limits::{Control, OutboundLimits, Pressure, Pushed};
 pub use queue::Outbound;
-pub use store::{Gaps, Store};
+pub use store::{Gaps, Lengths, Store};
 
 #[cfg(test)]
 mod tests;

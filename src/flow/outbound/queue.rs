@@ -192,7 +192,7 @@ impl Outbound {
         self.unset(IN_FLIGHT);
         let rest = u32::try_from(bytes).ok().and_then(|bytes| self.bytes.checked_sub(bytes));
         assert!(rest.is_some(), "{bytes} bytes sent of {}", self.bytes);
-        self.bytes = rest.unwrap_or(0);
+        self.set_bytes(store, rest.unwrap_or(0));
         store.bytes -= bytes as u64;
         self.settle(store, key, limits);
     }
@@ -251,6 +251,7 @@ impl Outbound {
             store.arena.remove(self.head);
             store.bytes -= u64::from(self.bytes);
         }
+        store.resize(self.bytes, 0);
         *self = Self::default();
     }
 
@@ -351,7 +352,7 @@ impl Outbound {
         let old = store.arena.node_mut(index).item.replace(item);
         let old = old.map_or(0, |old| old.bytes().len());
         let bytes = (self.bytes() - old).saturating_add(size);
-        self.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.set_bytes(store, u32::try_from(bytes).unwrap_or(u32::MAX));
         store.bytes = store.bytes - old as u64 + size as u64;
     }
 
@@ -368,7 +369,7 @@ impl Outbound {
     fn enter(&mut self, store: &mut Store, item: Shared, now: Tick) -> u32 {
         let size = item.bytes().len();
         item.charge(&store.gauge);
-        self.bytes += u32::try_from(size).unwrap_or(u32::MAX);
+        self.set_bytes(store, self.bytes + u32::try_from(size).unwrap_or(u32::MAX));
         self.len += item.frames();
         store.bytes += size as u64;
         store.frames += u64::from(item.frames());
@@ -378,11 +379,16 @@ impl Outbound {
     /// Uncounts an item that will not be sent.
     pub(super) fn forget(&mut self, store: &mut Store, item: Option<&Shared>) {
         let size = item.map_or(0, |item| item.bytes().len());
-        self.bytes -= u32::try_from(size).unwrap_or(u32::MAX);
+        self.set_bytes(store, self.bytes - u32::try_from(size).unwrap_or(u32::MAX));
         let frames = item.map_or(0, Shared::frames);
         self.len -= frames;
         store.bytes -= size as u64;
         store.frames -= u64::from(frames);
+    }
+
+    fn set_bytes(&mut self, store: &mut Store, bytes: u32) {
+        store.resize(self.bytes, bytes);
+        self.bytes = bytes;
     }
 
     fn drop_side_entries(&mut self, store: &mut Store, key: u32) {

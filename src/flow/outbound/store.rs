@@ -11,6 +11,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::arena::Arena;
+use crate::base::histogram::{self, PLACES};
 use crate::base::map::{Map, Seed};
 use crate::base::shared::{Gauge, Mark};
 use crate::base::time::{Tick, Time};
@@ -18,6 +19,26 @@ use crate::base::time::{Tick, Time};
 /// Rooms with the number of publications lost in each. The empty name stands for all rooms beyond
 /// [`OutboundLimits::gap_rooms`](super::OutboundLimits::gap_rooms).
 pub type Gaps = SmallVec<[(Arc<str>, u64); 1]>;
+
+/// Queues by their bytes, in places of KiB as a [histogram](crate::base::histogram) has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// Queues in each place; those of the first, at most a KiB, are not counted: they are all the others.
+    pub places: [u32; PLACES],
+    /// Goes up with every change, so that whoever copies them knows when to.
+    pub version: u32,
+}
+
+/// What the shortest queues have at most.
+const SHORT: u32 = 1024;
+
+impl Lengths {
+    /// The place of a queue of so many bytes.
+    #[must_use]
+    pub fn place(bytes: u32) -> usize {
+        histogram::place(u64::from(bytes.div_ceil(SHORT)))
+    }
+}
 
 /// The memory of all outbound queues of a shard.
 #[derive(Debug)]
@@ -33,6 +54,8 @@ pub struct Store {
     pub(super) bytes: u64,
     /// Frames in all queues, in flight excluded.
     pub(super) frames: u64,
+    /// How many queues are how long.
+    lengths: Lengths,
     /// When the current period of [`Store::relax`] ends.
     period_end: Tick,
 }
@@ -49,6 +72,7 @@ impl Store {
             gauge: Gauge::default(),
             bytes: 0,
             frames: 0,
+            lengths: Lengths::default(),
             period_end: Tick(0),
         }
     }
@@ -57,6 +81,34 @@ impl Store {
     #[must_use]
     pub fn queued_bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many queues are how long.
+    #[must_use]
+    pub fn lengths(&self) -> &Lengths {
+        &self.lengths
+    }
+
+    /// A queue had so many bytes and has so many now. Most queues are short before and after, and cost a
+    /// comparison.
+    pub(super) fn resize(&mut self, before: u32, after: u32) {
+        if before.max(after) > SHORT {
+            self.resize_long(Lengths::place(before), Lengths::place(after));
+        }
+    }
+
+    fn resize_long(&mut self, before: usize, after: usize) {
+        if before == after {
+            return;
+        }
+        let lengths = &mut self.lengths;
+        if before > 0 {
+            lengths.places[before] -= 1;
+        }
+        if after > 0 {
+            lengths.places[after] += 1;
+        }
+        lengths.version = lengths.version.wrapping_add(1);
     }
 
     /// Bytes of memory that the frames in all queues and in flight cost, each counted once however many
