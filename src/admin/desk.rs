@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use super::exposition::Exposition;
+
 /// A ticket that someone asks for on behalf of a user.
 #[derive(Clone, Debug)]
 pub struct TicketAsk {
@@ -97,6 +99,9 @@ pub trait Desk: Send + Sync + 'static {
 
     /// The counters over all shards, by name.
     fn counters(&self) -> Vec<(&'static str, u64)>;
+
+    /// Writes everything that is measured.
+    fn expose(&self, out: &mut Exposition);
 
     /// Makes a ticket.
     ///

@@ -12,6 +12,7 @@
 //! | `server` | the thread, the listener, connections, the end |
 //! | `routes` | the endpoints |
 //! | `guard` | who may ask: keys, scopes, rates |
+//! | `exposition` | the text that Prometheus reads |
 //! | `body` | strict JSON objects |
 //! | `client` | requests that go out |
 //! | `jwks` | keys by URL |
@@ -20,6 +21,7 @@
 mod body;
 mod client;
 mod desk;
+mod exposition;
 mod guard;
 mod jwks;
 mod options;
@@ -31,5 +33,6 @@ mod server;
 mod tests;
 
 pub use desk::{Desk, Receipt, Refused, Revocation, Revoked, Standing, Ticket, TicketAsk};
+pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, Jwks, Limits, Options, Scope};
 pub use server::Admin;

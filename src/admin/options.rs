@@ -115,6 +115,8 @@ pub struct Options {
     pub keys: Vec<ApiKey>,
     /// How much.
     pub limits: Limits,
+    /// Whether the metrics are for everybody who reaches the listener.
+    pub metrics_open: bool,
     /// Where keys come from, if from a URL.
     pub jwks: Option<Jwks>,
 }

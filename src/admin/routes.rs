@@ -7,7 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -16,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::body::{Object, missing};
 use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
+use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
 use super::jwks::Record;
 use super::options::{ApiKey, Limits, Options, Scope};
@@ -55,6 +57,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .route("/v1/counters", get(counters))
         .route("/v1/tickets", post(tickets))
         .route("/v1/revocations", post(revocations))
@@ -84,6 +87,15 @@ impl Api {
 
     fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<ApiKey, Refusal> {
         self.locked().admit(headers, scope, self.clock.now())
+    }
+
+    /// Lets in who may read figures, which are of all tenants.
+    fn inspector(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let key = self.admit(headers, Scope::Inspect)?;
+        if key.tenant.is_some() {
+            return Err(Refusal::forbidden("counters are of all tenants, and this key is for one"));
+        }
+        Ok(())
     }
 
     /// Reads the body of a request that was admitted.
@@ -148,11 +160,26 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     json(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
 }
 
-async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
-    let key = api.admit(&headers, Scope::Inspect)?;
-    if key.tenant.is_some() {
-        return Err(Refusal::forbidden("counters are of all tenants, and this key is for one"));
+async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
+    if !api.locked().options.metrics_open {
+        api.inspector(&headers)?;
     }
+    let mut out = Exposition::default();
+    api.desk.expose(&mut out);
+    let fetches = [("fetched", &api.jwks.fetched), ("failed", &api.jwks.failed)];
+    let help = "Documents of keys asked for at auth.jwks_url, by outcome.";
+    let mut family = out.family("throng_jwks_fetches_total", Kind::Counter, help);
+    for (outcome, count) in fetches {
+        family.sample(&[("outcome", outcome)], count.load(Ordering::Relaxed));
+    }
+    let mut response = Response::new(Body::from(out.finish()));
+    let kind = HeaderValue::from_static(Exposition::MEDIA_TYPE);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
+    api.inspector(&headers)?;
     let fetches =
         [("jwks_fetched_total", &api.jwks.fetched), ("jwks_failed_total", &api.jwks.failed)];
     let fetches = fetches.map(|(name, count)| (name, count.load(Ordering::Relaxed)));

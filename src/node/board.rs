@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
+use crate::node::cells::{Cells, Measured};
 use crate::node::turns::{TurnCells, TurnTimes};
 use crate::shard::{Progress, Shard};
 
@@ -19,6 +20,7 @@ struct Row {
     progress: AtomicU8,
     mark: AtomicU64,
     turns: TurnCells,
+    cells: Cells,
 }
 
 /// The figures of all shards.
@@ -40,6 +42,7 @@ impl Board {
             progress: AtomicU8::new(0),
             mark: AtomicU64::new(0),
             turns: TurnCells::default(),
+            cells: Cells::default(),
         };
         let charged = Counters::NAMES.iter().position(|name| *name == "charged_bytes");
         Self {
@@ -50,11 +53,12 @@ impl Board {
     }
 
     /// Posts a shard's figures. Only that shard's worker may call it.
-    pub(super) fn publish(&self, shard: &Shard, id: ShardId) {
+    pub(super) fn publish(&self, shard: &mut Shard, id: ShardId) {
         let row = &self.rows[usize::from(id.0)];
         for (cell, value) in row.values.iter().zip(shard.counters().values()) {
             cell.store(value, Ordering::Relaxed);
         }
+        row.cells.take(shard);
         row.progress.store(u8::from(shard.progress() == Progress::Drained), Ordering::Release);
         row.mark.store(shard.mark(), Ordering::Release);
     }
@@ -77,6 +81,17 @@ impl Board {
     /// Notes how long a turn of the shard took. Only that shard's worker may call it.
     pub(super) fn note_turn(&self, shard: ShardId, time: Duration) {
         self.rows[usize::from(shard.0)].turns.add(time);
+    }
+
+    /// Notes for how long a turn of the shard kept what arrived meanwhile waiting. Only that shard's worker
+    /// may call it.
+    pub(super) fn note_lag(&self, shard: ShardId, lag: Duration) {
+        self.rows[usize::from(shard.0)].cells.note_lag(lag);
+    }
+
+    /// What one shard has measured, as last posted.
+    pub(super) fn measured(&self, shard: ShardId) -> Measured {
+        self.rows[usize::from(shard.0)].cells.read()
     }
 
     /// Bytes of the memory budget that the other shards hold, as last posted.

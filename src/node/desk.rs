@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::admin::{
-    Admin, ApiKey, Desk, Jwks, Limits, Options, Receipt, Refused, Revocation, Revoked, Scope,
-    Standing, Ticket, TicketAsk,
+    Admin, ApiKey, Desk, Exposition, Jwks, Limits, Options, Receipt, Refused, Revocation, Revoked,
+    Scope, Standing, Ticket, TicketAsk,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -30,6 +30,7 @@ use crate::node::config::admin::{Key, LONGEST_SECRET, SHORTEST_SECRET};
 use crate::node::config::auth::AuthMode;
 use crate::node::config::values::KeyScope;
 use crate::node::keys;
+use crate::node::metrics::{self, About};
 use crate::node::running::LaunchError;
 use crate::shard::Mail;
 use crate::sys::clock::unix_millis;
@@ -92,6 +93,7 @@ pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
             requests_per_second: admin.requests_per_second,
             shard_timeout: admin.shard_timeout,
         },
+        metrics_open: admin.metrics_open,
         jwks: (!jwks.url.is_empty()).then(|| Jwks {
             url: jwks.url.clone(),
             interval: jwks.interval,
@@ -145,6 +147,7 @@ pub(super) struct NodeDesk {
     board: Arc<Board>,
     tickets: TicketKey,
     rules: Mutex<Rules>,
+    about: Mutex<About>,
     out: Mutex<Out>,
     /// The number of the last mark.
     marked: AtomicU64,
@@ -199,6 +202,7 @@ impl NodeDesk {
         board: &Arc<Board>,
         tickets: &TicketKey,
         port: Port<Mail>,
+        about: About,
     ) -> Self {
         let waiting = (0..shards).map(|_| VecDeque::new()).collect();
         Self {
@@ -206,6 +210,7 @@ impl NodeDesk {
             board: Arc::clone(board),
             tickets: tickets.clone(),
             rules: Mutex::default(),
+            about: Mutex::new(about),
             out: Mutex::new(Out { port, waiting }),
             marked: AtomicU64::new(0),
         }
@@ -216,6 +221,7 @@ impl NodeDesk {
         let tokens = door.mode == AuthMode::Token;
         let tickets = tokens && door.sources.contains(&Source::Ticket);
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules { tokens, tickets };
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).adopt(config);
     }
 
     fn rules(&self) -> Rules {
@@ -254,6 +260,16 @@ impl Desk for NodeDesk {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         Counters::NAMES.iter().copied().zip(self.board.total().values()).collect()
+    }
+
+    fn expose(&self, out: &mut Exposition) {
+        let depth = |shard: u16| {
+            let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+            Lane::ALL.map(|lane| out.port.depth(usize::from(shard), lane))
+        };
+        let inboxes: Vec<_> = (0..self.shards).map(depth).collect();
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        metrics::expose(out, &self.board, &about, &inboxes);
     }
 
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {

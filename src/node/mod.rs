@@ -4,10 +4,12 @@
 //! loop where core and rim meet is here.
 
 mod board;
+mod cells;
 pub mod config;
 mod desk;
 mod keys;
 mod launch;
+mod metrics;
 mod running;
 mod settings;
 mod tls;

@@ -26,13 +26,14 @@ use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::desk::{self, NodeDesk, Office};
+use crate::node::metrics::About;
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
 use crate::node::{keys, settings};
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
-use crate::sys::{affinity, descriptors, listener, memory};
+use crate::sys::{affinity, descriptors, listener};
 use crate::wire::tls::SecureListener;
 
 /// Why the node could not start or go on.
@@ -143,7 +144,10 @@ impl Node {
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             node.start_worker(&plan, shard, port, tell.clone())?;
         }
-        node.admin = Office::open(config, NodeDesk::new(shards, &node.board, &node.tickets, desk))?;
+        let about =
+            About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
+        let desk = NodeDesk::new(shards, &node.board, &node.tickets, desk, about);
+        node.admin = Office::open(config, desk)?;
         Ok(node)
     }
 
@@ -324,7 +328,7 @@ impl Node {
         keys::furnish(&mut settings, config, &self.tickets)?;
         settings.routes.tls = self.secure_listener(config);
         if settings.capacity.memory == u64::MAX {
-            settings.capacity.memory = memory::available() / 2;
+            settings.capacity.memory = settings::budget(config);
         }
         Ok(settings)
     }
@@ -456,7 +460,9 @@ fn work(
     let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
     let (clock, board) = (plan.clock, Arc::clone(&plan.board));
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
-    let worker = Worker { shard, driver, port, clock, board, id, asked: Time::ZERO, turn_clock };
+    let woke = clock.now();
+    let worker =
+        Worker { shard, driver, port, clock, board, id, asked: Time::ZERO, woke, turn_clock };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(addresses);
     worker.run()

@@ -23,6 +23,7 @@ use crate::shard::{
     Settings,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
+use crate::sys::memory;
 use crate::wire::http::{self, HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
@@ -37,6 +38,14 @@ pub(super) fn shards(config: &Config) -> u16 {
             .and_then(|cores| u16::try_from(cores).ok())
             .unwrap_or(1),
         shards => shards,
+    }
+}
+
+/// The memory budget in bytes: what was asked for, or half of what there is.
+pub(super) fn budget(config: &Config) -> u64 {
+    match config.limits.memory.bytes {
+        0 => memory::available() / 2,
+        bytes => bytes,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! One thread, one shard, one driver, one port of the mesh. A turn waits for the driver, feeds its
 //! events to the shard, lets time pass, takes mail, and submits what came of it all. The clock is read
-//! twice a turn: after the wait and after the mail.
+//! with the first event of a turn and after the wait, and once more before a worker sleeps: from these
+//! readings follows how long each turn kept the rest of the world waiting.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,6 +36,8 @@ pub(super) struct Worker {
     pub(super) id: ShardId,
     /// When the other shards' need for memory was last looked at.
     pub(super) asked: Time,
+    /// When the turn under way began: the first event of it was there, or the last sleep ended.
+    pub(super) woke: Time,
     /// Present when the times of turns are asked for.
     pub(super) turn_clock: Option<TurnClock>,
 }
@@ -50,20 +53,21 @@ impl Worker {
     }
 
     fn turn(&mut self, before: Time) -> io::Result<Time> {
-        let heard = self.wait(before)?;
+        let waited = self.wait(before)?;
         let now = self.clock.now();
+        self.note_lap(&waited, now);
         if now.since(self.asked) >= ASK_OTHERS {
             self.asked = now;
             self.shard.note_others(self.board.charged_by_others(self.id));
         }
         self.shard.handle_timeout(now);
-        let busy = self.take_mail(now) || heard;
+        let busy = self.take_mail(now) || waited.heard;
         self.relieve(now);
         self.shard.begin_writes(busy, now);
         self.submit(now);
         let (shard, port) = (&mut self.shard, &self.port);
         shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
-        self.board.publish(&self.shard, self.id);
+        self.board.publish(&mut self.shard, self.id);
         if let Some(clock) = &mut self.turn_clock {
             self.board.note_turn(self.id, clock.lap());
         }
@@ -73,11 +77,11 @@ impl Worker {
     /// Waits for events and feeds them. True when a peer was heard without sleeping, which is how the
     /// flush window knows a saturated core. So it looks before it sleeps: what is there already came
     /// while the last turn was at work. Only a core with time to spare pays for a look in vain.
-    fn wait(&mut self, now: Time) -> io::Result<bool> {
+    fn wait(&mut self, now: Time) -> io::Result<Waited> {
         let timeout = self.shard.poll_timeout(now);
-        let (found, heard) = self.take_events(Some(Duration::ZERO))?;
-        if found || timeout == Some(Duration::ZERO) {
-            return Ok(heard);
+        let (first, heard) = self.take_events(Some(Duration::ZERO))?;
+        if first.is_some() || timeout == Some(Duration::ZERO) {
+            return Ok(Waited { heard, slept: None, first });
         }
         // Requests that must not be taken yet are no reason to stay awake.
         let lanes: &[Lane] = if self.shard.takes_requests() {
@@ -86,26 +90,35 @@ impl Worker {
             &[Lane::Delivery]
         };
         if !self.port.before_sleep(lanes) {
-            return Ok(false);
+            return Ok(Waited { heard: false, slept: None, first });
         }
+        let slept = Some(self.clock.now());
         let result = self.take_events(timeout);
         self.port.awake();
-        result.map(|_| false)
+        result.map(|(first, _)| Waited { heard: false, slept, first })
     }
 
-    /// Feeds what the driver reports. Whether there was anything, and whether any of it came from a
+    /// Notes how long the turn before took, of which the end is known only now.
+    fn note_lap(&mut self, waited: &Waited, now: Time) {
+        let woke = waited.first.unwrap_or(now);
+        let ended = waited.slept.unwrap_or(woke);
+        self.board.note_lag(self.id, ended.since(self.woke));
+        self.shard.end_turn(ended);
+        self.woke = woke;
+    }
+
+    /// Feeds what the driver reports. When the first of it was fed, and whether any of it came from a
     /// peer: completions of our own writes are there whenever there was something to write.
-    fn take_events(&mut self, timeout: Option<Duration>) -> io::Result<(bool, bool)> {
+    fn take_events(&mut self, timeout: Option<Duration>) -> io::Result<(Option<Time>, bool)> {
         let (shard, clock) = (&mut self.shard, &self.clock);
-        let (mut found, mut heard) = (false, false);
+        let mut heard = false;
         // One reading serves all events of a turn: the first pays for it.
         let mut at = None;
         self.driver.wait(timeout, &mut |event| {
-            found = true;
             heard |= matches!(event, Event::Received { .. } | Event::Accepted { .. });
             feed(shard, event, *at.get_or_insert_with(|| clock.now()));
         })?;
-        Ok((found, heard))
+        Ok((at, heard))
     }
 
     /// Takes mail; true when there was any.
@@ -145,6 +158,16 @@ impl Worker {
     }
 }
 
+/// How a turn began.
+struct Waited {
+    /// A peer was heard without sleeping.
+    heard: bool,
+    /// When the worker went to sleep, if it did.
+    slept: Option<Time>,
+    /// When the first event was there, if any was.
+    first: Option<Time>,
+}
+
 /// Hands one event to the shard. A panic of ours ends the connection that the event was about, and the
 /// process when the shard's invariants no longer hold (decision 0005).
 fn feed(shard: &mut Shard, event: Event<'_>, now: Time) {
@@ -164,7 +187,7 @@ fn lane(mail: &Mail) -> Lane {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::id::ConnId;
     use crate::base::map::Seed;
@@ -228,8 +251,8 @@ mod tests {
         }
     }
 
-    /// How often writes waited in that many turns with such clients.
-    fn waits(eager: bool, at_once: usize, turns: usize) -> u64 {
+    /// A worker with this driver that posts on this board.
+    fn worker(driver: Box<dyn Driver>, board: &Arc<Board>) -> Worker {
         let sets = ["debug.echo_path=/echo", "queue.flush_window_us=500"].map(str::to_owned);
         let origin = Origin { file: None, sets: sets.to_vec() };
         let config = origin.load().expect("a valid configuration");
@@ -243,21 +266,37 @@ mod tests {
             capacity: 0,
         };
         let settings = Arc::new(crate::node::settings(&config, 1000));
-        let mut worker = Worker {
+        Worker {
             shard: Shard::new(identity, settings),
-            driver: Box::new(Clients { conns: Vec::new(), upgraded: false, eager, at_once }),
+            driver,
             port: mesh(1, 1).expect("an eventfd").remove(0),
             clock: Clock::start(),
-            board: Arc::new(Board::new(1)),
+            board: Arc::clone(board),
             id: ShardId(0),
             asked: Time::ZERO,
+            woke: Time::ZERO,
             turn_clock: None,
-        };
+        }
+    }
+
+    /// What the shard has counted after so many turns with this driver.
+    pub(in crate::node) fn turns(
+        driver: Box<dyn Driver>,
+        board: &Arc<Board>,
+        turns: usize,
+    ) -> crate::base::counters::Counters {
+        let mut worker = worker(driver, board);
         let mut now = worker.clock.now();
         for _ in 0..turns {
             now = worker.turn(now).expect("a turn");
         }
-        let counters = worker.shard.counters();
+        worker.shard.counters()
+    }
+
+    /// How often writes waited in that many turns with such clients.
+    fn waits(eager: bool, at_once: usize, count: usize) -> u64 {
+        let clients = Clients { conns: Vec::new(), upgraded: false, eager, at_once };
+        let counters = turns(Box::new(clients), &Arc::new(Board::new(1)), count);
         assert_eq!(counters.open_connections, u64::from(CLIENTS));
         counters.flush_waits_total
     }

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "madvise and the allocator's own interface")]
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use rustix::mm::{Advice, madvise};
 
@@ -41,6 +42,37 @@ pub fn collect() {
     // SAFETY: takes a flag; to be called from any thread at any time, and it touches only memory that
     // is free. A thread that never allocated by mimalloc has no heap there, which is allowed for.
     unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
+/// What the kernel charges this process with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in memory.
+    pub resident: u64,
+    /// Those of them that no file stands behind: what the program asked for.
+    pub anonymous: u64,
+    /// Processor time, user and system.
+    pub processor: Duration,
+}
+
+/// What this process uses; zeros where the kernel does not tell.
+#[must_use]
+pub fn usage() -> Usage {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0_u64)
+    };
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name, which may hold anything, stand numbers; the 12th and 13th are the times.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
+    let second = rustix::param::clock_ticks_per_second().max(1);
+    Usage {
+        resident: kilobytes("VmRSS:") << 10,
+        anonymous: kilobytes("RssAnon:") << 10,
+        processor: Duration::from_millis(ticks.saturating_mul(1000) / second),
+    }
 }
 
 /// Bytes of memory that this process may use: those of the machine, or of the control group it was put
@@ -118,6 +150,13 @@ mod tests {
         assert!(available > 1 << 20 && available <= kilobytes << 10, "{available}");
         assert_eq!(limit_of("nonsense"), None);
         assert_eq!(limit_of("4:cpu,cpuacct:/"), None);
+    }
+
+    #[test]
+    fn usage_is_what_the_kernel_tells_elsewhere() {
+        let usage = usage();
+        assert!(usage.anonymous > 0 && usage.anonymous <= usage.resident, "{usage:?}");
+        assert!(usage.resident.abs_diff(resident()) < 64 << 20, "{usage:?}");
     }
 
     /// Bytes of this process in memory.

@@ -17,6 +17,7 @@ mod hostile;
 mod limits;
 mod liveness;
 mod memory;
+mod metrics;
 mod panics;
 mod process;
 mod program;

@@ -70,7 +70,15 @@ need_browser() {
 step_fmt() { cargo fmt --all --check; }
 step_clippy() { cargo clippy --workspace --all-targets -- -D warnings; }
 step_build() { cargo build --workspace; }
-step_cargo() { timeout 1200 cargo test --workspace --no-fail-fast; }
+# What some tests of the cargo step drive; each says so and is left out where its program is missing.
+need_peers() {
+    local program missing=()
+    for program in prometheus nginx haproxy; do
+        if ! PATH=$PATH:/usr/sbin command -v "$program" >/dev/null; then missing+=("$program"); fi
+    done
+    ((${#missing[@]} == 0)) || apt_install "${missing[@]}" || true
+}
+step_cargo() { need_peers && timeout 1200 cargo test --workspace --no-fail-fast; }
 count_cargo() {
     awk '/^test result:/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
         # A binary that a signal ended says nothing of its tests.

@@ -65,6 +65,23 @@ fn a_key_opens_its_scopes_and_no_more() {
 }
 
 #[test]
+fn metrics_are_for_those_who_may_inspect_unless_they_are_open() {
+    let office = Office::open();
+    assert_eq!(office.get("/metrics", "").error(), said(401, "unauthorized", None));
+    let acme = office.get("/metrics", "a secret of one tenant");
+    assert_eq!(acme.error(), said(403, "forbidden", None));
+    let answer = office.get("/metrics", "a secret for counting");
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    assert!(answer.body.contains("\ntickets_total 0\n"), "{}", answer.body);
+    assert!(answer.body.contains("throng_jwks_fetches_total{outcome=\"failed\"} 0\n"));
+    office.admin.reload(Options { metrics_open: true, ..office.options.clone() });
+    let mut asked = std::iter::repeat_with(|| office.get("/metrics", "").status);
+    assert!(asked.by_ref().take(10_000).any(|status| status == 200));
+    assert_eq!(office.get("/v1/counters", "").status, 401, "nothing else is");
+}
+
+#[test]
 fn a_key_of_one_tenant_never_reaches_another() {
     let office = Office::open();
     let acme = "a secret of one tenant";

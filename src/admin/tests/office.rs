@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
 
 use crate::admin::{
-    Admin, ApiKey, Desk, Jwks, Limits, Options, Receipt, Refused, Revocation, Scope, Standing,
-    Ticket, TicketAsk,
+    Admin, ApiKey, Desk, Exposition, Jwks, Kind, Limits, Options, Receipt, Refused, Revocation,
+    Scope, Standing, Ticket, TicketAsk,
 };
 use crate::sys::listener::{ListenOptions, listen};
 
@@ -41,6 +41,11 @@ impl Desk for SmallDesk {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         vec![("tickets", self.tickets.load(Ordering::Relaxed))]
+    }
+
+    fn expose(&self, out: &mut Exposition) {
+        let tickets = self.tickets.load(Ordering::Relaxed);
+        out.family("tickets_total", Kind::Counter, "Tickets.").sample(&[], tickets);
     }
 
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {
@@ -118,7 +123,7 @@ impl Office {
         let any = "127.0.0.1:0".parse().expect("an address");
         let socket = listen(any, &ListenOptions::default()).expect("a listener");
         let behind: Arc<dyn Desk> = Arc::<SmallDesk>::clone(&desk);
-        let options = Options { keys, limits, jwks };
+        let options = Options { keys, limits, jwks, ..Options::default() };
         let admin = Admin::start(Some(socket), behind, options.clone()).expect("a thread");
         Self { admin, options, desk, revoked }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Kind, OptionalAddress, Value, millis, one_of, whole};
+use super::kind::{Flag, Kind, OptionalAddress, Value, millis, one_of, whole};
 use super::kind_text::{Hidden, Text, list_of, text};
 use super::list::{About, Row};
 use super::words::KeyScope;
@@ -27,6 +27,8 @@ group! {
         "max_body_bytes" Live max_body_bytes: u32 = 65_536, whole(256, 16_777_216);
         /// Connections at once; further ones wait in the kernel.
         "max_connections" Restart max_connections: u16 = 64, whole(1, 4096);
+        /// Serve /metrics to whoever reaches this listener, without a key.
+        "metrics_open" Live metrics_open: bool = false, Flag;
         /// Requests a second of each key; beyond it 429. As many again may come at once after a pause.
         "requests_per_second" Live requests_per_second: u32 = 100, whole(1, 1_000_000);
         /// How long an answer waits for all shards to have taken what was asked; beyond it 503.

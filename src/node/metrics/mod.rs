@@ -1,0 +1,96 @@
+//! What `/metrics` says: every figure of the board, once, in bounded families.
+//!
+//! A scrape reads atomics that the shards have posted anyway, so it costs a shard nothing. Names begin with
+//! `throng_` and carry their unit; what is counted by reason is one family with a label. Series that grow with
+//! the machine are those with a `shard` label, a fixed number for each; nothing is labelled by room, user,
+//! address or tenant, and at most 34 rows stand for namespaces. docs/metrics.md lists the families.
+
+mod families;
+mod spreads;
+
+#[cfg(test)]
+mod tests;
+
+use crate::admin::{Exposition, Kind};
+use crate::base::counters::Counters;
+use crate::base::id::ShardId;
+use crate::node::board::Board;
+use crate::node::config::Config;
+use crate::node::settings;
+use crate::shard::NAMESPACES;
+use crate::sys::memory;
+
+/// What is fixed or changes with the configuration only.
+#[derive(Clone, Debug, Default)]
+pub(super) struct About {
+    /// Connections the node takes at most.
+    connections: usize,
+    /// The kernel interface in use.
+    driver: String,
+    started_unix_ms: u64,
+    /// The memory budget in bytes.
+    budget: u64,
+    /// The patterns of the namespaces that have a row of their own.
+    namespaces: Vec<String>,
+}
+
+impl About {
+    /// What is fixed.
+    pub(super) fn new(connections: usize, driver: String, started_unix_ms: u64) -> Self {
+        Self { connections, driver, started_unix_ms, ..Self::default() }
+    }
+
+    /// Takes over what a configuration says.
+    pub(super) fn adopt(&mut self, config: &Config) {
+        let named = config.lists.namespaces.iter().take(NAMESPACES);
+        self.namespaces = named.map(|namespace| namespace.pattern.as_str().to_owned()).collect();
+        self.budget = settings::budget(config);
+    }
+}
+
+/// Writes everything. `inboxes` holds the pieces of mail that wait for each shard: requests, deliveries.
+pub(super) fn expose(out: &mut Exposition, board: &Board, about: &About, inboxes: &[[usize; 2]]) {
+    let total = board.total();
+    let shards: Vec<Counters> =
+        (0..).map(ShardId).zip(inboxes).map(|(shard, _)| board.shard(shard)).collect();
+    node(out, board, about);
+    families::expose(out, &total);
+    families::expose_shards(out, &shards, inboxes);
+    let measured: Vec<_> =
+        (0..).map(ShardId).zip(inboxes).map(|(shard, _)| board.measured(shard)).collect();
+    spreads::expose(out, &total, &measured, &about.namespaces);
+}
+
+fn node(out: &mut Exposition, board: &Board, about: &About) {
+    let mut gauge = |name: &str, help: &str, value: f64| {
+        out.family(name, Kind::Gauge, help).sample(&[], value);
+    };
+    let usage = memory::usage();
+    let ready = f64::from(u8::from(!board.is_draining()));
+    gauge("throng_accepting", "1 while newcomers are accepted, 0 while the node drains.", ready);
+    let limit = float(about.connections as u64);
+    gauge("throng_connections_limit", "Connections that the node takes at most.", limit);
+    let help = "Bytes that queues, half-read messages and mail may take; beyond half of it measures begin.";
+    gauge("throng_memory_budget_bytes", help, float(about.budget));
+    let help = "Bytes of memory that the program has asked for and uses (RssAnon).";
+    gauge("throng_memory_anonymous_bytes", help, float(usage.anonymous));
+    let help = "Bytes of memory that the process uses, files included.";
+    gauge("process_resident_memory_bytes", help, float(usage.resident));
+    let started = float(about.started_unix_ms) / 1000.0;
+    gauge(
+        "process_start_time_seconds",
+        "When the process started, in seconds since 1970.",
+        started,
+    );
+    let help = "Processor time of all threads, user and system.";
+    out.family("process_cpu_seconds_total", Kind::Counter, help)
+        .sample(&[], usage.processor.as_secs_f64());
+    let labels = [("driver", about.driver.as_str()), ("version", env!("CARGO_PKG_VERSION"))];
+    out.family("throng_build_info", Kind::Gauge, "1, with what is running.").sample(&labels, 1);
+}
+
+/// A figure as Prometheus keeps it; beyond 2^53 the last digits are lost, there as here.
+#[expect(clippy::cast_precision_loss, reason = "the receiver knows no other numbers")]
+fn float(figure: u64) -> f64 {
+    figure as f64
+}

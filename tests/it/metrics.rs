@@ -1,0 +1,286 @@
+//! What the admin listener says of the whole node, and what Prometheus and its tools make of it.
+//!
+//! The tools are Debian's. Where they are not installed their tests are left out, and say so where it is
+//! seen; what must hold without them is tested beside the code by a parser of our own.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use throng::node::Node;
+
+use crate::admin::{ask, with_admin};
+use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// True when the program is there; otherwise says that the test is left out. The harness would keep what a
+/// test prints by a macro to itself.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok();
+    if !found {
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: {program} is not installed");
+    }
+    found
+}
+
+fn scrape(node: &Node) -> String {
+    let (status, text) = ask(node.admin_address().expect("an admin listener"), "GET /metrics", "");
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// The sum over all series of a family with these words in their line.
+fn figure(text: &str, family: &str, words: &[&str]) -> f64 {
+    let samples = text.lines().filter(|line| {
+        let rest = line.strip_prefix(family).unwrap_or("#");
+        rest.starts_with(['{', ' ']) && words.iter().all(|word| rest.contains(word))
+    });
+    samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+}
+
+fn is(value: f64, expected: u32) -> bool {
+    (value - f64::from(expected)).abs() < 0.5
+}
+
+/// Everything that the dashboard draws happens to this node: deliveries, losses, refusals, ends.
+fn load(node: &Node) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(node.address())).collect();
+    for client in &mut clients {
+        client.join("lobby");
+    }
+    let publisher = &mut clients[0];
+    for number in 0..20 {
+        publisher.send(&json!({"type": "x", "room": "lobby", "payload": number}));
+    }
+    drop(Client::connect(node.address()));
+    clients
+}
+
+on_both_drivers! {
+    fn the_figures_of_a_node_follow_what_happens_to_it(driver) {
+        let sets = with_admin(r#""inspect""#);
+        let node = node(driver, &[&sets[0], &sets[1]]);
+        let clients = load(&node);
+        wait_for(&node, "all is delivered", |counters| counters.deliveries_total == 160);
+        wait_for(&node, "one has gone", |counters| counters.open_connections == 8);
+        wait_until("what happened is in the figures", || {
+            let text = scrape(&node);
+            is(figure(&text, "throng_open_connections", &[]), 8)
+                && is(figure(&text, "throng_handshakes_total", &[]), 9)
+                && is(figure(&text, "throng_disconnects_total", &["\"lost\""]), 1)
+                && is(figure(&text, "throng_connection_seconds_count", &[]), 1)
+                && is(figure(&text, "throng_deliveries_total", &[]), 160)
+                && is(figure(&text, "throng_shard_deliveries_total", &[]), 160)
+                && is(figure(&text, "throng_accepting", &[]), 1)
+                && figure(&text, "throng_fan_out_seconds_count", &[]) >= 1.0
+                && figure(&text, "throng_received_bytes_total", &[]) > 0.0
+                && figure(&text, "throng_sent_bytes_total", &[]) > 0.0
+                && figure(&text, "throng_memory_anonymous_bytes", &[]) > 0.0
+        });
+        let text = scrape(&node);
+        let writes = figure(&text, "throng_frames_per_write_count", &[]);
+        let frames = figure(&text, "throng_frames_per_write_sum", &[]);
+        assert!(frames >= writes && writes > 0.0, "{frames} in {writes}");
+        for shard in ["shard=\"0\"", "shard=\"1\""] {
+            assert!(figure(&text, "throng_loop_lag_seconds_count", &[shard]) > 0.0, "{shard}");
+        }
+        drop(clients);
+        node.drain(PATIENCE);
+        wait_until("it says that it drains", || is(figure(&scrape(&node), "throng_accepting", &[]), 0));
+    }
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_metrics() {
+    if !is_installed("promtool") {
+        return;
+    }
+    let sets = with_admin(r#""inspect""#);
+    let node = node("auto", &[&sets[0], &sets[1]]);
+    let _clients = load(&node);
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool.stdin.take().unwrap().write_all(scrape(&node).as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    let rules = Path::new(ROOT).join("docs/grafana/alerts.yml");
+    let output = Command::new("promtool").args(["check", "rules"]).arg(rules).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A Prometheus that scrapes a node several times a second and evaluates the shipped alerts as often.
+struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn start(target: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody else takes the port between here and there but by an accident; then the test fails.
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        let config = folder.path().join("prometheus.yml");
+        let text = format!(
+            "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\
+             rule_files: [\"{ROOT}/docs/grafana/alerts.yml\"]\n\
+             scrape_configs:\n- job_name: throng\n  static_configs: [{{ targets: [\"{target}\"] }}]\n"
+        );
+        fs::write(&config, text).unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { child, address, _folder: folder }
+    }
+
+    /// The data of an answer of its interface; null while there is none.
+    fn get(&self, path: &str) -> Value {
+        let Ok(mut stream) = TcpStream::connect(self.address) else { return Value::Null };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // By HTTP/1.0, so that the body comes in one piece.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n");
+        let mut answer = String::new();
+        if stream.write_all(request.as_bytes()).is_err()
+            || stream.read_to_string(&mut answer).is_err()
+        {
+            return Value::Null;
+        }
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let answer: Value = serde_json::from_str(body).unwrap_or_default();
+        assert_ne!(answer["errorType"], "bad_data", "{path}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// True when a query gives at least one number.
+    fn has_data(&self, query: &str) -> bool {
+        let escaped: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let data = self.get(&format!("/api/v1/query?query={escaped}"));
+        let results = data["result"].as_array().cloned().unwrap_or_default();
+        let numbers = results.iter().filter_map(|result| result["value"][1].as_str());
+        numbers.filter_map(|text| text.parse::<f64>().ok()).any(f64::is_finite)
+    }
+
+    fn fires(&self, alert: &str) -> bool {
+        let alerts = self.get("/api/v1/alerts")["alerts"].as_array().cloned().unwrap_or_default();
+        alerts
+            .iter()
+            .any(|found| found["labels"]["alertname"] == alert && found["state"] == "firing")
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The queries of the dashboard, by panel.
+fn dashboard() -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/grafana/throng.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let targets = panel["targets"].as_array().cloned().unwrap_or_default();
+        assert_eq!(targets.is_empty(), panel["type"] == "row", "{panel}");
+        for target in targets {
+            let query = target["expr"].as_str().unwrap();
+            let query = query.replace("$instance", ".*").replace("$__rate_interval", "1m");
+            assert!(!query.contains('$'), "{query}");
+            queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+        }
+    }
+    queries
+}
+
+/// The expressions of the alerts, each asked whether it holds and not for whom: an alert that nobody has cause
+/// for gives no data otherwise.
+fn alerts() -> Vec<(String, String)> {
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/grafana/alerts.yml")).unwrap();
+    let mut alerts = Vec::new();
+    for part in text.split("- alert: ").skip(1) {
+        let name = part.lines().next().unwrap().to_owned();
+        let (_, rest) = part.split_once("expr: ").unwrap();
+        let end =
+            ["\n        for:", "\n        labels:"].iter().filter_map(|end| rest.find(end)).min();
+        let words: Vec<&str> =
+            rest[..end.unwrap()].trim_start_matches(">-").split_whitespace().collect();
+        let expression = words.join(" ").replace(" > ", " > bool ").replace(" == ", " == bool ");
+        alerts.push((name, expression));
+    }
+    alerts
+}
+
+#[test]
+fn every_panel_and_every_alert_has_data_in_a_prometheus_that_scrapes_a_loaded_node() {
+    if !is_installed("prometheus") {
+        return;
+    }
+    let sets = ["admin.listen=127.0.0.1:0", "admin.metrics_open=true"];
+    let node = node("auto", &sets);
+    let prometheus = Prometheus::start(node.admin_address().unwrap());
+    wait_until("the first scrape", || prometheus.has_data("throng_open_connections"));
+    let clients = load(&node);
+    let (panels, alerts) = (dashboard(), alerts());
+    assert!(panels.len() > 40 && alerts.len() == 12, "{} and {}", panels.len(), alerts.len());
+    for (name, query) in panels.iter().chain(&alerts) {
+        wait_until(&format!("{name} has data: {query}"), || prometheus.has_data(query));
+    }
+    drop(clients);
+}
+
+#[test]
+fn the_alert_of_slow_consumers_fires_when_clients_stop_reading() {
+    if !is_installed("prometheus") {
+        return;
+    }
+    let sets = [
+        "admin.listen=127.0.0.1:0",
+        "admin.metrics_open=true",
+        "queue.overflow=\"disconnect\"",
+        "tcp.send_buffer_bytes=4096",
+        "queue.high_water_bytes=16384",
+        "queue.low_water_bytes=4096",
+    ];
+    let node = node("auto", &sets);
+    let prometheus = Prometheus::start(node.admin_address().unwrap());
+    let quiet = r#"throng_disconnects_total{reason="slow_consumer"} == 0"#;
+    wait_until("the first scrape", || prometheus.has_data(quiet));
+    assert!(!prometheus.fires("ThrongSlowConsumers"), "nobody is slow yet");
+    // The alert is for 0.1 a second over five minutes, and Prometheus has seen none of these yet.
+    let mut slow: Vec<Client> = (0..60).map(|_| Client::connect_narrow(node.address())).collect();
+    for client in &mut slow {
+        client.join("r");
+    }
+    let mut publisher = Client::connect(node.address());
+    let payload = "x".repeat(8192);
+    while node.counters().slow_consumers_total < 60 {
+        let reply = publisher.ask(json!({"type": "x", "room": "r", "payload": payload}));
+        assert_eq!(reply["ok"], json!(true), "{reply}");
+    }
+    wait_until("the alert", || prometheus.fires("ThrongSlowConsumers"));
+    let lost = scrape_open(&node);
+    let dropped = figure(&lost, "throng_dropped_total", &["\"disconnect\""]);
+    assert!(is(dropped, 60), "{dropped} were closed by their room's policy");
+}
+
+fn scrape_open(node: &Node) -> String {
+    ask(node.admin_address().unwrap(), "GET /metrics", "").1
+}
