@@ -117,8 +117,10 @@ counters! {
     auth_malformed_total,
     /// Handshakes refused for the page they came from.
     origin_refused_total,
-    /// Commands refused because the user has no right to the room.
+    /// Commands refused because the user, or the page it came from, has no right to the room.
     forbidden_total,
+    /// Memberships ended because a fresh token grants less than the one before.
+    withdrawn_total,
     /// Connections closed (1008) because the token was missing or wrong after the upgrade.
     auth_closed_total,
     /// Connections closed (4401) at the end of their token.

@@ -13,6 +13,7 @@ use crate::auth::{
 };
 use crate::node::config::Config;
 use crate::node::config::auth::{Auth, AuthMode};
+use crate::node::config::values::Namespace;
 use crate::node::running::{LaunchError, Node};
 use crate::shard::{Mail, Settings};
 use crate::sys::clock::unix_millis;
@@ -48,6 +49,14 @@ pub(super) fn default_who(config: &Config) -> Who {
         AuthMode::Local | AuthMode::Open => Who::Anyone,
         AuthMode::Token => Who::Granted,
     }
+}
+
+/// The pages that a namespace is for, where it is not for all.
+pub(super) fn origins(namespace: &Namespace) -> Option<OriginRules> {
+    let given = namespace.origins.iter();
+    // The configuration takes only what can be read.
+    let allowed: Vec<OriginRule> = given.filter_map(|rule| OriginRule::parse(rule).ok()).collect();
+    (!allowed.is_empty()).then(|| OriginRules { allowed, ..OriginRules::default() })
 }
 
 /// The rules of the door, without keys.

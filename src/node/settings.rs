@@ -127,6 +127,7 @@ fn rooms(config: &Config) -> RoomRules {
         overflow: namespace.overflow,
         join: namespace.join,
         publish: namespace.publish,
+        origins: keys::origins(namespace).map(Arc::new),
     };
     RoomRules {
         per_connection: config.limits.command.max_rooms as usize,

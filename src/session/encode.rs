@@ -167,6 +167,11 @@ pub fn gap(out: &mut Vec<u8>, room: &str, lost: u64) {
     Object::typed(out, "throng:gap").text("room", room).plain("lost", lost).end();
 }
 
+/// Appends the push that says that the connection is no longer in the room, and why: the code of an error.
+pub fn left(out: &mut Vec<u8>, room: &str, reason: &str) {
+    Object::typed(out, "throng:left").text("room", room).text("reason", reason).end();
+}
+
 /// Appends the push that asks for a fresh token within `in_ms`; then the connection is closed.
 pub fn reauth(out: &mut Vec<u8>, in_ms: u64) {
     Object::typed(out, "throng:reauth").plain("inMs", in_ms).end();

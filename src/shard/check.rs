@@ -46,6 +46,7 @@ impl Shard {
             }
         }
         self.check_people();
+        self.gate.people.pages.check();
         let is_secure = |index| self.table.peek(index).is_some_and(Connection::is_secure);
         self.gate.layers.check(is_secure);
         let opening = self.table.iter().filter(|(_, connection)| connection.is_opening()).count();

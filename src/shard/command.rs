@@ -222,7 +222,15 @@ impl Shard {
         if question.asked == Asked::Join
             && let Some(connection) = self.table.get(question.to.conn)
         {
-            self.rooms.hub.confirm(&connection.member, &question.room);
+            let is_member = self.rooms.hub.confirm(&connection.member, &question.room);
+            // It has left meanwhile; if not by itself, it must not believe that it is in the room.
+            let conn = question.to.conn;
+            if !is_member && !self.may_join(conn.index, plain(&question.room)) {
+                let message = "the right to join in that room is missing";
+                let reference = question.reference.as_deref();
+                let error = CommandError::new(Code::Forbidden, message, reference);
+                return self.refuse(conn, &error, now);
+            }
         }
         let (room, members) = (plain(&question.room), *members);
         let reply = match question.asked {

@@ -75,6 +75,10 @@ impl Shard {
                 return verdict;
             }
             let (verdict, admission) = self.judge(head, upgrade, now);
+            if settings.rooms.have_origins() {
+                let host = head.values("host").next().and_then(|host| str::from_utf8(host).ok());
+                self.gate.people.pages.note(conn.index, upgrade.origin, host);
+            }
             who = admission;
             verdict
         };

@@ -14,8 +14,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::auth::{
-    Admission, Denied, Identity, KeySet, Mode, Revocation, Right, Ticket, TicketRead, TokenError,
-    room, user_room,
+    Admission, Denied, Identity, KeySet, Mode, Revocation, Ticket, TicketRead, TokenError,
+    user_room,
 };
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::time::{Tick, Time};
@@ -312,6 +312,7 @@ impl Shard {
             self.counters.reauths_total += 1;
             let own = user_room(identity.tenant.as_deref(), &identity.user);
             self.note_person(id.index, identity, &own);
+            self.withdraw(id, now);
             self.watch(id, now);
         }
         self.reply(id, reference, &Reply::Authenticated { user: &user, expires }, now);
@@ -401,43 +402,6 @@ impl Shard {
         access.verifier.keys = keys;
         settings.access = Arc::new(access);
         self.settings = Rc::new(settings);
-    }
-
-    /// The name within the node of the room that the connection calls `name`, if it may use `right` there.
-    ///
-    /// # Errors
-    /// The answer to a client that may not.
-    pub(super) fn room_for<'a>(
-        &mut self,
-        id: ConnId,
-        name: &'a str,
-        right: Right,
-        reference: Option<&RawValue>,
-    ) -> Result<std::borrow::Cow<'a, str>, CommandError> {
-        let person = self.gate.people.get(id.index);
-        let grants = person.map(|person| &person.grants);
-        if self.settings.rooms.who(name, right).lets(grants, name, right) {
-            return Ok(room(person.and_then(|person| person.names().0), name));
-        }
-        self.counters.forbidden_total += 1;
-        let message = format!("the right to {} in that room is missing", right.name());
-        Err(CommandError::new(Code::Forbidden, message, reference))
-    }
-
-    /// Rooms that the connection may be in: its own does not count.
-    pub(super) fn room_limit(&self, id: ConnId) -> (usize, usize) {
-        let limit = self.settings.rooms.per_connection;
-        let Some(person) = self.gate.people.get(id.index) else { return (limit, limit) };
-        let own = person.limits().and_then(|limits| limits.rooms);
-        let limit = own.map_or(limit, |own| limit.min(own as usize));
-        (limit, limit.saturating_add(1))
-    }
-
-    /// Bytes that a message of the connection may have, where everybody's may have `most`.
-    pub(super) fn message_limit(&self, id: ConnId, most: usize) -> usize {
-        let limits = self.gate.people.get(id.index).and_then(Person::limits);
-        let own = limits.and_then(|limits| limits.message_bytes);
-        own.map_or(most, |own| most.min(own.get() as usize))
     }
 
     /// What holds of those who are known.

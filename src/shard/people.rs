@@ -18,6 +18,7 @@ use crate::base::party::Party;
 use crate::flow::budget::Rate;
 use crate::flow::meter::Rates;
 use crate::session::Protocol;
+use crate::shard::pages::Pages;
 use crate::shard::settings::COSTS;
 
 /// One known user's connection: what is left of its identity, in few bytes, as there may be a million.
@@ -190,6 +191,8 @@ pub(super) struct People {
     used: Map<u128, u64>,
     pub(super) revocations: Revocations,
     pub(super) sweeps: Vec<Sweep>,
+    /// Where everybody came from, where a namespace asks for it.
+    pub(super) pages: Pages,
     /// Keys that were fetched while the node runs, beside those of the configuration.
     pub(super) fetched: Option<Arc<KeySet>>,
 }
@@ -204,6 +207,7 @@ impl People {
             used: seed.map(),
             revocations: Revocations::new(seed, max_revocations),
             sweeps: Vec::new(),
+            pages: Pages::new(seed),
             fetched: None,
         }
     }
@@ -253,6 +257,7 @@ impl People {
     /// Forgets the connection at that index.
     pub(super) fn leave(&mut self, index: u32) {
         self.pending.remove(&index);
+        self.pages.leave(index);
         let Some(place) = self.known.get_mut(index as usize) else { return };
         if let Some(person) = place.take() {
             self.count -= 1;
@@ -268,6 +273,7 @@ impl People {
         self.known.truncate(bound as usize);
         self.known.shrink_to_fit();
         self.pending.shrink_to_fit();
+        self.pages.trim(bound);
     }
 
     /// As the ticket's home: true when it is used for the first time. One that cannot be remembered is not

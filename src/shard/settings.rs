@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Access, KeySet, Right, Who};
+use crate::auth::{Access, KeySet, OriginRules, Right, Who};
 use crate::base::glob::Glob;
 use crate::base::network::Network;
 use crate::base::party::Party;
@@ -217,6 +217,8 @@ pub struct NamespaceRules {
     pub join: Option<Who>,
     /// Who may publish; `None`: as everywhere.
     pub publish: Option<Who>,
+    /// The pages that the rooms are for; `None`: all that may connect. Programs are no pages.
+    pub origins: Option<Arc<OriginRules>>,
 }
 
 /// The limits of the shard as a whole.
@@ -271,6 +273,18 @@ impl RoomRules {
                 namespace.and_then(|namespace| namespace.publish).unwrap_or(self.publish)
             }
         }
+    }
+
+    /// The pages that the room is for, where not for all.
+    #[must_use]
+    pub fn origins_of(&self, room: &str) -> Option<&OriginRules> {
+        self.namespace_of(room).and_then(|namespace| namespace.origins.as_deref())
+    }
+
+    /// True when some rooms are for some pages only.
+    #[must_use]
+    pub fn have_origins(&self) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.origins.is_some())
     }
 
     fn namespace_of(&self, room: &str) -> Option<&NamespaceRules> {

@@ -132,6 +132,49 @@ on_both_drivers! {
         wait_for(&node, "both are counted", |c| c.origin_refused_total == 2);
     }
 
+    fn a_namespace_is_for_pages_of_its_origins(driver) {
+        let rule = "namespace=[{pattern=\"admin:*\", origins=[\"https://admin.example\"]}]";
+        let node = guarded(driver, &[rule]);
+        let bearer = format!("Bearer {}", token(&json!({"sub": "ada", "rooms": ["*"]})));
+        for (origin, code) in [
+            ("https://admin.example", json!(null)),
+            ("https://shop.example", json!("forbidden")),
+        ] {
+            let headers = [("authorization", bearer.as_str()), ("origin", origin)];
+            let mut client = Client::connect_with(node.address(), "/ws", &headers);
+            let reply = client.ask(json!({"type": "throng:join", "room": "admin:x"}));
+            assert_eq!(reply["code"], code, "{origin}: {reply}");
+            client.join("lobby");
+        }
+    }
+
+    fn a_fresh_token_that_grants_less_ends_memberships(driver) {
+        let node = guarded(driver, &[]);
+        let of = |rooms: &[&str]| json!({"sub": "ada", "rooms": rooms});
+        let mut clients: Vec<Client> =
+            (0..6).map(|_| enter(node.address(), &of(&["a", "b"]))).collect();
+        for client in &mut clients {
+            client.join("a");
+            client.join("b");
+        }
+        let fresh = json!({"type": "throng:auth", "token": token(&of(&["b"])), "ref": "fresh"});
+        for client in &mut clients {
+            client.send(&fresh);
+            let left = json!({"type": "throng:left", "room": "a", "reason": "forbidden"});
+            assert_eq!(client.next(), left);
+            assert_eq!(client.next()["ref"], "fresh");
+        }
+        wait_for(&node, "all are counted", |c| c.withdrawn_total == 6);
+        let mut author = enter(node.address(), &of(&["*"]));
+        for room in ["a", "b"] {
+            assert_eq!(author.ask(json!({"type": "t", "room": room}))["ok"], json!(true));
+        }
+        for client in &mut clients {
+            assert_eq!(client.next()["room"], "b");
+            client.expect_silence();
+        }
+    }
+
     fn rights_and_tenants_hold_across_shards(driver) {
         let node = guarded(driver, &["namespace=[{pattern=\"news\", join=\"anyone\", publish=\"nobody\"}]"]);
         let of = |tenant: &str| json!({"sub": "ada", "tenant": tenant, "rooms": ["lobby"]});

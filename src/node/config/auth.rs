@@ -72,7 +72,7 @@ impl Word for Option<Who> {
 }
 
 /// A rule for origins.
-struct OriginText;
+pub(super) struct OriginText;
 
 impl Kind for OriginText {
     type Value = String;

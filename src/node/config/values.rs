@@ -9,12 +9,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::admin::{self, AdminListener};
-use super::auth::Auth;
+use super::auth::{Auth, OriginText};
 use super::group::{Group, Key, group, of};
 use super::kind::{
     Flag, Kind, OptionalAddress, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of,
     power, whole,
 };
+use super::kind_text::list_of;
 use super::limits::{
     AddressLimits, ConnectionRates, HandshakeLimits, MemoryLimits, Proxies, TenantLimits,
     UserLimits,
@@ -379,6 +380,9 @@ group! {
         "join" Live join: Option<Who> = None, one_of();
         /// Who may publish, by the same words.
         "publish" Live publish: Option<Who> = None, one_of();
+        /// The web pages that the rooms are for, of those that may connect. When empty all are. Programs send no
+        /// Origin and are not asked.
+        "origins" Live origins: Vec<String> = Vec::new(), list_of(64, OriginText);
     }
 }
 

@@ -98,6 +98,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
         "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
         "throng:gap" => encode::gap(&mut out, text(object, "room"), number(object, "lost")),
+        "throng:left" => encode::left(&mut out, text(object, "room"), text(object, "reason")),
         "throng:reload" => {
             encode::reload(&mut out, number(object, "reconnectDelayMs"), text(object, "reason"));
         }

@@ -14,7 +14,13 @@ use crate::shard::{LOSS_ROWS, Losses, Mail, NamespaceRules, Settings};
 const MILLI: Duration = Duration::from_millis(1);
 
 fn rules(pattern: &str, overflow: Overflow) -> NamespaceRules {
-    NamespaceRules { pattern: Glob::new(pattern), overflow, join: None, publish: None }
+    NamespaceRules {
+        pattern: Glob::new(pattern),
+        overflow,
+        join: None,
+        publish: None,
+        origins: None,
+    }
 }
 
 fn with_namespaces(namespaces: Vec<NamespaceRules>) -> Settings {

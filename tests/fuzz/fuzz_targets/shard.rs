@@ -132,6 +132,7 @@ fn settings() -> Settings {
         overflow: Overflow::DropNew,
         join: None,
         publish: None,
+        origins: None,
     }];
     settings.capacity.parked_mail = 6;
     settings.limits.connection = [rate(20, 8), rate(2000, 900), rate(2, 3), rate(9, 6)];
