@@ -1,13 +1,14 @@
 // Runs the same scenarios against the engine and its peers, interleaved, and prints one table.
 //
-//   node run.mjs [--rounds N] [--only PEER,...] [--scenario NAME,...] [--quick] [--cores SERVER,GENERATOR]
+//   node run.mjs [--more] [--rounds N] [--only PEER,...] [--scenario NAME,...] [--quick] [--cores SERVER,GENERATOR]
 //   node run.mjs --table          the table of what was kept, without running anything
 //
 // A machine drifts between minutes by more than servers differ. So a round is every scenario against every
 // server in turn, and rounds follow each other, rather than one server being measured to the end before
 // the next. Each run has a fresh server on one core and the generator on another. What the generator wrote
 // of every run is kept as it is under target/peers/runs, so that `throng-load compare` can read it too, the
-// table in target/peers/table.md; progress goes to standard error. Nothing in this file knows a server or a
+// table in target/peers/table.md; --more adds rounds to what is kept, for a machine that is not free long
+// enough for all of them at once; progress goes to standard error. Nothing in this file knows a server or a
 // flag of the generator: peers.mjs and scenarios.mjs do.
 
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -49,6 +50,7 @@ function read(args) {
       cores: { type: "string", default: "0,1" },
       quick: { type: "boolean", default: false },
       table: { type: "boolean", default: false },
+      more: { type: "boolean", default: false },
     },
   });
   const rounds = Number(values.rounds ?? (values.quick ? 1 : 5));
@@ -64,6 +66,7 @@ function read(args) {
     generatorCore: cores[1],
     quick: values.quick,
     tableOnly: values.table,
+    more: values.more,
     peers: chosen(PEERS, values.only, "--only"),
     scenarios: chosen(SCENARIOS, values.scenario, "--scenario"),
   };
@@ -82,17 +85,20 @@ function chosen(all, names, flag) {
 async function measure() {
   const { peers, scenarios } = options;
   if (!existsSync(LOAD)) throw new Error(`there is no generator at ${LOAD}; run 'make peers'`);
-  rmSync(RUNS, { recursive: true, force: true });
+  const before = options.more && existsSync(INDEX) ? JSON.parse(readFileSync(INDEX, "utf8")).runs : [];
+  if (!options.more) rmSync(RUNS, { recursive: true, force: true });
   mkdirSync(RUNS, { recursive: true });
-  const kept = { ...about(), runs: [] };
+  const kept = { ...about(), runs: before };
   const pairs = scenarios.flatMap((scenario) => peers.map((peer) => ({ scenario, peer })));
   const plan = pairs.filter(({ scenario, peer }) => peer.command(scenario));
-  for (let round = 1; round <= options.rounds; round += 1) {
+  const first = Math.max(0, ...before.map(({ round }) => round)) + 1;
+  const last = first + options.rounds - 1;
+  for (let round = first; round <= last; round += 1) {
     for (const [nth, { scenario, peer }] of plan.entries()) {
       const run = await once(round, scenario, peer);
       kept.runs.push({ ...run, outcome: undefined });
       writeFileSync(INDEX, JSON.stringify(kept, null, 2));
-      const place = `round ${round}/${options.rounds}, ${nth + 1}/${plan.length}`;
+      const place = `round ${round}/${last}, ${nth + 1}/${plan.length}`;
       say(`${place}: ${scenario.name} ${peer.name}: ${summary(scenario, run)}`);
     }
   }

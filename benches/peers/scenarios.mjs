@@ -97,9 +97,10 @@ export const SCENARIOS = [
     name: "churn",
     title: "connect, join, close",
     floor: true,
+    own: true,
     warm: true,
-    load: ["churn", "--clients", "100", "--stay", "0", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "10", ...SIZE, ...SOURCES],
-    small: ["churn", "--clients", "100", "--stay", "0", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "2", ...SIZE, ...SOURCES],
+    load: ["churn", "--clients", "100", "--stay", "0.03", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "10", ...SIZE, ...SOURCES],
+    small: ["churn", "--clients", "100", "--stay", "0.03", "--abort", "0", "--rate", "1", "--rooms", "1", "--duration", "2", ...SIZE, ...SOURCES],
     figures: [session, p99("connect")],
   },
 ];

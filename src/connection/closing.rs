@@ -21,7 +21,7 @@ pub enum Stage {
     AwaitingClose,
     /// The queue is to be flushed, then FIN.
     Flushing,
-    /// FIN is sent; input is discarded until the peer's end.
+    /// FIN is sent, behind what is in flight; input is discarded until the peer's end.
     Lingering,
     /// The descriptor is to be released, with a reset when `abort`.
     Releasing {
@@ -51,20 +51,30 @@ impl Closing {
         self.stage
     }
 
+    /// The FIN goes down right behind the last write, which need not have come back for that; letting go
+    /// must wait for it, or our last words could be lost.
     pub(super) fn poll_op(&mut self, conn: ConnId, outbound: &Outbound, lane: Lane) -> Option<Op> {
-        if self.is_flushed(outbound) && lane.is_idle {
-            if self.ended {
-                self.stage = Stage::Releasing { abort: false };
-            } else {
+        if self.stage == Stage::Flushing && outbound.is_empty() && lane.is_idle {
+            if !self.ended {
                 self.stage = Stage::Lingering;
                 return Some(Op::ShutdownWrite { conn });
             }
+            if !outbound.in_flight() {
+                self.stage = Stage::Releasing { abort: false };
+            }
         }
-        if let Stage::Releasing { abort } = self.stage {
+        if let Stage::Releasing { abort } = self.stage
+            && (abort || !outbound.in_flight())
+        {
             self.stage = Stage::Released;
             return Some(Op::Close { conn, abort });
         }
         None
+    }
+
+    /// True when a write that has come back may leave something to be done.
+    pub(super) fn awaits_write(&self) -> bool {
+        matches!(self.stage, Stage::Flushing | Stage::Releasing { .. })
     }
 
     /// True when the queue has been flushed and the FIN is next.
@@ -186,8 +196,9 @@ impl Connection {
 
     /// Patience has ended: what is not done by now is dropped.
     pub fn handle_close_deadline(&mut self, queues: &mut Store, key: u32) {
+        let in_flight = self.outbound.in_flight();
         if let Some(closing) = self.closing_mut() {
-            let abort = closing.stage != Stage::Lingering;
+            let abort = closing.stage != Stage::Lingering || in_flight;
             if closing.stage != Stage::Released {
                 closing.stage = Stage::Releasing { abort };
                 self.outbound.discard(queues, key);

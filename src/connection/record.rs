@@ -291,6 +291,19 @@ impl Connection {
         matches!(&self.phase, Phase::Closing(closing) if closing.stage() == Stage::Released)
     }
 
+    /// True when everything that is left to say was handed over, and FIN is next though it may be in flight.
+    #[must_use]
+    pub fn is_flushing(&self) -> bool {
+        let closing = matches!(&self.phase, Phase::Closing(c) if c.stage() == Stage::Flushing);
+        closing && self.outbound.is_empty()
+    }
+
+    /// True when a write that has come back may leave something to be done that is not on the queue.
+    #[must_use]
+    pub fn awaits_write(&self) -> bool {
+        matches!(&self.phase, Phase::Closing(closing) if closing.awaits_write())
+    }
+
     /// Takes the connection off that list.
     pub fn delist(&mut self) {
         self.flags &= !QUEUED;
@@ -303,7 +316,8 @@ impl Connection {
     }
 
     /// What the connection wants of the kernel next; `None` when nothing. At most one write is in
-    /// flight, so after a [`Op::Send`] the next one comes no sooner than its completion.
+    /// flight, so after a [`Op::Send`] the next one comes no sooner than its completion; a FIN may follow at
+    /// once.
     pub fn poll_op(
         &mut self,
         id: ConnId,

@@ -125,9 +125,11 @@ impl Connection {
 
 impl Connection {
     /// Patience with a closing connection has ended, unless the delay is the shard's own: what waits for
-    /// its turn to be written waits for nothing the peer could do, so the time begins again.
+    /// its turn to be written, the FIN included, waits for nothing the peer could do, so the time begins
+    /// again.
     fn handle_late_close(&mut self, again: Tick) -> Due {
-        let is_ours = self.is_enlisted() && !self.outbound.is_empty() && !self.outbound.in_flight();
+        let waits = !self.outbound.is_empty() || self.is_flushed();
+        let is_ours = self.is_enlisted() && waits && !self.outbound.in_flight();
         match self.closing_mut() {
             Some(closing) if is_ours => {
                 closing.deadline = again;

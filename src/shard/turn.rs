@@ -87,7 +87,7 @@ impl Shard {
         if relieved {
             connection.set_pause(Pause::Congested, false);
         }
-        if relieved || more || !connection.outbound.is_empty() || !connection.is_living() {
+        if relieved || more || !connection.outbound.is_empty() || connection.awaits_write() {
             enlist(connection, conn.index, &mut self.writes);
         }
         if connection.outbound.has_gaps() && !connection.outbound.is_congested() {
@@ -258,8 +258,11 @@ impl Shard {
                         self.writes.count(&op);
                         match &op {
                             Op::Send { batch, .. } => {
-                                connection.delist();
-                                self.writes.advance();
+                                // The last write has its FIN right behind it.
+                                if !connection.is_flushing() {
+                                    connection.delist();
+                                    self.writes.advance();
+                                }
                                 self.counters.writes_total += 1;
                                 self.counters.sent_frames_total += batch.frames();
                                 self.measures.frames.note(batch.frames(), 1);

@@ -139,19 +139,30 @@ fn awaiting_in_flight() -> Rig {
     rig
 }
 
+/// Our close frame waits for the write in front of it.
 fn flushing() -> Rig {
     let mut rig = Rig::open();
-    rig.close(Disconnect::Violated(Violation::Unmasked));
+    rig.push(b"in front");
     assert_eq!(rig.polled(), [Asked::Send]);
+    rig.close(Disconnect::Violated(Violation::Unmasked));
+    assert_eq!(rig.polled(), []);
     assert_eq!(rig.stage(), Stage::Flushing);
     rig
 }
 
-fn lingering() -> Rig {
-    let mut rig = flushing();
-    rig.happens(Happens::Sent);
-    assert_eq!(rig.polled(), [Asked::Shutdown]);
+/// The FIN went down behind a write that has not come back.
+fn lingering_in_flight() -> Rig {
+    let mut rig = Rig::open();
+    rig.close(Disconnect::Violated(Violation::Unmasked));
+    assert_eq!(rig.polled(), [Asked::Send, Asked::Shutdown]);
     assert_eq!(rig.stage(), Stage::Lingering);
+    rig
+}
+
+fn lingering() -> Rig {
+    let mut rig = lingering_in_flight();
+    rig.happens(Happens::Sent);
+    assert_eq!(rig.polled(), []);
     rig
 }
 
@@ -169,6 +180,7 @@ fn every_stage_answers_everything_that_can_happen_in_it() {
     const END: &[Asked] = &[Asked::Close { abort: false }];
     const ABORT: &[Asked] = &[Asked::Close { abort: true }];
     const FIN: &[Asked] = &[Asked::Shutdown];
+    const LAST: &[Asked] = &[Asked::Send, Asked::Shutdown];
     type Row = (&'static str, fn() -> Rig, &'static [Happens], &'static [Asked]);
     let table: &[Row] = &[
         ("awaiting", awaiting, &[PeerClose], FIN),
@@ -176,7 +188,7 @@ fn every_stage_answers_everything_that_can_happen_in_it() {
         ("awaiting", awaiting, &[Lost], ABORT),
         ("awaiting", awaiting, &[Deadline], ABORT),
         ("awaiting, frame in flight", awaiting_in_flight, &[Sent], &[]),
-        ("awaiting, frame in flight", awaiting_in_flight, &[PeerClose], &[]),
+        ("awaiting, frame in flight", awaiting_in_flight, &[PeerClose], FIN),
         ("awaiting, frame in flight", awaiting_in_flight, &[PeerClose, Sent], FIN),
         ("awaiting, frame in flight", awaiting_in_flight, &[Fin], &[]),
         ("awaiting, frame in flight", awaiting_in_flight, &[Fin, Sent], END),
@@ -184,10 +196,17 @@ fn every_stage_answers_everything_that_can_happen_in_it() {
         ("awaiting, frame in flight", awaiting_in_flight, &[Deadline], ABORT),
         ("flushing", flushing, &[PeerClose], &[]),
         ("flushing", flushing, &[Fin], &[]),
-        ("flushing", flushing, &[Fin, Sent], END),
-        ("flushing", flushing, &[Sent], FIN),
+        ("flushing", flushing, &[Fin, Sent], &[Asked::Send]),
+        ("flushing", flushing, &[Sent], LAST),
         ("flushing", flushing, &[Lost], ABORT),
         ("flushing", flushing, &[Deadline], ABORT),
+        ("lingering, frame in flight", lingering_in_flight, &[PeerClose], &[]),
+        ("lingering, frame in flight", lingering_in_flight, &[Fin], &[]),
+        ("lingering, frame in flight", lingering_in_flight, &[Fin, Sent], END),
+        ("lingering, frame in flight", lingering_in_flight, &[Fin, Deadline], ABORT),
+        ("lingering, frame in flight", lingering_in_flight, &[Sent, Fin], END),
+        ("lingering, frame in flight", lingering_in_flight, &[Lost], ABORT),
+        ("lingering, frame in flight", lingering_in_flight, &[Deadline], ABORT),
         ("lingering", lingering, &[PeerClose], &[]),
         ("lingering", lingering, &[Fin], END),
         ("lingering", lingering, &[Lost], ABORT),
@@ -208,10 +227,10 @@ fn a_peer_that_closes_gets_its_code_back_behind_what_was_queued() {
     let mut rig = Rig::open();
     rig.push(b"queued before");
     rig.happens(Happens::PeerClose);
-    assert_eq!(rig.polled(), [Asked::Send]);
+    assert_eq!(rig.polled(), [Asked::Send, Asked::Shutdown]);
     assert_eq!(rig.written, [b"queued before".as_slice(), &[0x88, 2, 0x03, 0xe8]].concat());
     rig.happens(Happens::Sent);
-    assert_eq!(rig.polled(), [Asked::Shutdown]);
+    assert_eq!(rig.polled(), []);
     rig.happens(Happens::Fin);
     assert_eq!(rig.polled(), [Asked::Close { abort: false }]);
 }

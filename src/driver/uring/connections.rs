@@ -5,8 +5,9 @@
 //! `Closed` reported, so no answer can ever reach the index's next owner, and no request can reach
 //! the descriptor number's next owner.
 //!
-//! One cancellation may not be enough: the kernel misses a request that it is just retrying. What is
-//! left when a turn has reaped the cancellation's answer is cancelled again, until nothing is left.
+//! One cancellation may not be enough: the kernel misses a request that it is just retrying, and says so.
+//! What was missed, and what else is left, is cancelled when a turn has reaped the cancellation's answer,
+//! until nothing is left.
 //!
 //! Pausing cancels the multishot recv; what it has read by then is delivered still. Resuming while
 //! the cancellation is under way does nothing: the request's last answer finds the connection not
@@ -143,7 +144,7 @@ impl Uring {
             entry.facts.set(Facts::ABORT);
         }
         if entry.requests > 0 {
-            self.cancel_all(conn);
+            self.cancel_next(conn, false);
             return None;
         }
         self.release(conn);
@@ -152,18 +153,23 @@ impl Uring {
 
     /// Cancels one request that the kernel holds of a closing connection, unless a cancellation is under
     /// way; what is left after its answer is cancelled next. By token, which the kernel looks up by hash:
-    /// by descriptor it walks all requests of the ring, and a storm of ends took minutes.
-    pub(super) fn cancel_all(&mut self, conn: ConnId) {
+    /// by descriptor it walks all requests of the ring, and a storm of ends took minutes. That look-up
+    /// still is most of what an end costs with many connections (there are 256 lists at most), so none is
+    /// made in vain: `withdrawn` says that the kernel found what it was last asked to cancel, whose own
+    /// answer then comes for certain.
+    pub(super) fn cancel_next(&mut self, conn: ConnId, withdrawn: bool) {
         let Some(entry) = self.streams.table.find(conn) else { return };
         if entry.requests == 0 || entry.facts.any(Facts::CANCELLING) {
             return;
         }
-        entry.facts.set(Facts::CANCELLING);
+        let is_armed = entry.facts.any(Facts::ARMED) && !withdrawn;
         let kind = match self.idle {
-            Idle::MultishotRecv if entry.facts.any(Facts::ARMED) => Kind::Recv,
-            Idle::MultishotPoll if entry.facts.any(Facts::ARMED) => Kind::Poll,
-            _ => Kind::Send,
+            Idle::MultishotRecv if is_armed => Kind::Recv,
+            Idle::MultishotPoll if is_armed => Kind::Poll,
+            _ if entry.is_sending() => Kind::Send,
+            _ => return,
         };
+        entry.facts.set(Facts::CANCELLING);
         let token = Token::of(kind, conn).to_bits();
         // SAFETY: a cancellation by token names neither memory nor a descriptor.
         unsafe { self.ask(conn, Kind::Cancel, opcode::AsyncCancel::new(token).build()) };
@@ -210,7 +216,7 @@ impl Uring {
             self.release(conn);
             on_event(Event::Closed { conn });
         } else if answer.token.kind == Kind::Cancel {
-            self.closing.push(conn);
+            self.closing.push((conn, answer.outcome().is_ok()));
         }
     }
 

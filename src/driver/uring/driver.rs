@@ -46,7 +46,7 @@ pub struct Uring {
     /// Connections whose multishot recv ended because no buffer was free.
     pub(super) starved: Vec<ConnId>,
     /// Connections whose close found requests that its cancellation may have missed.
-    pub(super) closing: Vec<ConnId>,
+    pub(super) closing: Vec<(ConnId, bool)>,
     pub(super) idle: Idle,
     pub(super) set: Option<Set>,
     wake: WakeSource,
@@ -182,8 +182,8 @@ impl Driver for Uring {
         for conn in std::mem::take(&mut self.starved) {
             self.arm(conn);
         }
-        for conn in std::mem::take(&mut self.closing) {
-            self.cancel_all(conn);
+        for (conn, withdrawn) in std::mem::take(&mut self.closing) {
+            self.cancel_next(conn, withdrawn);
         }
         Ok(())
     }
