@@ -203,6 +203,8 @@ counters! {
     mail_sent_total,
     /// Mail taken from other shards.
     mail_taken_total,
+    /// Ends of connections that the log was to tell and could not, as too many came at once.
+    farewells_lost_total,
     /// Turns of the loop.
     turns_total,
     /// Writes that waited for the flush window.

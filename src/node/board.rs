@@ -1,4 +1,4 @@
-//! Where shards post their figures for everybody to read.
+//! Where shards post their figures for everybody to read, and say who has gone.
 //!
 //! Each shard owns one row of relaxed atomics and is the only writer of it; reading costs the shard
 //! nothing. Rows are cache lines apart. Only the times of turns, where they are measured at all, are set
@@ -7,11 +7,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
+
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::node::cells::{Cells, Measured};
 use crate::node::turns::{TurnCells, TurnTimes};
-use crate::shard::{Progress, Shard};
+use crate::shard::{Farewell, Progress, Shard};
 
 #[repr(align(128))]
 #[derive(Debug)]
@@ -29,9 +31,14 @@ pub struct Board {
     rows: Vec<Row>,
     /// True once the graceful end has begun.
     draining: AtomicBool,
+    /// Who has gone, on the way to the log.
+    farewells: (Sender<Farewell>, Receiver<Farewell>),
     /// Where a row holds what is charged to the memory budget.
     charged: usize,
 }
+
+/// Ends of connections that may wait for the log, which looks ten times a second.
+const FAREWELLS: usize = 1024;
 
 impl Board {
     /// A board for so many shards.
@@ -48,6 +55,7 @@ impl Board {
         Self {
             rows: (0..shards).map(|_| row()).collect(),
             draining: AtomicBool::new(false),
+            farewells: bounded(FAREWELLS),
             charged: charged.unwrap_or_default(),
         }
     }
@@ -76,6 +84,16 @@ impl Board {
     /// True once the graceful end has begun.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Takes what the shard says of those who have gone; what finds no space the shard counts.
+    pub(super) fn hear_farewells(&self, shard: &mut Shard) {
+        shard.poll_farewells(|farewell| self.farewells.0.try_send(farewell).is_ok());
+    }
+
+    /// Who has gone since this was last asked.
+    pub(super) fn farewells(&self) -> impl Iterator<Item = Farewell> {
+        self.farewells.1.try_iter()
     }
 
     /// Notes how long a turn of the shard took. Only that shard's worker may call it.

@@ -251,6 +251,8 @@ impl Desk for NodeDesk {
         if self.board.is_draining() {
             reasons.push("draining");
         }
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        reasons.extend(about.shortages(&self.board.total()));
         Standing { reasons }
     }
 

@@ -41,6 +41,7 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
         if let Some(error) = node.failed(LOOK) {
             return Err(error);
         }
+        node.log_farewells();
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_PER_WATCH)
             && let Err(error) = node.watch(&config)
@@ -69,6 +70,7 @@ fn drain(node: Node, config: &Config, signals: &mut Signals) -> Result<(), Launc
         if let Some(error) = node.failed(LOOK_DRAINING) {
             return Err(error);
         }
+        node.log_farewells();
         if node.is_drained() {
             tracing::info!("drained");
             return node.stop();
@@ -123,7 +125,7 @@ fn start_log(config: &Config) -> Box<dyn Fn(LogLevel)> {
             Box::new(move |level| _ = handle.reload(filter(level)))
         }
         LogFormat::Json => {
-            let builder = builder.json().with_filter_reloading();
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
             let handle = builder.reload_handle();
             let _ = builder.try_init();
             Box::new(move |level| _ = handle.reload(filter(level)))

@@ -7,6 +7,7 @@ mod board;
 mod cells;
 pub mod config;
 mod desk;
+mod farewells;
 mod keys;
 mod launch;
 mod metrics;

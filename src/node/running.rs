@@ -30,7 +30,7 @@ use crate::node::metrics::About;
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
-use crate::node::{keys, settings};
+use crate::node::{farewells, keys, settings};
 use crate::shard::{Identity, Mail, Settings, Shard};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener};
@@ -366,6 +366,13 @@ impl Node {
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;
         let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
         Some(LaunchError::new(format_args!("shard {}", shard.0), why))
+    }
+
+    /// Writes to the log who has gone, where that was asked for.
+    pub(super) fn log_farewells(&self) {
+        for farewell in self.board.farewells() {
+            farewells::log(&farewell);
+        }
     }
 
     pub(super) fn post_all(&self, mail: impl Fn() -> Mail) {

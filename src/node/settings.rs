@@ -15,12 +15,12 @@ use crate::flow::outbound::OutboundLimits;
 use crate::hub::Excess;
 use crate::node::config::Config;
 use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
-use crate::node::config::values::{DriverChoice, Namespace, UringIdle};
+use crate::node::config::values::{Closings, DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::shard::{
     Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomRules,
-    Settings,
+    Settings, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -113,6 +113,11 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             },
             flush_window: queue.flush_window,
             reconnect_spread: config.reconnect_spread(),
+            told: match config.log.closings {
+                Closings::Off => Told::Nothing,
+                Closings::Faults => Told::Faults,
+                Closings::All => Told::Everything,
+            },
         },
         limits: limits(config, shards(config)),
         access: Arc::new(keys::rules(&config.auth)),

@@ -67,6 +67,7 @@ impl Worker {
         self.submit(now);
         let (shard, port) = (&mut self.shard, &self.port);
         shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
+        self.board.hear_farewells(&mut self.shard);
         self.board.publish(&mut self.shard, self.id);
         if let Some(clock) = &mut self.turn_clock {
             self.board.note_turn(self.id, clock.lap());

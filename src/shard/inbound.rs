@@ -14,6 +14,7 @@ use crate::base::time::Time;
 use crate::connection::{self, Connection, Disconnect, Phase};
 use crate::flow::outbound::Control;
 use crate::session::{Command, CommandError, Incoming, Protocol, Request, Session};
+use crate::shard::farewells::Told;
 use crate::shard::pace::Pace;
 use crate::shard::seats::ANNOUNCED;
 use crate::shard::settings::{Cost, Settings};
@@ -26,6 +27,9 @@ impl Shard {
         self.counters.received_bytes_total += bytes.len() as u64;
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_life(now.tick());
+        if self.settings.capacity.told != Told::Nothing {
+            self.measures.farewells.count(conn.index, 0, bytes.len());
+        }
         if connection.is_opening() && self.gate.seats.has(conn.index, ANNOUNCED) {
             // What a proxy says of the client stands before everything, TLS included.
             let Some(mut rest) = self.handle_preface(conn, bytes, now) else { return };

@@ -9,6 +9,7 @@ use crate::auth::plain;
 use crate::base::histogram::Histogram;
 use crate::base::time::Time;
 use crate::flow::outbound::Lengths;
+use crate::shard::farewells::Farewells;
 use crate::shard::settings::RoomRules;
 use crate::shard::state::Shard;
 
@@ -39,6 +40,7 @@ pub struct Measures {
     pub(super) frames: Histogram,
     /// How long sessions were open, in milliseconds.
     pub(super) lives: Histogram,
+    pub(super) farewells: Farewells,
     losses: [Losses; LOSS_ROWS],
     /// One bit for each row that has changed since it was last taken.
     lost: u64,
@@ -50,6 +52,7 @@ impl Default for Measures {
             fan_out: Histogram::default(),
             frames: Histogram::default(),
             lives: Histogram::default(),
+            farewells: Farewells::default(),
             losses: [Losses::default(); LOSS_ROWS],
             lost: 0,
         }

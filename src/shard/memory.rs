@@ -119,7 +119,7 @@ fn level(percent: u64) -> Level {
         0..50 => Level::Calm,
         50..70 => Level::Slow,
         70..SHED => Level::Tight,
-        SHED..95 => Level::Shed,
+        SHED..REFUSE => Level::Shed,
         _ => Level::Refuse,
     }
 }
@@ -140,6 +140,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Hundredths of the budget from which on laggards are closed.
 const SHED: u64 = 85;
+
+/// Hundredths of the budget from which on nobody is taken in.
+pub const REFUSE: u64 = 95;
 
 /// Hundredths of the budget below which everybody is read from again.
 const ENOUGH: u64 = 40;

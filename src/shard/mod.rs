@@ -12,6 +12,7 @@ mod command;
 mod door;
 mod drain;
 mod fanout;
+mod farewells;
 mod inbound;
 mod login;
 mod mail;
@@ -33,8 +34,10 @@ mod turn;
 mod writes;
 
 pub use drain::Progress;
+pub use farewells::{Farewell, Told};
 pub use mail::{Answer, Asked, Mail, Question};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
+pub use memory::REFUSE;
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{

@@ -94,6 +94,7 @@ impl Shard {
             self.gate.people.trim(from);
             self.gate.layers.trim(from, to);
             self.gate.seats.trim(from, to);
+            self.measures.farewells.trim(from, to);
             return Some(Relieved::Places { from });
         }
         let nodes = self.queues.capacity().saturating_sub(NODES_KEPT) as u64 * NODE;

@@ -18,6 +18,7 @@ use crate::flow::meter::Rates;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::Excess;
 use crate::session::{CommandLimits, Session};
+use crate::shard::farewells::Told;
 use crate::wire::http::{HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
@@ -234,6 +235,8 @@ pub struct Capacity {
     pub flush_window: Duration,
     /// The range over which reconnect delays are spread at shutdown.
     pub reconnect_spread: Duration,
+    /// Which ends of connections are told.
+    pub told: Told,
 }
 
 impl Settings {

@@ -146,12 +146,14 @@ impl Shard {
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }
+        let life = self.table.age(id, now.tick());
+        self.say_farewell(id, why, life);
         self.depart_person(id);
         self.gate.people.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;
-            let life = self.table.age(id, now.tick()).as_millis();
-            self.measures.lives.note(u64::try_from(life).unwrap_or(u64::MAX), SECOND);
+            let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+            self.measures.lives.note(millis, SECOND);
         } else {
             self.gate.opening -= 1;
         }

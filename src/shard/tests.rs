@@ -7,6 +7,7 @@ mod bundle;
 mod door;
 mod edges;
 mod ends;
+mod farewells;
 mod grants;
 mod guard;
 mod login;

@@ -14,6 +14,7 @@ use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Due, Lane, Pause, Phase};
 use crate::contract::{Event, Op, SendBatch};
 use crate::flow::outbound::Control;
+use crate::shard::farewells::Told;
 use crate::shard::mail::Mail;
 use crate::shard::state::{Shard, enlist};
 
@@ -62,6 +63,7 @@ impl Shard {
             connection.outbound.clear(&mut self.queues, conn.index);
             self.gate.layers.remove(conn.index);
             self.gate.seats.leave(conn.index);
+            self.measures.farewells.leave(conn.index);
             self.gate.pressure.half_read -= connection.decoder.buffered_capacity() as u64;
         }
     }
@@ -70,6 +72,9 @@ impl Shard {
         batch.clear();
         self.writes.keep(batch);
         self.counters.sent_bytes_total += bytes as u64;
+        if self.counts_bytes() && self.table.get(conn).is_some() {
+            self.measures.farewells.count(conn.index, 1, bytes);
+        }
         let Some(connection) = self.table.get(conn) else { return };
         // What was sealed is longer than what was queued, and may have been no part of the queue.
         let (of_queue, more) = if connection.is_secure() {
@@ -199,6 +204,9 @@ impl Shard {
         self.gate.pressure.set_limits(&settings.queue);
         if !settings.rooms.has_namespaces_of(&self.settings.rooms) {
             self.measures.forget_losses();
+        }
+        if settings.capacity.told == Told::Nothing {
+            self.measures.farewells.end();
         }
         self.settings = Rc::new(Arc::unwrap_or_clone(settings));
         self.join_keys();

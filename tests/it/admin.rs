@@ -86,6 +86,20 @@ on_both_drivers! {
         assert!(TcpStream::connect(address).is_err(), "the listener is gone with the node");
     }
 
+    fn a_node_that_is_full_is_not_ready_until_somebody_goes(driver) {
+        let sets = ["admin.listen=127.0.0.1:0", "server.shards=1", "server.max_connections=2"];
+        let node = node(driver, &sets);
+        let address = node.admin_address().expect("an admin listener");
+        let _one = Client::connect(node.address());
+        let two = Client::connect(node.address());
+        let asked = || ask(address, "GET /readyz", "");
+        wait_until("it is full", || asked().0 == 503);
+        let (_, body) = asked();
+        assert!(body.contains("as many connections as it takes"), "{body}");
+        drop(two);
+        wait_until("there is space", || asked().0 == 200);
+    }
+
     fn a_ticket_of_the_admin_listener_lets_in_once_and_into_its_rooms(driver) {
         let sets = with_admin(r#""tickets""#);
         let node = guarded(driver, &[&sets[0], &sets[1], "auth.sources=[\"ticket\"]"]);

@@ -13,7 +13,7 @@ use throng::node::Node;
 use crate::process::Program;
 use crate::support::{Client, exchange, node, on_both_drivers, wait_for};
 
-const SECRET: &str = "a secret of no less than 32 byte";
+pub(crate) const SECRET: &str = "a secret of no less than 32 byte";
 
 pub(crate) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)

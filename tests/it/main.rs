@@ -16,6 +16,7 @@ mod handshake;
 mod hostile;
 mod limits;
 mod liveness;
+mod logs;
 mod memory;
 mod metrics;
 mod panics;

@@ -22,7 +22,7 @@ use super::limits::{
 };
 use super::list::{About, List, Row};
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
-pub use super::words::{DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
+pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
 use crate::auth::Who;
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
@@ -483,6 +483,8 @@ group! {
     pub struct Log in "log" {
         /// "text" for people, "json" for machines.
         "format" Restart format: LogFormat = LogFormat::Text, one_of();
+        /// Which ends of connections are told, each with the user, the reason and the bytes.
+        "closings" Live closings: Closings = Closings::Off, one_of();
         /// From which severity on.
         "level" Live level: LogLevel = LogLevel::Info, one_of();
     }

@@ -73,6 +73,22 @@ impl Word for LogFormat {
     const ALL: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
 }
 
+/// Which ends of connections are told in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closings {
+    /// None.
+    Off,
+    /// Those with a fault in them.
+    Faults,
+    /// All.
+    All,
+}
+
+impl Word for Closings {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Off, "off"), (Self::Faults, "faults"), (Self::All, "all")];
+}
+
 /// From which severity on log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {

@@ -17,7 +17,7 @@ use crate::base::id::ShardId;
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::settings;
-use crate::shard::NAMESPACES;
+use crate::shard::{NAMESPACES, REFUSE};
 use crate::sys::memory;
 
 /// What is fixed or changes with the configuration only.
@@ -38,6 +38,15 @@ impl About {
     /// What is fixed.
     pub(super) fn new(connections: usize, driver: String, started_unix_ms: u64) -> Self {
         Self { connections, driver, started_unix_ms, ..Self::default() }
+    }
+
+    /// Why the node should be given no new clients, by its figures.
+    pub(super) fn shortages(&self, total: &Counters) -> Vec<&'static str> {
+        let is_full = total.open_connections >= self.connections as u64;
+        let is_short = total.charged_bytes / (self.budget / 100).max(1) >= REFUSE;
+        let all =
+            [(is_full, "it has as many connections as it takes"), (is_short, "memory is short")];
+        all.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect()
     }
 
     /// Takes over what a configuration says.

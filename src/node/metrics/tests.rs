@@ -167,6 +167,19 @@ fn every_counter_is_exported_once_or_left_out_with_a_reason() {
 }
 
 #[test]
+fn a_node_that_is_full_or_short_of_memory_says_so() {
+    let about = About { connections: 10, budget: 100_000, ..About::default() };
+    let of = |open_connections, charged_bytes| {
+        about.shortages(&Counters { open_connections, charged_bytes, ..Counters::default() })
+    };
+    let (full, short) = ("it has as many connections as it takes", "memory is short");
+    assert_eq!(of(9, 94_999), Vec::<&str>::new());
+    assert_eq!(of(10, 94_999), [full]);
+    assert_eq!(of(9, 95_000), [short]);
+    assert_eq!(of(11, 200_000), [full, short]);
+}
+
+#[test]
 fn the_number_of_series_is_bounded_by_shards_and_namespaces() {
     let series = |shards: u16| parse(&document(&Board::new(shards), usize::from(shards))).len();
     let (one, two, nine) = (series(1), series(2), series(9));

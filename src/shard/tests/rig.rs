@@ -22,7 +22,7 @@ use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub;
 use crate::session::CommandLimits;
-use crate::shard::{Capacity, Echo, Identity, Limits, Mail, RoomRules, Settings, Shard};
+use crate::shard::{Capacity, Echo, Identity, Limits, Mail, RoomRules, Settings, Shard, Told};
 use crate::wire::http::HeadLimits;
 use crate::wire::websocket::DecodeLimits;
 
@@ -122,6 +122,7 @@ pub(super) fn settings() -> Settings {
             memory: u64::MAX,
             flush_window: Duration::ZERO,
             reconnect_spread: seconds(4),
+            told: Told::Nothing,
         },
         access: Arc::default(),
         own_keys: KeySet::default(),
