@@ -46,6 +46,7 @@ const CANDIDATES: &[&str] = &[
     "\"delay\"",
     "[\"10.0.0.0/8\", \"::1/128\"]",
     "\"oldest\"",
+    "\"faults\"",
 ];
 
 #[test]
