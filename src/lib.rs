@@ -20,6 +20,7 @@
 //! | 3 | [`connection`] | one client end to end |
 //! | 4 | [`shard`] | what one core owns |
 //! | rim | [`sys`], [`driver`], [`mesh`] | system calls, the two kernel interfaces, mail between shards |
+//! | rim | [`store`] | what outlives the process: inboxes, last-seen times, revocations |
 //! | rim | [`admin`] | the HTTP listener for back ends and operators |
 //! | 5 | [`node`] | configuration, launch, the loop, shutdown |
 //!
@@ -37,5 +38,6 @@ pub mod mesh;
 pub mod node;
 pub mod session;
 pub mod shard;
+pub mod store;
 pub mod sys;
 pub mod wire;

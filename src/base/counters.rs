@@ -197,6 +197,10 @@ counters! {
     dropped_oldest_total,
     /// Publications replaced by a newer one of the same key.
     conflated_total,
+    /// Notifications queued to connections of this shard.
+    notifications_total,
+    /// Questions to the store that it had no space for.
+    errands_refused_total,
     /// Publish commands refused because mail could not be parked.
     publishes_refused_total,
     /// Mail sent to other shards.

@@ -1,0 +1,41 @@
+//! What outlives a connection, and where there is a file, the process: inboxes, last-seen times,
+//! revocations.
+//!
+//! A [`Store`] takes a list of [`Ask`]s and does all of them in one transaction: with [`Disk`] they are on
+//! the disk when it returns, or none of them is done. [`Memory`] keeps the same in the process, bounded, for
+//! nodes without a file. One thread owns the store (`keeper`); it gathers what has come while the last
+//! transaction was being written, so that a thousand requests cost one. Whoever asks never waits: the
+//! request is taken or given back at once, and the answer comes as a value to whoever the node says.
+//!
+//! A user is known here by one text, the name of the user's own room, which tells tenants apart; the module
+//! knows neither rooms nor connections.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `ask` | what is asked, what is answered, and why not |
+//! | `table` | an ordered table of bytes, and the trait over both kinds of store |
+//! | `memory`, `disk` | the two kinds |
+//! | `inbox` | notifications of one user: append, list, mark as read, bounds |
+//! | `rows` | how rows are laid out as bytes |
+//! | `records` | last-seen times and revocations |
+//! | `prune` | what has grown old leaves, a slice at a time |
+//! | `keeper` | the thread, its queue, group commit |
+
+mod ask;
+mod disk;
+mod inbox;
+mod keeper;
+mod memory;
+mod prune;
+mod records;
+mod rows;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use ask::{Answer, Appended, Ask, Draft, Fault, Limits, Outcome, Refused, Revoked};
+pub use disk::Disk;
+pub use keeper::{Clerk, Handle, Keeper, Pace, Tally};
+pub use memory::Memory;
+pub use table::Store;

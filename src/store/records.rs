@@ -1,0 +1,114 @@
+//! Last-seen times and revocations.
+
+use std::sync::Arc;
+
+use super::ask::{Answer, Fault, Limits, Outcome, Refused, Revoked};
+use super::rows::{self, REVOCATIONS_KEY, REVOKED, SEEN};
+use super::table::Table;
+
+/// Bytes of a row beside its name.
+const ROW: u64 = 160;
+
+/// Notes when users were last here; a time never goes back.
+pub(super) fn note_seen(table: &mut dyn Table, seen: &[(Arc<str>, u64)]) -> Result<Outcome, Fault> {
+    let bytes = seen.iter().map(|(owner, _)| owner.len() as u64 + ROW).sum();
+    if !table.has_space(bytes) {
+        return Ok(Err(Refused::Full));
+    }
+    for (owner, at) in seen {
+        let key = rows::owned(SEEN, owner);
+        let before = table.get(&key)?.map(|value| rows::numbers(&value)).transpose()?;
+        let [before] = before.unwrap_or_default();
+        if *at > before {
+            table.put(&key, &rows::of_numbers([*at]))?;
+        }
+    }
+    Ok(Ok(Answer::Done))
+}
+
+/// When the user was last here.
+pub(super) fn last_seen(table: &dyn Table, owner: &str) -> Result<Outcome, Fault> {
+    let value = table.get(&rows::owned(SEEN, owner))?;
+    let at = value.map(|value| rows::numbers(&value)).transpose()?.map(|[at]| at);
+    Ok(Ok(Answer::LastSeen(at)))
+}
+
+fn key_of(revoked: &Revoked) -> Vec<u8> {
+    let sort = if revoked.is_token { 't' } else { 'u' };
+    rows::owned(REVOKED, &format!("{sort}{}", revoked.name))
+}
+
+fn count(table: &dyn Table) -> Result<u64, Fault> {
+    let [count] = table.get(REVOCATIONS_KEY)?.map_or(Ok([0]), |value| rows::numbers(&value))?;
+    Ok(count)
+}
+
+/// Remembers a revocation; a second one of the same user or token adds to the first.
+pub(super) fn revoke(
+    table: &mut dyn Table,
+    revoked: &Revoked,
+    limits: &Limits,
+    now: u64,
+) -> Result<Outcome, Fault> {
+    let key = key_of(revoked);
+    let (mut issued, mut until) = (revoked.issued, revoked.until);
+    match table.get(&key)? {
+        Some(value) => {
+            let [before_issued, before_until] = rows::numbers(&value)?;
+            issued = issued.max(before_issued);
+            until = until.max(before_until);
+        }
+        None => {
+            if count(table)? >= limits.revocations {
+                drop_ended(table, now)?;
+            }
+            let count = count(table)?;
+            if count >= limits.revocations || !table.has_space(key.len() as u64 + ROW) {
+                return Ok(Err(Refused::Full));
+            }
+            table.put(REVOCATIONS_KEY, &rows::of_numbers([count + 1]))?;
+        }
+    }
+    table.put(&key, &rows::of_numbers([issued, until]))?;
+    Ok(Ok(Answer::Done))
+}
+
+fn drop_ended(table: &mut dyn Table, now: u64) -> Result<(), Fault> {
+    let mut ended = Vec::new();
+    table.scan(&[REVOKED], &[REVOKED + 1], &mut |key, value| {
+        if has_ended(value, now) {
+            ended.push(key.to_vec());
+        }
+        true
+    })?;
+    ended.iter().try_for_each(|key| drop_revocation(table, key))
+}
+
+/// True for the row of a revocation that stops nothing any more.
+pub(super) fn has_ended(value: &[u8], now: u64) -> bool {
+    rows::numbers(value).is_ok_and(|[_, until]| until.saturating_mul(1000) <= now)
+}
+
+/// Takes the row of a revocation away.
+pub(super) fn drop_revocation(table: &mut dyn Table, key: &[u8]) -> Result<(), Fault> {
+    table.remove(key)?;
+    let count = count(table)?.saturating_sub(1);
+    table.put(REVOCATIONS_KEY, &rows::of_numbers([count]))
+}
+
+/// The revocations that still hold.
+pub(super) fn revocations(table: &dyn Table, now: u64) -> Result<Outcome, Fault> {
+    let (mut all, mut fault) = (Vec::new(), None);
+    table.scan(&[REVOKED], &[REVOKED + 1], &mut |key, value| {
+        match (rows::owner_of(key), rows::numbers(value)) {
+            (Ok(text), Ok([issued, until])) if !has_ended(value, now) => {
+                let is_token = text.starts_with('t');
+                all.push(Revoked { is_token, name: text[1..].into(), issued, until });
+            }
+            (Ok(_), Ok(_)) => {}
+            (Err(error), _) | (_, Err(error)) => fault = Some(error),
+        }
+        fault.is_none()
+    })?;
+    fault.map_or(Ok(Ok(Answer::Revoked(all))), Err)
+}

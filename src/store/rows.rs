@@ -1,0 +1,170 @@
+//! How rows are laid out as bytes.
+//!
+//! The first byte of a key says what its row is; numbers are big-endian, so that rows of one user lie in
+//! the order of their ids. An owner's name holds no zero byte (names hold no control characters but the two
+//! that join their parts), so a zero ends it and no owner's rows lie among another's.
+//!
+//! | key | value |
+//! |---|---|
+//! | `a` owner | head of an inbox: last id, unread, their bytes, stubs |
+//! | `b` owner | when the user was last here |
+//! | `c` kind name | a revocation: issued, until |
+//! | `n` owner 0 id | a notification: when, lengths of kind and name, kind, name, payload |
+//! | `s` owner 0 id | a stub, what is left of a named notification that was read: when, name |
+//! | `x` owner 0 name | the id of the notification that was kept under a name |
+//! | `z` ... | the format, the number of revocations |
+
+use super::ask::Fault;
+
+pub(super) const FORMAT_KEY: &[u8] = b"z:format";
+pub(super) const REVOCATIONS_KEY: &[u8] = b"z:revocations";
+
+/// Where the rows begin that grow old by themselves, and where they end.
+pub(super) const AGEING: (&[u8], &[u8]) = (b"a", b"d");
+
+/// A key's first byte.
+pub(super) const HEAD: u8 = b'a';
+pub(super) const SEEN: u8 = b'b';
+pub(super) const REVOKED: u8 = b'c';
+pub(super) const NOTE: u8 = b'n';
+pub(super) const STUB: u8 = b's';
+pub(super) const NAME: u8 = b'x';
+
+/// The head of an inbox; one of zeros is an inbox that nothing is known of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) last: u64,
+    pub(super) unread: u64,
+    /// Of the unread ones, as [`NoteRow::size`] counts.
+    pub(super) bytes: u64,
+    pub(super) stubs: u64,
+}
+
+/// A notification's row, borrowed from its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoteRow<'v> {
+    pub(super) at: u64,
+    pub(super) kind: &'v str,
+    pub(super) name: &'v str,
+    pub(super) payload: &'v str,
+}
+
+/// A key of one row per owner.
+pub(super) fn owned(first: u8, owner: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(owner.len() + 1);
+    key.push(first);
+    key.extend_from_slice(owner.as_bytes());
+    key
+}
+
+/// A key of many rows per owner.
+pub(super) fn within(first: u8, owner: &str, rest: &[u8]) -> Vec<u8> {
+    let mut key = owned(first, owner);
+    key.push(0);
+    key.extend_from_slice(rest);
+    key
+}
+
+/// The key of a numbered row.
+pub(super) fn numbered(first: u8, owner: &str, id: u64) -> Vec<u8> {
+    within(first, owner, &id.to_be_bytes())
+}
+
+/// The key behind all of an owner's rows of one sort.
+pub(super) fn end(first: u8, owner: &str) -> Vec<u8> {
+    let mut key = owned(first, owner);
+    key.push(1);
+    key
+}
+
+/// The id in the key of a numbered row.
+pub(super) fn id_of(key: &[u8]) -> Result<u64, Fault> {
+    let id = key.last_chunk().ok_or_else(unreadable)?;
+    Ok(u64::from_be_bytes(*id))
+}
+
+/// The owner in the key of one row per owner.
+pub(super) fn owner_of(key: &[u8]) -> Result<&str, Fault> {
+    text(key.get(1..).unwrap_or_default())
+}
+
+/// A row of numbers.
+pub(super) fn numbers<const N: usize>(value: &[u8]) -> Result<[u64; N], Fault> {
+    let (chunks, []) = value.as_chunks::<8>() else { return Err(unreadable()) };
+    let chunks: [[u8; 8]; N] = chunks.try_into().map_err(|_| unreadable())?;
+    Ok(chunks.map(u64::from_be_bytes))
+}
+
+/// The bytes of a row of numbers.
+pub(super) fn of_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
+
+impl Head {
+    pub(super) fn read(value: &[u8]) -> Result<Self, Fault> {
+        let [last, unread, bytes, stubs] = numbers(value)?;
+        Ok(Self { last, unread, bytes, stubs })
+    }
+
+    pub(super) fn write(&self) -> Vec<u8> {
+        of_numbers([self.last, self.unread, self.bytes, self.stubs])
+    }
+}
+
+impl<'v> NoteRow<'v> {
+    pub(super) fn read(value: &'v [u8]) -> Result<Self, Fault> {
+        let (at, rest) = value.split_first_chunk().ok_or_else(unreadable)?;
+        let (kind, rest) = rest.split_first_chunk().ok_or_else(unreadable)?;
+        let (name, rest) = rest.split_first_chunk().ok_or_else(unreadable)?;
+        let (kind, name) = (u32::from_be_bytes(*kind), u32::from_be_bytes(*name));
+        let (kind, rest) = rest.split_at_checked(kind as usize).ok_or_else(unreadable)?;
+        let (name, payload) = rest.split_at_checked(name as usize).ok_or_else(unreadable)?;
+        let (kind, name, payload) = (text(kind)?, text(name)?, text(payload)?);
+        Ok(Self { at: u64::from_be_bytes(*at), kind, name, payload })
+    }
+
+    pub(super) fn write(&self) -> Vec<u8> {
+        let length = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let mut value =
+            Vec::with_capacity(16 + self.kind.len() + self.name.len() + self.payload.len());
+        value.extend_from_slice(&self.at.to_be_bytes());
+        value.extend_from_slice(&length(self.kind));
+        value.extend_from_slice(&length(self.name));
+        for part in [self.kind, self.name, self.payload] {
+            value.extend_from_slice(part.as_bytes());
+        }
+        value
+    }
+
+    /// What it counts against its owner's bytes.
+    pub(super) fn size(&self) -> u64 {
+        (self.kind.len() + self.name.len() + self.payload.len()) as u64
+    }
+}
+
+/// When a note or a stub was stored.
+pub(super) fn at_of(value: &[u8]) -> Result<u64, Fault> {
+    let at = value.first_chunk().ok_or_else(unreadable)?;
+    Ok(u64::from_be_bytes(*at))
+}
+
+/// A stub.
+pub(super) fn of_stub(at: u64, name: &str) -> Vec<u8> {
+    let mut value = at.to_be_bytes().to_vec();
+    value.extend_from_slice(name.as_bytes());
+    value
+}
+
+/// The name in a stub.
+pub(super) fn name_of_stub(value: &[u8]) -> Result<&str, Fault> {
+    text(value.get(8..).unwrap_or_default())
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| unreadable())
+}
+
+/// What is in the file was not written by this version, or has been damaged.
+fn unreadable() -> Fault {
+    Fault("the store: a row of it cannot be understood".to_owned())
+}
