@@ -6,9 +6,13 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
+
+/// Names in a query whose values are numbers.
+const NUMBERS: &[&str] = &["after", "until", "limit"];
 
 /// An object, as far as it has not been asked for.
 #[derive(Debug)]
@@ -59,6 +63,22 @@ impl Object {
             if fields[..at].iter().any(|(before, _)| before == name) {
                 return Err(Refusal::bad("repeated_field", "a field is given twice").about(name));
             }
+        }
+        Ok(Self { fields, known: Vec::new() })
+    }
+
+    /// Reads the query of a URL as an object: values that are whole numbers are numbers, all others texts.
+    pub(super) fn of_query(query: &str) -> Result<Self, Refusal> {
+        let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if fields.iter().any(|(before, _)| *before == name) {
+                return Err(Refusal::bad("repeated_field", "a field is given twice").about(&name));
+            }
+            let number = NUMBERS.contains(&&*name).then(|| value.parse::<u64>().ok()).flatten();
+            let value = number.map_or_else(|| Value::from(&*value), Value::from);
+            let raw = serde_json::value::to_raw_value(&value)
+                .map_err(|_| Refusal::field(&name, "it cannot be read"))?;
+            fields.push((name.into_owned(), raw));
         }
         Ok(Self { fields, known: Vec::new() })
     }

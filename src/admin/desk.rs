@@ -3,9 +3,13 @@
 //! None of these calls waits. What shards must do travels as mail, and a [`Receipt`] tells whether all of
 //! them have taken it; who asked decides how long to look.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use crate::store::{self, Ask, Outcome};
 
 use super::exposition::Exposition;
 
@@ -68,6 +72,8 @@ pub struct Receipt(pub u64);
 pub enum Refused {
     /// Inboxes are full; later it may do it.
     Busy,
+    /// The store will not take it now.
+    Store(store::Refused),
     /// The configuration does not provide for it; the text says what is missing.
     NotConfigured(&'static str),
     /// A value it cannot take.
@@ -78,6 +84,9 @@ pub enum Refused {
         why: String,
     },
 }
+
+/// What the store will have answered.
+pub type Later = oneshot::Receiver<Outcome>;
 
 /// Whether the node is fit to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,11 +118,21 @@ pub trait Desk: Send + Sync + 'static {
     /// When the node does not make such a ticket.
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused>;
 
-    /// Tells all shards of a revocation.
+    /// Tells all shards of a revocation, and has it stored.
     ///
     /// # Errors
     /// When too much mail waits for them already; then none is told.
-    fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused>;
+    fn revoke(&self, revocation: &Revocation) -> Result<(Receipt, Later), Refused>;
+
+    /// The name under which the store knows a user.
+    fn owner(&self, tenant: Option<&str>, user: &str) -> Arc<str>;
+
+    /// Asks the store something. What is appended is shown to the user's connections once it is stored, and
+    /// `reached` is told how many those are.
+    ///
+    /// # Errors
+    /// When the store is not asked: too many requests wait, or this one can come to nothing.
+    fn keep(&self, ask: Ask, reached: Option<oneshot::Sender<u64>>) -> Result<Later, Refused>;
 
     /// Checks tokens with the keys of this JWK set from now on, and no more with those given before. Gives
     /// the number of keys.

@@ -11,6 +11,7 @@
 //! | `desk` | what it asks of the node |
 //! | `server` | the thread, the listener, connections, the end |
 //! | `routes` | the endpoints |
+//! | `inbox` | the endpoints of notifications |
 //! | `guard` | who may ask: keys, scopes, rates |
 //! | `exposition` | the text that Prometheus reads |
 //! | `body` | strict JSON objects |
@@ -23,6 +24,7 @@ mod client;
 mod desk;
 mod exposition;
 mod guard;
+mod inbox;
 mod jwks;
 mod options;
 mod refusal;
@@ -32,7 +34,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use desk::{Desk, Receipt, Refused, Revocation, Revoked, Standing, Ticket, TicketAsk};
+pub use desk::{Desk, Later, Receipt, Refused, Revocation, Revoked, Standing, Ticket, TicketAsk};
 pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, Jwks, Limits, Options, Scope};
 pub use server::Admin;

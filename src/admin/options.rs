@@ -14,6 +14,8 @@ pub enum Scope {
     Revoke,
     /// Reading the counters.
     Inspect,
+    /// Notifying users, and their inboxes.
+    Notify,
 }
 
 impl Scope {
@@ -24,6 +26,7 @@ impl Scope {
             Self::Tickets => "tickets",
             Self::Revoke => "revoke",
             Self::Inspect => "inspect",
+            Self::Notify => "notify",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The body is `{"error":{"code","message","field"}}`, `field` where one is to blame. Nothing of a request is repeated but
 //! the names of fields, shortened: what was sent may be a secret in the wrong place.
 
+use std::fmt;
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::desk::Refused;
+use crate::store;
 
 /// Why a request is not obeyed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,11 +72,29 @@ impl Refusal {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         match refused {
+            Refused::Store(why) => why.into(),
             Refused::Busy => Self::overloaded("mail to the shards is backed up"),
             Refused::NotConfigured(what) => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "not_configured", what)
             }
             Refused::Field { name, why } => Self::field(name, why),
+        }
+    }
+}
+
+impl From<store::Refused> for Refusal {
+    fn from(refused: store::Refused) -> Self {
+        match refused {
+            store::Refused::TooLarge(most) => {
+                Self::field("payload", format!("an inbox holds {most} bytes"))
+            }
+            store::Refused::Broken(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_failed",
+                "the store cannot be written or read; the log says why",
+            )
+            .retry_after(5),
+            refused => Self::overloaded(&refused.to_string()),
         }
     }
 }
@@ -86,7 +107,7 @@ impl IntoResponse for Refusal {
         if let Some(field) = self.field {
             error.insert("field".to_owned(), Value::from(field));
         }
-        let mut response = json(self.status, &json!({ "error": error }));
+        let mut response = json(self.status, json!({ "error": error }));
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -99,7 +120,7 @@ impl IntoResponse for Refusal {
 }
 
 /// An answer of JSON.
-pub(super) fn json(status: StatusCode, value: &Value) -> Response {
+pub(super) fn json(status: StatusCode, value: impl fmt::Display) -> Response {
     let mut response = Response::new(Body::from(format!("{value}\n")));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("application/json");

@@ -19,6 +19,7 @@ use super::body::{Object, missing};
 use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
 use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
+use super::inbox;
 use super::jwks::Record;
 use super::options::{ApiKey, Limits, Options, Scope};
 use super::refusal::{Refusal, json};
@@ -30,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// How long a sign of life counts.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
 /// Bytes of a name in a request: a user, a tenant, a token's id.
-const NAME_BYTES: usize = 256;
+pub(super) const NAME_BYTES: usize = 256;
 const DAY_MS: u64 = 86_400_000;
 /// How long a ticket may live: the shards remember those that were used as long.
 const HOUR_MS: u64 = 3_600_000;
@@ -50,7 +51,7 @@ pub(super) struct Api {
     pub(super) probed: Lock<Option<(Time, Receipt)>>,
 }
 
-type Answer = Result<Response, Refusal>;
+pub(super) type Answer = Result<Response, Refusal>;
 
 /// The table of endpoints.
 pub(super) fn router(api: Arc<Api>) -> Router {
@@ -61,6 +62,9 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/v1/counters", get(counters))
         .route("/v1/tickets", post(tickets))
         .route("/v1/revocations", post(revocations))
+        .route("/v1/notify", post(inbox::notify))
+        .route("/v1/inbox", get(inbox::list))
+        .route("/v1/inbox/read", post(inbox::read))
         .fallback(async || {
             Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint")
         })
@@ -85,7 +89,7 @@ impl Api {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<ApiKey, Refusal> {
+    pub(super) fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<ApiKey, Refusal> {
         self.locked().admit(headers, scope, self.clock.now())
     }
 
@@ -99,7 +103,7 @@ impl Api {
     }
 
     /// Reads the body of a request that was admitted.
-    async fn object(&self, body: Body) -> Result<Object, Refusal> {
+    pub(super) async fn object(&self, body: Body) -> Result<Object, Refusal> {
         let limits = self.limits();
         let read = Limited::new(body, limits.body_bytes).collect();
         let read = timeout(limits.request_timeout, read).await.map_err(|_| Refusal::timeout())?;
@@ -157,7 +161,7 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
         Err(_) => reasons.push("mail to the shards is backed up"),
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+    json(status, json!({ "ready": reasons.is_empty(), "reasons": reasons }))
 }
 
 async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
@@ -186,7 +190,7 @@ async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
     let counters = api.desk.counters().into_iter().chain(fetches);
     let counters: Map<String, Value> =
         counters.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-    Ok(json(StatusCode::OK, &Value::Object(counters)))
+    Ok(json(StatusCode::OK, Value::Object(counters)))
 }
 
 async fn tickets(State(api): State<Arc<Api>>, request: Request) -> Answer {
@@ -204,7 +208,7 @@ async fn tickets(State(api): State<Arc<Api>>, request: Request) -> Answer {
     let ticket = api.desk.mint(&ask)?;
     tracing::debug!(key = key.name, user = ask.user, tenant = ask.tenant, "a ticket was made");
     let body = json!({ "ticket": ticket.text, "expiresAt": ticket.expires_unix_ms });
-    Ok(json(StatusCode::CREATED, &body))
+    Ok(json(StatusCode::CREATED, body))
 }
 
 async fn revocations(State(api): State<Arc<Api>>, request: Request) -> Answer {
@@ -230,8 +234,9 @@ async fn revocations(State(api): State<Arc<Api>>, request: Request) -> Answer {
         }
     };
     let revocation = Revocation { whose, remember: Duration::from_millis(remember) };
-    let receipt = api.desk.revoke(&revocation)?;
+    let (receipt, stored) = api.desk.revoke(&revocation)?;
     tracing::info!(key = key.name, ?revocation, "revoked");
     api.taken(receipt).await?;
-    Ok(json(StatusCode::OK, &json!({ "shards": api.desk.shards() })).into_response())
+    api.stored(stored).await?;
+    Ok(json(StatusCode::OK, json!({ "shards": api.desk.shards() })).into_response())
 }

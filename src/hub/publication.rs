@@ -77,10 +77,17 @@ pub struct Publication {
 #[derive(Debug, Default)]
 pub struct Encoded([OnceLock<Arc<[u8]>>; Class::COUNT]);
 
+impl Encoded {
+    /// The bytes for a class, made by `encode` for the first receiver only.
+    pub fn bytes(&self, class: Class, encode: impl FnOnce() -> Vec<u8>) -> &Arc<[u8]> {
+        self.0[class.index()].get_or_init(|| encode().into())
+    }
+}
+
 impl Publication {
     /// The bytes for a class, made by `encode` for the first receiver only.
     pub fn bytes(&self, class: Class, encode: impl FnOnce(&Self) -> Vec<u8>) -> &Arc<[u8]> {
-        self.encoded.0[class.index()].get_or_init(|| encode(self).into())
+        self.encoded.bytes(class, || encode(self))
     }
 
     /// True when the bytes for a class exist.

@@ -14,10 +14,11 @@ use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
 use crate::admin::{
-    Admin, ApiKey, Desk, Exposition, Jwks, Limits, Options, Receipt, Refused, Revocation, Revoked,
-    Scope, Standing, Ticket, TicketAsk,
+    Admin, ApiKey, Desk, Exposition, Jwks, Later, Limits, Options, Receipt, Refused, Revocation,
+    Revoked, Scope, Standing, Ticket, TicketAsk,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -29,10 +30,12 @@ use crate::node::config::Config;
 use crate::node::config::admin::{Key, LONGEST_SECRET, SHORTEST_SECRET};
 use crate::node::config::auth::AuthMode;
 use crate::node::config::values::KeyScope;
+use crate::node::keeper::{From as Asker, StoreHandle, kept_revocation};
 use crate::node::keys;
 use crate::node::metrics::{self, About};
 use crate::node::running::LaunchError;
 use crate::shard::Mail;
+use crate::store::{self, Ask};
 use crate::sys::clock::unix_millis;
 use crate::sys::listener::{self, ListenOptions};
 
@@ -111,6 +114,7 @@ fn key(key: &Key) -> Result<ApiKey, LaunchError> {
             KeyScope::Tickets => Scope::Tickets,
             KeyScope::Revoke => Scope::Revoke,
             KeyScope::Inspect => Scope::Inspect,
+            KeyScope::Notify => Scope::Notify,
         })
         .collect();
     let secret = if key.secret_file.is_empty() {
@@ -131,6 +135,9 @@ fn key(key: &Key) -> Result<ApiKey, LaunchError> {
     Ok(ApiKey::new(&key.name, secret.expose(), &scopes, tenant))
 }
 
+/// Bytes of a notification's message beside what its sender wrote, at most.
+const ENVELOPE: usize = 256;
+
 /// Mail that may wait for each shard.
 const WAITING: usize = 1024;
 
@@ -146,6 +153,7 @@ pub(super) struct NodeDesk {
     shards: u16,
     board: Arc<Board>,
     tickets: TicketKey,
+    store: StoreHandle,
     rules: Mutex<Rules>,
     about: Mutex<About>,
     out: Mutex<Out>,
@@ -160,6 +168,8 @@ struct Rules {
     tokens: bool,
     /// They may do so by a ticket.
     tickets: bool,
+    /// Bytes of a message, and so of a notification.
+    message_bytes: usize,
 }
 
 /// What a ticket says, under the names that the engine reads it by.
@@ -177,14 +187,34 @@ struct Claims<'a> {
 
 /// Mail on its way to the shards.
 #[derive(Debug)]
-struct Out {
+pub(super) struct Out {
     port: Port<Mail>,
     /// Per shard, in order.
     waiting: Vec<VecDeque<Mail>>,
 }
 
 impl Out {
-    fn offer(&mut self) {
+    pub(super) fn new(shards: u16, port: Port<Mail>) -> Self {
+        Self { port, waiting: (0..shards).map(|_| VecDeque::new()).collect() }
+    }
+
+    /// Puts mail in line behind what waits for that shard.
+    pub(super) fn push(&mut self, shard: usize, mail: Mail) {
+        self.waiting[shard].push_back(mail);
+    }
+
+    /// True when nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    /// False while a shard has as much waiting for it as there may be.
+    pub(super) fn has_space(&self) -> bool {
+        self.waiting.iter().all(|waiting| waiting.len() < WAITING)
+    }
+
+    /// Posts what the inboxes have space for.
+    pub(super) fn offer(&mut self) {
         for (shard, waiting) in self.waiting.iter_mut().enumerate() {
             while let Some(mail) = waiting.pop_front() {
                 if let Err(mail) = self.port.post(shard, Lane::Delivery, mail) {
@@ -201,17 +231,18 @@ impl NodeDesk {
         shards: u16,
         board: &Arc<Board>,
         tickets: &TicketKey,
+        store: StoreHandle,
         port: Port<Mail>,
         about: About,
     ) -> Self {
-        let waiting = (0..shards).map(|_| VecDeque::new()).collect();
         Self {
             shards,
             board: Arc::clone(board),
             tickets: tickets.clone(),
+            store,
             rules: Mutex::default(),
             about: Mutex::new(about),
-            out: Mutex::new(Out { port, waiting }),
+            out: Mutex::new(Out::new(shards, port)),
             marked: AtomicU64::new(0),
         }
     }
@@ -220,12 +251,19 @@ impl NodeDesk {
         let door = &config.auth.door;
         let tokens = door.mode == AuthMode::Token;
         let tickets = tokens && door.sources.contains(&Source::Ticket);
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules { tokens, tickets };
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) =
+            Rules { tokens, tickets, message_bytes: config.limits.message.max_bytes as usize };
         self.about.lock().unwrap_or_else(PoisonError::into_inner).adopt(config);
     }
 
     fn rules(&self) -> Rules {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ask_store(&self, ask: Ask, reached: Option<oneshot::Sender<u64>>) -> Result<Later, Refused> {
+        let (stored, later) = oneshot::channel();
+        let asked = self.store.ask(Asker::Admin { stored, reached }, ask);
+        asked.map(|()| later).map_err(|_| Refused::Store(store::Refused::Busy))
     }
 
     /// Posts mail, if there is any, to every shard, and a mark behind it; or nothing at all.
@@ -261,7 +299,8 @@ impl Desk for NodeDesk {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        Counters::NAMES.iter().copied().zip(self.board.total().values()).collect()
+        let shards = Counters::NAMES.iter().copied().zip(self.board.total().values());
+        shards.chain(self.store.tally().pairs()).collect()
     }
 
     fn expose(&self, out: &mut Exposition) {
@@ -306,7 +345,7 @@ impl Desk for NodeDesk {
         Ok(Ticket { text, expires_unix_ms: expires.saturating_mul(1000) })
     }
 
-    fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused> {
+    fn revoke(&self, revocation: &Revocation) -> Result<(Receipt, Later), Refused> {
         if !self.rules().tokens {
             return Err(Refused::NotConfigured(
                 "nobody is known, and so nobody can be revoked, without auth.mode = \"token\"",
@@ -324,7 +363,31 @@ impl Desk for NodeDesk {
             Revoked::Token { id } => auth::Revocation::Token { id: id.as_str().into(), until },
         };
         let revocation = Arc::new(revocation);
-        self.post_all(|| Some(Mail::Revoke(Arc::clone(&revocation))))
+        let receipt = self.post_all(|| Some(Mail::Revoke(Arc::clone(&revocation))))?;
+        // It holds from now on, whatever the store says to it; what it says is told.
+        let ask = Ask::Revoke(kept_revocation(&revocation));
+        Ok((receipt, self.ask_store(ask, None)?))
+    }
+
+    fn owner(&self, tenant: Option<&str>, user: &str) -> Arc<str> {
+        auth::user_room(tenant, user).into()
+    }
+
+    fn keep(&self, ask: Ask, reached: Option<oneshot::Sender<u64>>) -> Result<Later, Refused> {
+        let rules = self.rules();
+        if !rules.tokens {
+            return Err(Refused::NotConfigured(
+                "nobody is known, and so nobody has an inbox, without auth.mode = \"token\"",
+            ));
+        }
+        if let Ask::Append(draft) = &ask
+            && draft.payload.len() + draft.kind.len() + ENVELOPE > rules.message_bytes
+        {
+            let why =
+                format!("expected less than limits.max_message_bytes = {}", rules.message_bytes);
+            return Err(Refused::Field { name: "payload", why });
+        }
+        self.ask_store(ask, reached)
     }
 
     fn take_keys(&self, document: &[u8]) -> Result<usize, String> {

@@ -34,6 +34,7 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
         tracing::warn!("{warning}");
     }
     let node = Node::start(config)?;
+    tracing::info!("{}", config.inside.store.about());
     announce(&node, config);
     let mut config = config.clone();
     let mut looks = 0_u32;
@@ -102,7 +103,9 @@ fn reload(node: &Node, config: &mut Config, origin: &Origin) {
 fn log_counters(node: &Node, config: &Config) {
     let values = node.counters().values();
     let pairs = Counters::NAMES.iter().zip(values).filter(|(_, value)| *value > 0);
+    let store = node.store_counters().into_iter().filter(|(_, value)| *value > 0);
     let mut line: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    line.extend(store.map(|(name, value)| format!("{name}={value}")));
     if config.debug.turn_clock {
         line.push(node.take_turns().to_string());
     }

@@ -8,6 +8,7 @@ mod cells;
 pub mod config;
 mod desk;
 mod farewells;
+mod keeper;
 mod keys;
 mod launch;
 mod metrics;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::auth::TicketKey;
+use crate::auth::{Revocation, TicketKey};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
@@ -26,6 +26,7 @@ use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::desk::{self, NodeDesk, Office};
+use crate::node::keeper::{NodeClerk, Opened, StoreHandle, StoreThread};
 use crate::node::metrics::About;
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
@@ -82,8 +83,16 @@ pub struct Node {
     pub(super) tickets: TicketKey,
     workers: Vec<JoinHandle<()>>,
     ended: Receiver<(ShardId, io::Result<()>)>,
+    beside: Beside,
+}
+
+/// The threads beside the workers.
+#[derive(Debug, Default)]
+struct Beside {
     /// The admin thread, where there is work for it.
     admin: Option<Office>,
+    /// The store's; `None` before the start and after the end.
+    store: Option<StoreThread>,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -100,6 +109,9 @@ struct Plan {
     clock: Clock,
     board: Arc<Board>,
     cores: Arc<[usize]>,
+    store: StoreHandle,
+    /// What was taken back in an earlier life of the node.
+    revoked: Arc<[Revocation]>,
 }
 
 impl Node {
@@ -120,11 +132,15 @@ impl Node {
                 .map_err(|error| LaunchError::new(key, error))?;
         }
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
-        // Behind the shards' ports stand those of the node and of the admin listener.
-        let mut ports = mesh(usize::from(shards) + 2, config.mesh.inbox_capacity as usize)
+        // Behind the shards' ports stand those of the node, of the admin listener and of the store.
+        let mut ports = mesh(usize::from(shards) + 3, config.inside.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));
-        let (desk, port) = (last()?, last()?);
+        let (clerk, desk, port) = (last()?, last()?, last()?);
+        let mut opened = Opened::open(config)?;
+        let revoked = std::mem::take(&mut opened.revocations);
+        let store = opened.start(NodeClerk::new(shards, clerk))?;
+        let handle = store.handle();
         let (tell, ended) = bounded(usize::from(shards));
         let mut node = Self {
             addresses,
@@ -138,16 +154,16 @@ impl Node {
             tickets: keys::ticket_key()?,
             workers: Vec::new(),
             ended,
-            admin: None,
+            beside: Beside { admin: None, store: Some(store) },
         };
-        let plan = node.plan(config, connections)?;
+        let plan = Plan { revoked: revoked.into(), ..node.plan(config, connections)? };
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             node.start_worker(&plan, shard, port, tell.clone())?;
         }
         let about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
-        let desk = NodeDesk::new(shards, &node.board, &node.tickets, desk, about);
-        node.admin = Office::open(config, desk)?;
+        let desk = NodeDesk::new(shards, &node.board, &node.tickets, handle, desk, about);
+        node.beside.admin = Office::open(config, desk)?;
         Ok(node)
     }
 
@@ -169,6 +185,8 @@ impl Node {
             },
             clock: Clock::start(),
             board: Arc::clone(&self.board),
+            store: self.store(),
+            revoked: Arc::default(),
             cores: affinity::cores().map_err(|e| LaunchError::new("reading the cores", e))?.into(),
             config: config.clone(),
         })
@@ -236,7 +254,7 @@ impl Node {
     /// Where the admin listener is, if there is one.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(Office::address)
+        self.beside.admin.as_ref().and_then(Office::address)
     }
 
     /// The driver in use, and why.
@@ -269,6 +287,16 @@ impl Node {
         self.board.shard(shard)
     }
 
+    /// What the store's thread counts.
+    #[must_use]
+    pub fn store_counters(&self) -> Vec<(&'static str, u64)> {
+        self.store().tally().pairs().collect()
+    }
+
+    fn store(&self) -> StoreHandle {
+        self.beside.store.as_ref().map_or_else(StoreHandle::nowhere, StoreThread::handle)
+    }
+
     /// How long the turns of all shards took since this was last asked; zeros unless `debug.turn_clock`
     /// is set.
     #[must_use]
@@ -290,7 +318,7 @@ impl Node {
         settings.routes.tls = self.secure_listener(config);
         let settings = Arc::new(settings);
         self.post_all(|| Mail::Settings(Arc::clone(&settings)));
-        if let Some(running) = &self.admin {
+        if let Some(running) = &self.beside.admin {
             running.reload(config, admin);
         }
         Ok(())
@@ -360,8 +388,11 @@ impl Node {
     /// The next worker that has ended, within `wait`; none ends by itself but by failing.
     pub(super) fn failed(&self, wait: Duration) -> Option<LaunchError> {
         self.post_waiting();
-        if self.admin.as_ref().is_some_and(Office::has_failed) {
+        if self.beside.admin.as_ref().is_some_and(Office::has_failed) {
             return Some(LaunchError::new("admin", "its thread has ended"));
+        }
+        if self.beside.store.as_ref().is_some_and(StoreThread::has_failed) {
+            return Some(LaunchError::new("store", "its thread has ended"));
         }
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;
         let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
@@ -397,7 +428,7 @@ impl Node {
 
     fn end(&mut self) -> Result<(), LaunchError> {
         // First, while the shards can still do what was asked of them.
-        self.admin = None;
+        self.beside.admin = None;
         self.post_all(|| Mail::Stop);
         let mut result = Ok(());
         while self.workers.iter().any(|worker| !worker.is_finished()) {
@@ -411,6 +442,8 @@ impl Node {
                 result = Err(LaunchError::new("a worker", "it panicked"));
             }
         }
+        // Last: what the others have handed in is still done.
+        self.beside.store = None;
         result
     }
 }
@@ -464,12 +497,14 @@ fn work(
         options.events_per_wait = driver::ANSWERS_PER_WAIT;
     }
     let driver = driver::build(plan.kind, options)?;
-    let shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
+    let mut shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
     let (clock, board) = (plan.clock, Arc::clone(&plan.board));
+    shard.remember(&plan.revoked, clock.now());
+    let store = plan.store.clone();
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
     let woke = clock.now();
-    let worker =
-        Worker { shard, driver, port, clock, board, id, asked: Time::ZERO, woke, turn_clock };
+    let asked = Time::ZERO;
+    let worker = Worker { shard, driver, port, clock, board, id, asked, woke, turn_clock, store };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(addresses);
     worker.run()

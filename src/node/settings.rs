@@ -106,7 +106,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         rooms: rooms(config),
         capacity: Capacity {
             connections,
-            parked_mail: config.mesh.parked_max as usize,
+            parked_mail: config.inside.mesh.parked_max as usize,
             memory: match config.limits.memory.bytes {
                 0 => u64::MAX,
                 bytes => bytes,
@@ -239,6 +239,7 @@ fn commands(config: &Config) -> CommandLimits {
         max_except: usize::from(command.max_except),
         max_type_bytes: usize::from(command.max_type_bytes),
         max_id_bytes: usize::from(command.max_id_bytes),
+        max_page: usize::from(config.inside.store.inbox_page),
         allow_panic: config.debug.panic_command,
     }
 }

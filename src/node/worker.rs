@@ -15,6 +15,7 @@ use crate::base::time::Time;
 use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
+use crate::node::keeper::{StoreHandle, hand_in};
 use crate::node::turns::TurnClock;
 use crate::shard::{Mail, Progress, Relieved, Shard};
 use crate::sys::clock::Clock;
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     pub(super) woke: Time,
     /// Present when the times of turns are asked for.
     pub(super) turn_clock: Option<TurnClock>,
+    pub(super) store: StoreHandle,
 }
 
 impl Worker {
@@ -62,6 +64,7 @@ impl Worker {
         }
         self.shard.handle_timeout(now);
         let busy = self.take_mail(now) || waited.heard;
+        self.run_errands(now);
         self.relieve(now);
         self.shard.begin_writes(busy, now);
         self.submit(now);
@@ -139,6 +142,15 @@ impl Worker {
             taken = true;
         }
         taken
+    }
+
+    /// Hands the store its work, and gives back what it has no space for.
+    fn run_errands(&mut self, now: Time) {
+        while let Some(errands) = self.shard.poll_errand() {
+            if let Err(errand) = hand_in(&self.store, errands) {
+                self.shard.handle_given_back(&errand, now);
+            }
+        }
     }
 
     /// Gives memory back, if the shard says that it is time.
@@ -277,6 +289,7 @@ pub(super) mod tests {
             asked: Time::ZERO,
             woke: Time::ZERO,
             turn_clock: None,
+            store: StoreHandle::nowhere(),
         }
     }
 

@@ -15,20 +15,25 @@ use smallvec::SmallVec;
 
 use super::envelope::{Envelope, Field, bad, nearest, shown, text, texts, token};
 use super::error::{Code, CommandError};
+use super::inbox;
 use super::protocol::Status;
 use super::scan::{Excess, scan};
 use crate::base::id::ConnAddress;
+use crate::base::inbox::{Marked, Span};
 
 /// The prefix of the engine's own types and rooms.
 pub const RESERVED: &str = "throng:";
 
 /// The commands, without their prefix. The last is named only where it is allowed.
-const COMMANDS: &[&str] = &["join", "leave", "ping", "status", "members", "auth", "panic"];
+const COMMANDS: &[&str] =
+    &["join", "leave", "ping", "status", "members", "auth", "inbox", "read", "panic"];
 
 const ROOM_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Ref];
 const PLAIN_FIELDS: &[Field] = &[Field::Type, Field::Ref];
 const STATUS_FIELDS: &[Field] = &[Field::Type, Field::Status, Field::Ref];
 const AUTH_FIELDS: &[Field] = &[Field::Type, Field::Token, Field::Ref];
+const INBOX_FIELDS: &[Field] = &[Field::Type, Field::After, Field::Until, Field::Limit, Field::Ref];
+const READ_FIELDS: &[Field] = &[Field::Type, Field::Ids, Field::All, Field::Ref];
 const PUBLISH_FIELDS: &[Field] = &[
     Field::Type,
     Field::Room,
@@ -57,6 +62,8 @@ pub struct CommandLimits {
     pub max_type_bytes: usize,
     /// Bytes of `id` and `ref` as written, and of `key` as UTF-8.
     pub max_id_bytes: usize,
+    /// Notifications in one answer.
+    pub max_page: usize,
     /// True to obey `throng:panic`, which tests use to show that a panic stays within one connection.
     pub allow_panic: bool,
 }
@@ -71,6 +78,7 @@ impl Default for CommandLimits {
             max_except: 64,
             max_type_bytes: 64,
             max_id_bytes: 64,
+            max_page: 100,
             allow_panic: false,
         }
     }
@@ -114,6 +122,10 @@ pub enum Command<'a> {
         /// The token, not checked in any way.
         token: Cow<'a, str>,
     },
+    /// Answer with what is unread in the user's inbox.
+    Inbox(Span),
+    /// Note what of the user's inbox was read.
+    Read(Marked),
     /// Panic; given only where the limits allow it.
     Panic,
 }
@@ -181,6 +193,8 @@ fn command<'a>(
         "throng:ping" => PLAIN_FIELDS,
         "throng:status" => STATUS_FIELDS,
         "throng:auth" => AUTH_FIELDS,
+        "throng:inbox" => INBOX_FIELDS,
+        "throng:read" => READ_FIELDS,
         "throng:panic" if limits.allow_panic => PLAIN_FIELDS,
         _ => return Err(unknown_command(&kind, limits)),
     };
@@ -192,6 +206,8 @@ fn command<'a>(
         "throng:members" => Command::Members { room: the_room()? },
         "throng:status" => Command::Status(status(envelope.require(Field::Status, &kind)?)?),
         "throng:ping" => Command::Ping,
+        "throng:inbox" => Command::Inbox(inbox::span(envelope, limits.max_page)?),
+        "throng:read" => Command::Read(inbox::marked(envelope)?),
         "throng:auth" => {
             Command::Auth { token: token_text(envelope.require(Field::Token, &kind)?)? }
         }

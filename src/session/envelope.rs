@@ -33,10 +33,15 @@ pub(super) enum Field {
     Except,
     Status,
     Token,
+    After,
+    Until,
+    Limit,
+    Ids,
+    All,
 }
 
 impl Field {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 15] = [
         Self::Type,
         Self::Room,
         Self::Rooms,
@@ -47,6 +52,11 @@ impl Field {
         Self::Except,
         Self::Status,
         Self::Token,
+        Self::After,
+        Self::Until,
+        Self::Limit,
+        Self::Ids,
+        Self::All,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -61,6 +71,11 @@ impl Field {
             Self::Except => "except",
             Self::Status => "status",
             Self::Token => "token",
+            Self::After => "after",
+            Self::Until => "until",
+            Self::Limit => "limit",
+            Self::Ids => "ids",
+            Self::All => "all",
         }
     }
 

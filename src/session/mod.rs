@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `protocol` | which protocol a client speaks, and the state of a session (one byte) |
 //! | `command` | what a client asks: from text to a [`Request`] |
+//! | `inbox` | a user's notifications: how they are asked for, and how they are told |
 //! | `envelope` | the fields of a message and the values they may have |
 //! | `scan` | depth and keys of a text, before anything is parsed |
 //! | `error` | why a message was not obeyed, and the codes clients see |
@@ -24,6 +25,7 @@ pub mod command;
 pub mod encode;
 mod envelope;
 pub mod error;
+pub mod inbox;
 mod object;
 pub mod protocol;
 mod scan;

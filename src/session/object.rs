@@ -61,6 +61,27 @@ impl<'o> Object<'o> {
         self
     }
 
+    /// An array of objects.
+    pub(super) fn list<T>(
+        mut self,
+        key: &str,
+        items: impl IntoIterator<Item = T>,
+        mut fill: impl FnMut(Object<'_>, T) -> Object<'_>,
+    ) -> Self {
+        self.key(key);
+        let mut before = b'[';
+        for item in items {
+            self.out.push(before);
+            before = b',';
+            fill(Object::begin(self.out), item).end();
+        }
+        if before == b'[' {
+            self.out.push(b'[');
+        }
+        self.out.push(b']');
+        self
+    }
+
     pub(super) fn end(self) {
         if self.before == b'{' {
             self.out.push(b'{');

@@ -20,6 +20,7 @@ use crate::connection::Pause;
 use crate::hub::{self, Encoded, Group, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
+use crate::shard::inbox::Task;
 use crate::shard::mail::{Answer, Asked, Mail, Question};
 use crate::shard::state::{Shard, enlist};
 use crate::wire::websocket;
@@ -74,6 +75,8 @@ impl Shard {
                 }
             }
             Command::Auth { token } => self.login(id, &token, reference, now),
+            Command::Inbox(span) => self.run_errand(id, Task::List(span), reference, now),
+            Command::Read(marked) => self.run_errand(id, Task::Read(marked), reference, now),
             Command::Publish(publish) => self.publish(id, &publish, reference, now),
             Command::Ping => {
                 let unix_ms = self.identity.started_unix_ms + millis(now.since(Time::ZERO));

@@ -178,6 +178,22 @@ impl Shard {
         self.close_slow(now);
     }
 
+    /// Queues what must not be dropped for the members of a room in this shard.
+    pub(super) fn deliver_kept(
+        &mut self,
+        room: &str,
+        bytes: &Arc<[u8]>,
+        except: Option<ConnAddress>,
+        now: Time,
+    ) {
+        self.settle(now);
+        let limits = self.queue_limits();
+        let except = except.filter(|address| address.shard == self.identity.id);
+        let except = except.map(|address| address.conn).into_iter().collect();
+        let item = Item { frame: Shared::common(Arc::clone(bytes)), except };
+        self.deliver_room(room, &item, &limits, now);
+    }
+
     fn deliver_once(
         &mut self,
         publications: &[Arc<Publication>],

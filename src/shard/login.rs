@@ -352,6 +352,16 @@ impl Shard {
         self.close_pending(revocation, now);
     }
 
+    /// Takes over revocations of an earlier life of the node, before anybody is here.
+    pub fn remember(&mut self, revocations: &[Revocation], now: Time) {
+        let unix = self.unix(now);
+        for revocation in revocations {
+            if self.gate.people.revocations.add(revocation, unix).is_err() {
+                self.counters.revocations_lost_total += 1;
+            }
+        }
+    }
+
     fn close_pending(&mut self, revocation: &Revocation, now: Time) {
         let pending = self.gate.people.pending.values();
         let taken = pending.filter(|pending| revocation.takes(&pending.identity));

@@ -20,6 +20,7 @@ use crate::auth::{KeySet, Revocation, Ticket};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
 use crate::hub::{Excess, Group, Publication};
+use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::quota::Begin;
 use crate::shard::settings::Settings;
 
@@ -132,6 +133,10 @@ pub enum Mail {
     Verdict(Box<Begin>, bool),
     /// Delivery: the room that was joined may not be.
     Refused(Box<Question>),
+    /// Delivery, from the store: the answer to an errand.
+    Kept(Box<Kept>),
+    /// Delivery, from the store: show this to the connections of a user.
+    Notice(Arc<Notice>),
     /// Delivery, from the node: end within this time.
     Drain(Duration),
     /// Delivery, from the node: the configuration was read again.
@@ -188,6 +193,8 @@ pub(super) struct Outbox {
     bytes: u64,
     /// True since an inbox refused mail and until everything parked has left.
     blocked: bool,
+    /// For the store's thread; what it has no space for it gives back, so nothing stays here over a turn.
+    pub(super) errands: VecDeque<Errands>,
     /// Connections whose reads are paused until then.
     pub(super) paused: Vec<ConnId>,
 }
@@ -199,6 +206,7 @@ impl Outbox {
             waiting: [0; 2],
             bytes: 0,
             blocked: false,
+            errands: VecDeque::new(),
             paused: Vec::new(),
         }
     }

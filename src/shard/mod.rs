@@ -14,6 +14,7 @@ mod drain;
 mod fanout;
 mod farewells;
 mod inbound;
+mod inbox;
 mod login;
 mod mail;
 mod measures;
@@ -35,6 +36,7 @@ mod writes;
 
 pub use drain::Progress;
 pub use farewells::{Farewell, Told};
+pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use mail::{Answer, Asked, Mail, Question};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;

@@ -10,6 +10,7 @@ mod ends;
 mod farewells;
 mod grants;
 mod guard;
+mod inbox;
 mod login;
 mod mail;
 mod measures;

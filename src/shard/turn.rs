@@ -192,6 +192,8 @@ impl Shard {
                 }
                 self.handle_refused(&question, now);
             }
+            Mail::Kept(kept) => self.handle_kept(&kept, now),
+            Mail::Notice(notice) => self.handle_notice(&notice, now),
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
             Mail::Mark(number) => self.gate.mark = number,

@@ -42,6 +42,15 @@ impl Program {
         Self::start_by(shell, more)
     }
 
+    /// The same where no file may have more than so many bytes, as if the disk were full.
+    pub(crate) fn start_with_files_of(bytes: u64, more: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        // A signal that is ignored stays so, and then the write fails as it does on a full disk.
+        let script = format!("trap '' XFSZ && ulimit -f {} && exec \"$0\" \"$@\"", bytes / 512);
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_throng")]);
+        Self::start_by(shell, more)
+    }
+
     fn start_by(mut command: Command, more: &[&str]) -> Self {
         let mut child = command
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "server.shards=2"])

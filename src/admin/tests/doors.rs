@@ -32,9 +32,14 @@ fn without_a_valid_key_nothing_else_is_told() {
     let near = &SECRET[..SECRET.len() - 1];
     let longer = format!("{SECRET}!");
     for secret in ["", "x", near, &longer, &long, "a secret of the back end\u{e9}"] {
-        for (path, post) in
-            [("/v1/counters", false), ("/v1/tickets", true), ("/v1/revocations", true)]
-        {
+        for (path, post) in [
+            ("/v1/counters", false),
+            ("/v1/tickets", true),
+            ("/v1/revocations", true),
+            ("/v1/notify", true),
+            ("/v1/inbox", false),
+            ("/v1/inbox/read", true),
+        ] {
             let answer =
                 if post { office.post(path, secret, "{") } else { office.get(path, secret) };
             assert_eq!(answer.error(), said(401, "unauthorized", None), "{secret:?}");

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
+use crate::admin::routes::Lock;
 use crate::admin::{
-    Admin, ApiKey, Desk, Exposition, Jwks, Kind, Limits, Options, Receipt, Refused, Revocation,
-    Scope, Standing, Ticket, TicketAsk,
+    Admin, ApiKey, Desk, Exposition, Jwks, Kind, Later, Limits, Options, Receipt, Refused,
+    Revocation, Scope, Standing, Ticket, TicketAsk,
 };
+use crate::store::{self, Ask, Memory, Store as _};
 use crate::sys::listener::{ListenOptions, listen};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +30,9 @@ pub(super) struct SmallDesk {
     /// The number of keys of the last set.
     pub(super) keys: AtomicU64,
     pub(super) unknown: AtomicU64,
+    store: Lock<Memory>,
+    /// What the store says to everything, if it is to say no.
+    pub(super) refusal: Lock<Option<store::Refused>>,
 }
 
 impl Desk for SmallDesk {
@@ -62,9 +68,35 @@ impl Desk for SmallDesk {
         })
     }
 
-    fn revoke(&self, revocation: &Revocation) -> Result<Receipt, Refused> {
+    fn revoke(&self, revocation: &Revocation) -> Result<(Receipt, Later), Refused> {
         self.revoked.try_send(revocation.clone()).map_err(|_| Refused::Busy)?;
-        Ok(Receipt(1))
+        let (tell, later) = oneshot::channel();
+        let refused = self.refusal.lock().expect("no panic").clone();
+        tell.send(refused.map_or(Ok(store::Answer::Done), Err)).expect("somebody listens");
+        Ok((Receipt(1), later))
+    }
+
+    fn owner(&self, tenant: Option<&str>, user: &str) -> Arc<str> {
+        format!("{}/{user}", tenant.unwrap_or_default()).into()
+    }
+
+    fn keep(&self, ask: Ask, reached: Option<oneshot::Sender<u64>>) -> Result<Later, Refused> {
+        let (tell, later) = oneshot::channel();
+        let refused = self.refusal.lock().expect("no panic").clone();
+        if refused == Some(store::Refused::Busy) {
+            return Err(Refused::Store(store::Refused::Busy));
+        }
+        let outcome = match refused {
+            Some(refused) => Err(refused),
+            None => {
+                self.store.lock().expect("no panic").commit(&[ask], 1).expect("memory").remove(0)
+            }
+        };
+        if let Some(reached) = reached {
+            reached.send(3).expect("somebody listens");
+        }
+        tell.send(outcome).expect("somebody listens");
+        Ok(later)
     }
 
     fn take_keys(&self, document: &[u8]) -> Result<usize, String> {
@@ -105,13 +137,15 @@ impl Office {
     }
 
     pub(super) fn given(limits: Limits, jwks: Option<Jwks>) -> Self {
-        let all = [Scope::Tickets, Scope::Revoke, Scope::Inspect];
+        let all = [Scope::Tickets, Scope::Revoke, Scope::Inspect, Scope::Notify];
         let keys = vec![
             ApiKey::new("all", SECRET, &all, None),
             ApiKey::new("counts", "a secret for counting", &[Scope::Inspect], None),
             ApiKey::new("acme", "a secret of one tenant", &all, Some("acme")),
         ];
         let (tell, revoked) = bounded(4);
+        let (age_ms, seen_age_ms) = (1000, 1000);
+        let kept = store::Limits { count: 5, bytes: 1000, age_ms, seen_age_ms, revocations: 4 };
         let desk = Arc::new(SmallDesk {
             tickets: AtomicU64::new(0),
             revoked: tell,
@@ -119,6 +153,8 @@ impl Office {
             draining: AtomicBool::new(false),
             keys: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
+            store: Lock::new(Memory::new(kept, 1 << 20)),
+            refusal: Lock::default(),
         });
         let any = "127.0.0.1:0".parse().expect("an address");
         let socket = listen(any, &ListenOptions::default()).expect("a listener");

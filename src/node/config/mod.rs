@@ -21,6 +21,7 @@
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
+//! | [`store`] | the rows of `[store]` |
 //! | `tls` | the rows of `[tls]` and `[[certificate]]` |
 //! | `words` | the words that keys take |
 //! | `source` | TOML and `--set` to assignments with their places |
@@ -44,6 +45,7 @@ mod problem;
 mod relation;
 mod reload;
 mod source;
+pub mod store;
 mod tls;
 pub mod values;
 mod words;

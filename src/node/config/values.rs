@@ -21,6 +21,7 @@ use super::limits::{
     UserLimits,
 };
 use super::list::{About, List, Row};
+use super::store::Store;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
 use crate::auth::Who;
@@ -40,8 +41,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// `[queue]`.
     pub queue: Queue,
-    /// `[mesh]`.
-    pub mesh: Mesh,
+    /// What lies within the node, between shards and behind them.
+    pub inside: Inside,
     /// What lies between the engine and the network.
     pub transport: Transport,
     /// `[admin]`.
@@ -65,6 +66,15 @@ pub struct Transport {
     pub tcp: Tcp,
     /// `[uring]`.
     pub uring: Uring,
+}
+
+/// What lies within the node, between shards and behind them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// `[mesh]`.
+    pub mesh: Mesh,
+    /// `[store]`.
+    pub store: Store,
 }
 
 /// The sections that are lists, each in the order of the file.
@@ -120,6 +130,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),
+    ("store", "What outlives a connection: notifications, last-seen times, revocations."),
     ("tcp", "Socket options of accepted connections."),
     ("uring", "The io_uring driver; without effect under epoll."),
     ("admin", "The HTTP listener for back ends and operators, on a thread of its own."),
@@ -155,7 +166,8 @@ impl Config {
             &self.auth.presence,
             &self.heartbeat,
             &self.queue,
-            &self.mesh,
+            &self.inside.mesh,
+            &self.inside.store,
             &self.transport.tcp,
             &self.transport.uring,
             &self.admin,
@@ -188,7 +200,8 @@ impl Config {
             &mut self.auth.presence,
             &mut self.heartbeat,
             &mut self.queue,
-            &mut self.mesh,
+            &mut self.inside.mesh,
+            &mut self.inside.store,
             &mut self.transport.tcp,
             &mut self.transport.uring,
             &mut self.admin,

@@ -53,11 +53,17 @@ pub enum KeyScope {
     Revoke,
     /// Reading the counters.
     Inspect,
+    /// Notifying users, and their inboxes.
+    Notify,
 }
 
 impl Word for KeyScope {
-    const ALL: &'static [(Self, &'static str)] =
-        &[(Self::Tickets, "tickets"), (Self::Revoke, "revoke"), (Self::Inspect, "inspect")];
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Tickets, "tickets"),
+        (Self::Revoke, "revoke"),
+        (Self::Inspect, "inspect"),
+        (Self::Notify, "notify"),
+    ];
 }
 
 /// How log lines are written.

@@ -94,6 +94,7 @@ fn limits_are_met_exactly() {
         max_except: 1,
         max_type_bytes: 3,
         max_id_bytes: 5,
+        max_page: 7,
         allow_panic: false,
     };
     let text = r#"{"type":"abc","rooms":["caf","abcd"],"id":"123","ref":12345,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::super::encode::{Connected, Push, Reply};
 use super::super::*;
+use crate::base::inbox::{Note, Page};
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
 
@@ -87,6 +88,22 @@ fn connected_of(object: &Map<String, Value>) -> Connected<'_> {
     }
 }
 
+fn note_of(object: &Map<String, Value>) -> Note {
+    let text = |key| object.get(key).map(Value::to_string).unwrap_or_default().into();
+    let (id, at) = (number(object, "id"), number(object, "at"));
+    Note { id, at, kind: text("kind"), payload: text("payload") }
+}
+
+fn page_of(object: &Map<String, Value>) -> Page {
+    let items = object["items"].as_array().expect("items").iter();
+    Page {
+        notes: items.map(|item| note_of(item.as_object().expect("an item"))).collect(),
+        newest: number(object, "newest"),
+        unread: number(object, "unread"),
+        more: object["more"].as_bool().expect("more"),
+    }
+}
+
 /// Writes the message anew from the values of the example.
 fn again(object: &Map<String, Value>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -94,6 +111,16 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
     let reference = reference.as_deref();
     match text(object, "type") {
         "throng:connected" => encode::connected(&mut out, &connected_of(object)),
+        "throng:reply" if object.contains_key("items") => {
+            inbox::page(&mut out, reference, &page_of(object));
+        }
+        "throng:reply" if object.contains_key("unread") => {
+            assert!(inbox::read(&mut out, reference, number(object, "unread")));
+        }
+        "throng:notification" => {
+            inbox::notification(&mut out, &note_of(object), number(object, "unread"));
+        }
+        "throng:unread" => inbox::unread(&mut out, number(object, "unread")),
         "throng:reply" => assert!(encode::reply(&mut out, reference, &reply_of(object))),
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
         "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
@@ -188,6 +215,10 @@ fn every_command_and_push_has_an_example() {
         "error",
         "gap",
         "reload",
+        "inbox",
+        "read",
+        "notification",
+        "unread",
     ];
     for kind in kinds {
         assert!(all.contains(&format!("\"throng:{kind}\"")), "no example of throng:{kind}");

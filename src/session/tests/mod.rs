@@ -4,4 +4,5 @@ mod commands;
 mod document;
 mod encoding;
 mod errors;
+mod inbox;
 mod properties;

@@ -27,7 +27,12 @@ fuzz_target!(|text: &str| {
                     encode::publication(&mut out, &push_of(publish));
                     expect_refusal(&out, Code::UnknownField);
                 }
-                Command::Auth { .. } | Command::Ping | Command::Status(_) | Command::Panic => {}
+                Command::Auth { .. }
+                | Command::Ping
+                | Command::Status(_)
+                | Command::Inbox(_)
+                | Command::Read(_)
+                | Command::Panic => {}
             }
         }
         Err(error) => {
