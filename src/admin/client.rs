@@ -74,7 +74,7 @@ impl Client {
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(8)
+            .pool_max_idle_per_host(32)
             .build(connector);
         Ok(Self { pool })
     }
@@ -88,6 +88,24 @@ impl Client {
     ) -> Result<Bytes, Failure> {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = uri.clone();
+        timeout(patience, self.answer(request, limit)).await.unwrap_or(Err(Failure::Late))
+    }
+
+    /// Posts a body and fetches the answer, of at most `limit` bytes.
+    pub(super) async fn post(
+        &self,
+        uri: &Uri,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<Bytes, Failure> {
+        let mut request = Request::post(uri.clone());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body));
+        let request = request.map_err(|error| Failure::Connection(error.to_string()))?;
         timeout(patience, self.answer(request, limit)).await.unwrap_or(Err(Failure::Late))
     }
 

@@ -3,6 +3,8 @@
 //! None of these calls waits. What shards must do travels as mail, and a [`Receipt`] tells whether all of
 //! them have taken it; who asked decides how long to look.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::store::{self, Ask, Outcome};
 
 use super::exposition::Exposition;
+use crate::base::id::ShardId;
 
 /// A ticket that someone asks for on behalf of a user.
 #[derive(Clone, Debug)]
@@ -149,4 +152,44 @@ pub trait Desk: Send + Sync + 'static {
 
     /// The number of shards.
     fn shards(&self) -> usize;
+
+    /// What the shards want done outside the node; `None` where they want nothing.
+    fn inquiries(&self) -> Option<&dyn Inquiries> {
+        None
+    }
+}
+
+/// Something that a shard wants done outside the node.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// The shard.
+    pub from: ShardId,
+    /// By which the shard knows it.
+    pub number: u64,
+    /// A question to the application's back end: JSON.
+    pub document: Vec<u8>,
+}
+
+/// Where the shards leave what they want done, with a bell.
+pub trait Inquiries: Send + Sync {
+    /// Becomes readable, anew each time, when there is something to do after a [`Inquiries::rest`].
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    fn bell(&self) -> io::Result<OwnedFd>;
+
+    /// The next inquiry; never waits.
+    fn next(&self) -> Option<Inquiry>;
+
+    /// Announces that nobody looks until the bell rings; false: there is something to do already.
+    fn rest(&self) -> bool;
+
+    /// Takes the announcement back, and goes on with what was held up.
+    fn rise(&self);
+
+    /// Hands in the answer to a question; `None`: there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the answer, which then counts as none.
+    fn finish(&self, inquiry: &Inquiry, answer: Option<&[u8]>) -> Result<(), String>;
 }

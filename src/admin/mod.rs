@@ -16,25 +16,34 @@
 //! | `exposition` | the text that Prometheus reads |
 //! | `body` | strict JSON objects |
 //! | `client` | requests that go out |
+//! | `sign` | how who gets them knows whose they are |
+//! | `consult` | questions of the shards to the application's back end |
+//! | `line` | those that wait |
 //! | `jwks` | keys by URL |
 //! | `refusal` | every answer that is a no |
 
 mod body;
 mod client;
+mod consult;
 mod desk;
 mod exposition;
 mod guard;
 mod inbox;
 mod jwks;
+mod line;
 mod options;
 mod refusal;
 mod routes;
 mod server;
+mod sign;
 
 #[cfg(test)]
 mod tests;
 
-pub use desk::{Desk, Later, Receipt, Refused, Revocation, Revoked, Standing, Ticket, TicketAsk};
+pub use desk::{
+    Desk, Inquiries, Inquiry, Later, Receipt, Refused, Revocation, Revoked, Standing, Ticket,
+    TicketAsk,
+};
 pub use exposition::{Exposition, Family, Kind, Label};
-pub use options::{ApiKey, Jwks, Limits, Options, Scope};
+pub use options::{ApiKey, Jwks, Limits, Options, Scope, Webhook};
 pub use server::Admin;

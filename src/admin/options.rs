@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::base::secret::Secret;
+
 /// What a key opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -111,6 +113,21 @@ pub struct Jwks {
     pub cool_down: Duration,
 }
 
+/// The application's back end that is asked who may do what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// An http or https URL.
+    pub url: String,
+    /// What questions are signed with.
+    pub secret: Secret,
+    /// How long an answer may take, waiting included.
+    pub timeout: Duration,
+    /// Questions under way at a time.
+    pub concurrent: usize,
+    /// Questions that may wait.
+    pub waiting: usize,
+}
+
 /// Everything a running listener can be told anew.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -122,4 +139,6 @@ pub struct Options {
     pub metrics_open: bool,
     /// Where keys come from, if from a URL.
     pub jwks: Option<Jwks>,
+    /// Who is asked, if anybody is. From none to some takes a new start.
+    pub webhook: Option<Webhook>,
 }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::body::{Object, missing};
+use super::consult;
 use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
 use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
@@ -45,9 +46,11 @@ pub(super) struct Api {
     pub(super) desk: Arc<dyn Desk>,
     pub(super) guard: Lock<Guard>,
     pub(super) clock: Clock,
-    /// When the shards were last asked for a sign of life, and the receipt.
     /// What came of fetching keys.
     pub(super) jwks: Record,
+    /// What came of asking the application's back end.
+    pub(super) consults: consult::Record,
+    /// When the shards were last asked for a sign of life, and the receipt.
     pub(super) probed: Lock<Option<(Time, Receipt)>>,
 }
 
@@ -176,18 +179,40 @@ async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
     for (outcome, count) in fetches {
         family.sample(&[("outcome", outcome)], count.load(Ordering::Relaxed));
     }
+    expose_consults(&api.consults, &mut out);
     let mut response = Response::new(Body::from(out.finish()));
     let kind = HeaderValue::from_static(Exposition::MEDIA_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     Ok(response)
 }
 
+fn expose_consults(consults: &consult::Record, out: &mut Exposition) {
+    let help = "Questions of the shards to auth_webhook.url, by what the admin thread did with them; those that \
+                failed were posted as well.";
+    let mut family = out.family("throng_auth_webhook_total", Kind::Counter, help);
+    let outcomes = [
+        ("posted", &consults.posted),
+        ("failed", &consults.failed),
+        ("late", &consults.late),
+        ("overflow", &consults.refused),
+    ];
+    for (outcome, count) in outcomes {
+        family.sample(&[("outcome", outcome)], count.load(Ordering::Relaxed));
+    }
+}
+
 async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
     api.inspector(&headers)?;
-    let fetches =
-        [("jwks_fetched_total", &api.jwks.fetched), ("jwks_failed_total", &api.jwks.failed)];
-    let fetches = fetches.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
-    let counters = api.desk.counters().into_iter().chain(fetches);
+    let own = [
+        ("jwks_fetched_total", &api.jwks.fetched),
+        ("jwks_failed_total", &api.jwks.failed),
+        ("auth_webhook_posted_total", &api.consults.posted),
+        ("auth_webhook_failed_total", &api.consults.failed),
+        ("auth_webhook_late_total", &api.consults.late),
+        ("auth_webhook_overflow_total", &api.consults.refused),
+    ];
+    let own = own.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+    let counters = api.desk.counters().into_iter().chain(own);
     let counters: Map<String, Value> =
         counters.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
     Ok(json(StatusCode::OK, Value::Object(counters)))

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::client::Client;
+use super::consult;
 use super::desk::Desk;
 use super::guard::Guard;
 use super::jwks::{self, Record};
@@ -121,8 +122,19 @@ async fn serve(
     let places = Arc::new(Semaphore::new(options.limits.connections));
     let guard = Lock::new(Guard::new(options, clock.now()));
     let probed = Lock::new(None);
-    let api = Arc::new(Api { desk, guard, clock, probed, jwks: Record::default() });
-    tokio::spawn(jwks::keep(Arc::clone(&api), Client::new()?, told.clone()));
+    let api = Arc::new(Api {
+        desk,
+        guard,
+        clock,
+        probed,
+        jwks: Record::default(),
+        consults: consult::Record::default(),
+    });
+    let client = Client::new()?;
+    tokio::spawn(jwks::keep(Arc::clone(&api), client.clone(), told.clone()));
+    if told.borrow().options.webhook.is_some() {
+        tokio::spawn(consult::serve(Arc::clone(&api), client, told.clone()));
+    }
     let graceful = GracefulShutdown::new();
     // The order to stop may have come before the first look.
     while !told.borrow().stop {

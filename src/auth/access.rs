@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::consult::Consult;
 use super::grants::{Grants, Right};
 use super::identity::{Identity, TokenError};
 use super::origin::{OriginError, OriginRules};
@@ -34,19 +35,24 @@ pub enum Who {
     Authenticated,
     /// Whose token grants it.
     Granted,
+    /// Whose token grants it, and whomever else the application's back end allows it.
+    Webhook,
     /// No client; only back ends.
     Nobody,
 }
 
 impl Who {
     /// True when this lets somebody with these grants, or nobody in particular, use `right` in the room that
-    /// is called `room` there.
+    /// is called `room` there. Of those about whom the back end is to be asked it is true only if the back
+    /// end need not be asked.
     #[must_use]
     pub fn lets(self, grants: Option<&Grants>, room: &str, right: Right) -> bool {
         match self {
             Self::Anyone => true,
             Self::Authenticated => grants.is_some(),
-            Self::Granted => grants.is_some_and(|grants| grants.allows(room, right)),
+            Self::Granted | Self::Webhook => {
+                grants.is_some_and(|grants| grants.allows(room, right))
+            }
             Self::Nobody => false,
         }
     }
@@ -71,6 +77,8 @@ pub struct Access {
     pub reauth_before: Duration,
     /// Revocations remembered at a time.
     pub max_revocations: usize,
+    /// What the application's back end is asked; `None`: nothing, for there is none.
+    pub consult: Option<Consult>,
 }
 
 /// Who comes in.

@@ -11,6 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Vis
 use serde_json::value::RawValue;
 
 use super::identity::{Claimed, Identity, TokenError};
+use super::veto::Veto;
 
 /// The most bytes of a user's or tenant's name and of a token's.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -29,6 +30,8 @@ pub struct ClaimNames {
     pub limits: String,
     /// What is to be known about the connection.
     pub metadata: String,
+    /// The issuer's refusal.
+    pub deny: String,
 }
 
 impl Default for ClaimNames {
@@ -39,6 +42,7 @@ impl Default for ClaimNames {
             rooms: "rooms".to_owned(),
             limits: "limits".to_owned(),
             metadata: "meta".to_owned(),
+            deny: "deny".to_owned(),
         }
     }
 }
@@ -51,6 +55,7 @@ pub(super) struct Claims<'a> {
     rooms: Option<&'a RawValue>,
     limits: Option<&'a RawValue>,
     metadata: Option<&'a RawValue>,
+    deny: Option<&'a RawValue>,
     token: Option<&'a RawValue>,
     life: Life<'a>,
     audience: Option<&'a RawValue>,
@@ -93,7 +98,13 @@ impl<'a> Claims<'a> {
             grants: read(self.rooms, rooms)?.unwrap_or_default(),
             limits: read(self.limits, limits)?.map(Box::new),
             metadata: self.metadata.map(ToOwned::to_owned),
+            veto: self.veto()?.map(Box::new),
         })
+    }
+
+    fn veto(&self) -> Result<Option<Veto>, TokenError> {
+        let veto = self.deny.map(Veto::from_claim).transpose();
+        veto.map(Option::flatten).map_err(|_| TokenError::Claim(Claimed::Veto))
     }
 
     /// True when one of `expected` is among the audiences; `None` when the token names none.
@@ -207,6 +218,7 @@ impl Names<'_> {
             _ if key == self.0.rooms => &mut claims.rooms,
             _ if key == self.0.limits => &mut claims.limits,
             _ if key == self.0.metadata => &mut claims.metadata,
+            _ if key == self.0.deny => &mut claims.deny,
             _ => return None,
         })
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::grants::Grants;
+use super::veto::Veto;
 
 /// Limits that a token sets for its user. Each holds where it is lower than what the configuration says,
 /// or where that says nothing; none ever allows more.
@@ -53,6 +54,8 @@ pub struct Identity {
     /// What the issuer wants to be known about the connection: any JSON, as it was written. `None` where
     /// the rules do not have it kept.
     pub metadata: Option<Box<RawValue>>,
+    /// The issuer says who it is, and that it may not come in.
+    pub veto: Option<Box<Veto>>,
 }
 
 /// Why a token is refused.
@@ -98,6 +101,8 @@ pub enum TokenError {
     Ticket,
     /// A fresh token for another user or tenant than the connection's.
     OtherUser,
+    /// All is in order, and the application says no all the same: by a claim, or when it was asked.
+    Vetoed,
 }
 
 /// The claim that is wrong.
@@ -119,6 +124,8 @@ pub enum Claimed {
     Metadata,
     /// `aud` or `iss`.
     Party,
+    /// The application's refusal.
+    Veto,
 }
 
 impl TokenError {
@@ -145,6 +152,7 @@ impl TokenError {
             Self::Claim(Claimed::Limits) => "claim_limits",
             Self::Claim(Claimed::Metadata) => "claim_metadata",
             Self::Claim(Claimed::Party) => "claim_party",
+            Self::Claim(Claimed::Veto) => "claim_deny",
             Self::NoExpiry => "no_expiry",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
@@ -153,6 +161,7 @@ impl TokenError {
             Self::Revoked => "revoked",
             Self::Ticket => "ticket",
             Self::OtherUser => "other_user",
+            Self::Vetoed => "vetoed",
         }
     }
 
@@ -168,6 +177,7 @@ impl TokenError {
             Self::Revoked => "the token has been revoked",
             Self::Ticket => "the ticket is not valid, or has been used",
             Self::OtherUser => "the token is for somebody else",
+            Self::Vetoed => "the application refuses this",
             _ => "the token is not valid",
         }
     }

@@ -17,32 +17,41 @@
 //! | `ticket` | one-time tickets for clients that can only use a URL |
 //! | `access` | from a request to who comes in |
 //! | `revocation` | tokens that are taken back before their end |
+//! | `veto` | a refusal in the application's own words |
+//! | `consult` | what the application's back end is asked, and how its answer is read |
+//! | `rulings` | answers that are remembered for a moment |
 //! | `scope` | names of tenants' rooms and of users' own rooms within the node |
 
 mod access;
 mod claims;
+mod consult;
 mod grants;
 mod identity;
 mod jwks;
 mod key;
 mod origin;
 mod revocation;
+mod rulings;
 mod scope;
 mod source;
 mod ticket;
 mod token;
+mod veto;
 
 #[cfg(test)]
 mod tests;
 
 pub use access::{Access, Admission, Denied, Mode, Who};
 pub use claims::{ClaimNames, MAX_NAME_BYTES};
+pub use consult::{Asker, Consult, Ruling, Wish, key as question_key, question};
 pub use grants::{Grants, Right, Rights};
 pub use identity::{Claimed, Identity, TokenError, UserLimits};
 pub use key::{Algorithm, Key, KeyError, KeySet};
 pub use origin::{OriginError, OriginRule, OriginRules};
 pub use revocation::{Full, Revocation, Revocations};
+pub use rulings::Rulings;
 pub use scope::{is_user_room, plain, room, tenant_of, user_of, user_room};
 pub use source::{Found, Source, SourceError, SourceRules, TOKEN_SUBPROTOCOL, redact};
 pub use ticket::{Ticket, TicketKey, TicketRead, mint};
 pub use token::{TokenRules, Verifier};
+pub use veto::{MAX_VETO_BYTES, Veto};

@@ -64,10 +64,14 @@ counters! {
     authenticated_connections,
     /// Gauge: bytes of what tokens say about connections, where it is kept.
     metadata_bytes,
-    /// Gauge: handshakes that wait for a ticket to be redeemed.
+    /// Gauge: handshakes that wait for a ticket to be redeemed, or for the application's back end.
     pending_tickets,
     /// Gauge: revocations remembered.
     revocations,
+    /// Gauge: questions to the application's back end that are not answered yet.
+    pending_questions,
+    /// Gauge: commands and logins that wait for such an answer, or behind one that does.
+    held_commands,
     /// Gauge: connections with a TLS layer.
     tls_connections,
     /// Gauge: addresses with a connection, each shard counting its own.
@@ -115,6 +119,16 @@ counters! {
     auth_unsuited_total,
     /// Those that could not be read.
     auth_malformed_total,
+    /// Those that the application refuses: by a claim, or when it was asked.
+    auth_vetoed_total,
+    /// Questions to the application's back end.
+    questions_total,
+    /// Questions that needed not be asked, because the answer was remembered.
+    questions_remembered_total,
+    /// Questions answered with no.
+    questions_refused_total,
+    /// Questions that nobody answered in time, or so that it can be read, or that were too many.
+    questions_undecided_total,
     /// Handshakes refused for the page they came from.
     origin_refused_total,
     /// Commands refused because the user, or the page it came from, has no right to the room.

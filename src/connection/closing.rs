@@ -96,6 +96,18 @@ impl Connection {
     /// Begins the end. What is queued is still sent when somebody may be there to read it. Does nothing
     /// when the end has begun already.
     pub fn begin_close(&mut self, why: Disconnect, deadline: Tick, queues: &mut Store, key: u32) {
+        self.begin_close_saying(why, None, deadline, queues, key);
+    }
+
+    /// The same, with `words` in the close frame instead of the usual ones; at most 123 bytes.
+    pub fn begin_close_saying(
+        &mut self,
+        why: Disconnect,
+        words: Option<&str>,
+        deadline: Tick,
+        queues: &mut Store,
+        key: u32,
+    ) {
         let was_open = match self.phase() {
             Phase::Closing(_) => return,
             Phase::Open(_) => true,
@@ -112,7 +124,7 @@ impl Connection {
                 Stage::Releasing { abort: true }
             }
             (_, Some((code, reason))) if was_open => {
-                let frame = Shared::kept(websocket::close(code, &reason));
+                let frame = Shared::kept(websocket::close(code, words.unwrap_or(&reason)));
                 self.outbound.push_control(queues, frame, Control::Close, deadline);
                 // After a violation the peer's bytes have no meaning, a panic may have lost the place in
                 // them, and short memory may not hold them, so the peer's close frame cannot be awaited.

@@ -10,15 +10,15 @@ use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::admin::{
-    Admin, ApiKey, Desk, Exposition, Jwks, Later, Limits, Options, Receipt, Refused, Revocation,
-    Revoked, Scope, Standing, Ticket, TicketAsk,
+    Admin, ApiKey, Desk, Exposition, Inquiries, Jwks, Later, Limits, Options, Receipt, Refused,
+    Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Webhook,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -29,6 +29,7 @@ use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::config::admin::{Key, LONGEST_SECRET, SHORTEST_SECRET};
 use crate::node::config::auth::AuthMode;
+use crate::node::config::hook::AuthWebhook;
 use crate::node::config::values::KeyScope;
 use crate::node::keeper::{From as Asker, StoreHandle, kept_revocation};
 use crate::node::keys;
@@ -51,7 +52,8 @@ impl Office {
     pub(super) fn open(config: &Config, desk: NodeDesk) -> Result<Option<Self>, LaunchError> {
         let options = options(config)?;
         desk.adopt(config);
-        if config.admin.listen.is_none() && options.jwks.is_none() {
+        let has_work = options.jwks.is_some() || options.webhook.is_some();
+        if config.admin.listen.is_none() && !has_work {
             return Ok(None);
         }
         let failed = |error| LaunchError::new("admin.listen", error);
@@ -86,7 +88,9 @@ impl Office {
 /// # Errors
 /// When a file of a secret cannot be read or holds none.
 pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
-    let (admin, jwks) = (&config.admin, &config.auth.jwks);
+    let (admin, jwks, hook) = (&config.admin, &config.auth.jwks, &config.auth.webhook);
+    let secret =
+        |hook: &AuthWebhook| secret("auth_webhook.secret_file", &hook.secret, &hook.secret_file);
     Ok(Options {
         keys: config.lists.keys.iter().map(key).collect::<Result<_, _>>()?,
         limits: Limits {
@@ -103,6 +107,16 @@ pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
             timeout: jwks.timeout,
             cool_down: jwks.cool_down,
         }),
+        webhook: match hook.url.as_str() {
+            "" => None,
+            url => Some(Webhook {
+                url: url.to_owned(),
+                secret: secret(hook)?,
+                timeout: hook.timeout,
+                concurrent: usize::from(hook.concurrent),
+                waiting: hook.waiting as usize,
+            }),
+        },
     })
 }
 
@@ -117,22 +131,24 @@ fn key(key: &Key) -> Result<ApiKey, LaunchError> {
             KeyScope::Notify => Scope::Notify,
         })
         .collect();
-    let secret = if key.secret_file.is_empty() {
-        key.secret.clone()
-    } else {
-        let named = |why: &dyn fmt::Display| {
-            LaunchError::new(format_args!("key.secret_file = {:?}", key.secret_file), why)
-        };
-        let text = fs::read_to_string(&key.secret_file).map_err(|error| named(&error))?;
-        let text = text.trim();
-        if !(SHORTEST_SECRET..=LONGEST_SECRET).contains(&text.len()) {
-            let bytes = format!("expected {SHORTEST_SECRET} to {LONGEST_SECRET} bytes on one line");
-            return Err(named(&bytes));
-        }
-        Secret::new(text)
-    };
+    let secret = secret("key.secret_file", &key.secret, &key.secret_file)?;
     let tenant = (!key.tenant.is_empty()).then_some(key.tenant.as_str());
     Ok(ApiKey::new(&key.name, secret.expose(), &scopes, tenant))
+}
+
+/// A secret that stands in the configuration, or else in the file that `key` names.
+fn secret(key: &str, given: &Secret, file: &str) -> Result<Secret, LaunchError> {
+    if file.is_empty() {
+        return Ok(given.clone());
+    }
+    let named = |why: &dyn fmt::Display| LaunchError::new(format_args!("{key} = {file:?}"), why);
+    let text = fs::read_to_string(file).map_err(|error| named(&error))?;
+    let text = text.trim();
+    if !(SHORTEST_SECRET..=LONGEST_SECRET).contains(&text.len()) {
+        let bytes = format!("expected {SHORTEST_SECRET} to {LONGEST_SECRET} bytes on one line");
+        return Err(named(&bytes));
+    }
+    Ok(Secret::new(text))
 }
 
 /// Bytes of a notification's message beside what its sender wrote, at most.
@@ -188,9 +204,9 @@ struct Claims<'a> {
 /// Mail on its way to the shards.
 #[derive(Debug)]
 pub(super) struct Out {
-    port: Port<Mail>,
+    pub(super) port: Port<Mail>,
     /// Per shard, in order.
-    waiting: Vec<VecDeque<Mail>>,
+    pub(super) waiting: Vec<VecDeque<Mail>>,
 }
 
 impl Out {
@@ -256,6 +272,11 @@ impl NodeDesk {
         self.about.lock().unwrap_or_else(PoisonError::into_inner).adopt(config);
     }
 
+    /// The port, and what waits to leave by it.
+    pub(super) fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn rules(&self) -> Rules {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -268,7 +289,7 @@ impl NodeDesk {
 
     /// Posts mail, if there is any, to every shard, and a mark behind it; or nothing at all.
     fn post_all(&self, mail: impl Fn() -> Option<Mail>) -> Result<Receipt, Refused> {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = self.out();
         out.offer();
         if out.waiting.iter().any(|waiting| waiting.len() + 2 > WAITING) {
             return Err(Refused::Busy);
@@ -402,11 +423,15 @@ impl Desk for NodeDesk {
     }
 
     fn is_taken(&self, receipt: Receipt) -> bool {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).offer();
+        self.out().offer();
         (0..self.shards).all(|shard| self.board.mark(ShardId(shard)) >= receipt.0)
     }
 
     fn shards(&self) -> usize {
         usize::from(self.shards)
+    }
+
+    fn inquiries(&self) -> Option<&dyn Inquiries> {
+        Some(self)
     }
 }

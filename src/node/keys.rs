@@ -8,11 +8,12 @@ use std::fs;
 use aws_lc_rs::rand;
 
 use crate::auth::{
-    Access, ClaimNames, Key, KeySet, Mode, OriginRule, OriginRules, Revocation, Source,
+    Access, ClaimNames, Consult, Key, KeySet, Mode, OriginRule, OriginRules, Revocation, Source,
     SourceRules, Ticket, TicketKey, TokenError, TokenRules, Verifier, Who, mint,
 };
 use crate::node::config::Config;
 use crate::node::config::auth::{Auth, AuthMode};
+use crate::node::config::hook::{AuthWebhook, OnFailure};
 use crate::node::config::values::Namespace;
 use crate::node::running::{LaunchError, Node};
 use crate::shard::{Mail, Settings};
@@ -82,6 +83,7 @@ pub(super) fn rules(auth: &Auth) -> Access {
                     rooms: tokens.rooms_claim.clone(),
                     limits: tokens.limits_claim.clone(),
                     metadata: tokens.metadata_claim.clone(),
+                    deny: tokens.deny_claim.clone(),
                 },
                 metadata_bytes: match &auth.presence {
                     presence if presence.metadata => usize::from(presence.max_metadata_bytes),
@@ -100,7 +102,20 @@ pub(super) fn rules(auth: &Auth) -> Access {
         browser_errors: door.browser_errors,
         reauth_before: door.reauth_before,
         max_revocations: door.max_revocations as usize,
+        consult: consult(&auth.webhook),
     }
+}
+
+/// What the application's back end is asked, if there is one to ask.
+fn consult(hook: &AuthWebhook) -> Option<Consult> {
+    (!hook.url.is_empty()).then_some(Consult {
+        connect: hook.connect,
+        lenient: hook.fail == OnFailure::Allow,
+        most_waiting: hook.waiting as usize + usize::from(hook.concurrent),
+        allowed_for: hook.allowed_for,
+        refused_for: hook.refused_for,
+        remembered: hook.remembered as usize,
+    })
 }
 
 fn keys(auth: &Auth) -> Result<KeySet, LaunchError> {

@@ -8,6 +8,7 @@ mod cells;
 pub mod config;
 mod desk;
 mod farewells;
+mod inquiries;
 mod keeper;
 mod keys;
 mod launch;

@@ -132,7 +132,8 @@ impl Node {
                 .map_err(|error| LaunchError::new(key, error))?;
         }
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
-        // Behind the shards' ports stand those of the node, of the admin listener and of the store.
+        // Behind the shards' ports stand those of the node, of the admin listener and of the store, in this
+        // order: workers leave inquiries at the last but one.
         let mut ports = mesh(usize::from(shards) + 3, config.inside.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));

@@ -17,7 +17,7 @@ use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{StoreHandle, hand_in};
 use crate::node::turns::TurnClock;
-use crate::shard::{Mail, Progress, Relieved, Shard};
+use crate::shard::{Inquiry, Mail, Progress, Relieved, Shard};
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};
 
@@ -70,6 +70,7 @@ impl Worker {
         self.submit(now);
         let (shard, port) = (&mut self.shard, &self.port);
         shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
+        shard.poll_inquiries(&mut |inquiry| post_inquiry(port, inquiry));
         self.board.hear_farewells(&mut self.shard);
         self.board.publish(&mut self.shard, self.id);
         if let Some(clock) = &mut self.turn_clock {
@@ -192,6 +193,14 @@ fn feed(shard: &mut Shard, event: Event<'_>, now: Time) {
             std::process::abort();
         }
         tracing::error!(?conn, "a panic was contained; its connection is closed with 1011");
+    }
+}
+
+/// Leaves an inquiry at the desk. Its port is the last but one: behind it stands the store's.
+fn post_inquiry(port: &Port<Mail>, inquiry: Inquiry) -> Result<(), Inquiry> {
+    match port.post(port.ports() - 2, Lane::Request, Mail::Inquiry(Box::new(inquiry))) {
+        Err(Mail::Inquiry(inquiry)) => Err(*inquiry),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

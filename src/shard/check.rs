@@ -47,6 +47,11 @@ impl Shard {
         }
         self.check_people();
         self.gate.people.pages.check();
+        self.gate.people.consults.check(|conn| {
+            let connection = self.table.peek(conn.index);
+            let connection = connection.filter(|c| c.generation() == conn.generation);
+            connection.is_some_and(|connection| connection.open().is_some())
+        });
         let is_secure = |index| self.table.peek(index).is_some_and(Connection::is_secure);
         self.gate.layers.check(is_secure);
         let opening = self.table.iter().filter(|(_, connection)| connection.is_opening()).count();

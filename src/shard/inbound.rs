@@ -15,6 +15,8 @@ use crate::connection::{self, Connection, Disconnect, Phase};
 use crate::flow::outbound::Control;
 use crate::session::{Command, CommandError, Incoming, Protocol, Request, Session};
 use crate::shard::farewells::Told;
+use crate::shard::held::Arrival;
+use crate::shard::login::Judged;
 use crate::shard::pace::Pace;
 use crate::shard::seats::ANNOUNCED;
 use crate::shard::settings::{Cost, Settings};
@@ -72,18 +74,18 @@ impl Shard {
         }
         let settings = Rc::clone(&self.settings);
         let half = self.table.get(conn)?.take_head();
-        let mut who = Admission::Anonymous;
+        let mut judged = Judged::default();
         let mut door = |head: &Head<'_>, upgrade: &Upgrade<'_>| {
             // Cheap questions first: a crowd at the door costs no signatures.
             if let Some(verdict) = self.screen(conn, head, upgrade, now) {
                 return verdict;
             }
-            let (verdict, admission) = self.judge(head, upgrade, now);
+            let (verdict, known) = self.judge(head, upgrade, now);
             if settings.rooms.have_origins() {
                 let host = head.values("host").next().and_then(|host| str::from_utf8(host).ok());
                 self.gate.people.pages.note(conn.index, upgrade.origin, host);
             }
-            who = admission;
+            judged = known;
             verdict
         };
         let answer = connection::answer(half, bytes, &settings.head, &settings.routes, &mut door);
@@ -93,14 +95,17 @@ impl Shard {
                 None
             }
             connection::Answer::Upgrade { protocol, response, used, dismissed } => {
-                if let Admission::Ticket(read) = who {
-                    self.hold(conn, (protocol, response), *read, &bytes[used..], now);
+                let Judged { who, words, arrival } = judged;
+                let is_asked = arrival.is_some() && !matches!(who, Admission::Later);
+                if matches!(who, Admission::Ticket(_)) || is_asked {
+                    let offer = (protocol, response);
+                    self.hold(conn, offer, who, &bytes[used..], arrival, now);
                     return None;
                 }
                 self.open(conn, protocol, response, now);
                 match dismissed {
-                    Some(why) => self.close(conn, why, now),
-                    None => self.admit(conn, protocol, who, now),
+                    Some(why) => self.close_saying(conn, why, words.as_deref(), now),
+                    None => self.admit(conn, protocol, who, arrival, now),
                 }
                 Some(used)
             }
@@ -117,13 +122,22 @@ impl Shard {
     }
 
     /// The handshake is done: whoever came in is welcomed, or asked who it is.
-    fn admit(&mut self, conn: ConnId, protocol: Protocol, who: Admission, now: Time) {
+    fn admit(
+        &mut self,
+        conn: ConnId,
+        protocol: Protocol,
+        who: Admission,
+        arrival: Option<Arrival>,
+        now: Time,
+    ) {
         match who {
             Admission::Later if protocol == Protocol::Json => {
                 if let Some(connection) = self.table.get(conn) {
                     connection.await_login();
                 }
                 self.table.wheel.set(conn.index, now.tick().plus(self.settings.timeouts.login));
+                let arrivals = &mut self.gate.people.consults.arrivals;
+                arrivals.extend(arrival.map(|arrival| (conn.index, Box::new(arrival))));
                 return;
             }
             // At the echo endpoint there is no message that could say who it is.
@@ -228,7 +242,7 @@ impl Shard {
         let Some(session) = self.note_message(id, now) else { return };
         match session.handle_text(text, &settings.commands) {
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::text(text.as_bytes()), now),
-            message => self.weigh(id, session, text.len(), message, now),
+            message => self.weigh(id, session, (text, text.len()), message, now),
         }
     }
 
@@ -236,7 +250,7 @@ impl Shard {
         let Some(session) = self.note_message(id, now) else { return };
         match session.handle_binary() {
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::binary(data), now),
-            message => self.weigh(id, session, data.len(), message, now),
+            message => self.weigh(id, session, ("", data.len()), message, now),
         }
     }
 
@@ -245,17 +259,25 @@ impl Shard {
         &mut self,
         id: ConnId,
         session: Session,
-        bytes: usize,
+        (text, bytes): (&str, usize),
         message: Result<Incoming<'_>, CommandError>,
         now: Time,
     ) {
         match (self.pace(id, cost_of(&message, bytes), now), message) {
+            (Pace::Go, Err(error)) if session == Session::Login && self.waits_for_login(id) => {
+                self.refuse(id, &error, now);
+            }
+            (Pace::Go, _) if session == Session::Login && self.waits_for_login(id) => {
+                self.keep_behind_login(id, text, now);
+            }
             (
                 Pace::Go,
                 Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })),
             ) => self.login(id, &token, reference, now),
             (Pace::Go, _) if session == Session::Login => self.deny_stranger(id, now),
-            (Pace::Go, Ok(Incoming::Request(request))) => self.obey(id, request, now),
+            (Pace::Go, Ok(Incoming::Request(request))) => {
+                self.consider(id, request, text, None, now);
+            }
             (Pace::Go, Err(error)) => self.refuse(id, &error, now),
             (Pace::Late(wait), message) => {
                 let reference = match message {

@@ -14,18 +14,36 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::auth::{
-    Admission, Denied, Identity, KeySet, Mode, Revocation, Ticket, TicketRead, TokenError,
-    user_room,
+    Admission, Denied, Identity, KeySet, Mode, Revocation, Ticket, TokenError, Veto, user_room,
 };
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Phase, Verdict};
 use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
+use crate::shard::held::Arrival;
 use crate::shard::mail::Mail;
 use crate::shard::people::{ASKED, Pending, Person, Sweep};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
+
+/// What is known of a client by its request alone.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// Who comes in.
+    pub(super) who: Admission,
+    /// What the application says to somebody who does not.
+    pub(super) words: Option<Box<str>>,
+    /// Where it came from, where the back end is to be asked about it.
+    pub(super) arrival: Option<Arrival>,
+}
+
+impl Default for Judged {
+    /// Nothing.
+    fn default() -> Self {
+        Self { who: Admission::Anonymous, words: None, arrival: None }
+    }
+}
 
 /// Connections that one turn looks at for one revocation.
 const SWEEP_SLICE: usize = 1024;
@@ -50,9 +68,10 @@ impl Shard {
         head: &Head<'_>,
         upgrade: &Upgrade<'_>,
         now: Time,
-    ) -> (Verdict, Admission) {
+    ) -> (Verdict, Judged) {
         let (unix, settings) = (self.unix(now), Rc::clone(&self.settings));
         let access = &settings.access;
+        let mut said: Option<Veto> = None;
         let admission = access.admit(head, upgrade, unix).and_then(|admission| {
             let identity = match &admission {
                 Admission::Known(identity) => Some(&**identity),
@@ -61,37 +80,51 @@ impl Shard {
             };
             let revocations = &self.gate.people.revocations;
             let is_void = identity.is_some_and(|identity| revocations.holds(identity, unix));
-            if is_void { Err(Denied::Token(TokenError::Revoked)) } else { Ok(admission) }
+            said = identity.and_then(|identity| identity.veto.as_deref().cloned());
+            match (is_void, &said) {
+                (true, _) => Err(Denied::Token(TokenError::Revoked)),
+                (false, Some(_)) => Err(Denied::Token(TokenError::Vetoed)),
+                (false, None) => Ok(admission),
+            }
         });
         // A session that began now would be closed before it could say much.
         let full = self.is_full() || self.gate.drain.is_some();
         let verdict = match admission {
             Ok(_) if full => Verdict::Refuse(Refusal::unavailable(None)),
-            Ok(admission) => return (Verdict::Welcome, admission),
+            Ok(who) => {
+                let arrival = self.arrival(head, upgrade);
+                return (Verdict::Welcome, Judged { who, words: None, arrival });
+            }
             Err(Denied::Origin(error)) => {
                 self.counters.origin_refused_total += 1;
                 Verdict::Refuse(Refusal::forbidden(error.public()))
             }
             Err(Denied::Token(error)) => {
                 self.note_refused_token(error);
+                let veto = said.filter(|_| error == TokenError::Vetoed);
                 if access.browser_errors && upgrade.origin.is_some() {
-                    Verdict::Dismiss(Disconnect::Denied(error))
-                } else {
-                    let wrong = error != TokenError::Missing;
-                    Verdict::Refuse(Refusal::unauthorized(error.public(), wrong))
+                    let words = veto.map(|veto| veto.words);
+                    let verdict = Verdict::Dismiss(Disconnect::Denied(error));
+                    return (verdict, Judged { words, ..Judged::default() });
                 }
+                let wrong = error != TokenError::Missing;
+                let refusal = Refusal::unauthorized(error.public(), wrong);
+                Verdict::Refuse(
+                    veto.map_or(refusal, |veto| Refusal::vetoed(veto.status, &veto.words)),
+                )
             }
         };
-        (verdict, Admission::Anonymous)
+        (verdict, Judged::default())
     }
 
-    fn note_refused_token(&mut self, error: TokenError) {
+    pub(super) fn note_refused_token(&mut self, error: TokenError) {
         let counters = &mut self.counters;
         counters.auth_refused_total += 1;
         let kind = match error {
             TokenError::Missing => &mut counters.auth_missing_total,
             TokenError::Expired | TokenError::NotYetValid => &mut counters.auth_expired_total,
             TokenError::Revoked => &mut counters.auth_revoked_total,
+            TokenError::Vetoed => &mut counters.auth_vetoed_total,
             TokenError::Ticket => &mut counters.auth_ticket_total,
             TokenError::UnknownKey => &mut counters.auth_unknown_key_total,
             TokenError::Unsigned
@@ -112,18 +145,21 @@ impl Shard {
         *kind += 1;
     }
 
-    /// Holds a handshake until its ticket's home has answered. `rest` came behind the head.
+    /// Holds a handshake until its ticket's home has answered, and the back end where that is asked. `rest`
+    /// came behind the head.
     pub(super) fn hold(
         &mut self,
         conn: ConnId,
-        (protocol, response): (Protocol, Vec<u8>),
-        read: TicketRead,
+        offer: (Protocol, Vec<u8>),
+        who: Admission,
         rest: &[u8],
+        arrival: Option<Arrival>,
         now: Time,
     ) {
-        let TicketRead { ticket, identity } = read;
-        let pending = Pending { conn, protocol, response, identity, rest: rest.to_vec() };
+        let ticket = if let Admission::Ticket(read) = &who { Some(read.ticket) } else { None };
+        let pending = Pending::of(conn, offer, who, rest, arrival);
         self.gate.people.pending.insert(conn.index, Box::new(pending));
+        let Some(ticket) = ticket else { return self.ask_door(conn, now) };
         let shards = u128::from(self.identity.shards.max(1));
         let home = ShardId(u16::try_from(ticket.id % shards).unwrap_or(0));
         let to = ConnAddress { shard: self.identity.id, conn };
@@ -160,29 +196,40 @@ impl Shard {
 
     /// The ticket's home has answered. The client may be gone by now, and its index in other hands.
     pub(super) fn handle_redeemed(&mut self, conn: ConnId, fresh: bool, now: Time) {
-        let people = &mut self.gate.people;
-        if people.pending.get(&conn.index).is_none_or(|pending| pending.conn != conn) {
-            return;
+        let pending = self.gate.people.pending.get(&conn.index);
+        let Some(pending) = pending.filter(|pending| pending.conn == conn) else { return };
+        if !fresh {
+            self.turn_down(conn, TokenError::Ticket, now);
+        } else if pending.arrival.is_some() {
+            self.ask_door(conn, now);
+        } else {
+            self.let_in(conn, now);
+        }
+    }
+
+    /// Ends a handshake that is held.
+    fn turn_down(&mut self, conn: ConnId, error: TokenError, now: Time) {
+        self.gate.people.pending.remove(&conn.index);
+        self.note_refused_token(error);
+        self.counters.handshakes_refused_total += 1;
+        let refusal = Refusal::unauthorized(error.public(), true);
+        self.respond(conn, refusal.response(), now);
+    }
+
+    /// Goes on with a handshake that is held, unless its token was revoked meanwhile.
+    pub(super) fn let_in(&mut self, conn: ConnId, now: Time) {
+        let (unix, people) = (self.unix(now), &mut self.gate.people);
+        let Some(pending) = people.pending.get(&conn.index) else { return };
+        let identity = pending.identity.as_ref();
+        if identity.is_some_and(|identity| people.revocations.holds(identity, unix)) {
+            return self.turn_down(conn, TokenError::Revoked, now);
         }
         let Some(pending) = people.pending.remove(&conn.index) else { return };
         let Pending { protocol, response, identity, mut rest, .. } = *pending;
-        let unix = self.unix(now);
-        let error = if !fresh {
-            Some(TokenError::Ticket)
-        } else if self.gate.people.revocations.holds(&identity, unix) {
-            Some(TokenError::Revoked)
-        } else {
-            None
-        };
-        if let Some(error) = error {
-            self.note_refused_token(error);
-            self.counters.handshakes_refused_total += 1;
-            let refusal = Refusal::unauthorized(error.public(), true);
-            self.respond(conn, refusal.response(), now);
-            return;
-        }
         self.open(conn, protocol, response, now);
-        self.recognise(conn, identity, now);
+        if let Some(identity) = identity {
+            self.recognise(conn, identity, now);
+        }
         self.welcome(conn, protocol, now);
         if !rest.is_empty() {
             self.handle_frames(conn, &mut rest, now);
@@ -269,29 +316,37 @@ impl Shard {
             let error = CommandError::new(Code::Unauthorized, message, reference);
             return self.refuse(id, &error, now);
         }
+        let mut words: Option<Box<str>> = None;
         let verdict = access.verifier.verify(token, unix).and_then(|identity| {
             let is_void = self.gate.people.revocations.holds(&identity, unix);
             let is_other = before.is_some_and(|person| !person.is(&identity));
-            match (is_void, is_other) {
-                (true, _) => Err(TokenError::Revoked),
-                (false, true) => Err(TokenError::OtherUser),
-                (false, false) => Ok(identity),
+            match (is_void, is_other, &identity.veto) {
+                (true, _, _) => Err(TokenError::Revoked),
+                (false, true, _) => Err(TokenError::OtherUser),
+                (false, false, Some(veto)) => {
+                    words = Some(veto.words.clone());
+                    Err(TokenError::Vetoed)
+                }
+                (false, false, None) => Ok(identity),
             }
         });
+        let asks = waits && access.consult.is_some_and(|consult| consult.connect);
         match verdict {
+            Ok(identity) if asks => self.ask_login(id, identity, reference, now),
             Ok(identity) => self.accept_token(id, identity, waits, reference, now),
             Err(error) => {
                 self.note_refused_token(error);
                 if waits {
-                    return self.close(id, Disconnect::Denied(error), now);
+                    let why = Disconnect::Denied(error);
+                    return self.close_saying(id, why, words.as_deref(), now);
                 }
-                let error = CommandError::new(Code::Unauthorized, error.public(), reference);
-                self.refuse(id, &error, now);
+                let message = words.as_deref().unwrap_or(error.public());
+                self.refuse(id, &CommandError::new(Code::Unauthorized, message, reference), now);
             }
         }
     }
 
-    fn accept_token(
+    pub(super) fn accept_token(
         &mut self,
         id: ConnId,
         identity: Identity,
@@ -364,9 +419,11 @@ impl Shard {
 
     fn close_pending(&mut self, revocation: &Revocation, now: Time) {
         let pending = self.gate.people.pending.values();
-        let taken = pending.filter(|pending| revocation.takes(&pending.identity));
+        let taken = pending.filter(|pending| {
+            pending.identity.as_ref().is_some_and(|identity| revocation.takes(identity))
+        });
         for conn in taken.map(|pending| pending.conn).collect::<Vec<_>>() {
-            self.handle_redeemed(conn, false, now);
+            self.turn_down(conn, TokenError::Revoked, now);
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::auth::{KeySet, Revocation, Ticket};
+use crate::auth::{KeySet, Revocation, Ruling, Ticket};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
 use crate::hub::{Excess, Group, Publication};
@@ -55,6 +55,17 @@ pub struct Answer {
     pub members: u64,
     /// The cursor of the newest publication: epoch and offset.
     pub position: (u64, u64),
+}
+
+/// What a shard wants of the world outside the node, by way of the node's desk.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// Who wants it.
+    pub from: ShardId,
+    /// By which the answer is known there.
+    pub number: u64,
+    /// A question to the application's back end: JSON.
+    pub document: Vec<u8>,
 }
 
 /// What shards tell each other.
@@ -98,6 +109,10 @@ pub enum Mail {
         /// True when the ticket was not used before.
         fresh: bool,
     },
+    /// To the node's desk, and to no shard: see to this.
+    Inquiry(Box<Inquiry>),
+    /// Delivery, from the node: what came of the inquiry of that number.
+    Ruling(Box<(u64, Ruling)>),
     /// Delivery, from the node: close whom this takes, and let nobody in whom it takes.
     Revoke(Arc<Revocation>),
     /// Delivery, from the node: check tokens with these keys as well, and no more with those sent before.

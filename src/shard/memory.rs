@@ -159,7 +159,8 @@ impl Shard {
     /// Bytes that this shard holds of the node's budget.
     pub(super) fn charged(&self) -> u64 {
         let queued = self.queues.held_bytes() + self.queues.capacity() as u64 * NODE;
-        queued + self.gate.pressure.half_read + self.outbox.bytes()
+        let held = self.gate.people.consults.bytes();
+        queued + self.gate.pressure.half_read + self.outbox.bytes() + held
     }
 
     /// The limits of queues for publications.

@@ -15,9 +15,11 @@ use crate::auth::{Grants, Identity, KeySet, Revocation, Revocations, Ticket, Use
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
+use crate::base::time::Time;
 use crate::flow::budget::Rate;
 use crate::flow::meter::Rates;
 use crate::session::Protocol;
+use crate::shard::held::{Arrival, Consults};
 use crate::shard::pages::Pages;
 use crate::shard::settings::COSTS;
 
@@ -155,16 +157,20 @@ fn hash(seed: &Seed, id: &str) -> [u8; 7] {
     hash
 }
 
-/// A handshake that waits for its ticket to be redeemed.
+/// A handshake that waits: for its ticket to be redeemed, for the application's back end, or for the one
+/// and then the other.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) conn: ConnId,
     pub(super) protocol: Protocol,
     /// The 101 response.
     pub(super) response: Vec<u8>,
-    pub(super) identity: Identity,
+    /// `None` for nobody in particular.
+    pub(super) identity: Option<Identity>,
     /// What came behind the head and is to be read afterwards.
     pub(super) rest: Vec<u8>,
+    /// Where the client came from, where the back end is to be asked about it.
+    pub(super) arrival: Option<Arrival>,
 }
 
 /// A revocation that looks for its connection: all are looked at, a slice a turn.
@@ -195,6 +201,8 @@ pub(super) struct People {
     pub(super) pages: Pages,
     /// Keys that were fetched while the node runs, beside those of the configuration.
     pub(super) fetched: Option<Arc<KeySet>>,
+    /// What waits for the application's back end.
+    pub(super) consults: Consults,
 }
 
 impl People {
@@ -209,6 +217,7 @@ impl People {
             sweeps: Vec::new(),
             pages: Pages::new(seed),
             fetched: None,
+            consults: Consults::new(seed),
         }
     }
 
@@ -258,6 +267,7 @@ impl People {
     pub(super) fn leave(&mut self, index: u32) {
         self.pending.remove(&index);
         self.pages.leave(index);
+        self.consults.forget(index);
         let Some(place) = self.known.get_mut(index as usize) else { return };
         if let Some(person) = place.take() {
             self.count -= 1;
@@ -286,11 +296,12 @@ impl People {
         ticket.expires > now && has_space && self.used.insert(ticket.id, ticket.expires).is_none()
     }
 
-    /// Forgets what has ended.
-    pub(super) fn purge(&mut self, now: u64) {
-        self.used.retain(|_, expires| *expires > now);
+    /// Forgets what has ended by `now`, which is `unix` seconds since 1970.
+    pub(super) fn purge(&mut self, unix: u64, now: Time) {
+        self.used.retain(|_, expires| *expires > unix);
         self.used.shrink_to(self.used.len() * 2);
-        self.revocations.purge(now);
+        self.revocations.purge(unix);
+        self.consults.purge(now);
     }
 }
 
@@ -319,6 +330,7 @@ mod tests {
                 ..UserLimits::default()
             })),
             metadata: None,
+            veto: None,
         };
         let person = Person::new(identity, Arc::from("\u{1e}ada"), &Seed::new(1));
         let rate = |per_second| Rate::over(per_second, Duration::from_secs(2));

@@ -102,7 +102,7 @@ impl Shard {
         if self.relief.heap.note(nodes + connections + self.queues.queued_bytes(), now) {
             self.writes.relax();
             self.rooms.groups.relax();
-            self.gate.people.purge(self.unix(now));
+            self.gate.people.purge(self.unix(now), now);
             self.gate.layers.relax();
             return Some(Relieved::Heap);
         }

@@ -1,7 +1,7 @@
 //! What somebody may do in a room, and how much.
 //!
 //! Two have a say: the namespace of the room, which may be for some people and for pages of some origins
-//! only, and the token, which grants rooms by pattern. A fresh token may grant less than the one before;
+//! only, and the token, which grants rooms by pattern; a third may be asked (`consult`). A fresh token may grant less than the one before;
 //! then its connection leaves the rooms that it may no longer be in, and is told so.
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::auth::{Right, is_user_room, plain, room};
+use crate::auth::{Right, Who, is_user_room, plain, room};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::session::encode;
@@ -31,7 +31,9 @@ impl Shard {
     ) -> Result<Cow<'a, str>, CommandError> {
         let message = if !self.may_from_there(id.index, name) {
             "pages of this origin may not use that room".to_owned()
-        } else if !self.has_right(id.index, name, right) {
+        } else if !(self.has_right(id.index, name, right)
+            || self.is_asked_about(name, right) && self.has_pass(id))
+        {
             format!("the right to {} in that room is missing", right.name())
         } else {
             let person = self.gate.people.get(id.index);
@@ -41,18 +43,26 @@ impl Shard {
         Err(CommandError::new(Code::Forbidden, message, reference))
     }
 
-    /// True when the connection may be in the room that it calls `name`.
+    /// True when the connection may be in the room that it calls `name`, or the application's back end has to
+    /// say: whoever is there by its word stays.
     pub(super) fn may_join(&self, index: u32, name: &str) -> bool {
-        self.may_from_there(index, name) && self.has_right(index, name, Right::Join)
+        self.may_from_there(index, name)
+            && (self.has_right(index, name, Right::Join) || self.is_asked_about(name, Right::Join))
     }
 
-    fn has_right(&self, index: u32, name: &str, right: Right) -> bool {
+    /// True when the back end says who may use the right there besides those whose token grants it.
+    pub(super) fn is_asked_about(&self, name: &str, right: Right) -> bool {
+        self.settings.rooms.who(name, right) == Who::Webhook
+            && self.settings.access.consult.is_some()
+    }
+
+    pub(super) fn has_right(&self, index: u32, name: &str, right: Right) -> bool {
         let grants = self.gate.people.get(index).map(|person| &person.grants);
         self.settings.rooms.who(name, right).lets(grants, name, right)
     }
 
     /// True when the room is for pages such as the one that the connection came from, and for programs.
-    fn may_from_there(&self, index: u32, name: &str) -> bool {
+    pub(super) fn may_from_there(&self, index: u32, name: &str) -> bool {
         let rules = self.settings.rooms.origins_of(name);
         rules.is_none_or(|rules| self.gate.people.pages.may(index, rules))
     }

@@ -116,6 +116,8 @@ impl Shard {
         counters.metadata_bytes = people.metadata_bytes() as u64;
         counters.pending_tickets = people.pending.len() as u64;
         counters.revocations = people.revocations.len() as u64;
+        counters.pending_questions = people.consults.questions.len() as u64;
+        counters.held_commands = people.consults.len() as u64;
         counters.charged_bytes = self.charged();
         counters.parties = self.gate.seats.parties() as u64;
         counters.paced = self.gate.paces.active() as u64;
@@ -132,11 +134,22 @@ impl Shard {
 
     /// Begins the end of a connection: it leaves its rooms at once, its queue is flushed.
     pub(super) fn close(&mut self, id: ConnId, why: Disconnect, now: Time) {
+        self.close_saying(id, why, None, now);
+    }
+
+    /// The same, with words of the application's own in the close frame.
+    pub(super) fn close_saying(
+        &mut self,
+        id: ConnId,
+        why: Disconnect,
+        words: Option<&str>,
+        now: Time,
+    ) {
         self.settle(now);
         let deadline = now.tick().plus(self.settings.timeouts.close);
         let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
         let was_open = connection.open().is_some();
-        connection.begin_close(why, deadline, &mut self.queues, id.index);
+        connection.begin_close_saying(why, words, deadline, &mut self.queues, id.index);
         self.after_close(id, why, was_open, now);
     }
 

@@ -4,6 +4,8 @@
 //! a test says only what its own theme promises.
 
 mod bundle;
+mod consult;
+mod consult_door;
 mod door;
 mod edges;
 mod ends;

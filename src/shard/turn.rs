@@ -119,6 +119,7 @@ impl Shard {
         self.table.fired = fired;
         self.queues.relax(now.tick());
         self.sweep_some(now);
+        self.fail_some(now);
         self.resume_delayed(now);
         self.mind_memory(now);
         self.retry_accept(now);
@@ -174,6 +175,9 @@ impl Shard {
             }
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
+            // The node's desk has it; a shard is never sent one.
+            Mail::Inquiry(_) => {}
+            Mail::Ruling(answer) => self.handle_ruling(answer.0, answer.1, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),
             Mail::Enter { party, conn, most } => {
@@ -311,6 +315,7 @@ impl Shard {
             self.relief.due(),
             self.queues.due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),
+            (!self.gate.people.consults.failed.is_empty()).then_some(now),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }

@@ -9,6 +9,7 @@ mod admin;
 mod auth;
 #[path = "../support/authority.rs"]
 mod authority;
+mod backend;
 mod backpressure;
 mod churn;
 mod drain;
@@ -29,3 +30,4 @@ mod shortage;
 mod store;
 mod support;
 mod tls;
+mod webhook;

@@ -45,6 +45,7 @@ fn identity(user: u8, tenant: Option<u8>, token: Option<u8>, issued: Option<u64>
         grants: Grants::default(),
         limits: None,
         metadata: None,
+        veto: None,
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::group::{group, of};
+use super::hook::AuthWebhook;
 use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
 use super::kind_text::{Hidden, list_of, text};
 use super::presence::Presence;
@@ -26,6 +27,8 @@ pub struct Auth {
     pub tokens: Tokens,
     /// `[presence]`: what is kept of what a token says.
     pub presence: Presence,
+    /// `[auth_webhook]`.
+    pub webhook: AuthWebhook,
 }
 
 impl Auth {
@@ -67,6 +70,7 @@ impl Word for Option<Who> {
         (Some(Who::Anyone), "anyone"),
         (Some(Who::Authenticated), "authenticated"),
         (Some(Who::Granted), "granted"),
+        (Some(Who::Webhook), "webhook"),
         (Some(Who::Nobody), "nobody"),
     ];
 }
@@ -153,8 +157,8 @@ group! {
     }
 }
 
-/// A URL to fetch from, or an empty string for none.
-struct FetchUrl;
+/// A URL to fetch from or to post to, or an empty string for none.
+pub(super) struct FetchUrl;
 
 impl Kind for FetchUrl {
     type Value = String;
@@ -217,5 +221,8 @@ group! {
         "limits_claim" Live limits_claim: String = "limits".to_owned(), text(64);
         /// The claim with whatever else is to be known about a connection.
         "metadata_claim" Live metadata_claim: String = "meta".to_owned(), text(64);
+        /// The claim by which the issuer refuses the user: true, a text, or an object with code (401 or 403)
+        /// and message.
+        "deny_claim" Live deny_claim: String = "deny".to_owned(), text(64);
     }
 }

@@ -34,6 +34,7 @@
 pub mod admin;
 pub mod auth;
 mod group;
+pub mod hook;
 mod kind;
 mod kind_text;
 pub mod limits;

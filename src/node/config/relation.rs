@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
+use super::admin::{LONGEST_SECRET, SHORTEST_SECRET};
 use super::auth::AuthMode;
 use super::limits::ProxyProtocol;
 use super::print;
 use super::values::{ClientAuth, Config};
-use crate::auth::Source;
+use crate::auth::{Source, Who};
 
 struct Relation {
     keys: &'static [&'static str],
@@ -38,6 +39,37 @@ const RELATIONS: &[Relation] = &[
         keys: &["auth.mode", "auth.sources"],
         holds: |c| c.auth.door.mode != AuthMode::Token || !c.auth.door.sources.is_empty(),
         rule: "a token must be able to stand somewhere",
+    },
+    Relation {
+        keys: &["auth_webhook.url", "auth_webhook.secret", "auth_webhook.secret_file"],
+        holds: |c| {
+            let hook = &c.auth.webhook;
+            hook.url.is_empty() || hook.secret.is_empty() != hook.secret_file.is_empty()
+        },
+        rule: "what is asked is signed: give either auth_webhook.secret or auth_webhook.secret_file",
+    },
+    Relation {
+        keys: &["auth_webhook.secret"],
+        holds: |c| {
+            let secret = &c.auth.webhook.secret;
+            secret.is_empty() || (SHORTEST_SECRET..=LONGEST_SECRET).contains(&secret.expose().len())
+        },
+        rule: "a secret that could be guessed, or that is too long: expected 16 to 1024 bytes",
+    },
+    Relation {
+        keys: &["auth_webhook.url", "auth_webhook.connect"],
+        holds: |c| !c.auth.webhook.connect || !c.auth.webhook.url.is_empty(),
+        rule: "somebody must be there to be asked: give a URL",
+    },
+    Relation {
+        keys: &["auth_webhook.url"],
+        holds: |c| {
+            let asks = |who| who == Some(Who::Webhook);
+            let namespaces = &c.lists.namespaces;
+            !c.auth.webhook.url.is_empty()
+                || !namespaces.iter().any(|one| asks(one.join) || asks(one.publish))
+        },
+        rule: "a [[namespace]] says \"webhook\", so somebody must be there to be asked: give a URL",
     },
     Relation {
         keys: &["server.listen", "tls.listen"],

@@ -40,6 +40,7 @@ const CANDIDATES: &[&str] = &[
     "\"1.3\"",
     "\"required\"",
     "[\"inspect\"]",
+    "\"allow\"",
     "\"http://127.0.0.1/keys\"",
     "\"optional\"",
     "\"forwarded\"",
@@ -59,19 +60,27 @@ fn the_printed_defaults_read_back_as_the_defaults() {
 #[test]
 fn every_key_can_be_set_printed_and_read_back() {
     // What some keys need beside them.
-    let beside = [r#"certificate=[{chain="c.pem", key="k.pem"}]"#, "tls.client_ca=ca.pem"];
+    let beside = [
+        r#"certificate=[{chain="c.pem", key="k.pem"}]"#,
+        "tls.client_ca=ca.pem",
+        "auth_webhook.url=http://[::1]/",
+        "auth_webhook.secret_file=k",
+    ];
     let before = parse("", &beside).expect("valid");
     let keys = keys();
     let single = keys.iter().filter(|key| SECTIONS.iter().any(|(name, _)| *name == key.section));
     for key in single.filter(|key| !key.secret) {
         let suits = |value: &&str| {
             let set = format!("{}={value}", key.path());
-            let sets = [beside[0], beside[1], &set];
+            let sets = [&beside[..], &[&set]].concat();
             let config = parse("", &sets).ok().filter(|config| *config != before);
             config.is_some_and(|config| {
                 let file = format!("[{}]\n{} = {value}\n", key.section, key.name);
-                let sets = if key.path() == "tls.client_ca" { &beside[..1] } else { &beside };
-                assert_eq!(parse(&file, sets), Ok(config.clone()), "{file}");
+                // The command line would have the last word.
+                let own = format!("{}=", key.path());
+                let sets = beside.iter().filter(|set| !set.starts_with(&own));
+                let sets: Vec<&str> = sets.copied().collect();
+                assert_eq!(parse(&file, &sets), Ok(config.clone()), "{file}");
                 assert_eq!(parse(&config.to_toml(), &[]), Ok(config), "{file}");
                 true
             })
@@ -384,6 +393,33 @@ fn keys_of_the_admin_listener_are_checked_and_their_secrets_are_never_printed() 
     let set = "key=[{name=\"a\", scopes=[\"revok\"], secret_file=\"/k\"}]";
     let error = parse("", &[set]).expect_err("a misspelled scope");
     assert!(error.ends_with("did you mean \"revoke\"?"), "{error}");
+}
+
+#[test]
+fn a_webhook_needs_a_secret_and_whoever_is_to_be_asked_a_url() {
+    let (url, file) = ("auth_webhook.url=http://[::1]/", "auth_webhook.secret_file=k");
+    let (secret, namespace) = (
+        "auth_webhook.secret=hunter2hunter2hunter2",
+        "namespace=[{pattern=\"*\", join=\"webhook\"}]",
+    );
+    let cases: [(&[&str], &str); 6] = [
+        (&[url], "auth_webhook.secret_file = \"\": what is asked is signed"),
+        (&[url, file, secret], "what is asked is signed: give either"),
+        (&[url, "auth_webhook.secret=hunter2"], "expected 16 to 1024 bytes"),
+        (&["auth_webhook.connect=true"], "auth_webhook.connect = true: somebody must be there"),
+        (&[namespace], "auth_webhook.url = \"\": a [[namespace]] says \"webhook\""),
+        (&["auth_webhook.url=ftp://a/", file], "expected an http or https URL"),
+    ];
+    for (sets, text) in cases {
+        let error = parse("", sets).expect_err(text);
+        assert!(error.contains(text) && !error.contains("hunter2"), "{error}");
+    }
+    let config = parse("", &[url, secret, namespace, "auth_webhook.connect=true"]).expect("valid");
+    let printed = format!("{}{config:?}", config.to_toml());
+    assert!(
+        printed.contains("url = \"http://[::1]/\"") && !printed.contains("hunter2"),
+        "{printed}"
+    );
 }
 
 #[test]

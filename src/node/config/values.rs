@@ -118,6 +118,7 @@ pub struct Limits {
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("server", "Where to listen, on how many cores, and how to end."),
     ("auth", "Who may connect, and how a client says who it is."),
+    ("auth_webhook", "Your back end, which is asked who may come in and who may use a room."),
     ("tls", "TLS, beside the plain listener or instead of it."),
     ("limits", "What a client may send. Every limit holds before anything is stored."),
     (
@@ -152,6 +153,7 @@ impl Config {
             &self.auth.keys,
             &self.auth.jwks,
             &self.auth.tokens,
+            &self.auth.webhook,
             &self.transport.tls,
             &limits.proxies,
             &limits.head,
@@ -186,6 +188,7 @@ impl Config {
             &mut self.auth.keys,
             &mut self.auth.jwks,
             &mut self.auth.tokens,
+            &mut self.auth.webhook,
             &mut self.transport.tls,
             &mut limits.proxies,
             &mut limits.head,
@@ -388,8 +391,9 @@ group! {
         "pattern" Live pattern: Glob = Glob::new("*"), Pattern;
         /// What happens to the rooms' publications for a slow reader.
         "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
-        /// Who may join: everybody, whoever has shown a token, whose token grants it, or no client. "auto" is
-        /// "granted" where auth.mode is "token" and "anyone" elsewhere.
+        /// Who may join: everybody, whoever has shown a token, whose token grants it, whom else your back end
+        /// allows it ("webhook"), or no client. "auto" is "granted" where auth.mode is "token" and "anyone"
+        /// elsewhere.
         "join" Live join: Option<Who> = None, one_of();
         /// Who may publish, by the same words.
         "publish" Live publish: Option<Who> = None, one_of();

@@ -47,6 +47,7 @@ const GROUPED: &[Grouped] = &[
             ("untrusted", "auth_untrusted_total"),
             ("unsuited", "auth_unsuited_total"),
             ("malformed", "auth_malformed_total"),
+            ("vetoed", "auth_vetoed_total"),
         ],
     },
     Grouped {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::{KeySet, Who};
+use crate::auth::{KeySet, Ruling, Who};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::map::Seed;
 use crate::base::shared::Overflow;
@@ -237,6 +237,24 @@ impl Rig {
     pub(super) fn take(&mut self, mail: Mail) {
         self.shard.handle_mail(mail, self.now);
         self.shard.check();
+    }
+
+    /// The questions that have left for the application's back end: their numbers and documents.
+    pub(super) fn asked(&mut self) -> Vec<(u64, Value)> {
+        let mut asked = Vec::new();
+        self.shard.poll_inquiries(&mut |inquiry| {
+            let document = serde_json::from_slice(&inquiry.document).expect("JSON");
+            asked.push((inquiry.number, document));
+            Ok(())
+        });
+        asked
+    }
+
+    /// The back end's answer to a question.
+    pub(super) fn rule(&mut self, number: u64, answer: &str) {
+        let ruling = Ruling::read(answer.as_bytes()).unwrap_or(Ruling::Undecided);
+        self.take(Mail::Ruling(Box::new((number, ruling))));
+        self.settle();
     }
 
     /// A socket arrives; its connection, unless it was refused.

@@ -1,7 +1,7 @@
 //! Refusals: a status, and one line that says what was wrong.
 //!
 //! A refused client is told why in words its developer can act on, and the connection closes. The body
-//! is made of our own words only: nothing a peer sent is ever sent back, so a refusal cannot be turned
+//! is made of our own words or the operator's: nothing a peer sent is ever sent back, so a refusal cannot be turned
 //! into a reflection (of markup, of another protocol's bytes) by whoever wrote the request.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub struct Refusal {
     /// One of 400, 401, 403, 404, 405, 408, 413, 414, 426, 431, 503.
     pub status: u16,
-    /// One line, without its end; our own words only.
+    /// One line, without its end; our own words, or the operator's.
     pub message: Cow<'static, str>,
     /// A header that the status asks for.
     pub extra: Extra,
@@ -54,6 +54,13 @@ impl Refusal {
     #[must_use]
     pub fn forbidden(message: &'static str) -> Self {
         Self::new(403, message, Extra::None)
+    }
+
+    /// 401 or 403, in the application's own words: whoever signs tokens or is asked about clients says no.
+    #[must_use]
+    pub fn vetoed(status: u16, words: &str) -> Self {
+        let extra = if status == 401 { Extra::Authenticate { wrong: true } } else { Extra::None };
+        Self::new(status, words.to_owned(), extra)
     }
 
     /// 404: nothing is at this path.

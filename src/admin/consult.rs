@@ -1,0 +1,185 @@
+//! Posting questions to the application's back end.
+//!
+//! The shards' questions come through the desk, whose bell wakes this task; answers go back the same way.
+//! So many are under way at a time, the rest wait in a line, and a question that finds the line full or waits
+//! too long comes back undecided. Whatever the back end does, or does not do, happens here: no shard waits
+//! for it. The first failure in a row is logged, and the recovery; all are counted.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use hyper::Uri;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::client::{Client, Failure};
+use super::desk::{Inquiries, Inquiry};
+use super::line::{Line, Next};
+use super::options::Webhook;
+use super::routes::Api;
+use super::server::Orders;
+use super::sign::{SIGNATURE, signature};
+use crate::sys::clock::unix_millis;
+
+/// Bytes of an answer.
+const ANSWER_BYTES: usize = 65_536;
+
+/// What came of the questions so far.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// Posted.
+    pub(super) posted: AtomicU64,
+    /// Posted, and without an answer that can be used.
+    pub(super) failed: AtomicU64,
+    /// Not posted, because they had waited too long.
+    pub(super) late: AtomicU64,
+    /// Not posted, because too many waited.
+    pub(super) refused: AtomicU64,
+}
+
+/// The desk's bell, as the loop watches it. Every ring is an edge; nobody reads the count.
+struct Bell(OwnedFd);
+
+impl AsRawFd for Bell {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+type Done = (Inquiry, Result<Bytes, Failure>);
+
+/// The questions of the node.
+struct Consults {
+    api: Arc<Api>,
+    client: Client,
+    line: Line<Inquiry>,
+    under_way: JoinSet<Done>,
+    /// Failures in a row.
+    failures: u64,
+}
+
+/// Posts what the shards ask for as long as the thread runs.
+pub(super) async fn serve(api: Arc<Api>, client: Client, mut told: watch::Receiver<Orders>) {
+    let Some(desk) = api.desk.inquiries() else { return };
+    let bell = match desk.bell().and_then(watch) {
+        Ok(bell) => bell,
+        Err(error) => return tracing::error!("the webhook cannot be used: {error}"),
+    };
+    let mut own = Consults {
+        api: Arc::clone(&api),
+        client,
+        line: Line::new(),
+        under_way: JoinSet::new(),
+        failures: 0,
+    };
+    loop {
+        let hook = told.borrow_and_update().options.webhook.clone();
+        desk.rise();
+        own.start(desk, hook.as_ref());
+        own.take(desk, hook.as_ref());
+        if !desk.rest() {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::select! {
+            rung = rung(&bell) => if let Err(error) = rung {
+                return tracing::error!("the webhook cannot be used: {error}");
+            },
+            Some(done) = own.under_way.join_next() => match done {
+                Ok(done) => own.finish(desk, done),
+                Err(error) => tracing::error!("a question was lost: {error}"),
+            },
+            changed = told.changed() => if changed.is_err() {
+                return;
+            },
+        }
+    }
+}
+
+#[expect(deprecated, reason = "what replaces it is unsafe; an owned descriptor stays open")]
+fn watch(bell: OwnedFd) -> io::Result<AsyncFd<Bell>> {
+    AsyncFd::with_interest(Bell(bell), Interest::READABLE)
+}
+
+async fn rung(bell: &AsyncFd<Bell>) -> io::Result<()> {
+    bell.readable().await?.clear_ready();
+    Ok(())
+}
+
+impl Consults {
+    /// Takes in all that the shards ask; whatever finds a place free does not wait.
+    fn take(&mut self, desk: &dyn Inquiries, hook: Option<&Webhook>) {
+        let most = hook.map_or(0, |hook| hook.waiting);
+        let now = self.api.clock.now();
+        while let Some(inquiry) = desk.next() {
+            if let Err(inquiry) = self.line.push(inquiry, now, most) {
+                self.api.consults.refused.fetch_add(1, Ordering::Relaxed);
+                let _ = desk.finish(&inquiry, None);
+            }
+            self.start(desk, hook);
+        }
+    }
+
+    /// Posts as many as may be under way.
+    fn start(&mut self, desk: &dyn Inquiries, hook: Option<&Webhook>) {
+        let Some(hook) = hook else { return };
+        while self.under_way.len() < hook.concurrent && self.line.len() > 0 {
+            match self.line.next(self.api.clock.now(), hook.timeout) {
+                Some(Next::Post(inquiry, patience)) => {
+                    self.api.consults.posted.fetch_add(1, Ordering::Relaxed);
+                    self.under_way.spawn(post(
+                        self.client.clone(),
+                        hook.clone(),
+                        inquiry,
+                        patience,
+                    ));
+                }
+                Some(Next::Late(inquiry)) => {
+                    self.api.consults.late.fetch_add(1, Ordering::Relaxed);
+                    let _ = desk.finish(&inquiry, None);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Hands an answer to whoever asked.
+    fn finish(&mut self, desk: &dyn Inquiries, (inquiry, answer): Done) {
+        let read = match &answer {
+            Ok(document) => desk.finish(&inquiry, Some(document)),
+            Err(failure) => desk.finish(&inquiry, None).and(Err(failure.to_string())),
+        };
+        match read {
+            Ok(()) => {
+                if std::mem::take(&mut self.failures) > 0 {
+                    tracing::info!("auth_webhook.url answers again");
+                }
+            }
+            Err(why) => {
+                self.api.consults.failed.fetch_add(1, Ordering::Relaxed);
+                if self.failures == 0 {
+                    tracing::warn!("auth_webhook.url: {why}");
+                }
+                self.failures += 1;
+            }
+        }
+    }
+}
+
+/// Posts one question.
+async fn post(client: Client, hook: Webhook, inquiry: Inquiry, patience: Duration) -> Done {
+    let body = Bytes::copy_from_slice(&inquiry.document);
+    let signature = signature(&hook.secret, unix_millis() / 1000, &body);
+    let headers = [("content-type", "application/json"), (SIGNATURE, &*signature)];
+    let answer = match hook.url.parse::<Uri>() {
+        Ok(uri) => client.post(&uri, &headers, body, ANSWER_BYTES, patience).await,
+        Err(error) => Err(Failure::Connection(error.to_string())),
+    };
+    (inquiry, answer)
+}

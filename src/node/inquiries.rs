@@ -1,0 +1,55 @@
+//! What shards want done outside the node, on its way to the admin thread and back.
+//!
+//! Inquiries come by mail to the desk's own port; what came of them goes back as mail. An answer is never
+//! dropped: what an inbox has no space for waits at the desk, and there are no more answers than questions,
+//! which are bounded. The port's bell rings for new inquiries and when a full inbox has space again.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::admin::{Inquiries, Inquiry};
+use crate::auth::Ruling;
+use crate::mesh::Lane;
+use crate::node::desk::NodeDesk;
+use crate::shard::Mail;
+
+impl Inquiries for NodeDesk {
+    fn bell(&self) -> io::Result<OwnedFd> {
+        self.out().port.wake_fd().try_clone_to_owned()
+    }
+
+    fn next(&self) -> Option<Inquiry> {
+        let out = self.out();
+        while let Some(mail) = out.port.take(Lane::Request) {
+            if let Mail::Inquiry(inquiry) = mail {
+                let crate::shard::Inquiry { from, number, document } = *inquiry;
+                return Some(Inquiry { from, number, document });
+            }
+        }
+        None
+    }
+
+    fn rest(&self) -> bool {
+        self.out().port.before_sleep(&[Lane::Request])
+    }
+
+    fn rise(&self) {
+        let mut out = self.out();
+        // In this order: the notice of space is used up before what waited for it is tried.
+        out.port.awake();
+        out.offer();
+    }
+
+    fn finish(&self, inquiry: &Inquiry, answer: Option<&[u8]>) -> Result<(), String> {
+        let read = answer.map_or(Ok(Ruling::Undecided), Ruling::read);
+        let (ruling, result) = match read {
+            Ok(ruling) => (ruling, Ok(())),
+            Err(why) => (Ruling::Undecided, Err(why.to_owned())),
+        };
+        let mut out = self.out();
+        let mail = Mail::Ruling(Box::new((inquiry.number, ruling)));
+        out.waiting[usize::from(inquiry.from.0)].push_back(mail);
+        out.offer();
+        result
+    }
+}

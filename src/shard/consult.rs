@@ -1,0 +1,494 @@
+//! Asking the application's back end, and doing nothing until it has answered.
+//!
+//! A question leaves the shard as an inquiry that the worker hands to the admin thread; the answer comes as
+//! mail. No turn waits for it. Meanwhile the handshake, the login or the command in question is held, and
+//! everything else goes on. What was answered lately is remembered (`auth::Rulings`), so most commands are
+//! decided without a question. Where too many questions wait, the next one counts as not answered.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use crate::auth::{
+    Admission, Asker, Consult, Identity, Right, Ruling, TokenError, Veto, Wish, question,
+    question_key,
+};
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::connection::Disconnect;
+use crate::session::{
+    Code, Command, CommandError, CommandLimits, Incoming, Protocol, Request, Session,
+};
+use crate::shard::held::{About, Arrival, Asked, Held, Kept, Rooms, Wait};
+use crate::shard::mail::Inquiry;
+use crate::shard::people::Pending;
+use crate::shard::state::Shard;
+use crate::wire::http::{Head, Refusal, Upgrade};
+
+/// When a client may come back about whom nothing could be decided.
+const RETURN: Duration = Duration::from_secs(5);
+
+/// What is known of a right in a room before anybody is asked.
+enum Stand {
+    /// Nobody need be asked: the rules of the room decide.
+    Ruled,
+    /// The back end has said yes lately.
+    Allowed,
+    /// The back end has said no lately.
+    Refused(Veto),
+    /// It has to be asked; the answer is remembered under this.
+    Open(Box<str>),
+}
+
+impl Shard {
+    /// Offers the questions that wait to leave to `post`, in order, until it gives one back.
+    pub fn poll_inquiries(&mut self, post: &mut dyn FnMut(Inquiry) -> Result<(), Inquiry>) {
+        let out = &mut self.gate.people.consults.out;
+        while let Some(inquiry) = out.pop_front() {
+            if let Err(inquiry) = post(inquiry) {
+                out.push_front(inquiry);
+                return;
+            }
+        }
+    }
+
+    /// What a page or program was that has made a valid upgrade, where that is asked about later.
+    pub(super) fn arrival(&self, head: &Head<'_>, upgrade: &Upgrade<'_>) -> Option<Arrival> {
+        let access = &self.settings.access;
+        access.consult.filter(|consult| consult.connect)?;
+        Some(Arrival {
+            origin: upgrade.origin.map(Box::from),
+            path: head.path().into(),
+            tells: access.browser_errors && upgrade.origin.is_some(),
+        })
+    }
+
+    /// Asks whether the client whose handshake is held may come in.
+    pub(super) fn ask_door(&mut self, conn: ConnId, now: Time) {
+        let Some(pending) = self.gate.people.pending.get(&conn.index) else { return };
+        let Some(arrival) = &pending.arrival else { return };
+        let wish = wish_to_come(arrival, pending.identity.as_ref());
+        let (key, document) = self.compose(conn, pending.identity.as_ref(), &wish);
+        match self.recall(&key, now) {
+            Some(ruling) => self.handle_door_ruling(conn, ruling, now),
+            None => self.send(conn, About::Door, key, document),
+        }
+    }
+
+    /// Asks whether somebody may come in whose first message has said who it is.
+    pub(super) fn ask_login(
+        &mut self,
+        conn: ConnId,
+        identity: Identity,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        let arrival = self.gate.people.consults.arrivals.remove(&conn.index);
+        let arrival = arrival.map_or_else(Arrival::unknown, |arrival| *arrival);
+        let (key, document) =
+            self.compose(conn, Some(&identity), &wish_to_come(&arrival, Some(&identity)));
+        let place = self.gate.people.consults.place();
+        let reference = reference.map(RawValue::to_owned);
+        let kept = Kept::Login { identity: Box::new(identity), reference };
+        let known = self.recall(&key, now);
+        let (left, ruling) = known.map_or((1, Ruling::Allow), |ruling| (0, ruling));
+        let wait = Wait::Answers { left, ruling };
+        self.gate.people.consults.hold(conn, Held { place, kept, wait });
+        if left == 0 {
+            self.advance(conn, now);
+        } else {
+            self.send(conn, About::Held(place), key, document);
+        }
+    }
+
+    /// The key of a question and its document.
+    fn compose(
+        &self,
+        conn: ConnId,
+        identity: Option<&Identity>,
+        wish: &Wish<'_>,
+    ) -> (Box<str>, Vec<u8>) {
+        let (tenant, user) = match (identity, self.gate.people.get(conn.index)) {
+            (Some(identity), _) => (identity.tenant.as_deref(), Some(&*identity.user)),
+            (None, Some(person)) => {
+                let (tenant, user) = person.names();
+                (tenant, Some(user))
+            }
+            (None, None) => (None, None),
+        };
+        let address = self.gate.seats.party(conn.index).map(|party| party.to_string());
+        let client = self.address(conn);
+        let asker = Asker { user, tenant, client, address: address.as_deref() };
+        (question_key(&asker, wish), question(&asker, wish))
+    }
+
+    /// The answer to a question that was answered lately.
+    fn recall(&mut self, key: &str, now: Time) -> Option<Ruling> {
+        let ruling = self.gate.people.consults.rulings.get(key, now).cloned();
+        self.counters.questions_remembered_total += u64::from(ruling.is_some());
+        ruling
+    }
+
+    /// Sends a question on its way; where too many wait, the next turn has it undecided.
+    fn send(&mut self, conn: ConnId, about: About, key: Box<str>, document: Vec<u8>) {
+        let most = self.settings.access.consult.map_or(0, |consult| consult.most_waiting);
+        let (from, consults) = (self.identity.id, &mut self.gate.people.consults);
+        self.counters.questions_total += 1;
+        let number = consults.ask(Asked { conn, about, key });
+        if consults.out.len() >= most {
+            return consults.failed.push(number);
+        }
+        consults.out.push_back(Inquiry { from, number, document });
+    }
+
+    /// Decides what cannot be asked. Not where it was found out: what that sets free may ask again, and so on.
+    pub(super) fn fail_some(&mut self, now: Time) {
+        for number in std::mem::take(&mut self.gate.people.consults.failed) {
+            self.handle_ruling(number, Ruling::Undecided, now);
+        }
+    }
+
+    /// The back end has answered, or will not.
+    pub(super) fn handle_ruling(&mut self, number: u64, ruling: Ruling, now: Time) {
+        let consults = &mut self.gate.people.consults;
+        let Some(Asked { conn, about, key }) = consults.questions.remove(&number) else { return };
+        let counters = &mut self.counters;
+        let consult = self.settings.access.consult;
+        let life = consult.map(|consult| match &ruling {
+            Ruling::Allow => consult.allowed_for,
+            Ruling::Refuse(_) => {
+                counters.questions_refused_total += 1;
+                consult.refused_for
+            }
+            Ruling::Undecided => {
+                counters.questions_undecided_total += 1;
+                Duration::ZERO
+            }
+        });
+        if let (Some(Consult { remembered, .. }), Some(life)) = (consult, life)
+            && !life.is_zero()
+        {
+            consults.rulings.keep(key, ruling.clone(), now.plus(life), remembered);
+        }
+        let ruling = match (ruling, consult) {
+            (Ruling::Undecided, Some(Consult { lenient: true, .. })) => Ruling::Allow,
+            (ruling, _) => ruling,
+        };
+        match about {
+            About::Door => self.handle_door_ruling(conn, ruling, now),
+            About::Held(place) => {
+                self.gate.people.consults.note(conn, place, ruling);
+                self.advance(conn, now);
+            }
+        }
+    }
+
+    /// Whether the client whose handshake is held may come in. It may be gone by now, and its index in
+    /// other hands.
+    fn handle_door_ruling(&mut self, conn: ConnId, ruling: Ruling, now: Time) {
+        let pending = self.gate.people.pending.get(&conn.index);
+        let Some(pending) = pending.filter(|pending| pending.conn == conn) else { return };
+        let tells = pending.arrival.as_ref().is_some_and(|arrival| arrival.tells);
+        let (why, words, refusal) = match ruling {
+            Ruling::Allow => return self.let_in(conn, now),
+            Ruling::Refuse(veto) => {
+                self.note_refused_token(TokenError::Vetoed);
+                let refusal = Refusal::vetoed(veto.status, &veto.words);
+                (Disconnect::Denied(TokenError::Vetoed), Some(veto.words), refusal)
+            }
+            Ruling::Undecided => (LATER, None, Refusal::unavailable(Some(RETURN))),
+        };
+        let Some(pending) = self.gate.people.pending.remove(&conn.index) else { return };
+        if tells {
+            self.open(conn, pending.protocol, pending.response, now);
+            self.close_saying(conn, why, words.as_deref(), now);
+        } else {
+            self.counters.handshakes_refused_total += 1;
+            self.respond(conn, refusal.response(), now);
+        }
+    }
+
+    /// Obeys a command, or asks first whether it may be obeyed, or keeps it until that is known of what
+    /// was said before. `place` is where it stood if it was held before.
+    pub(super) fn consider(
+        &mut self,
+        id: ConnId,
+        request: Request<'_>,
+        text: &str,
+        place: Option<u64>,
+        now: Time,
+    ) {
+        let consults = &self.gate.people.consults;
+        if self.settings.access.consult.is_none() && consults.len() == 0 {
+            return self.obey(id, request, now);
+        }
+        let (rooms, right) = concerned(&request.command);
+        if !consults.stops(id, rooms, place.unwrap_or(u64::MAX)) {
+            let open = match self.weigh_rooms(id, rooms, right, now) {
+                Ok(open) => open,
+                Err(veto) => return self.refuse_right(id, &veto, request.reference, now),
+            };
+            if open.is_empty() {
+                // What the rules of a room refuse is refused all the same: a pass is for what is asked about.
+                self.gate.people.consults.pass = Some(id);
+                self.obey(id, request, now);
+                self.gate.people.consults.pass = None;
+                return;
+            }
+            return self.ask_first(id, &request, text, open, place, now);
+        }
+        let rooms: Rooms = rooms.iter().map(|room| (&**room).into()).collect();
+        self.hold_turn(id, text, rooms, place, request.reference, now);
+    }
+
+    /// What has to be asked before a right may be used in all these rooms; nothing when that is known.
+    fn weigh_rooms(
+        &mut self,
+        id: ConnId,
+        rooms: &[Cow<'_, str>],
+        right: Option<Right>,
+        now: Time,
+    ) -> Result<SmallVec<[Question; 1]>, Veto> {
+        let mut open = SmallVec::new();
+        let Some(right) = right else { return Ok(open) };
+        for room in rooms {
+            match self.stand(id, room, right, now) {
+                Stand::Ruled | Stand::Allowed => {}
+                Stand::Refused(veto) => return Err(veto),
+                Stand::Open(key) => {
+                    let (_, document) = self.compose(id, None, &Wish::Room { room, right });
+                    open.push((key, document));
+                }
+            }
+        }
+        Ok(open)
+    }
+
+    fn stand(&mut self, id: ConnId, room: &str, right: Right, now: Time) -> Stand {
+        let is_open = self.is_asked_about(room, right)
+            && !self.has_right(id.index, room, right)
+            && self.may_from_there(id.index, room);
+        if !is_open {
+            return Stand::Ruled;
+        }
+        let (key, _) = self.compose(id, None, &Wish::Room { room, right });
+        match self.recall(&key, now) {
+            Some(Ruling::Refuse(veto)) => Stand::Refused(veto),
+            Some(_) => Stand::Allowed,
+            None => Stand::Open(key),
+        }
+    }
+
+    /// Holds a command and asks what has to be known of it.
+    fn ask_first(
+        &mut self,
+        id: ConnId,
+        request: &Request<'_>,
+        text: &str,
+        open: SmallVec<[Question; 1]>,
+        place: Option<u64>,
+        now: Time,
+    ) {
+        if self.gate.people.consults.count(id) >= usize::from(self.settings.limits.outstanding) {
+            return self.refuse(id, &too_much(request.reference), now);
+        }
+        let (rooms, _) = concerned(&request.command);
+        let kept = Kept::Message {
+            text: text.into(),
+            rooms: rooms.iter().map(|room| (&**room).into()).collect(),
+        };
+        let left = u16::try_from(open.len()).unwrap_or(u16::MAX);
+        let wait = Wait::Answers { left, ruling: Ruling::Allow };
+        let consults = &mut self.gate.people.consults;
+        let place = place.unwrap_or_else(|| consults.place());
+        consults.hold(id, Held { place, kept, wait });
+        for (key, document) in open {
+            self.send(id, About::Held(place), key, document);
+        }
+    }
+
+    /// Keeps a message until what was said before it is done.
+    fn hold_turn(
+        &mut self,
+        id: ConnId,
+        text: &str,
+        rooms: Rooms,
+        place: Option<u64>,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        if self.gate.people.consults.count(id) >= usize::from(self.settings.limits.outstanding) {
+            return self.refuse(id, &too_much(reference), now);
+        }
+        let consults = &mut self.gate.people.consults;
+        let place = place.unwrap_or_else(|| consults.place());
+        let kept = Kept::Message { text: text.into(), rooms };
+        consults.hold(id, Held { place, kept, wait: Wait::Turn });
+    }
+
+    /// True while the connection has said who it is and the back end has yet to let it in.
+    pub(super) fn waits_for_login(&self, id: ConnId) -> bool {
+        self.gate.people.consults.holds_login(id)
+    }
+
+    /// Keeps a message until it is known whether its sender may come in.
+    pub(super) fn keep_behind_login(&mut self, id: ConnId, text: &str, now: Time) {
+        self.hold_turn(id, text, Rooms::new(), None, None, now);
+    }
+
+    /// Goes on with what need not wait any longer.
+    fn advance(&mut self, conn: ConnId, now: Time) {
+        while let Some(held) = self.gate.people.consults.take_ready(conn) {
+            let Held { place, kept, wait } = held;
+            match (kept, wait) {
+                (Kept::Login { identity, reference }, Wait::Answers { ruling, .. }) => {
+                    self.finish_login(conn, *identity, reference.as_deref(), ruling, now);
+                }
+                (Kept::Message { text, .. }, Wait::Answers { ruling, .. }) => {
+                    self.finish_command(conn, &text, ruling, now);
+                }
+                (Kept::Message { text, .. }, Wait::Turn) => self.resume(conn, &text, place, now),
+                (Kept::Login { .. }, Wait::Turn) => {}
+            }
+        }
+    }
+
+    fn finish_login(
+        &mut self,
+        conn: ConnId,
+        identity: Identity,
+        reference: Option<&RawValue>,
+        ruling: Ruling,
+        now: Time,
+    ) {
+        let unix = self.unix(now);
+        let is_void = self.gate.people.revocations.holds(&identity, unix);
+        match ruling {
+            Ruling::Allow if is_void => {
+                self.note_refused_token(TokenError::Revoked);
+                self.close(conn, Disconnect::Denied(TokenError::Revoked), now);
+            }
+            Ruling::Allow => self.accept_token(conn, identity, true, reference, now),
+            Ruling::Refuse(veto) => {
+                self.note_refused_token(TokenError::Vetoed);
+                let why = Disconnect::Denied(TokenError::Vetoed);
+                self.close_saying(conn, why, Some(&veto.words), now);
+            }
+            Ruling::Undecided => self.close(conn, LATER, now),
+        }
+    }
+
+    fn finish_command(&mut self, conn: ConnId, text: &str, ruling: Ruling, now: Time) {
+        let settings = Rc::clone(&self.settings);
+        let request = match read(text, &settings.commands) {
+            Ok(Incoming::Request(request)) => request,
+            Ok(Incoming::Bounce) => return,
+            // The limits may have changed since it was read first.
+            Err(error) => return self.refuse(conn, &error, now),
+        };
+        match ruling {
+            Ruling::Allow => {
+                self.gate.people.consults.pass = Some(conn);
+                self.obey(conn, request, now);
+                self.gate.people.consults.pass = None;
+            }
+            Ruling::Refuse(veto) => self.refuse_right(conn, &veto, request.reference, now),
+            Ruling::Undecided => {
+                let message =
+                    "it cannot be decided now whether this is allowed; send it again after a pause";
+                let error = CommandError::new(Code::Overloaded, message, request.reference);
+                self.refuse(conn, &error, now);
+            }
+        }
+    }
+
+    /// Takes up a message whose turn has come.
+    fn resume(&mut self, conn: ConnId, text: &str, place: u64, now: Time) {
+        let settings = Rc::clone(&self.settings);
+        match read(text, &settings.commands) {
+            Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })) => {
+                self.login(conn, &token, reference, now);
+            }
+            Ok(Incoming::Request(request)) => self.consider(conn, request, text, Some(place), now),
+            Ok(Incoming::Bounce) => {}
+            Err(error) => self.refuse(conn, &error, now),
+        }
+    }
+
+    fn refuse_right(&mut self, id: ConnId, veto: &Veto, reference: Option<&RawValue>, now: Time) {
+        self.counters.forbidden_total += 1;
+        self.refuse(id, &CommandError::new(Code::Forbidden, &*veto.words, reference), now);
+    }
+
+    /// True while the connection's command is obeyed because the back end allows it.
+    pub(super) fn has_pass(&self, id: ConnId) -> bool {
+        self.gate.people.consults.pass == Some(id)
+    }
+}
+
+/// A question's key and document.
+type Question = (Box<str>, Vec<u8>);
+
+const LATER: Disconnect = Disconnect::TryLater { seconds: 5 };
+
+impl Arrival {
+    /// Of a client that came before anybody was to be asked about it.
+    fn unknown() -> Self {
+        Self { origin: None, path: "/".into(), tells: false }
+    }
+}
+
+impl Pending {
+    /// A handshake that waits for somebody, or nobody in particular, to be let in.
+    pub(super) fn of(
+        conn: ConnId,
+        (protocol, response): (Protocol, Vec<u8>),
+        who: Admission,
+        rest: &[u8],
+        arrival: Option<Arrival>,
+    ) -> Self {
+        let identity = match who {
+            Admission::Known(identity) => Some(*identity),
+            Admission::Ticket(read) => Some(read.identity),
+            Admission::Anonymous | Admission::Later => None,
+        };
+        Self { conn, protocol, response, identity, rest: rest.to_vec(), arrival }
+    }
+}
+
+fn wish_to_come<'a>(arrival: &'a Arrival, identity: Option<&'a Identity>) -> Wish<'a> {
+    Wish::Connect {
+        origin: arrival.origin.as_deref(),
+        path: &arrival.path,
+        metadata: identity.and_then(|identity| identity.metadata.as_deref()),
+    }
+}
+
+/// The rooms that a command is about, and the right that it uses there; none to go.
+fn concerned<'r, 'a>(command: &'r Command<'a>) -> (&'r [Cow<'a, str>], Option<Right>) {
+    match command {
+        Command::Join { room } => (std::slice::from_ref(room), Some(Right::Join)),
+        Command::Members { room } => (std::slice::from_ref(room), Some(Right::Presence)),
+        Command::Leave { room } => (std::slice::from_ref(room), None),
+        Command::Publish(publish) => (&publish.rooms, Some(Right::Publish)),
+        Command::Ping
+        | Command::Status(_)
+        | Command::Auth { .. }
+        | Command::Inbox(_)
+        | Command::Read(_)
+        | Command::Panic => (&[], None),
+    }
+}
+
+/// Reads a message again that was held.
+fn read<'a>(text: &'a str, limits: &CommandLimits) -> Result<Incoming<'a>, CommandError> {
+    Session::new(Protocol::Json).handle_text(text, limits)
+}
+
+fn too_much(reference: Option<&RawValue>) -> CommandError {
+    let message = "too much that this connection asked is yet to be answered; wait for replies";
+    CommandError::new(Code::Overloaded, message, reference)
+}
