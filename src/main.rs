@@ -8,9 +8,11 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use throng::node::config::{Config, Origin};
+use throng::node::doctor::{self, Url, Verdict};
 use throng::node::{check, launch};
 
 #[global_allocator]
@@ -30,6 +32,8 @@ enum Command {
     Run(Input),
     /// Check the configuration and say everything that is wrong with it.
     CheckConfig(Input),
+    /// Say what this machine would do to the node: limits, ports, memory, and the line that mends each fault.
+    Doctor(Doctor),
     /// Print the configuration, complete and with comments, as a file that can be used as it is.
     PrintConfig(Input),
 }
@@ -42,6 +46,21 @@ struct Input {
     /// Override one key of the file, as `--set server.shards=2`. May be given many times; the last wins.
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+struct Doctor {
+    #[command(flatten)]
+    input: Input,
+    /// Tell instead what so many connections cost in memory and descriptors.
+    #[arg(long, value_name = "CONNECTIONS", conflicts_with = "through")]
+    estimate: Option<u64>,
+    /// Find out instead for how long a connection to this WebSocket may be silent on its way through proxies.
+    #[arg(long, value_name = "URL", value_parser = Url::parse)]
+    through: Option<Url>,
+    /// For how many seconds to stay silent.
+    #[arg(long, value_name = "SECONDS", default_value_t = 130, requires = "through")]
+    patience: u64,
 }
 
 fn main() -> ExitCode {
@@ -57,8 +76,10 @@ fn main() -> ExitCode {
 }
 
 fn execute(command: Command) -> ExitCode {
-    let (Command::Run(input) | Command::CheckConfig(input) | Command::PrintConfig(input)) =
-        &command;
+    let (Command::Run(input)
+    | Command::CheckConfig(input)
+    | Command::PrintConfig(input)
+    | Command::Doctor(Doctor { input, .. })) = &command;
     let origin = Origin { file: input.config.clone(), sets: input.set.clone() };
     let config = match origin.load() {
         Ok(config) => config,
@@ -83,6 +104,34 @@ fn execute(command: Command) -> ExitCode {
             }
         },
         Command::PrintConfig(_) => print(&config.to_toml()),
+        Command::Doctor(doctor) => diagnose(&config, &doctor),
+    }
+}
+
+fn diagnose(config: &Config, ask: &Doctor) -> ExitCode {
+    let done = |text: &str, is_good: bool| match print(text) {
+        ExitCode::SUCCESS if !is_good => ExitCode::FAILURE,
+        code => code,
+    };
+    if let Some(connections) = ask.estimate {
+        return done(&doctor::estimate(config, connections), true);
+    }
+    let Some(url) = &ask.through else {
+        let (text, worst) = doctor::examine(config);
+        return done(&text, worst < Verdict::Bad);
+    };
+    match doctor::watch_idle(url, Duration::from_secs(ask.patience)) {
+        Ok(silence) => {
+            let interval = config.heartbeat.interval;
+            let is_good = silence.suits(interval);
+            let word = if is_good { "suits" } else { "is too long for that" };
+            let seconds = interval.as_secs_f64();
+            done(&format!("{silence}\nheartbeat.ping_interval of {seconds:.1} s {word}\n"), is_good)
+        }
+        Err(error) => {
+            complain("throng", &error);
+            ExitCode::FAILURE
+        }
     }
 }
 

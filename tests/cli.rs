@@ -56,3 +56,36 @@ fn a_warning_is_told_and_is_no_failure() {
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.starts_with("warning: heartbeat.ping_interval_ms = 60000: "), "{text}");
 }
+
+#[test]
+fn the_doctor_says_what_is_wrong_and_how_to_mend_it_and_its_exit_code_says_so_too() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = taken.local_addr().expect("an address");
+    let few = ["--set", "server.max_connections=100", "--set", "server.driver=epoll"];
+    let run = |listen: &str| throng(&[&["doctor", "--set", listen][..], &few].concat());
+    let sick = run(&format!("server.listen={address}"));
+    assert_eq!(sick.status.code(), Some(1));
+    let text = String::from_utf8(sick.stdout).expect("text");
+    let line = text.lines().find(|line| line.contains("server.listen: ")).expect("a finding");
+    assert!(line.starts_with("BAD ") && line.contains("in use"), "{line}");
+    assert!(text.contains(&format!("ss -ltnp 'sport = :{}'", address.port())), "{text}");
+    drop(taken);
+    let well = run("server.listen=127.0.0.1:0");
+    let text = String::from_utf8(well.stdout).expect("text");
+    let bad = text.lines().filter(|line| line.starts_with("BAD ")).count();
+    assert_eq!(well.status.code(), Some(i32::from(bad > 0)), "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("14 checks, ")), "{text}");
+}
+
+#[test]
+fn the_doctor_estimates_memory_and_descriptors() {
+    let output = throng(&["doctor", "--estimate", "1000000", "--set", "server.shards=8"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(text.starts_with("1000000 idle connections on 8 shards\n"), "{text}");
+    assert!(text.contains("LimitNOFILE=133068"), "{text}");
+    for wrong in [&["--estimate", "many"][..], &["--through", "http://a/"], &["--patience", "1"]] {
+        let output = throng(&[&["doctor"], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}

@@ -1,7 +1,8 @@
 //! `throng run`: start the node, say so, obey signals, end in order.
 //!
 //! SIGTERM and SIGINT begin the graceful end, a second one ends at once; SIGHUP reads the configuration
-//! again; SIGUSR1 logs the counters.
+//! again; SIGUSR1 logs the counters. A service manager is told when the node accepts, that it lives, and when
+//! it drains.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::base::counters::Counters;
 use crate::node::config::values::{LogFormat, LogLevel};
 use crate::node::config::{Config, Origin};
 use crate::node::running::{LaunchError, Node};
+use crate::node::service::Service;
 
 /// How often signals and failed workers are looked for, and during a drain its end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -36,13 +38,17 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
     let node = Node::start(config)?;
     tracing::info!("{}", config.inside.store.about());
     announce(&node, config);
+    let mut service = Service::open();
+    if let Some(service) = &service {
+        service.ready(&format!("serving on {} shards", node.shards()));
+    }
     let mut config = config.clone();
     let mut looks = 0_u32;
     loop {
         if let Some(error) = node.failed(LOOK) {
             return Err(error);
         }
-        node.log_farewells();
+        tend(&node, &mut service);
         looks = looks.wrapping_add(1);
         if looks.is_multiple_of(LOOKS_PER_WATCH)
             && let Err(error) = node.watch(&config)
@@ -56,23 +62,40 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
                     set_level(config.log.level);
                 }
                 SIGUSR1 => log_counters(&node, &config),
-                _ => return drain(node, &config, &mut signals),
+                _ => return drain(node, &config, &mut signals, service),
             }
         }
     }
 }
 
-fn drain(node: Node, config: &Config, signals: &mut Signals) -> Result<(), LaunchError> {
+/// What is done at every look, while the node serves and while it drains.
+fn tend(node: &Node, service: &mut Option<Service>) {
+    node.log_farewells();
+    if service.as_mut().is_some_and(|service| service.look(|| node.turns())) {
+        node.wake();
+    }
+}
+
+fn drain(
+    node: Node,
+    config: &Config,
+    signals: &mut Signals,
+    mut service: Option<Service>,
+) -> Result<(), LaunchError> {
     let window = config.server.drain_timeout;
     let open = node.counters().open_connections;
     tracing::info!(open, ?window, "draining: accepting has stopped; a second signal ends at once");
+    if let Some(service) = &service {
+        service.stopping(&format!("draining {open} connections"));
+    }
     node.drain(window);
     loop {
         if let Some(error) = node.failed(LOOK_DRAINING) {
             return Err(error);
         }
-        node.log_farewells();
+        tend(&node, &mut service);
         if node.is_drained() {
+            node.log_farewells();
             tracing::info!("drained");
             return node.stop();
         }

@@ -400,6 +400,16 @@ impl Node {
         Some(LaunchError::new(format_args!("shard {}", shard.0), why))
     }
 
+    /// The turns of each shard so far.
+    pub(super) fn turns(&self) -> Vec<u64> {
+        (0..self.shards).map(|shard| self.shard_counters(ShardId(shard)).turns_total).collect()
+    }
+
+    /// Asks every shard for a turn.
+    pub(super) fn wake(&self) {
+        self.post_all(|| Mail::Wake);
+    }
+
     /// Writes to the log who has gone, where that was asked for.
     pub(super) fn log_farewells(&self) {
         for farewell in self.board.farewells() {

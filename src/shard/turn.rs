@@ -201,6 +201,7 @@ impl Shard {
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
             Mail::Mark(number) => self.gate.mark = number,
+            Mail::Wake => {}
             Mail::Stop => self.gate.stopped = true,
         }
     }

@@ -15,7 +15,7 @@ use throng::node::Node;
 use crate::admin::{ask, with_admin};
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// True when the program is there; otherwise says that the test is left out. The harness would keep what a
 /// test prints by a macro to itself.

@@ -24,6 +24,13 @@ impl Program {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_throng")), more)
     }
 
+    /// The same with these variables of the environment.
+    pub(crate) fn start_with(environment: &[(&str, &str)], more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_throng"));
+        command.envs(environment.iter().copied());
+        Self::start_by(command, more)
+    }
+
     /// The same with so many descriptors, a limit that it cannot lift.
     pub(crate) fn start_within(descriptors: u64, more: &[&str]) -> Self {
         let mut shell = Command::new("sh");

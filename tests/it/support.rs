@@ -92,6 +92,14 @@ impl Client {
         Self::over(socket.into(), address)
     }
 
+    /// A client with an address of its own in the loopback network.
+    pub(crate) fn connect_from(address: SocketAddr, source: [u8; 4]) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).expect("a connection");
+        Self::over(socket.into(), address)
+    }
+
     /// A client that asks for `target` with headers of its own.
     pub(crate) fn connect_with(
         address: SocketAddr,
