@@ -29,11 +29,13 @@ pub enum Right {
     Publish = 2,
     /// See who and how many are there.
     Presence = 4,
+    /// Page back in what was published.
+    History = 8,
 }
 
 impl Right {
     /// Every right.
-    pub const ALL: &'static [Self] = &[Self::Join, Self::Publish, Self::Presence];
+    pub const ALL: &'static [Self] = &[Self::Join, Self::Publish, Self::Presence, Self::History];
 
     /// The name in a claim.
     #[must_use]
@@ -42,6 +44,7 @@ impl Right {
             Self::Join => "join",
             Self::Publish => "publish",
             Self::Presence => "presence",
+            Self::History => "history",
         }
     }
 }
@@ -52,7 +55,9 @@ pub struct Rights(u8);
 
 impl Rights {
     /// Every right there is.
-    pub const ALL: Self = Self(Right::Join as u8 | Right::Publish as u8 | Right::Presence as u8);
+    pub const ALL: Self = Self(
+        Right::Join as u8 | Right::Publish as u8 | Right::Presence as u8 | Right::History as u8,
+    );
 
     /// These rights and one more.
     #[must_use]
@@ -134,7 +139,7 @@ impl<'de> Deserialize<'de> for Rights {
             type Value = Rights;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of \"join\", \"publish\" and \"presence\"")
+                f.write_str("a list of \"join\", \"publish\", \"presence\" and \"history\"")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Rights, A::Error> {

@@ -54,6 +54,18 @@ counters! {
     memberships,
     /// Gauge: rooms this shard is home of.
     home_rooms,
+    /// Gauge: rooms of which history is kept here, as their home.
+    history_rooms,
+    /// Gauge: publications kept in histories.
+    history_publications,
+    /// Gauge: what histories cost, in bytes.
+    history_bytes,
+    /// Gauge: connections that have not had everything they missed.
+    replays,
+    /// Gauge: messages that restore rooms and await an answer.
+    restores,
+    /// Gauge: identifiers of publications remembered, to find repeats.
+    remembered_ids,
     /// Gauge: bytes in outbound queues, in flight included.
     queued_bytes,
     /// Gauge: mail parked because a target's inbox was full.
@@ -203,6 +215,28 @@ counters! {
     command_errors_total,
     /// Publications numbered by this shard as their home.
     publications_total,
+    /// Publications that left a history because its room has a newer one in their place.
+    history_evicted_count_total,
+    /// Those that left because of the bytes of their room's history.
+    history_evicted_bytes_total,
+    /// Those that left because they were too old.
+    history_evicted_age_total,
+    /// Those that left because histories had their share of the node's memory.
+    history_evicted_share_total,
+    /// Joins with a cursor after which nothing was missing.
+    resumes_total,
+    /// Members that were told to begin anew.
+    resyncs_total,
+    /// Publications queued from histories.
+    replayed_total,
+    /// Pages of history answered.
+    history_pages_total,
+    /// Publications not sent because they were taken before under the same identifier.
+    repeats_total,
+    /// Identifiers forgotten early because there were too many.
+    forgotten_ids_total,
+    /// Publications not sent because their time was over.
+    outdated_total,
     /// Deliveries queued to members of this shard.
     deliveries_total,
     /// Publications dropped for a slow reader by `drop_new`.

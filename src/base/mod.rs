@@ -1,12 +1,13 @@
 //! Floor 0: what every other module may use.
 //!
-//! Identifiers, time arithmetic, the seeded map, room name patterns, networks and the parties that share
+//! Identifiers, cursors, time arithmetic, the seeded map, room name patterns, networks and the parties that share
 //! a limit, secrets, shared buffers, spare memory, what is kept for users, ages, histograms and the counters of
 //! a shard. Nothing here knows a protocol, a socket or a room; nothing here reads a clock or a source of
 //! randomness.
 
 pub mod ages;
 pub mod counters;
+pub mod cursor;
 pub mod glob;
 pub mod histogram;
 pub mod id;

@@ -4,8 +4,8 @@
 //! home numbers the room's publications, which gives all receivers one order, and knows which shards
 //! have members, so that a publication is mailed to those only. It does not know the members.
 //!
-//! A number means something only together with an epoch. A room ends when its last member leaves, and
-//! its numbers with it; if it comes again it begins at 1 under a new epoch, so that a cursor from its
+//! A number means something only together with an epoch. A room ends when its last member has left and
+//! nothing of its history is kept, and its numbers with it; if it comes again it begins at 1 under a new epoch, so that a cursor from its
 //! earlier life is recognised as such. Epochs count up from the one given at start; give each start of
 //! the node a higher one (the wall clock in nanoseconds does), and no two lives of a room share one.
 
@@ -14,9 +14,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::history::{History, HistoryLimits, Portion, Slice};
+use super::publication::Publication;
 use super::table::is_sparse;
+use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::ShardId;
 use crate::base::map::{Map, Seed};
+use crate::base::time::Tick;
 
 /// The rooms whose home this shard is.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Directory {
     rooms: Map<Arc<str>, HomeRoom>,
     /// The epoch of the next room that begins.
     next_epoch: u64,
+    /// Holds nothing of a room that is not among `rooms`.
+    history: History,
 }
 
 #[derive(Debug)]
@@ -31,7 +37,7 @@ struct HomeRoom {
     /// The number of the latest publication; zero before the first.
     offset: u64,
     epoch: u64,
-    /// Shards with members and how many each has; none is zero, and there is at least one.
+    /// Shards with members and how many each has; none is zero. Empty only while there is history.
     counts: SmallVec<[(ShardId, u32); 2]>,
 }
 
@@ -62,10 +68,11 @@ impl Directory {
     /// A directory without rooms. `epoch` is higher than any that an earlier run may have used.
     #[must_use]
     pub fn new(seed: &Seed, epoch: u64) -> Self {
-        Self { rooms: seed.map(), next_epoch: epoch }
+        Self { rooms: seed.map(), next_epoch: epoch, history: History::new(seed) }
     }
 
-    /// Notes how many members `shard` has in `room` now. A room without members anywhere ends.
+    /// Notes how many members `shard` has in `room` now. A room without members anywhere ends, unless it has
+    /// history.
     pub fn set_count(&mut self, room: &Arc<str>, shard: ShardId, count: u32) {
         if let Some(home) = self.rooms.get_mut(&**room) {
             let at = home.counts.iter().position(|(known, _)| *known == shard);
@@ -75,18 +82,97 @@ impl Directory {
                 None if count > 0 => home.counts.push((shard, count)),
                 None => {}
             }
-            if home.counts.is_empty() {
+            if home.counts.is_empty() && !self.history.holds(room) {
                 self.end(room);
             }
         } else if count > 0 {
-            let counts = SmallVec::from_iter([(shard, count)]);
-            let home = HomeRoom { offset: 0, epoch: self.next_epoch, counts };
-            self.next_epoch += 1;
-            self.rooms.insert(Arc::clone(room), home);
+            self.begin(room, SmallVec::from_iter([(shard, count)]));
         }
     }
 
-    /// The number of a new publication, from 1; `None` when the room has no members.
+    /// The number of a new publication in a room that is to have history, from 1. [`Directory::keep`] is to
+    /// follow at once: until then the room may have neither members nor history.
+    pub fn number_kept(&mut self, room: &Arc<str>) -> u64 {
+        if !self.rooms.contains_key(room) {
+            self.begin(room, SmallVec::new());
+        }
+        self.number(room).unwrap_or_default()
+    }
+
+    /// Keeps a publication that was numbered last in its room. True when that left nothing of the room, which
+    /// has ended then.
+    ///
+    /// # Panics
+    /// When the one kept before it has another number than the one before.
+    pub fn keep(
+        &mut self,
+        publication: &Arc<Publication>,
+        limits: &HistoryLimits,
+        now: Tick,
+    ) -> bool {
+        !self.history.record(publication, limits, now) && self.end_if_empty(&publication.room)
+    }
+
+    /// Forgets the history of a room that is to have none any more. True when the room has ended with it.
+    pub fn forget(&mut self, room: &str) -> bool {
+        if !self.history.holds(room) {
+            return false;
+        }
+        self.history.forget(room);
+        self.end_if_empty(room)
+    }
+
+    /// Lets go of history that is too old, in at most `most` rooms. The rooms that have ended with theirs.
+    #[must_use]
+    pub fn expire(&mut self, now: Tick, most: usize) -> Vec<Arc<str>> {
+        let mut ended = Vec::new();
+        if self.history.due().is_some_and(|due| due <= now) {
+            self.history.expire(now, most, &mut ended);
+            ended.retain(|room| self.end_if_empty(room));
+        }
+        ended
+    }
+
+    /// Lets go of the oldest history until no more than `bytes` of it are held. The rooms that have ended
+    /// with theirs.
+    #[must_use]
+    pub fn shrink_history(&mut self, bytes: u64, now: Tick) -> Vec<Arc<str>> {
+        let mut ended = Vec::new();
+        if self.history.bytes() > bytes {
+            self.history.shrink_to(bytes, now, &mut ended);
+            ended.retain(|room| self.end_if_empty(room));
+        }
+        ended
+    }
+
+    /// What came after a cursor, oldest first.
+    ///
+    /// # Errors
+    /// When that cannot be said: why.
+    pub fn missed(
+        &self,
+        room: &str,
+        since: Cursor,
+        portion: Portion,
+        now: Tick,
+    ) -> Result<Slice, Stale> {
+        let (epoch, latest) = self.position(room).ok_or(Stale::Epoch)?;
+        if since.epoch != epoch {
+            return Err(Stale::Epoch);
+        }
+        if since.offset > latest {
+            return Err(Stale::Ahead);
+        }
+        self.history.after(room, since.offset, latest, portion, now).ok_or(Stale::TooOld)
+    }
+
+    /// What is kept of rooms.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The number of a new publication, from 1; `None` when the room has neither members nor history.
     pub fn number(&mut self, room: &str) -> Option<u64> {
         let home = self.rooms.get_mut(room)?;
         home.offset += 1;
@@ -112,7 +198,7 @@ impl Directory {
         counts.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 
-    /// Rooms that have members and their home here.
+    /// Rooms that have members or history, and their home here.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rooms.len()
@@ -130,13 +216,14 @@ impl Directory {
         self.rooms.capacity()
     }
 
-    /// Verifies that no room lives without members, and none names a shard twice.
+    /// Verifies that no room lives without members or history, and none names a shard twice.
     ///
     /// # Panics
     /// When an invariant does not hold.
     pub fn check(&self) {
         for (name, home) in &self.rooms {
-            assert!(!home.counts.is_empty(), "{name} has members");
+            let lives = !home.counts.is_empty() || self.history.holds(name);
+            assert!(lives, "{name} has members or history");
             assert!(home.epoch < self.next_epoch, "{name} has an epoch of its own");
             for (at, (shard, count)) in home.counts.iter().enumerate() {
                 assert!(*count > 0, "{name} has members in {shard:?}");
@@ -144,6 +231,26 @@ impl Directory {
                 assert!(!again, "{name} names {shard:?} once");
             }
         }
+        for (name, latest) in self.history.latest() {
+            let offset = self.rooms.get(name).map(|home| home.offset);
+            assert_eq!(offset, Some(latest), "{name} keeps what was numbered last");
+        }
+        self.history.check();
+    }
+
+    fn begin(&mut self, room: &Arc<str>, counts: SmallVec<[(ShardId, u32); 2]>) {
+        let home = HomeRoom { offset: 0, epoch: self.next_epoch, counts };
+        self.next_epoch += 1;
+        self.rooms.insert(Arc::clone(room), home);
+    }
+
+    /// To be called when nothing of the room's history is left.
+    fn end_if_empty(&mut self, room: &str) -> bool {
+        let is_empty = self.rooms.get(room).is_some_and(|home| home.counts.is_empty());
+        if is_empty {
+            self.end(room);
+        }
+        is_empty
     }
 
     fn end(&mut self, room: &str) {

@@ -9,6 +9,8 @@
 //! - [`directory`]: the home side of rooms.
 //! - [`tally`]: the home side of parties, whose connections are counted over all shards.
 //! - [`publication`]: what is published; encoded once per class, shared by all receivers.
+//! - [`history`]: what was published lately, kept at the home.
+//! - [`repeats`]: identifiers seen lately, at the home.
 //! - [`dedup`]: one copy for a member of several target rooms, whatever homes the copies come from.
 //!
 //! Nothing here sends: a hub answers who the receivers are. Nothing here knows a protocol; the
@@ -16,16 +18,22 @@
 
 pub mod dedup;
 pub mod directory;
+pub mod history;
 pub mod publication;
+pub mod repeats;
 pub mod rooms;
 mod table;
 pub mod tally;
 
 pub use dedup::{Groups, Served};
 pub use directory::{Directory, home, home_of};
-pub use publication::{Class, Encoded, Group, Publication};
-pub use rooms::{Hub, Joined, Member, MemberRef, RoomKey, TooManyRooms};
+pub use history::{Evicted, History, HistoryLimits, Portion, Slice};
+pub use publication::{Class, Encoded, Group, Publication, Terms};
+pub use repeats::Repeats;
+pub use rooms::{Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
 pub use tally::{Excess, Tally};
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod tests;

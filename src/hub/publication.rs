@@ -69,8 +69,19 @@ pub struct Publication {
     pub key: u64,
     /// The publishing connection, if a connection published it.
     pub from: Option<ConnAddress>,
+    /// What may happen to it later.
+    pub terms: Terms,
     /// The bytes per class, once made.
     pub encoded: Encoded,
+}
+
+/// What its author asked for beyond delivery.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// From then on nobody receives it any more.
+    pub until: Option<Time>,
+    /// Who published it where under which identifier, hashed; given where a repeat is to be found out.
+    pub once: Option<Box<u128>>,
 }
 
 /// A publication's bytes, one place per class; all empty at first.
@@ -94,6 +105,18 @@ impl Publication {
     #[must_use]
     pub fn is_encoded(&self, class: Class) -> bool {
         self.encoded.0[class.index()].get().is_some()
+    }
+
+    /// The length of its frame in the first class; zero while it does not exist.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.encoded.0[Class::WS_JSON.index()].get().map_or(0, |bytes| bytes.len())
+    }
+
+    /// True once nobody is to receive it any more.
+    #[must_use]
+    pub fn is_over(&self, now: Time) -> bool {
+        self.terms.until.is_some_and(|until| until <= now)
     }
 
     /// True when this connection does not receive it.

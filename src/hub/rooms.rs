@@ -81,6 +81,17 @@ pub enum Joined {
     Already,
 }
 
+/// What a connection is to a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No member.
+    Outside,
+    /// A member that the home has not confirmed.
+    Pending,
+    /// A member that receives what is published.
+    Confirmed,
+}
+
 /// The connection is in as many rooms as it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyRooms {
@@ -193,6 +204,18 @@ impl Hub {
         let member = &mut self.rooms[key].members[position];
         member.slot = member.slot();
         true
+    }
+
+    /// Whether the connection is in the room, and if so whether the home has confirmed it.
+    #[must_use]
+    pub fn standing(&self, member: &MemberRef, room: &str) -> Standing {
+        let Some(&key) = self.names.get(room) else { return Standing::Outside };
+        let mut memberships = self.memberships_of(member).iter();
+        let Some(membership) = memberships.find(|m| m.room == key) else {
+            return Standing::Outside;
+        };
+        let member = self.rooms[key].members[membership.position as usize];
+        if member.is_confirmed() { Standing::Confirmed } else { Standing::Pending }
     }
 
     /// Ends a membership; returns whether there was one.

@@ -321,6 +321,7 @@ fn publication() -> Publication {
         overflow: Overflow::DropNew,
         key: 5,
         from: Some(address),
+        terms: Terms::default(),
         encoded: Encoded::default(),
     }
 }

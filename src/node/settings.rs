@@ -12,15 +12,15 @@ use crate::driver::uring::Idle;
 use crate::flow::budget::Rate;
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
-use crate::hub::Excess;
+use crate::hub::{Excess, HistoryLimits};
 use crate::node::config::Config;
 use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
 use crate::node::config::values::{Closings, DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::shard::{
-    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomRules,
-    Settings, Told,
+    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomMemory,
+    RoomRules, Settings, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -28,6 +28,9 @@ use crate::wire::http::{self, HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
 const DEMO: &str = include_str!("demo.html");
+
+/// Publications of one page of history.
+const HISTORY_PAGE: usize = 100;
 
 /// How many shards the configuration asks for.
 pub(super) fn shards(config: &Config) -> u16 {
@@ -133,6 +136,14 @@ fn rooms(config: &Config) -> RoomRules {
         join: namespace.join,
         publish: namespace.publish,
         origins: keys::origins(namespace).map(Arc::new),
+        memory: RoomMemory {
+            history: (namespace.history_count > 0).then_some(HistoryLimits {
+                count: namespace.history_count,
+                bytes: namespace.history_bytes,
+                age: namespace.history_age,
+            }),
+            repeats: namespace.idempotency_window,
+        },
     };
     RoomRules {
         per_connection: config.limits.command.max_rooms as usize,
@@ -240,6 +251,8 @@ fn commands(config: &Config) -> CommandLimits {
         max_type_bytes: usize::from(command.max_type_bytes),
         max_id_bytes: usize::from(command.max_id_bytes),
         max_page: usize::from(config.inside.store.inbox_page),
+        max_restore: command.max_rooms as usize,
+        max_history: HISTORY_PAGE,
         allow_panic: config.debug.panic_command,
     }
 }

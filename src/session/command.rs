@@ -9,6 +9,7 @@
 //! two rooms) reading one allocates nothing.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
@@ -17,7 +18,9 @@ use super::envelope::{Envelope, Field, bad, nearest, shown, text, texts, token};
 use super::error::{Code, CommandError};
 use super::inbox;
 use super::protocol::Status;
+use super::resume::{self, Return};
 use super::scan::{Excess, scan};
+use crate::base::cursor::Cursor;
 use crate::base::id::ConnAddress;
 use crate::base::inbox::{Marked, Span};
 
@@ -25,10 +28,16 @@ use crate::base::inbox::{Marked, Span};
 pub const RESERVED: &str = "throng:";
 
 /// The commands, without their prefix. The last is named only where it is allowed.
-const COMMANDS: &[&str] =
-    &["join", "leave", "ping", "status", "members", "auth", "inbox", "read", "panic"];
+const COMMANDS: &[&str] = &[
+    "join", "leave", "ping", "status", "members", "auth", "inbox", "read", "restore", "history",
+    "panic",
+];
 
 const ROOM_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Ref];
+const JOIN_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Since, Field::Ref];
+const RESTORE_FIELDS: &[Field] = &[Field::Type, Field::Rooms, Field::Ref];
+const HISTORY_FIELDS: &[Field] =
+    &[Field::Type, Field::Room, Field::Before, Field::Limit, Field::Ref];
 const PLAIN_FIELDS: &[Field] = &[Field::Type, Field::Ref];
 const STATUS_FIELDS: &[Field] = &[Field::Type, Field::Status, Field::Ref];
 const AUTH_FIELDS: &[Field] = &[Field::Type, Field::Token, Field::Ref];
@@ -43,6 +52,7 @@ const PUBLISH_FIELDS: &[Field] = &[
     Field::Ref,
     Field::Key,
     Field::Except,
+    Field::TtlMs,
 ];
 
 /// Bounds on a message. The size of the whole is bounded before it gets here.
@@ -62,6 +72,11 @@ pub struct CommandLimits {
     pub max_type_bytes: usize,
     /// Bytes of `id` and `ref` as written, and of `key` as UTF-8.
     pub max_id_bytes: usize,
+    /// Rooms that one message may restore. Such a message may have four keys for each of them, whatever
+    /// `max_keys` says.
+    pub max_restore: usize,
+    /// Publications of one page of history.
+    pub max_history: usize,
     /// Notifications in one answer.
     pub max_page: usize,
     /// True to obey `throng:panic`, which tests use to show that a panic stays within one connection.
@@ -78,6 +93,8 @@ impl Default for CommandLimits {
             max_except: 64,
             max_type_bytes: 64,
             max_id_bytes: 64,
+            max_restore: 100,
+            max_history: 100,
             max_page: 100,
             allow_panic: false,
         }
@@ -100,6 +117,22 @@ pub enum Command<'a> {
     Join {
         /// The room's name.
         room: Cow<'a, str>,
+        /// Everything up to here has been seen; what came after it is asked for.
+        since: Option<Cursor>,
+    },
+    /// Become a member of several rooms, as by a join of each.
+    Restore {
+        /// The rooms; not empty. Their names are not checked yet: a wrong one spoils no other.
+        rooms: Vec<Return<'a>>,
+    },
+    /// Answer with a part of what was published in a room lately.
+    History {
+        /// The room's name.
+        room: Cow<'a, str>,
+        /// Only what has a lower offset; `None` for the newest.
+        before: Option<u64>,
+        /// Publications at most.
+        limit: usize,
     },
     /// Stop being a member of a room.
     Leave {
@@ -145,6 +178,8 @@ pub struct Publish<'a> {
     pub key: Option<Cow<'a, str>>,
     /// Connections that shall not receive it.
     pub except: SmallVec<[ConnAddress; 2]>,
+    /// How long it is worth delivering; `None` for as long as it is there.
+    pub ttl: Option<Duration>,
 }
 
 /// Reads a message.
@@ -153,17 +188,23 @@ pub struct Publish<'a> {
 /// Whatever is wrong with it first: the code says what, the message names field, value and expectation,
 /// and the reference is the message's where one could be read.
 pub fn parse<'a>(text: &'a str, limits: &CommandLimits) -> Result<Request<'a>, CommandError> {
-    scan(text, limits.max_depth, limits.max_keys).map_err(|excess| match excess {
+    let too_many = || {
+        let message = format!("the message has more than {} keys", limits.max_keys);
+        CommandError::new(Code::TooManyKeys, message, None)
+    };
+    // A restore says more of each room than most messages say at all.
+    let most = limits.max_keys.max(limits.max_restore * RESTORE_KEYS + RESTORE_FIELDS.len());
+    let keys = scan(text, limits.max_depth, most).map_err(|excess| match excess {
         Excess::Depth => {
             let message = format!("the message nests deeper than {} levels", limits.max_depth);
             CommandError::new(Code::TooDeep, message, None)
         }
-        Excess::Keys => {
-            let message = format!("the message has more than {} keys", limits.max_keys);
-            CommandError::new(Code::TooManyKeys, message, None)
-        }
+        Excess::Keys => too_many(),
     })?;
     let envelope = Envelope::read(text)?;
+    if keys > limits.max_keys && !is_restore(&envelope) {
+        return Err(too_many());
+    }
     let reference = envelope
         .get(Field::Ref)
         .map(|value| token(Field::Ref, value, limits.max_id_bytes))
@@ -172,6 +213,13 @@ pub fn parse<'a>(text: &'a str, limits: &CommandLimits) -> Result<Request<'a>, C
         Ok(command) => Ok(Request { reference, command }),
         Err(error) => Err(error.answering(reference)),
     }
+}
+
+/// Keys that a restore has for each room: its name, its cursor, and the two parts of that.
+const RESTORE_KEYS: usize = 4;
+
+fn is_restore(envelope: &Envelope<'_>) -> bool {
+    envelope.get(Field::Type).is_some_and(|kind| kind.get() == "\"throng:restore\"")
 }
 
 fn command<'a>(
@@ -189,7 +237,10 @@ fn command<'a>(
         return publish(envelope, raw, limits).map(Command::Publish);
     }
     let fields = match &*kind {
-        "throng:join" | "throng:leave" | "throng:members" => ROOM_FIELDS,
+        "throng:join" => JOIN_FIELDS,
+        "throng:leave" | "throng:members" => ROOM_FIELDS,
+        "throng:restore" => RESTORE_FIELDS,
+        "throng:history" => HISTORY_FIELDS,
         "throng:ping" => PLAIN_FIELDS,
         "throng:status" => STATUS_FIELDS,
         "throng:auth" => AUTH_FIELDS,
@@ -201,7 +252,15 @@ fn command<'a>(
     envelope.only(&kind, fields)?;
     let the_room = || room(Field::Room, envelope.require(Field::Room, &kind)?, limits);
     Ok(match &*kind {
-        "throng:join" => Command::Join { room: the_room()? },
+        "throng:join" => {
+            let since = envelope.get(Field::Since).map(resume::since).transpose()?;
+            Command::Join { room: the_room()?, since }
+        }
+        "throng:restore" => {
+            let rooms = envelope.require(Field::Rooms, &kind)?;
+            Command::Restore { rooms: resume::returns(rooms, limits)? }
+        }
+        "throng:history" => history(envelope, the_room()?, limits)?,
         "throng:leave" => Command::Leave { room: the_room()? },
         "throng:members" => Command::Members { room: the_room()? },
         "throng:status" => Command::Status(status(envelope.require(Field::Status, &kind)?)?),
@@ -213,6 +272,17 @@ fn command<'a>(
         }
         _ => Command::Panic,
     })
+}
+
+fn history<'a>(
+    envelope: &Envelope<'a>,
+    room: Cow<'a, str>,
+    limits: &CommandLimits,
+) -> Result<Command<'a>, CommandError> {
+    let before = envelope.get(Field::Before).map(|value| resume::offset(Field::Before, value));
+    let limit = envelope.get(Field::Limit).map(|value| resume::limit(value, limits));
+    let limit = limit.transpose()?.unwrap_or(limits.max_history);
+    Ok(Command::History { room, before: before.transpose()?, limit })
 }
 
 fn unknown_command(kind: &str, limits: &CommandLimits) -> CommandError {
@@ -252,8 +322,9 @@ fn publish<'a>(
         Some(value) => except(value, limits)?,
         None => SmallVec::new(),
     };
+    let ttl = envelope.get(Field::TtlMs).map(resume::ttl).transpose()?;
     let rooms = rooms(envelope, limits)?;
-    Ok(Publish { kind, rooms, payload: envelope.get(Field::Payload), id, key, except })
+    Ok(Publish { kind, rooms, payload: envelope.get(Field::Payload), id, key, except, ttl })
 }
 
 fn rooms<'a>(
@@ -297,6 +368,17 @@ fn room<'a>(
     limits: &CommandLimits,
 ) -> Result<Cow<'a, str>, CommandError> {
     check_room(field, text(field, value)?, limits)
+}
+
+/// Checks a room's name that a list of rooms to come back to has.
+///
+/// # Errors
+/// When no room can have it.
+pub fn check_return<'a>(
+    name: Cow<'a, str>,
+    limits: &CommandLimits,
+) -> Result<Cow<'a, str>, CommandError> {
+    check_room(Field::Room, name, limits)
 }
 
 /// Control characters are refused because names go into logs, metrics and terminals.

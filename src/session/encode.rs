@@ -1,16 +1,17 @@
 //! What the server says, as JSON text appended to a buffer.
 //!
 //! A reply is sent only to a command that carried a `ref`: who does not ask for one does not pay for
-//! it. Two answers are sent always because they are all the command is for (`throng:pong`, and the
-//! count of `throng:members`), and so are errors, because a mistake must not go unseen. Epochs are
+//! it. Some answers are sent always because they are all the command is for (`throng:pong`, the count of
+//! `throng:members` and the page of `throng:history`), and so are errors, because a mistake must not go unseen. Epochs are
 //! written as strings: they are compared and never counted with, and they do not fit the 53 bits that
 //! a JavaScript number keeps.
 
 use serde_json::value::RawValue;
 
-use super::error::CommandError;
+use super::error::{Code, CommandError};
 use super::object::Object;
 use super::protocol::{Protocol, Status};
+use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::ConnAddress;
 
 /// The contents of `throng:connected`, the first push of every session.
@@ -37,7 +38,7 @@ pub struct Connected<'a> {
 }
 
 /// What a command that was obeyed is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Reply<'a> {
     /// To `throng:join`.
     Joined {
@@ -49,7 +50,26 @@ pub enum Reply<'a> {
         offset: u64,
         /// Which numbering the offset belongs to.
         epoch: u64,
+        /// Where the client came back with a cursor: whether everything after it follows.
+        recovered: Option<bool>,
     },
+    /// To `throng:restore`: a result for each room, in the order of the command.
+    Restored(&'a [Restored]),
+    /// To `throng:history`.
+    History {
+        /// The room's name.
+        room: &'a str,
+        /// The offset of its latest publication; 0 before the first.
+        offset: u64,
+        /// Which numbering the offsets belong to.
+        epoch: u64,
+        /// Publications, oldest first.
+        messages: &'a [Push<'a>],
+        /// True when there are earlier ones.
+        more: bool,
+    },
+    /// To a publication that was taken before under the same `id`, and is not sent again.
+    Repeated,
     /// To `throng:leave`.
     Left {
         /// The room's name.
@@ -73,6 +93,26 @@ pub enum Reply<'a> {
         /// Its members.
         members: u64,
     },
+}
+
+/// What became of one room of a `throng:restore`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The room's name.
+    pub room: Box<str>,
+    /// The membership, or why there is none.
+    pub result: Result<Restoration, (Code, String)>,
+}
+
+/// A membership that was restored; the fields of [`Reply::Joined`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restoration {
+    /// The room's members, the new one included.
+    pub members: u64,
+    /// The room's latest publication.
+    pub position: Cursor,
+    /// Where there was a cursor: whether everything after it is sent.
+    pub recovered: Option<bool>,
 }
 
 /// A publication as its receivers see it.
@@ -118,16 +158,31 @@ pub fn connected(out: &mut Vec<u8>, fields: &Connected<'_>) {
 
 /// Appends a reply, and says so; without a `ref` only what is answered always.
 pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>) -> bool {
-    if reference.is_none() && !matches!(reply, Reply::Members { .. }) {
+    if reference.is_none() && !matches!(reply, Reply::Members { .. } | Reply::History { .. }) {
         return false;
     }
     let object = Object::typed(out, "throng:reply").raw("ref", reference).plain("ok", true);
     let object = match *reply {
-        Reply::Joined { room, members, offset, epoch } => object
+        Reply::Joined { room, members, offset, epoch, recovered } => {
+            let position = Cursor { epoch, offset };
+            joined(object.text("room", room), Restoration { members, position, recovered })
+        }
+        Reply::Restored(rooms) => object.list("rooms", rooms, |object, restored| {
+            let object = object.text("room", &restored.room);
+            match &restored.result {
+                Ok(restoration) => joined(object.plain("ok", true), *restoration),
+                Err((code, message)) => {
+                    object.plain("ok", false).text("code", code.as_str()).text("message", message)
+                }
+            }
+        }),
+        Reply::History { room, offset, epoch, messages, more } => object
             .text("room", room)
-            .plain("members", members)
             .plain("offset", offset)
-            .quoted("epoch", format_args!("{epoch:x}")),
+            .quoted("epoch", format_args!("{epoch:x}"))
+            .list("messages", messages, pushed)
+            .plain("more", more),
+        Reply::Repeated => object.plain("duplicate", true),
         Reply::Left { room } => object.text("room", room),
         Reply::Published => object,
         Reply::Status(status) => object.text("status", status.as_str()),
@@ -185,16 +240,42 @@ pub fn reload(out: &mut Vec<u8>, delay_ms: u64, reason: &str) {
         .end();
 }
 
+/// Appends the push that tells a client that it has to begin anew in a room, and from where.
+pub fn resync(out: &mut Vec<u8>, room: &str, reason: Stale, position: Cursor) {
+    Object::typed(out, "throng:resync")
+        .text("room", room)
+        .text("reason", reason.as_str())
+        .quoted("epoch", format_args!("{:x}", position.epoch))
+        .plain("offset", position.offset)
+        .end();
+}
+
 /// Appends a publication.
 pub fn publication(out: &mut Vec<u8>, push: &Push<'_>) {
-    let object = Object::begin(out)
+    pushed(Object::begin(out), push).end();
+}
+
+fn pushed<'o>(object: Object<'o>, push: &Push<'_>) -> Object<'o> {
+    let object = object
         .raw("type", Some(push.kind))
         .text("room", push.room)
         .plain("offset", push.offset)
         .raw("payload", push.payload)
         .raw("id", push.id);
     match push.from {
-        Some(from) => object.quoted("from", from).end(),
-        None => object.end(),
+        Some(from) => object.quoted("from", from),
+        None => object,
+    }
+}
+
+fn joined(object: Object<'_>, restoration: Restoration) -> Object<'_> {
+    let Restoration { members, position, recovered } = restoration;
+    let object = object
+        .plain("members", members)
+        .plain("offset", position.offset)
+        .quoted("epoch", format_args!("{:x}", position.epoch));
+    match recovered {
+        Some(recovered) => object.plain("recovered", recovered),
+        None => object,
     }
 }

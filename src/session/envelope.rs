@@ -38,10 +38,13 @@ pub(super) enum Field {
     Limit,
     Ids,
     All,
+    Since,
+    Before,
+    TtlMs,
 }
 
 impl Field {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 18] = [
         Self::Type,
         Self::Room,
         Self::Rooms,
@@ -57,6 +60,9 @@ impl Field {
         Self::Limit,
         Self::Ids,
         Self::All,
+        Self::Since,
+        Self::Before,
+        Self::TtlMs,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -76,6 +82,9 @@ impl Field {
             Self::Limit => "limit",
             Self::Ids => "ids",
             Self::All => "all",
+            Self::Since => "since",
+            Self::Before => "before",
+            Self::TtlMs => "ttlMs",
         }
     }
 

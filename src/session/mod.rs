@@ -16,6 +16,7 @@
 //! | `command` | what a client asks: from text to a [`Request`] |
 //! | `inbox` | a user's notifications: how they are asked for, and how they are told |
 //! | `envelope` | the fields of a message and the values they may have |
+//! | `resume` | cursors, lists of rooms, pages: the fields by which a client comes back |
 //! | `scan` | depth and keys of a text, before anything is parsed |
 //! | `error` | why a message was not obeyed, and the codes clients see |
 //! | `encode` | what the server says: replies, errors and pushes |
@@ -28,6 +29,7 @@ pub mod error;
 pub mod inbox;
 mod object;
 pub mod protocol;
+mod resume;
 mod scan;
 
 #[cfg(test)]
@@ -36,3 +38,4 @@ mod tests;
 pub use command::{Command, CommandLimits, Publish, Request, parse};
 pub use error::{Code, CommandError};
 pub use protocol::{Agreement, Incoming, Protocol, Session, Status};
+pub use resume::Return;

@@ -14,8 +14,8 @@ pub(super) enum Excess {
 }
 
 /// Checks that `text` nests no deeper than `max_depth` (a scalar has depth 0, `{}` has 1) and names no
-/// more than `max_keys` keys, those of nested objects included.
-pub(super) fn scan(text: &str, max_depth: usize, max_keys: usize) -> Result<(), Excess> {
+/// more than `max_keys` keys, those of nested objects included. Gives the number of keys.
+pub(super) fn scan(text: &str, max_depth: usize, max_keys: usize) -> Result<usize, Excess> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut keys) = (0, 0usize, 0usize);
     while let Some(byte) = bytes.get(at) {
@@ -38,7 +38,7 @@ pub(super) fn scan(text: &str, max_depth: usize, max_keys: usize) -> Result<(), 
             _ => {}
         }
     }
-    Ok(())
+    Ok(keys)
 }
 
 /// The place after the quote that ends the string begun before `at`, or the end of the text.

@@ -5,6 +5,7 @@
 
 use crate::connection::Connection;
 use crate::flow::outbound::Lengths;
+use crate::hub::Standing;
 use crate::shard::state::Shard;
 
 impl Shard {
@@ -63,6 +64,17 @@ impl Shard {
         self.rooms.quotas.check();
         self.rooms.hub.check();
         self.rooms.directory.check();
+        self.rooms.repeats.check();
+        for (conn, rooms) in self.rooms.replays.iter() {
+            let Some(connection) = self.table.peek(conn.index) else {
+                panic!("{conn:?} has not had everything and is gone");
+            };
+            assert_eq!(connection.generation(), conn.generation, "another connection's replay");
+            for room in rooms {
+                let standing = self.rooms.hub.standing(&connection.member, room);
+                assert_eq!(standing, Standing::Pending, "{conn:?} in {room} has to wait");
+            }
+        }
         self.table.check();
         self.queues.check();
     }

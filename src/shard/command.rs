@@ -21,7 +21,7 @@ use crate::hub::{self, Encoded, Group, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::inbox::Task;
-use crate::shard::mail::{Answer, Asked, Mail, Question};
+use crate::shard::mail::{Answer, Asked, Found, Joining, Mail, Question};
 use crate::shard::state::{Shard, enlist};
 use crate::wire::websocket;
 
@@ -60,7 +60,20 @@ impl Shard {
     pub(super) fn obey(&mut self, id: ConnId, request: Request<'_>, now: Time) {
         let reference = request.reference;
         match request.command {
-            Command::Join { room } => self.join(id, &room, reference, now),
+            Command::Join { room, since } => {
+                let joining = Joining { since, part: None };
+                if let Err(error) = self.join(id, &room, joining, reference, now) {
+                    self.refuse(id, &error, now);
+                }
+                self.catch_up(id, now);
+            }
+            Command::Restore { rooms } => self.restore(id, rooms, reference, now),
+            Command::History { room, before, limit } => {
+                let asked = Asked::Page { before, limit };
+                if let Err(error) = self.page(id, &room, asked, reference, now) {
+                    self.refuse(id, &error, now);
+                }
+            }
             Command::Leave { room } => self.leave(id, &room, reference, now),
             Command::Members { .. } if self.is_overloaded() => {
                 self.refuse(id, &overloaded(reference), now);
@@ -107,30 +120,55 @@ impl Shard {
         }
     }
 
-    fn join(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
+    pub(super) fn join(
+        &mut self,
+        id: ConnId,
+        room: &str,
+        joining: Joining,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) -> Result<(), CommandError> {
         if self.is_overloaded() {
-            return self.refuse(id, &overloaded(reference), now);
+            return Err(overloaded(reference));
         }
-        let room = match self.room_for(id, room, Right::Join, reference) {
-            Ok(room) => room,
-            Err(error) => return self.refuse(id, &error, now),
-        };
+        let room = self.room_for(id, room, Right::Join, reference)?;
         if !self.may_ask(id, &room) {
-            return self.refuse(id, &outstanding(reference), now);
+            return Err(outstanding(reference));
         }
         let (limit, with_own) = self.room_limit(id);
-        let Some(connection) = self.table.get(id) else { return };
-        match self.rooms.hub.join(&mut connection.member, id.index, &room, with_own) {
-            Ok(_) => {
-                // The count goes first, and the question always follows it: whoever is counted learns it.
-                self.push_counts();
-                self.ask(id, &Arc::from(&*room), Asked::Join, reference, now);
-            }
-            Err(_) => {
-                let message = format!("one connection may be in {limit} rooms at most");
-                self.refuse(id, &CommandError::new(Code::RoomLimit, message, reference), now);
-            }
+        let Some(connection) = self.table.get(id) else { return Ok(()) };
+        if self.rooms.hub.join(&mut connection.member, id.index, &room, with_own).is_err() {
+            let message = format!("one connection may be in {limit} rooms at most");
+            return Err(CommandError::new(Code::RoomLimit, message, reference));
         }
+        // The count goes first, and the question always follows it: whoever is counted learns it.
+        self.push_counts();
+        self.ask(id, &Arc::from(&*room), Asked::Join(joining), reference, now);
+        Ok(())
+    }
+
+    /// Asks for a part of the history of a room that the connection is in.
+    fn page(
+        &mut self,
+        id: ConnId,
+        room: &str,
+        asked: Asked,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) -> Result<(), CommandError> {
+        if self.is_overloaded() {
+            return Err(overloaded(reference));
+        }
+        let room = self.room_for(id, room, Right::History, reference)?;
+        let connection = self.table.get(id);
+        if !connection.is_some_and(|c| self.rooms.hub.is_member(&c.member, &room)) {
+            return Err(not_member(reference));
+        }
+        if !self.may_ask(id, &room) {
+            return Err(outstanding(reference));
+        }
+        self.ask(id, &Arc::from(&*room), asked, reference, now);
+        Ok(())
     }
 
     fn leave(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
@@ -138,10 +176,10 @@ impl Shard {
         let inner = self.inner_name(id, room);
         let Some(connection) = self.table.get(id) else { return };
         if self.rooms.hub.leave(&mut connection.member, &inner) {
+            self.rooms.replays.leave(id.index, &inner);
             self.reply(id, reference, &Reply::Left { room }, now);
         } else {
-            let message = "the connection is not a member of that room";
-            self.refuse(id, &CommandError::new(Code::NotMember, message, reference), now);
+            self.refuse(id, &not_member(reference), now);
         }
     }
 
@@ -177,7 +215,18 @@ impl Shard {
         self.home(room) == self.identity.id || self.gate.paces.asked(id.index) < most
     }
 
-    fn ask(
+    fn question(
+        &self,
+        id: ConnId,
+        room: &Arc<str>,
+        asked: Asked,
+        reference: Option<&RawValue>,
+    ) -> Question {
+        let reference = reference.map(RawValue::to_owned);
+        Question { to: self.address(id), asked, reference, room: Arc::clone(room) }
+    }
+
+    pub(super) fn ask(
         &mut self,
         id: ConnId,
         room: &Arc<str>,
@@ -185,12 +234,7 @@ impl Shard {
         reference: Option<&RawValue>,
         now: Time,
     ) {
-        let question = Question {
-            to: self.address(id),
-            asked,
-            reference: reference.map(RawValue::to_owned),
-            room: Arc::clone(room),
-        };
+        let question = self.question(id, room, asked, reference);
         let home = self.home(room);
         if home == self.identity.id {
             self.push_counts();
@@ -201,44 +245,20 @@ impl Shard {
         }
     }
 
-    /// As the room's home: answers a question about it.
-    pub(super) fn answer(&mut self, question: Question, now: Time) {
-        let Some(question) = self.hold_back(question, now) else { return };
-        let directory = &self.rooms.directory;
-        let members = directory.members(&question.room);
-        // A room that its last member has left by now has no position; (0, 0) is before all others.
-        let position = directory.position(&question.room).unwrap_or_default();
-        let shard = question.to.shard;
-        let answer = Answer { question, members, position };
-        if shard == self.identity.id {
-            self.handle_answer(&answer, now);
-        } else {
-            self.outbox.push(shard, Mail::Answer(Box::new(answer)));
-        }
-    }
-
     pub(super) fn handle_answer(&mut self, answer: &Answer, now: Time) {
-        let Answer { question, members, position: (epoch, offset) } = answer;
-        // What was delivered before the answer is not for the new member.
+        let question = &answer.question;
+        // What was delivered before the answer is not for a new member. The home's mail comes in order:
+        // all it numbered after this answer is still to come.
         self.settle(now);
-        // The home's mail comes in order: all it numbered after this answer is still to come.
-        if question.asked == Asked::Join
-            && let Some(connection) = self.table.get(question.to.conn)
-        {
-            let is_member = self.rooms.hub.confirm(&connection.member, &question.room);
-            // It has left meanwhile; if not by itself, it must not believe that it is in the room.
-            let conn = question.to.conn;
-            if !is_member && !self.may_join(conn.index, plain(&question.room)) {
-                let message = "the right to join in that room is missing";
-                let reference = question.reference.as_deref();
-                let error = CommandError::new(Code::Forbidden, message, reference);
-                return self.refuse(conn, &error, now);
-            }
-        }
-        let (room, members) = (plain(&question.room), *members);
         let reply = match question.asked {
-            Asked::Join => Reply::Joined { room, members, offset: *offset, epoch: *epoch },
-            Asked::Members => Reply::Members { room, members },
+            Asked::Join(joining) => return self.handle_joined(answer, joining, now),
+            Asked::Missed { number, .. } => return self.handle_missed(answer, number, now),
+            Asked::Page { .. } => return self.handle_page(answer, now),
+            Asked::Members => {
+                Reply::Members { room: plain(&question.room), members: answer.members }
+            }
+            Asked::Once if matches!(answer.found, Found::Repeat) => Reply::Repeated,
+            Asked::Once => Reply::Published,
         };
         self.reply(question.to.conn, question.reference.as_deref(), &reply, now);
     }
@@ -265,8 +285,14 @@ impl Shard {
         self.push_counts();
         let mut parts = self.drafts(id, publish, now);
         let group = (parts.len() > 1).then(|| self.new_group(parts.len()));
-        for (home, drafts) in parts.drain(..) {
-            if home == self.identity.id {
+        let is_answered = reference.is_none() || !is_once(&parts);
+        if !is_answered && !self.may_ask(id, &parts[0].1[0].room) {
+            return self.refuse(id, &outstanding(reference), now);
+        }
+        for (home, mut drafts) in parts.drain(..) {
+            if !is_answered && let Some(draft) = drafts.pop() {
+                self.send_once(id, home, draft, reference, now);
+            } else if home == self.identity.id {
                 self.number(drafts, group, now);
             } else {
                 self.outbox.push(home, Mail::Publish { drafts: drafts.into_vec(), group });
@@ -276,7 +302,27 @@ impl Shard {
             self.pause_publisher(id);
         }
         self.slow_publisher(id);
-        self.reply(id, reference, &Reply::Published, now);
+        if is_answered {
+            self.reply(id, reference, &Reply::Published, now);
+        }
+    }
+
+    /// Sends the home a publication of which it is to say whether it was taken before.
+    fn send_once(
+        &mut self,
+        id: ConnId,
+        home: ShardId,
+        draft: Publication,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        let question = self.question(id, &draft.room, Asked::Once, reference);
+        if home == self.identity.id {
+            self.handle_once(draft, question, now);
+        } else {
+            self.gate.paces.ask(id.index);
+            self.outbox.push(home, Mail::Once(Box::new((draft, question))));
+        }
     }
 
     /// One draft per room, gathered by the rooms' homes.
@@ -298,6 +344,7 @@ impl Shard {
                 overflow: self.settings.rooms.overflow_of(room),
                 key,
                 from: Some(self.address(id)),
+                terms: self.terms(id, publish, &inner, now),
                 encoded: Encoded::default(),
             };
             let home = self.home(&inner);
@@ -341,11 +388,22 @@ impl Shard {
     }
 }
 
+/// True for one publication that is to be taken once only. Of several rooms each home decides for itself,
+/// and nobody knows it of all.
+fn is_once(parts: &Parts) -> bool {
+    matches!(&parts[..], [(_, drafts)] if matches!(&drafts[..], [draft] if draft.terms.once.is_some()))
+}
+
 type Parts = SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>;
 
 fn outstanding(reference: Option<&RawValue>) -> CommandError {
     let message = "too much that this connection asked is yet to be answered; wait for replies";
     CommandError::new(Code::Overloaded, message, reference)
+}
+
+fn not_member(reference: Option<&RawValue>) -> CommandError {
+    let message = "the connection is not a member of that room";
+    CommandError::new(Code::NotMember, message, reference)
 }
 
 fn overloaded(reference: Option<&RawValue>) -> CommandError {

@@ -5,7 +5,6 @@
 //! everything else goes on. What was answered lately is remembered (`auth::Rulings`), so most commands are
 //! decided without a question. Where too many questions wait, the next one counts as not answered.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -226,13 +225,14 @@ impl Shard {
             return self.obey(id, request, now);
         }
         let (rooms, right) = concerned(&request.command);
-        if !consults.stops(id, rooms, place.unwrap_or(u64::MAX)) {
-            let open = match self.weigh_rooms(id, rooms, right, now) {
+        if !consults.stops(id, &rooms, place.unwrap_or(u64::MAX)) {
+            let open = match self.weigh_rooms(id, &rooms, right, now) {
                 Ok(open) => open,
                 Err(veto) => return self.refuse_right(id, &veto, request.reference, now),
             };
             if open.is_empty() {
                 // What the rules of a room refuse is refused all the same: a pass is for what is asked about.
+                drop(rooms);
                 self.gate.people.consults.pass = Some(id);
                 self.obey(id, request, now);
                 self.gate.people.consults.pass = None;
@@ -240,7 +240,7 @@ impl Shard {
             }
             return self.ask_first(id, &request, text, open, place, now);
         }
-        let rooms: Rooms = rooms.iter().map(|room| (&**room).into()).collect();
+        let rooms: Rooms = rooms.iter().map(|room| (*room).into()).collect();
         self.hold_turn(id, text, rooms, place, request.reference, now);
     }
 
@@ -248,7 +248,7 @@ impl Shard {
     fn weigh_rooms(
         &mut self,
         id: ConnId,
-        rooms: &[Cow<'_, str>],
+        rooms: &[&str],
         right: Option<Right>,
         now: Time,
     ) -> Result<SmallVec<[Question; 1]>, Veto> {
@@ -468,18 +468,25 @@ fn wish_to_come<'a>(arrival: &'a Arrival, identity: Option<&'a Identity>) -> Wis
 }
 
 /// The rooms that a command is about, and the right that it uses there; none to go.
-fn concerned<'r, 'a>(command: &'r Command<'a>) -> (&'r [Cow<'a, str>], Option<Right>) {
+fn concerned<'r>(command: &'r Command<'_>) -> (SmallVec<[&'r str; 2]>, Option<Right>) {
+    let one = |room: &'r str| SmallVec::from_iter([room]);
     match command {
-        Command::Join { room } => (std::slice::from_ref(room), Some(Right::Join)),
-        Command::Members { room } => (std::slice::from_ref(room), Some(Right::Presence)),
-        Command::Leave { room } => (std::slice::from_ref(room), None),
-        Command::Publish(publish) => (&publish.rooms, Some(Right::Publish)),
+        Command::Join { room, .. } => (one(room), Some(Right::Join)),
+        Command::Members { room } => (one(room), Some(Right::Presence)),
+        Command::Leave { room } => (one(room), None),
+        Command::History { room, .. } => (one(room), Some(Right::History)),
+        Command::Restore { rooms } => {
+            (rooms.iter().map(|back| &*back.room).collect(), Some(Right::Join))
+        }
+        Command::Publish(publish) => {
+            (publish.rooms.iter().map(|room| &**room).collect(), Some(Right::Publish))
+        }
         Command::Ping
         | Command::Status(_)
         | Command::Auth { .. }
         | Command::Inbox(_)
         | Command::Read(_)
-        | Command::Panic => (&[], None),
+        | Command::Panic => (SmallVec::new(), None),
     }
 }
 

@@ -100,16 +100,14 @@ impl Shard {
     ) {
         let mut publications: SmallVec<[Arc<Publication>; 1]> = SmallVec::new();
         let mut shards: SmallVec<[ShardId; 16]> = SmallVec::new();
-        for mut draft in drafts {
-            let Some(offset) = self.rooms.directory.number(&draft.room) else { continue };
-            draft.offset = offset;
-            for shard in self.rooms.directory.shards(&draft.room) {
+        for draft in drafts {
+            let Some(publication) = self.number_one(draft, now) else { continue };
+            for shard in self.rooms.directory.shards(&publication.room) {
                 if !shards.contains(&shard) {
                     shards.push(shard);
                 }
             }
-            publications.push(Arc::new(draft));
-            self.counters.publications_total += 1;
+            publications.push(publication);
         }
         if group.is_some() {
             // Every shard counts the copies of a group to know when it has them all.
@@ -139,6 +137,7 @@ impl Shard {
             self.writes.note_published(publication.at);
         }
         match (publications, group) {
+            ([publication], None) if publication.is_over(now) => self.counters.outdated_total += 1,
             ([publication], None) if Bundle::is_for(publication) => {
                 let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
                 if !self.rooms.bundle.admits(publication, bytes.len(), &limits) {
@@ -207,6 +206,10 @@ impl Shard {
         let served = rooms.groups.enter(group);
         let mut lost: SmallVec<[(&str, Losses); 2]> = SmallVec::new();
         for (publication, item) in publications.iter().zip(&items) {
+            if publication.is_over(now) {
+                pusher.counters.outdated_total += 1;
+                continue;
+            }
             for member in rooms.hub.members(&publication.room) {
                 if member.is_confirmed() && served.first(member.conn) {
                     pusher.deliver(member.conn, item);
@@ -274,16 +277,20 @@ impl Shard {
     }
 }
 
-fn encode_ws_json(publication: &Publication) -> Vec<u8> {
-    let push = Push {
+pub(super) fn encode_ws_json(publication: &Publication) -> Vec<u8> {
+    let mut text = Vec::new();
+    encode::publication(&mut text, &push_of(publication));
+    websocket::text(&text)
+}
+
+/// A publication as its receivers see it.
+pub(super) fn push_of(publication: &Publication) -> Push<'_> {
+    Push {
         kind: &publication.kind,
         room: plain(&publication.room),
         offset: publication.offset,
         payload: publication.payload.as_deref(),
         id: publication.id.as_deref(),
         from: publication.from,
-    };
-    let mut text = Vec::new();
-    encode::publication(&mut text, &push);
-    websocket::text(&text)
+    }
 }

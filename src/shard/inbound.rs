@@ -330,6 +330,7 @@ fn cost_of(message: &Result<Incoming<'_>, CommandError>, bytes: usize) -> Cost {
     let (joins, publications) = match message {
         Ok(Incoming::Request(request)) => match &request.command {
             Command::Join { .. } => (1, 0),
+            Command::Restore { rooms } => (count(rooms.len()), 0),
             Command::Publish(publish) => (0, count(publish.rooms.len())),
             _ => (0, 0),
         },

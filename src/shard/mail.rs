@@ -17,9 +17,10 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::auth::{KeySet, Revocation, Ruling, Ticket};
+use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
-use crate::hub::{Excess, Group, Publication};
+use crate::hub::{Excess, Group, Publication, Slice};
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::quota::Begin;
 use crate::shard::settings::Settings;
@@ -28,9 +29,47 @@ use crate::shard::settings::Settings;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// The connection has joined; its reply waits until the home knows of it.
-    Join,
+    Join(Joining),
     /// How many members are there?
     Members,
+    /// What came after the cursor? The membership waits for the end of it.
+    Missed {
+        /// Up to where it has been sent.
+        after: Cursor,
+        /// Tells apart what one connection asks for.
+        number: u64,
+    },
+    /// A part of the room's history.
+    Page {
+        /// Only what has a lower offset.
+        before: Option<u64>,
+        /// Publications at most.
+        limit: usize,
+    },
+    /// Was the publication, which came along, taken before?
+    Once,
+}
+
+/// How a connection joins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// Everything up to here has been seen.
+    pub since: Option<Cursor>,
+    /// The `throng:restore` that the join is a part of, and which part.
+    pub part: Option<(u64, u16)>,
+}
+
+/// What a home found besides the room's position.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Nothing was looked for.
+    Nothing,
+    /// What came after a cursor, or a page.
+    Slice(Slice),
+    /// That what came after the cursor is not all there, or cannot be.
+    Stale(Stale),
+    /// That a publication was taken before.
+    Repeat,
 }
 
 /// A question to a room's home, on behalf of a connection.
@@ -46,6 +85,16 @@ pub struct Question {
     pub room: Arc<str>,
 }
 
+impl Found {
+    /// Publications that were found.
+    fn len(&self) -> usize {
+        match self {
+            Self::Slice(slice) => slice.publications.len(),
+            Self::Nothing | Self::Stale(_) | Self::Repeat => 0,
+        }
+    }
+}
+
 /// A home's answer to a question.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -53,8 +102,10 @@ pub struct Answer {
     pub question: Question,
     /// Members over all shards.
     pub members: u64,
-    /// The cursor of the newest publication: epoch and offset.
-    pub position: (u64, u64),
+    /// The newest publication.
+    pub position: Cursor,
+    /// What was found.
+    pub found: Found,
 }
 
 /// What a shard wants of the world outside the node, by way of the node's desk.
@@ -90,6 +141,8 @@ pub enum Mail {
     },
     /// Request: answer this.
     Ask(Box<Question>),
+    /// Request: number this publication and fan it out, unless it was taken before, and say which.
+    Once(Box<(Publication, Question)>),
     /// Request: this ticket, whose home the receiver is, is to be used by the handshake at this address, which
     /// waits; was it used before?
     Redeem(Box<(ConnAddress, Ticket)>),
@@ -174,6 +227,7 @@ impl Mail {
             Self::Publish { .. }
                 | Self::Count { .. }
                 | Self::Ask(_)
+                | Self::Once(_)
                 | Self::Redeem(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
@@ -192,7 +246,9 @@ impl Mail {
             Self::Publish { drafts, .. } => {
                 drafts.iter().map(|draft| size_of::<Publication>() + payload(draft)).sum()
             }
-            Self::Ask(_) | Self::Answer(_) | Self::Refused(_) => size_of::<Answer>(),
+            Self::Once(asked) => size_of::<(Publication, Question)>() + payload(&asked.0),
+            Self::Ask(_) | Self::Refused(_) => size_of::<Answer>(),
+            Self::Answer(answer) => size_of::<Answer>() + answer.found.len() * size_of::<usize>(),
             _ => 0,
         };
         (size_of::<Self>() + extra) as u64

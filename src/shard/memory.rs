@@ -1,7 +1,7 @@
 //! What happens when memory runs short.
 //!
 //! The node has one budget. Each shard knows what it holds itself (frames, queue entries, half-read
-//! messages, mail that waits for space) and is told once in a while what the others hold; both together
+//! messages, histories, mail that waits for space) and is told once in a while what the others hold; both together
 //! against the budget give a level, and every level does more than the one before it: stop reading from
 //! who publishes, let publications for laggards meet their rooms' policies early, close the
 //! laggards that hold most, and take in nobody. Nothing else changes: whoever keeps up is served as before.
@@ -159,8 +159,9 @@ impl Shard {
     /// Bytes that this shard holds of the node's budget.
     pub(super) fn charged(&self) -> u64 {
         let queued = self.queues.held_bytes() + self.queues.capacity() as u64 * NODE;
+        let kept = self.rooms.directory.history().bytes() + self.rooms.repeats.bytes();
         let held = self.gate.people.consults.bytes();
-        queued + self.gate.pressure.half_read + self.outbox.bytes() + held
+        queued + kept + held + self.gate.pressure.half_read + self.outbox.bytes()
     }
 
     /// The limits of queues for publications.

@@ -15,6 +15,7 @@ mod drain;
 mod fanout;
 mod farewells;
 mod held;
+mod history;
 mod inbound;
 mod inbox;
 mod login;
@@ -27,6 +28,8 @@ mod parties;
 mod people;
 mod quota;
 mod relief;
+mod replay;
+mod restore;
 mod rights;
 mod seats;
 mod secure;
@@ -39,14 +42,14 @@ mod writes;
 pub use drain::Progress;
 pub use farewells::{Farewell, Told};
 pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
-pub use mail::{Answer, Asked, Inquiry, Mail, Question};
+pub use mail::{Answer, Asked, Found, Inquiry, Joining, Mail, Question};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
     COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface,
-    RoomRules, Settings,
+    RoomMemory, RoomRules, Settings,
 };
 pub use state::{Identity, Shard};
 

@@ -9,14 +9,12 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use crate::auth::{is_user_room, tenant_of};
 use crate::base::id::ShardId;
 use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
 use crate::base::time::Time;
-use crate::session::{Code, CommandError};
+use crate::session::Code;
 use crate::shard::mail::{Asked, Mail, Question};
 use crate::shard::state::Shard;
 
@@ -184,15 +182,36 @@ impl Shard {
                     self.outbox.push(home, Mail::Begin(Box::new(begin), own));
                 }
             }
-            (Some(_), None) => {
-                quotas.forget(room);
-                if home == own {
-                    quotas.end(party);
-                } else {
-                    self.outbox.push(home, Mail::End(party));
-                }
-            }
+            (Some(_), None) => self.note_end(room),
             (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// As the room's home: the room has ended.
+    pub(super) fn note_end(&mut self, room: &str) {
+        let counts = self.settings.limits.tenant.rooms > 0;
+        let tenant = tenant_of(room).filter(|_| counts && !is_user_room(room));
+        let Some(tenant) = tenant else { return };
+        let party = Party::tenant(&self.identity.seed, tenant);
+        self.rooms.quotas.forget(room);
+        let home = self.home_of(party);
+        if home == self.identity.id {
+            self.rooms.quotas.end(party);
+        } else {
+            self.outbox.push(home, Mail::End(party));
+        }
+    }
+
+    /// As the room's home: true when the room may have history. Where the rooms of tenants are counted, one of
+    /// theirs begins with a member and not with a publication, and has history once it may be.
+    pub(super) fn may_keep(&self, room: &str) -> bool {
+        let counts = self.settings.limits.tenant.rooms > 0;
+        if !counts || tenant_of(room).is_none() {
+            return true;
+        }
+        match self.rooms.quotas.rooms.get(room) {
+            Some(standing) => matches!(standing, Standing::Granted),
+            None => self.rooms.directory.position(room).is_some(),
         }
     }
 
@@ -219,7 +238,7 @@ impl Shard {
     /// As the room's home: the question, if it may be answered now. A join of a room that waits for its
     /// verdict waits too; one of a room that is one too many is refused.
     pub(super) fn hold_back(&mut self, question: Question, now: Time) -> Option<Question> {
-        if question.asked != Asked::Join {
+        if !matches!(question.asked, Asked::Join(_)) {
             return Some(question);
         }
         let quotas = &mut self.rooms.quotas;
@@ -246,10 +265,11 @@ impl Shard {
     pub(super) fn handle_refused(&mut self, question: &Question, now: Time) {
         self.counters.rooms_refused_total += 1;
         let conn = question.to.conn;
-        let Some(connection) = self.table.get(conn) else { return };
-        self.rooms.hub.leave(&mut connection.member, &question.room);
-        let reference: Option<&RawValue> = question.reference.as_deref();
+        if let Some(connection) = self.table.get(conn) {
+            self.rooms.hub.leave(&mut connection.member, &question.room);
+            self.rooms.replays.leave(conn.index, &question.room);
+        }
         let message = "the tenant has as many rooms as it may";
-        self.refuse(conn, &CommandError::new(Code::TenantLimit, message, reference), now);
+        self.refuse_join(question, Code::TenantLimit, message, now);
     }
 }

@@ -99,7 +99,8 @@ impl Shard {
         }
         let nodes = self.queues.capacity().saturating_sub(NODES_KEPT) as u64 * NODE;
         let connections = self.table.len() as u64 * HEAP_PER_CONNECTION;
-        if self.relief.heap.note(nodes + connections + self.queues.queued_bytes(), now) {
+        let kept = self.rooms.directory.history().bytes() + self.rooms.repeats.bytes();
+        if self.relief.heap.note(nodes + connections + kept + self.queues.queued_bytes(), now) {
             self.writes.relax();
             self.rooms.groups.relax();
             self.gate.people.purge(self.unix(now), now);

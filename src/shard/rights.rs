@@ -83,6 +83,7 @@ impl Shard {
         for room in lost {
             let Some(connection) = self.table.get(id) else { return };
             self.rooms.hub.leave(&mut connection.member, &room);
+            self.rooms.replays.leave(id.index, &room);
             self.counters.withdrawn_total += 1;
             let mut text = Vec::new();
             encode::left(&mut text, plain(&room), Code::Forbidden.as_str());

@@ -16,7 +16,7 @@ use crate::connection::{Connection, Routes, Timeouts};
 use crate::flow::budget::Rate;
 use crate::flow::meter::Rates;
 use crate::flow::outbound::OutboundLimits;
-use crate::hub::Excess;
+use crate::hub::{Excess, HistoryLimits};
 use crate::session::{CommandLimits, Session};
 use crate::shard::farewells::Told;
 use crate::wire::http::{HeadLimits, Via};
@@ -220,6 +220,17 @@ pub struct NamespaceRules {
     pub publish: Option<Who>,
     /// The pages that the rooms are for; `None`: all that may connect. Programs are no pages.
     pub origins: Option<Arc<OriginRules>>,
+    /// What is kept of what was published.
+    pub memory: RoomMemory,
+}
+
+/// What a home remembers of a room's publications.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoomMemory {
+    /// The publications themselves; `None`: nothing.
+    pub history: Option<HistoryLimits>,
+    /// How long their identifiers are remembered; zero: not at all.
+    pub repeats: Duration,
 }
 
 /// The limits of the shard as a whole.
@@ -264,12 +275,13 @@ impl RoomRules {
         self.namespace_of(room).map_or(self.overflow, |namespace| namespace.overflow)
     }
 
-    /// Who may use a right in a room. Whoever may join may ask who is there, if the grants say so.
+    /// Who may use a right in a room. Whoever may join may ask who is there and
+    /// what was published, if the grants say so.
     #[must_use]
     pub fn who(&self, room: &str, right: Right) -> Who {
         let namespace = self.namespace_of(room);
         match right {
-            Right::Join | Right::Presence => {
+            Right::Join | Right::Presence | Right::History => {
                 namespace.and_then(|namespace| namespace.join).unwrap_or(self.join)
             }
             Right::Publish => {
@@ -288,6 +300,19 @@ impl RoomRules {
     #[must_use]
     pub fn have_origins(&self) -> bool {
         self.namespaces.iter().any(|namespace| namespace.origins.is_some())
+    }
+
+    /// What is remembered of a room. Looks at names only where something is remembered of any.
+    #[must_use]
+    pub fn memory_of(&self, room: &str) -> RoomMemory {
+        let remembers = |namespace: &NamespaceRules| {
+            namespace.memory.history.is_some() || !namespace.memory.repeats.is_zero()
+        };
+        if self.namespaces.iter().any(remembers) {
+            self.namespace_of(room).map_or_else(RoomMemory::default, |namespace| namespace.memory)
+        } else {
+            RoomMemory::default()
+        }
     }
 
     fn namespace_of(&self, room: &str) -> Option<&NamespaceRules> {

@@ -9,13 +9,16 @@ use crate::base::map::Seed;
 use crate::base::time::Time;
 use crate::connection::{Connection, Disconnect};
 use crate::flow::outbound::Store;
-use crate::hub::{Directory, Groups, Hub};
+use crate::hub::{Directory, Groups, Hub, Repeats};
 use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
+use crate::shard::history::MOST_REPEATS;
 use crate::shard::mail::Outbox;
 use crate::shard::measures::{Measures, SECOND};
 use crate::shard::quota::Quotas;
 use crate::shard::relief::Relief;
+use crate::shard::replay::Replays;
+use crate::shard::restore::Restores;
 use crate::shard::settings::Settings;
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
@@ -49,6 +52,12 @@ pub(super) struct Rooms {
     pub(super) bundle: Bundle,
     /// The rooms of tenants, where they are counted.
     pub(super) quotas: Quotas,
+    /// Identifiers of publications to rooms whose home is here.
+    pub(super) repeats: Repeats,
+    /// Members that have not had everything they missed.
+    pub(super) replays: Replays,
+    /// Messages that join many rooms.
+    pub(super) restores: Restores,
     /// Numbers the publications to several rooms that this shard's connections make.
     pub(super) next_group: u64,
 }
@@ -86,6 +95,9 @@ impl Shard {
                 groups: Groups::new(seed),
                 bundle: Bundle::default(),
                 quotas: Quotas::new(seed),
+                repeats: Repeats::new(seed, MOST_REPEATS),
+                replays: Replays::new(seed),
+                restores: Restores::new(seed),
                 next_group: 0,
             },
             writes: Writes::new(settings.capacity.flush_window),
@@ -109,6 +121,7 @@ impl Shard {
         counters.rooms = self.rooms.hub.len() as u64;
         counters.memberships = self.rooms.hub.memberships() as u64;
         counters.home_rooms = self.rooms.directory.len() as u64;
+        self.count_history(&mut counters);
         counters.queued_bytes = self.queues.queued_bytes();
         counters.parked_mail = self.outbox.len() as u64;
         let people = &self.gate.people;
@@ -125,6 +138,22 @@ impl Shard {
         counters.counted_rooms = self.rooms.quotas.counted();
         counters.waiting_joins = self.rooms.quotas.waiting() as u64;
         counters
+    }
+
+    fn count_history(&self, counters: &mut Counters) {
+        let history = self.rooms.directory.history();
+        counters.history_rooms = history.len() as u64;
+        counters.history_publications = history.entries() as u64;
+        counters.history_bytes = history.bytes();
+        counters.replays = self.rooms.replays.len() as u64;
+        counters.restores = self.rooms.restores.len() as u64;
+        counters.remembered_ids = self.rooms.repeats.len() as u64;
+        let evicted = history.evicted();
+        counters.history_evicted_count_total = evicted.count;
+        counters.history_evicted_bytes_total = evicted.bytes;
+        counters.history_evicted_age_total = evicted.age;
+        counters.history_evicted_share_total = evicted.share;
+        counters.forgotten_ids_total = self.rooms.repeats.forgotten();
     }
 
     /// A connection's address within the node.
@@ -162,6 +191,7 @@ impl Shard {
         let life = self.table.age(id, now.tick());
         self.say_farewell(id, why, life);
         self.depart_person(id);
+        self.rooms.replays.forget(id.index);
         self.gate.people.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;

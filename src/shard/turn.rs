@@ -98,6 +98,7 @@ impl Shard {
         if connection.outbound.has_gaps() && !connection.outbound.is_congested() {
             self.tell_gaps(conn, now);
         }
+        self.catch_up(conn, now);
     }
 
     /// Our own code panicked while it handled an event of this connection.
@@ -121,6 +122,7 @@ impl Shard {
         self.sweep_some(now);
         self.fail_some(now);
         self.resume_delayed(now);
+        self.age_history(now);
         self.mind_memory(now);
         self.retry_accept(now);
         self.drain_some(now);
@@ -163,6 +165,7 @@ impl Shard {
             Mail::Publish { drafts, group } => self.number(drafts, group, now),
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members),
             Mail::Ask(question) => self.answer(*question, now),
+            Mail::Once(asked) => self.handle_once(asked.0, asked.1, now),
             Mail::Deliver { publications, group } => {
                 self.deliver(&publications, group.as_ref(), now);
             }
@@ -172,6 +175,7 @@ impl Shard {
                     self.gate.paces.answered(conn.index);
                 }
                 self.handle_answer(&answer, now);
+                self.catch_up(conn, now);
             }
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
@@ -248,6 +252,7 @@ impl Shard {
     /// [`Shard::poll_op`].
     pub fn begin_writes(&mut self, busy: bool, now: Time) {
         self.settle(now);
+        self.rooms.replays.relax();
         if self.writes.begin(busy, now) {
             self.counters.flush_waits_total += 1;
         }
@@ -315,6 +320,7 @@ impl Shard {
             self.gate.drain.as_ref().map(|drain| drain.due),
             self.relief.due(),
             self.queues.due(),
+            self.history_due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),
             (!self.gate.people.consults.failed.is_empty()).then_some(now),
         ];

@@ -400,6 +400,15 @@ group! {
         /// The web pages that the rooms are for, of those that may connect. When empty all are. Programs send no
         /// Origin and are not asked.
         "origins" Live origins: Vec<String> = Vec::new(), list_of(64, OriginText);
+        /// Publications kept of each room, for members that come back.
+        "history_count" Live history_count: u32 = 0, whole(1, 1_000_000).or_zero("no history");
+        /// Bytes that the history of a room may cost, with all that stands around the publications.
+        "history_bytes" Live history_bytes: u64 = 1_048_576, whole(1024, GIB);
+        /// How long a publication is kept. A room without members ends when its last one has aged out.
+        "history_age_ms" Live history_age: Duration = Duration::from_secs(300), millis(1000, 30 * DAY_MS);
+        /// How long the ids of publications are remembered, so that one sent again is not published again.
+        "idempotency_window_ms" Live idempotency_window: Duration = Duration::ZERO,
+            millis(1000, DAY_MS).or_zero("ids are not looked at");
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::super::protocol::JSON_V1;
 use super::super::*;
+use crate::base::cursor::Cursor;
 
 fn request(text: &str) -> Request<'_> {
     parse(text, &CommandLimits::default()).expect(text)
@@ -21,7 +22,7 @@ fn commands_name_their_room() {
     let read = |kind: &str| {
         let text = format!(r#"{{"type":"throng:{kind}","room":"lobby","ref":1}}"#);
         match request(&text).command {
-            Command::Join { room } => ("join", room.into_owned()),
+            Command::Join { room, since: None } => ("join", room.into_owned()),
             Command::Leave { room } => ("leave", room.into_owned()),
             Command::Members { room } => ("members", room.into_owned()),
             other => panic!("{text} was read as {other:?}"),
@@ -95,6 +96,8 @@ fn limits_are_met_exactly() {
         max_type_bytes: 3,
         max_id_bytes: 5,
         max_page: 7,
+        max_restore: 1,
+        max_history: 1,
         allow_panic: false,
     };
     let text = r#"{"type":"abc","rooms":["caf","abcd"],"id":"123","ref":12345,
@@ -152,4 +155,93 @@ fn a_json_session_reads_requests() {
     let session = Session::new(Protocol::Json);
     let read = session.handle_text(r#"{"type":"throng:ping"}"#, &CommandLimits::default());
     assert!(matches!(read, Ok(Incoming::Request(Request { command: Command::Ping, .. }))));
+}
+
+#[test]
+fn a_cursor_is_an_epoch_and_an_offset_and_nothing_else() {
+    let since = |text: &str| match parse(
+        &format!(r#"{{"type":"throng:join","room":"r","since":{text}}}"#),
+        &CommandLimits::default(),
+    ) {
+        Ok(Request { command: Command::Join { since, .. }, .. }) => Ok(since.expect("given")),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.code),
+    };
+    let at = |epoch, offset| Ok(Cursor { epoch, offset });
+    assert_eq!(since(r#"{"epoch":"ff","offset":7}"#), at(255, 7));
+    assert_eq!(since(r#"{"offset":0,"epoch":"ffffffffffffffff"}"#), at(u64::MAX, 0));
+    for foreign in ["", "+1", "xyz", "00000000000000001", "0x1"] {
+        let text = format!(r#"{{"epoch":"{foreign}","offset":7}}"#);
+        assert_eq!(since(&text), at(u64::MAX, 7), "{foreign} is nobody's epoch");
+    }
+    for wrong in [
+        "null",
+        "7",
+        r#"{"epoch":"1"}"#,
+        r#"{"offset":1}"#,
+        r#"{"epoch":1,"offset":1}"#,
+        r#"{"epoch":"1","offset":-1}"#,
+        r#"{"epoch":"1","offset":1.5}"#,
+        r#"{"epoch":"1","offset":1,"x":1}"#,
+        r#"{"epoch":"1","offset":1,"offset":1}"#,
+    ] {
+        assert_eq!(since(wrong), Err(Code::BadField), "{wrong}");
+    }
+}
+
+#[test]
+fn a_restore_names_rooms_with_cursors_and_may_have_the_keys_for_all_of_them() {
+    let limits = CommandLimits::default();
+    let room = |at: usize| format!(r#"{{"room":"r{at}","since":{{"epoch":"a","offset":{at}}}}}"#);
+    let restore = |rooms: usize| {
+        let rooms: Vec<String> = (0..rooms).map(room).collect();
+        format!(r#"{{"type":"throng:restore","rooms":[{}],"ref":1}}"#, rooms.join(","))
+    };
+    let text = restore(limits.max_restore);
+    let Command::Restore { rooms } = parse(&text, &limits).expect("as many as may be").command
+    else {
+        panic!("{text}")
+    };
+    assert_eq!(rooms.len(), limits.max_restore);
+    assert_eq!(rooms[7].since, Some(Cursor { epoch: 10, offset: 7 }));
+    let code = |text: &str| parse(text, &limits).expect_err(text).code;
+    assert_eq!(code(&restore(limits.max_restore + 1)), Code::TooManyKeys);
+    let plain = r#"{"room":"a"},"#.repeat(limits.max_restore) + r#"{"room":"a"}"#;
+    for (rooms, expected) in [
+        (plain.as_str(), Code::BadField),
+        ("", Code::BadField),
+        ("1", Code::BadField),
+        (r#"{"room":1}"#, Code::BadField),
+        (r#"{"room":"a","since":null}"#, Code::BadField),
+        (r#"{"room":"a","sinse":{"epoch":"a","offset":1}}"#, Code::BadField),
+        (r#"{"since":{"epoch":"a","offset":1}}"#, Code::BadField),
+    ] {
+        let text = format!(r#"{{"type":"throng:restore","rooms":[{rooms}]}}"#);
+        assert_eq!(code(&text), expected, "{rooms}");
+    }
+    let keys: Vec<String> = (0..300).map(|at| format!(r#""k{at}":1"#)).collect();
+    let other = format!(r#"{{"type":"x","room":"r","payload":{{{}}}}}"#, keys.join(","));
+    assert_eq!(code(&other), Code::TooManyKeys, "no other message has more keys than before");
+}
+
+#[test]
+fn pages_and_lifetimes_are_whole_numbers_within_their_bounds() {
+    let code = |text: &str| parse(text, &CommandLimits::default()).expect_err(text).code;
+    let page = request(r#"{"type":"throng:history","room":"r","before":9,"limit":5}"#).command;
+    assert!(matches!(page, Command::History { before: Some(9), limit: 5, .. }), "{page:?}");
+    let page = request(r#"{"type":"throng:history","room":"r"}"#).command;
+    assert!(matches!(page, Command::History { before: None, limit: 100, .. }), "{page:?}");
+    for field in [r#""limit":0"#, r#""limit":101"#, r#""limit":"5""#, r#""before":-1"#] {
+        let text = format!(r#"{{"type":"throng:history","room":"r",{field}}}"#);
+        assert_eq!(code(&text), Code::BadField, "{field}");
+    }
+    let ttl = publish(r#"{"type":"x","room":"r","ttlMs":1500}"#).ttl;
+    assert_eq!(ttl, Some(std::time::Duration::from_millis(1500)));
+    for field in [r#""ttlMs":0"#, r#""ttlMs":1e99"#, r#""ttlMs":"1""#, r#""ttlMs":31536000001"#] {
+        assert_eq!(
+            code(&format!(r#"{{"type":"x","room":"r",{field}}}"#)),
+            Code::BadField,
+            "{field}"
+        );
+    }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::super::encode::{Connected, Push, Reply};
+use super::super::encode::{Connected, Push, Reply, Restoration, Restored};
 use super::super::*;
+use crate::base::cursor::{Cursor, Stale};
 use crate::base::inbox::{Note, Page};
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -53,7 +54,11 @@ fn reply_of(object: &Map<String, Value>) -> Reply<'_> {
             members: number(object, "members"),
             offset: number(object, "offset"),
             epoch: epoch(object, "epoch"),
+            recovered: object.get("recovered").and_then(Value::as_bool),
         };
+    }
+    if object.contains_key("duplicate") {
+        return Reply::Repeated;
     }
     if object.contains_key("userId") {
         return Reply::Authenticated {
@@ -104,6 +109,66 @@ fn page_of(object: &Map<String, Value>) -> Page {
     }
 }
 
+fn restored(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, Value>) {
+    let result = |room: &Value| {
+        let object = room.as_object().expect("an object");
+        let code = object.get("code").map(|code| {
+            let known = Code::ALL.iter().find(|known| *code == known.as_str());
+            (*known.expect("a code that exists"), text(object, "message").to_owned())
+        });
+        let result = code.map_or_else(
+            || {
+                Ok(Restoration {
+                    members: number(object, "members"),
+                    position: Cursor {
+                        epoch: epoch(object, "epoch"),
+                        offset: number(object, "offset"),
+                    },
+                    recovered: object.get("recovered").and_then(Value::as_bool),
+                })
+            },
+            Err,
+        );
+        Restored { room: text(object, "room").into(), result }
+    };
+    let rooms = object["rooms"].as_array().expect("a list");
+    let results: Vec<Restored> = rooms.iter().map(result).collect();
+    assert!(encode::reply(out, reference, &Reply::Restored(&results)));
+}
+
+fn page(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, Value>) {
+    let messages = object["messages"].as_array().expect("a list");
+    let owned: Vec<[Option<Box<RawValue>>; 3]> = messages
+        .iter()
+        .map(|message| {
+            let message = message.as_object().expect("an object");
+            ["type", "payload", "id"].map(|key| raw(message, key))
+        })
+        .collect();
+    let messages: Vec<Push<'_>> = messages.iter().zip(&owned).map(push_of).collect();
+    let reply = Reply::History {
+        room: text(object, "room"),
+        offset: number(object, "offset"),
+        epoch: epoch(object, "epoch"),
+        messages: &messages,
+        more: object["more"].as_bool().expect("more"),
+    };
+    assert!(encode::reply(out, reference, &reply));
+}
+
+fn push_of<'a>(
+    (message, [kind, payload, id]): (&'a Value, &'a [Option<Box<RawValue>>; 3]),
+) -> Push<'a> {
+    Push {
+        kind: kind.as_deref().expect("a type"),
+        room: message["room"].as_str().expect("a room"),
+        offset: message["offset"].as_u64().expect("an offset"),
+        payload: payload.as_deref(),
+        id: id.as_deref(),
+        from: message.get("from").map(|from| from.as_str().expect("from").parse().expect("from")),
+    }
+}
+
 /// Writes the message anew from the values of the example.
 fn again(object: &Map<String, Value>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -121,7 +186,18 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
             inbox::notification(&mut out, &note_of(object), number(object, "unread"));
         }
         "throng:unread" => inbox::unread(&mut out, number(object, "unread")),
+        "throng:reply" if object.contains_key("rooms") => restored(&mut out, reference, object),
+        "throng:reply" if object.contains_key("messages") => page(&mut out, reference, object),
         "throng:reply" => assert!(encode::reply(&mut out, reference, &reply_of(object))),
+        "throng:resync" => {
+            let reason = [Stale::TooOld, Stale::Epoch, Stale::Ahead]
+                .into_iter()
+                .find(|reason| object["reason"] == reason.as_str())
+                .expect("a reason that exists");
+            let position =
+                Cursor { epoch: epoch(object, "epoch"), offset: number(object, "offset") };
+            encode::resync(&mut out, text(object, "room"), reason, position);
+        }
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
         "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
         "throng:gap" => encode::gap(&mut out, text(object, "room"), number(object, "lost")),
@@ -208,6 +284,9 @@ fn every_command_and_push_has_an_example() {
         "status",
         "members",
         "auth",
+        "restore",
+        "history",
+        "resync",
         "reauth",
         "connected",
         "reply",

@@ -50,7 +50,8 @@ fn the_first_push_says_who_the_client_is_and_what_holds() {
 #[test]
 fn a_reply_carries_the_reference_as_it_was_written() {
     let reference = raw(r#""j\u0031""#);
-    let joined = Reply::Joined { room: "lobby", members: 3, offset: 17, epoch: 255 };
+    let joined =
+        Reply::Joined { room: "lobby", members: 3, offset: 17, epoch: 255, recovered: None };
     let expected = [
         (joined, r#","room":"lobby","members":3,"offset":17,"epoch":"ff""#),
         (Reply::Left { room: "a\\b" }, r#","room":"a\\b""#),

@@ -68,7 +68,7 @@ fn a_field_that_does_not_belong_is_refused_with_the_nearest_one() {
     let misspelled = r#"{"type":"chat","room":"lobby","excpet":[]}"#;
     refused(misspelled, Code::UnknownField, &["`excpet`", "did you mean `except`?"]);
     let foreign = r#"{"type":"throng:join","room":"lobby","payload":1}"#;
-    refused(foreign, Code::UnknownField, &["throng:join", "`payload`", "type, room, ref"]);
+    refused(foreign, Code::UnknownField, &["throng:join", "`payload`", "type, room, since, ref"]);
     let strange = r#"{"type":"throng:ping","verbosity":9}"#;
     refused(strange, Code::UnknownField, &["`verbosity`", "it has type, ref"]);
 }

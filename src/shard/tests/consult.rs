@@ -40,6 +40,7 @@ fn asking(change: impl FnOnce(&mut Access)) -> Settings {
         join: Some(Who::Webhook),
         publish: Some(Who::Webhook),
         origins: None,
+        memory: crate::shard::RoomMemory::default(),
     };
     settings.rooms.namespaces = vec![rule("w*"), rule("room*")];
     settings

@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 
 use crate::auth::{OriginRule, OriginRules, Source, Who};
+use crate::base::cursor::Cursor;
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
-use crate::shard::NamespaceRules;
 use crate::shard::tests::guard::{
     answer, ask, bearer, by_header, enter, guarded, join, knock, login,
 };
 use crate::shard::tests::rig::{Heard, Rig, frame, publish, room_of, settings};
+use crate::shard::{NamespaceRules, RoomMemory};
 
 #[test]
 fn a_room_that_is_not_granted_is_refused_and_leaves_no_trace() {
@@ -52,6 +53,7 @@ fn namespaces_say_who_may_join_and_publish_whatever_tokens_grant() {
         join,
         publish,
         origins: None,
+        memory: RoomMemory::default(),
     };
     let mut settings = guarded(&[Source::Header], |_| {});
     settings.rooms.namespaces = vec![
@@ -112,6 +114,7 @@ fn for_pages(pattern: &str, rule: &str) -> NamespaceRules {
         join: Some(Who::Anyone),
         publish: Some(Who::Anyone),
         origins: Some(OriginRules { allowed, ..OriginRules::default() }.into()),
+        memory: RoomMemory::default(),
     }
 }
 
@@ -217,7 +220,12 @@ fn a_join_on_its_way_when_the_right_is_lost_is_answered_with_an_error() {
         _ => None,
     });
     let question = question.expect("it was asked");
-    let late = crate::shard::Answer { question, members: 1, position: (1, 0) };
+    let late = crate::shard::Answer {
+        question,
+        members: 1,
+        position: Cursor { epoch: 1, offset: 0 },
+        found: crate::shard::Found::Nothing,
+    };
     rig.take(crate::shard::Mail::Answer(Box::new(late)));
     rig.settle();
     let errors = rig.told(conn, "throng:error");

@@ -9,7 +9,7 @@ use crate::base::shared::Overflow;
 use crate::contract::Event;
 use crate::flow::outbound::Lengths;
 use crate::shard::tests::rig::{Rig, publish, settings};
-use crate::shard::{LOSS_ROWS, Losses, Mail, NamespaceRules, Settings};
+use crate::shard::{LOSS_ROWS, Losses, Mail, NamespaceRules, RoomMemory, Settings};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -20,6 +20,7 @@ fn rules(pattern: &str, overflow: Overflow) -> NamespaceRules {
         join: None,
         publish: None,
         origins: None,
+        memory: RoomMemory::default(),
     }
 }
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::base::cursor::Cursor;
 use crate::base::id::{ConnId, ShardId};
 use crate::connection::Disconnect;
 use crate::flow::budget::Rate;
 use crate::shard::Mail;
 use crate::shard::tests::rig::{Heard, Rig, Seen, frame, publish, room_of, settings};
-use crate::shard::{OverRate, Settings};
+use crate::shard::{Found, OverRate, Settings};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -227,7 +228,12 @@ fn questions_that_other_shards_have_yet_to_answer_are_bounded() {
     for (to, mail) in asked {
         let Mail::Ask(question) = mail else { panic!("{mail:?}") };
         assert_eq!(to, ShardId(1));
-        let answer = crate::shard::Answer { question: *question, members: 0, position: (1, 0) };
+        let answer = crate::shard::Answer {
+            question: *question,
+            members: 0,
+            position: Cursor { epoch: 1, offset: 0 },
+            found: Found::Nothing,
+        };
         rig.take(Mail::Answer(Box::new(answer)));
     }
     rig.say(conn, &members);

@@ -8,6 +8,7 @@ use crate::base::map::Seed;
 use crate::base::party::Party;
 use crate::hub;
 use crate::shard::tests::guard::{enter, guarded, join};
+use crate::shard::tests::history::remembering;
 use crate::shard::tests::rig::{Rig, frame, publish};
 use crate::shard::tests::rooms::exchange;
 use crate::shard::{Mail, Settings};
@@ -178,4 +179,34 @@ fn where_tenants_have_no_limit_no_mail_is_sent_for_it() {
     rigs[0].settle();
     assert!(rigs[0].post.is_empty(), "{:?}", rigs[0].post);
     assert_eq!(rigs[0].told(conn, "throng:reply").len(), 1);
+}
+
+#[test]
+fn a_room_that_lives_on_in_its_history_counts_until_that_has_ended() {
+    for home in [0, 1] {
+        let mut rigs = [0, 1].map(|id| {
+            let mut settings = limited(1);
+            settings.rooms.namespaces = remembering(10).rooms.namespaces;
+            Rig::new(id, 2, settings)
+        });
+        let conn = enter(&mut rigs[0], &claims(&tenant_of(home)));
+        rigs[0].say(conn, &publish(&["room 1"], "0"));
+        exchange(&mut rigs);
+        assert_eq!(sum(&rigs, |c| c.history_rooms), 0, "a publication begins no room that counts");
+        assert_eq!(joins(&mut rigs, 0, conn, "room 1"), json!(true));
+        rigs[0].say(conn, &publish(&["room 1"], "1"));
+        rigs[0].say(conn, r#"{"type":"throng:leave","room":"room 1"}"#);
+        exchange(&mut rigs);
+        rigs[0].heard(conn);
+        assert_eq!(sum(&rigs, |c| c.counted_rooms), 1, "it lives on");
+        assert_eq!(joins(&mut rigs, 0, conn, "room 2"), "tenant_limit");
+        for _ in 0..70 {
+            rigs.iter_mut().for_each(|rig| rig.later(std::time::Duration::from_secs(1)));
+            exchange(&mut rigs);
+        }
+        assert_eq!(sum(&rigs, |c| c.counted_rooms), 0, "until it has aged out");
+        // The silent one has been given up meanwhile.
+        let conn = enter(&mut rigs[0], &claims(&tenant_of(home)));
+        assert_eq!(joins(&mut rigs, 0, conn, "room 2"), json!(true));
+    }
 }

@@ -19,8 +19,12 @@ fuzz_target!(|text: &str| {
                 assert!(reference.get().len() <= limits.max_id_bytes);
             }
             match &request.command {
-                Command::Join { room } | Command::Leave { room } | Command::Members { room } => {
-                    check_room(room, &limits);
+                Command::Join { room, .. }
+                | Command::Leave { room }
+                | Command::Members { room }
+                | Command::History { room, .. } => check_room(room, &limits),
+                Command::Restore { rooms } => {
+                    assert!((1..=limits.max_restore).contains(&rooms.len()));
                 }
                 Command::Publish(publish) => {
                     check_publish(publish, &limits);

@@ -22,8 +22,9 @@ use throng::base::shared::Overflow;
 use throng::base::time::Time;
 use throng::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
 use throng::flow::budget::Rate;
+use throng::hub::HistoryLimits;
 use throng::node::config::Config;
-use throng::shard::{Identity, Mail, NamespaceRules, OverRate, Preface, Settings, Shard};
+use throng::shard::{Identity, Mail, NamespaceRules, OverRate, Preface, RoomMemory, Settings, Shard};
 use throng::wire::http::Via;
 
 const SHARDS: u16 = 2;
@@ -133,6 +134,10 @@ fn settings() -> Settings {
         join: None,
         publish: None,
         origins: None,
+        memory: RoomMemory {
+            history: Some(HistoryLimits { count: 5, bytes: 2000, age: Duration::from_secs(2) }),
+            repeats: Duration::from_secs(1),
+        },
     }];
     settings.capacity.parked_mail = 6;
     settings.limits.connection = [rate(20, 8), rate(2000, 900), rate(2, 3), rate(9, 6)];

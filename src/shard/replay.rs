@@ -1,0 +1,305 @@
+//! What a member has missed, sent to it before anything new.
+//!
+//! A member that comes back with a cursor stays unconfirmed, and so receives nothing live, until the last
+//! part of what it missed is in its queue. The home answers with as much as a calm queue takes. When that
+//! was not all, the rest is asked for when the queue has drained, from where it ended. Meanwhile live
+//! publications need no place of their own to wait in: the home keeps them in the room's ring, where the
+//! next part comes from. The answer with the end of the ring confirms the member, and what the home
+//! numbers afterwards comes behind it. So however long the history is, a connection holds a portion of it
+//! at a time, and nothing is sent twice.
+//!
+//! One question of a connection is under way at a time, however many rooms it comes back to. A reader
+//! that is slower than the room's history ages is told to begin anew, by one `throng:resync`. What is
+//! replayed is never dropped from a queue: it only gets in when there is space for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::auth::plain;
+use crate::base::cursor::{Cursor, Stale};
+use crate::base::id::ConnId;
+use crate::base::map::{Map, Seed};
+use crate::base::shared::Shared;
+use crate::base::time::Time;
+use crate::hub::{Class, Publication, Slice, Standing};
+use crate::session::Code;
+use crate::session::encode::{self, Push, Reply, Restoration};
+use crate::shard::fanout::{encode_ws_json, push_of};
+use crate::shard::mail::{Answer, Asked, Found, Joining};
+use crate::shard::state::Shard;
+
+/// A room of which a connection has not had everything.
+#[derive(Debug)]
+struct Room {
+    name: Arc<str>,
+    /// Up to where it was sent.
+    after: Cursor,
+    /// The connection's other rooms have other numbers, and so has the same room at another time.
+    number: u64,
+}
+
+/// The rooms of one connection.
+#[derive(Debug)]
+struct Behind {
+    conn: ConnId,
+    /// The question that is under way, which is about the first room.
+    asked: Option<u64>,
+    /// Never empty.
+    rooms: VecDeque<Room>,
+}
+
+/// The connections that have not had everything.
+#[derive(Debug)]
+pub(super) struct Replays {
+    behind: Map<u32, Behind>,
+    next_number: u64,
+    /// What was replayed in this turn, by its address: whoever came back at the same time shares it.
+    frames: Map<usize, (Arc<Publication>, Shared)>,
+}
+
+impl Replays {
+    pub(super) fn new(seed: &Seed) -> Self {
+        Self { behind: seed.map(), next_number: 0, frames: seed.map() }
+    }
+
+    /// True while the connection has not had everything.
+    pub(super) fn waits(&self, index: u32) -> bool {
+        !self.behind.is_empty() && self.behind.contains_key(&index)
+    }
+
+    /// Connections that have not had everything.
+    pub(super) fn len(&self) -> usize {
+        self.behind.len()
+    }
+
+    fn is_behind(&self, index: u32, room: &str) -> bool {
+        let behind = self.behind.get(&index);
+        behind.is_some_and(|behind| behind.rooms.iter().any(|other| *other.name == *room))
+    }
+
+    fn add(&mut self, conn: ConnId, room: &Arc<str>, after: Cursor) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let behind = self.behind.entry(conn.index);
+        let behind = behind.or_insert_with(|| Behind { conn, asked: None, rooms: VecDeque::new() });
+        behind.rooms.push_back(Room { name: Arc::clone(room), after, number });
+    }
+
+    /// What is to be asked next for the connection; nothing while an answer is awaited.
+    fn ask(&mut self, index: u32) -> Option<(Arc<str>, Cursor, u64)> {
+        let behind = self.behind.get_mut(&index).filter(|behind| behind.asked.is_none())?;
+        let room = behind.rooms.front()?;
+        behind.asked = Some(room.number);
+        Some((Arc::clone(&room.name), room.after, room.number))
+    }
+
+    /// Notes an answer; false when nobody waits for it any more.
+    fn answered(&mut self, conn: ConnId, number: u64) -> bool {
+        let behind = self.behind.get_mut(&conn.index);
+        let behind = behind.filter(|behind| behind.conn == conn && behind.asked == Some(number));
+        behind.map(|behind| behind.asked = None).is_some()
+    }
+
+    /// The connection has had the room up to there.
+    fn advance(&mut self, index: u32, offset: u64) {
+        let behind = self.behind.get_mut(&index);
+        if let Some(room) = behind.and_then(|behind| behind.rooms.front_mut()) {
+            room.after.offset = offset;
+        }
+    }
+
+    /// The connection has nothing to catch up with in that room any more.
+    pub(super) fn leave(&mut self, index: u32, room: &str) {
+        let Some(behind) = self.behind.get_mut(&index) else { return };
+        let Some(at) = behind.rooms.iter().position(|other| *other.name == *room) else { return };
+        if let Some(room) = behind.rooms.remove(at)
+            && behind.asked == Some(room.number)
+        {
+            behind.asked = None;
+        }
+        if behind.rooms.is_empty() {
+            self.behind.remove(&index);
+        }
+    }
+
+    /// The connection has ended.
+    pub(super) fn forget(&mut self, index: u32) {
+        self.behind.remove(&index);
+    }
+
+    /// The turn is over.
+    pub(super) fn relax(&mut self) {
+        if !self.frames.is_empty() {
+            self.frames.clear();
+            self.frames.shrink_to(KEPT);
+        }
+    }
+
+    fn frame(&mut self, publication: &Arc<Publication>) -> Shared {
+        let address = Arc::as_ptr(publication).addr();
+        let make = || {
+            let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
+            (Arc::clone(publication), Shared::common(Arc::clone(bytes)))
+        };
+        self.frames.entry(address).or_insert_with(make).1.clone()
+    }
+
+    /// The connections that have not had everything, each with its rooms.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, impl Iterator<Item = &Arc<str>>)> {
+        self.behind.values().map(|behind| (behind.conn, behind.rooms.iter().map(|room| &room.name)))
+    }
+}
+
+/// Frames for which space is kept from turn to turn.
+const KEPT: usize = 256;
+
+impl Shard {
+    /// The home knows of the membership, and has said what was missed.
+    pub(super) fn handle_joined(&mut self, answer: &Answer, joining: Joining, now: Time) {
+        let (id, room) = (answer.question.to.conn, &answer.question.room);
+        let standing = match self.table.get(id) {
+            Some(connection) => self.rooms.hub.standing(&connection.member, room),
+            None => Standing::Outside,
+        };
+        // It has left meanwhile; if not by itself, it must not believe that it is in the room.
+        if standing == Standing::Outside && !self.may_join(id.index, plain(room)) {
+            let message = "the right to join in that room is missing";
+            return self.refuse_join(&answer.question, Code::Forbidden, message, now);
+        }
+        // Whoever is in the room already has its place in the stream, and keeps it.
+        let begins = standing == Standing::Pending && !self.rooms.replays.is_behind(id.index, room);
+        let follows = begins && matches!(answer.found, Found::Slice(_));
+        self.tell_joined(answer, joining, joining.since.map(|_| follows), now);
+        match (&answer.found, joining.since) {
+            _ if !begins => {}
+            (Found::Slice(slice), Some(since)) => {
+                self.counters.resumes_total += 1;
+                if !self.is_calm(id) {
+                    self.fall_behind(id, room, since);
+                } else if let Some(offset) = self.replay(id, slice, now) {
+                    self.fall_behind(id, room, Cursor { offset, ..since });
+                } else {
+                    self.confirm(id, room);
+                }
+            }
+            (Found::Stale(reason), _) => self.resync(id, answer, *reason, now),
+            _ => self.confirm(id, room),
+        }
+    }
+
+    fn tell_joined(
+        &mut self,
+        answer: &Answer,
+        joining: Joining,
+        recovered: Option<bool>,
+        now: Time,
+    ) {
+        let Answer { question, members, position, .. } = answer;
+        let (members, position, room) = (*members, *position, plain(&question.room));
+        if let Some(part) = joining.part {
+            let restoration = Restoration { members, position, recovered };
+            return self.note_restored(part, room, Ok(restoration), now);
+        }
+        let Cursor { epoch, offset } = position;
+        let reply = Reply::Joined { room, members, offset, epoch, recovered };
+        self.reply(question.to.conn, question.reference.as_deref(), &reply, now);
+    }
+
+    /// The home has said what more was missed.
+    pub(super) fn handle_missed(&mut self, answer: &Answer, number: u64, now: Time) {
+        let (id, room) = (answer.question.to.conn, &answer.question.room);
+        if !self.rooms.replays.answered(id, number) {
+            return;
+        }
+        match &answer.found {
+            // It is asked for again when there is space.
+            Found::Slice(_) if !self.is_calm(id) => {}
+            Found::Slice(slice) => match self.replay(id, slice, now) {
+                Some(offset) => self.rooms.replays.advance(id.index, offset),
+                None => {
+                    self.rooms.replays.leave(id.index, room);
+                    self.confirm(id, room);
+                }
+            },
+            Found::Stale(reason) => {
+                self.rooms.replays.leave(id.index, room);
+                self.resync(id, answer, *reason, now);
+            }
+            Found::Nothing | Found::Repeat => {}
+        }
+    }
+
+    /// Asks for more of what a connection has missed, while its queue has space for it.
+    pub(super) fn catch_up(&mut self, id: ConnId, now: Time) {
+        while self.rooms.replays.waits(id.index) && self.is_calm(id) {
+            let Some((room, after, number)) = self.rooms.replays.ask(id.index) else { return };
+            self.ask(id, &room, Asked::Missed { after, number }, None, now);
+        }
+    }
+
+    /// Queues a part of what was missed; up to where, when there is more.
+    fn replay(&mut self, id: ConnId, slice: &Slice, now: Time) -> Option<u64> {
+        let address = self.address(id);
+        let limits = self.settings.queue.clone();
+        for publication in &slice.publications {
+            if publication.excepts(address) || publication.is_over(now) {
+                continue;
+            }
+            let frame = self.rooms.replays.frame(publication);
+            self.push_item(id.index, frame, &limits, now);
+            self.counters.replayed_total += 1;
+        }
+        let last = slice.publications.last().map(|publication| publication.offset);
+        last.filter(|_| slice.more)
+    }
+
+    fn fall_behind(&mut self, id: ConnId, room: &Arc<str>, after: Cursor) {
+        if self.table.get(id).is_some_and(|connection| connection.open().is_some()) {
+            self.rooms.replays.add(id, room, after);
+        }
+    }
+
+    fn confirm(&mut self, id: ConnId, room: &str) {
+        if let Some(connection) = self.table.get(id) {
+            self.rooms.hub.confirm(&connection.member, room);
+        }
+    }
+
+    /// Tells a member that it has to begin anew, from the newest publication on.
+    fn resync(&mut self, id: ConnId, answer: &Answer, reason: Stale, now: Time) {
+        self.confirm(id, &answer.question.room);
+        self.counters.resyncs_total += 1;
+        let mut text = Vec::new();
+        encode::resync(&mut text, plain(&answer.question.room), reason, answer.position);
+        self.push_text(id, &text, now);
+    }
+
+    /// True when a portion of history fits into the connection's queue.
+    fn is_calm(&mut self, id: ConnId) -> bool {
+        let limits = self.queue_limits();
+        let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return false };
+        let low = limits.low_water.min(limits.high_water / 2) as usize;
+        let queue = &connection.outbound;
+        queue.bytes() <= low && queue.len() <= limits.max_messages as usize / 4
+    }
+
+    /// The home has looked up a page of history.
+    pub(super) fn handle_page(&mut self, answer: &Answer, now: Time) {
+        let Found::Slice(slice) = &answer.found else { return };
+        let (id, Cursor { epoch, offset }) = (answer.question.to.conn, answer.position);
+        let address = self.address(id);
+        let shown = |publication: &&Arc<Publication>| {
+            !publication.excepts(address) && !publication.is_over(now)
+        };
+        let messages: Vec<Push<'_>> = slice
+            .publications
+            .iter()
+            .filter(shown)
+            .map(|publication| push_of(publication))
+            .collect();
+        let room = plain(&answer.question.room);
+        let page = Reply::History { room, offset, epoch, messages: &messages, more: slice.more };
+        self.counters.history_pages_total += 1;
+        self.reply(id, answer.question.reference.as_deref(), &page, now);
+    }
+}

@@ -1,0 +1,136 @@
+//! Many rooms joined by one message.
+//!
+//! Each room is joined as by a message of its own, at its own home, and each answer is acted upon when it
+//! comes: were the first to wait for the last, what is published in its room meanwhile would have to wait
+//! as well. Only the reply waits, for there is one. So pushes of a room may come before it; what they
+//! follow upon is in the reply all the same.
+//!
+//! A restore under way is a few bytes for each room, and has a question that another shard has yet to
+//! answer; so there are no more of them than those questions, which are limited.
+
+use serde_json::value::RawValue;
+
+use crate::auth::plain;
+use crate::base::id::ConnId;
+use crate::base::map::{Map, Seed};
+use crate::base::time::Time;
+use crate::session::command::check_return;
+use crate::session::encode::{Reply, Restoration, Restored};
+use crate::session::{Code, CommandError, Return};
+use crate::shard::mail::{Asked, Joining, Question};
+use crate::shard::state::Shard;
+
+/// One message's rooms.
+#[derive(Debug)]
+struct Restore {
+    conn: ConnId,
+    reference: Option<Box<RawValue>>,
+    results: Vec<Option<Restored>>,
+    /// Results still to come; never zero.
+    left: usize,
+}
+
+/// The restores under way.
+#[derive(Debug)]
+pub(super) struct Restores {
+    open: Map<u64, Restore>,
+    next: u64,
+}
+
+impl Restores {
+    pub(super) fn new(seed: &Seed) -> Self {
+        Self { open: seed.map(), next: 0 }
+    }
+
+    /// Restores under way.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    fn begin(&mut self, conn: ConnId, reference: Option<&RawValue>, rooms: usize) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let results = (0..rooms).map(|_| None).collect();
+        let reference = reference.map(RawValue::to_owned);
+        self.open.insert(number, Restore { conn, reference, results, left: rooms });
+        number
+    }
+
+    /// Notes a result; the whole when it was the last.
+    fn note(&mut self, (number, part): (u64, u16), result: Restored) -> Option<Restore> {
+        let restore = self.open.get_mut(&number)?;
+        let place = restore.results.get_mut(usize::from(part))?;
+        restore.left -= usize::from(place.replace(result).is_none());
+        if restore.left > 0 {
+            return None;
+        }
+        self.open.remove(&number)
+    }
+}
+
+impl Shard {
+    /// Joins the rooms, each for itself.
+    pub(super) fn restore(
+        &mut self,
+        id: ConnId,
+        rooms: Vec<Return<'_>>,
+        reference: Option<&RawValue>,
+        now: Time,
+    ) {
+        let number = self.rooms.restores.begin(id, reference, rooms.len());
+        for (at, Return { room, since }) in (0_u16..).zip(rooms) {
+            let part = (number, at);
+            let name = room.clone();
+            let joined = self.may_go_on(id).and_then(|()| {
+                let room = check_return(room, &self.settings.commands)?;
+                self.join(id, &room, Joining { since, part: Some(part) }, None, now)
+            });
+            if let Err(CommandError { code, message, .. }) = joined {
+                self.counters.command_errors_total += 1;
+                self.note_restored(part, &name, Err((code, message)), now);
+            }
+        }
+        self.catch_up(id, now);
+    }
+
+    /// A connection that begins to close while its rooms are restored joins no more of them.
+    fn may_go_on(&mut self, id: ConnId) -> Result<(), CommandError> {
+        if self.table.get(id).is_some_and(|connection| connection.open().is_some()) {
+            return Ok(());
+        }
+        Err(CommandError::new(Code::Overloaded, "the connection is closing", None))
+    }
+
+    /// Answers a join that the home, or a change of rights, has made void.
+    pub(super) fn refuse_join(
+        &mut self,
+        question: &Question,
+        code: Code,
+        message: &str,
+        now: Time,
+    ) {
+        if let Asked::Join(Joining { part: Some(part), .. }) = question.asked {
+            self.counters.command_errors_total += 1;
+            let result = Err((code, message.to_owned()));
+            return self.note_restored(part, plain(&question.room), result, now);
+        }
+        let error = CommandError::new(code, message, question.reference.as_deref());
+        self.refuse(question.to.conn, &error, now);
+    }
+
+    /// Notes what became of one room; after the last the reply is sent.
+    pub(super) fn note_restored(
+        &mut self,
+        part: (u64, u16),
+        room: &str,
+        result: Result<Restoration, (Code, String)>,
+        now: Time,
+    ) {
+        let Some(done) = self.rooms.restores.note(part, Restored { room: room.into(), result })
+        else {
+            return;
+        };
+        let results: Vec<Restored> = done.results.into_iter().flatten().collect();
+        self.reply(done.conn, done.reference.as_deref(), &Reply::Restored(&results), now);
+    }
+}
