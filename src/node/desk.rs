@@ -332,6 +332,7 @@ impl Desk for NodeDesk {
         let inboxes: Vec<_> = (0..self.shards).map(depth).collect();
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
         metrics::expose(out, &self.board, &about, &inboxes);
+        metrics::expose_store(out, self.store.tally());
     }
 
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {

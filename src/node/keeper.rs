@@ -269,3 +269,174 @@ impl Opened {
             .map_err(|error| LaunchError::new("starting a thread", error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{ConnId, ShardId};
+    use crate::base::inbox::{LAST_ID, Marked, Page, Span};
+    use crate::mesh::{Lane, mesh};
+    use crate::store::Fault;
+    use crossbeam_channel::{Receiver, bounded};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const CONN: ConnAddress =
+        ConnAddress { shard: ShardId(1), conn: ConnId { index: 3, generation: 4 } };
+
+    fn clerk(shards: u16, capacity: usize) -> (NodeClerk, Vec<Port<Mail>>) {
+        let mut ports = mesh(usize::from(shards) + 1, capacity).expect("eventfds");
+        let own = ports.pop().expect("a port");
+        (NodeClerk::new(shards, own), ports)
+    }
+
+    fn append(number: u64) -> (Ask, Outcome) {
+        let payload = number.to_string().into();
+        let draft = Draft { owner: "u".into(), kind: "".into(), payload, name: "".into() };
+        let unread = number;
+        let appended = Appended { id: number, at: 1, unread, repeated: false, dropped: 0 };
+        (Ask::Append(draft), Ok(Answer::Appended(appended)))
+    }
+
+    fn list() -> Ask {
+        let span = Span { after: 0, until: LAST_ID, limit: 1, bytes: 1 };
+        Ask::List { owner: "u".into(), span }
+    }
+
+    fn notify(clerk: &mut NodeClerk, number: u64, reached: Option<oneshot::Sender<u64>>) {
+        let (stored, _) = oneshot::channel();
+        let (ask, outcome) = append(number);
+        clerk.answer(From::Admin { stored, reached }, ask, outcome);
+    }
+
+    /// The ids of notices and the newest ids of pages, in the order of the mail.
+    fn taken(port: &Port<Mail>) -> Vec<u64> {
+        let mail = std::iter::from_fn(|| port.take(Lane::Delivery));
+        mail.map(|mail| match mail {
+            Mail::Notice(notice) => match &notice.news {
+                News::Note(note, _) => note.id,
+                News::Unread(unread) => *unread,
+            },
+            Mail::Kept(kept) => match kept.told {
+                Said::Page(page) => page.newest,
+                Said::Unread(unread) => unread,
+                Said::Refused(why) => panic!("{why}"),
+            },
+            other => panic!("{other:?}"),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn news_go_to_every_shard_and_an_answer_to_its_own_in_the_order_of_the_store() {
+        let (mut clerk, ports) = clerk(3, 16);
+        notify(&mut clerk, 5, None);
+        let from = From::Connection { to: CONN, reference: None };
+        let page = Page { newest: 5, ..Page::default() };
+        clerk.answer(from, list(), Ok(Answer::Page(page)));
+        notify(&mut clerk, 6, None);
+        assert!(clerk.deliver());
+        assert_eq!(taken(&ports[1]), [5, 5, 6]);
+        assert_eq!((taken(&ports[0]), taken(&ports[2])), (vec![5, 6], vec![5, 6]));
+    }
+
+    #[test]
+    fn what_did_not_change_is_no_news() {
+        let (mut clerk, ports) = clerk(2, 16);
+        let read = || Ask::Read { owner: "u".into(), marked: Marked::All };
+        for (changed, shards) in [(false, [0, 1]), (true, [1, 2])] {
+            let from = From::Connection { to: CONN, reference: None };
+            clerk.answer(from, read(), Ok(Answer::Unread { unread: 0, changed }));
+            clerk.deliver();
+            assert_eq!([taken(&ports[0]).len(), taken(&ports[1]).len()], shards);
+        }
+        let (stored, _) = oneshot::channel();
+        let (tell, mut told) = oneshot::channel();
+        let (ask, _) = append(1);
+        let known = Appended { id: 1, at: 1, unread: 1, repeated: true, dropped: 0 };
+        let from = From::Admin { stored, reached: Some(tell) };
+        clerk.answer(from, ask, Ok(Answer::Appended(known)));
+        clerk.deliver();
+        assert_eq!(taken(&ports[0]), [0; 0], "a repeated one was pushed before");
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_receipt_is_told_when_every_shard_has_said_its_part_and_forgotten_ones_do_not_stay() {
+        let (mut clerk, _ports) = clerk(2, 4096);
+        let (tell, mut told) = oneshot::channel();
+        notify(&mut clerk, 1, Some(tell));
+        clerk.hear((1, 2));
+        assert!(told.try_recv().is_err());
+        clerk.hear((1, 3));
+        assert_eq!(told.try_recv(), Ok(5));
+        clerk.hear((1, 7));
+        for number in 0..3000 {
+            notify(&mut clerk, number, Some(oneshot::channel().0));
+            clerk.deliver();
+        }
+        assert!(clerk.receipts.len() <= RECEIPTS, "{}", clerk.receipts.len());
+    }
+
+    #[test]
+    fn a_full_inbox_loses_nothing_and_stops_the_store_before_too_much_waits() {
+        let (mut clerk, ports) = clerk(1, 4);
+        let mut numbers = 0..;
+        while clerk.has_space() {
+            notify(&mut clerk, numbers.next().expect("endless"), None);
+            clerk.deliver();
+        }
+        let sent = numbers.start;
+        assert!(sent < 2000, "{sent}");
+        let mut all = Vec::new();
+        while !clerk.deliver() {
+            all.extend(taken(&ports[0]));
+        }
+        all.extend(taken(&ports[0]));
+        assert!(all.into_iter().eq(0..sent));
+        assert!(clerk.has_space());
+    }
+
+    /// A disk that does nothing until it is let go.
+    struct Stuck(Receiver<()>);
+
+    impl Store for Stuck {
+        fn commit(&mut self, asks: &[Ask], _: u64) -> Result<Vec<Outcome>, Fault> {
+            let _ = self.0.recv_timeout(PATIENCE);
+            Ok(asks.iter().map(|_| Err(Refused::Full)).collect())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_gives_a_shards_errands_back_at_once() {
+        let (clerk, ports) = clerk(2, 64);
+        let (go, stuck) = bounded::<()>(0);
+        let pace = Pace { queue: 8, window: Duration::ZERO, prune: PRUNE };
+        let keeper = Keeper::start(Box::new(Stuck(stuck)), clerk, pace).expect("a thread");
+        let errand = |index| {
+            let to = ConnAddress { conn: ConnId { index, generation: 1 }, ..CONN };
+            let task = Task::Read(Marked::All);
+            Errands::Ask(Box::new(Errand { to, reference: None, owner: "u".into(), task }))
+        };
+        let handle = keeper.handle();
+        let given_back =
+            (0..1000).filter(|index| hand_in(&handle, errand(*index)).is_err()).count();
+        assert!(given_back >= 1000 - 8 - 512, "{given_back}");
+        assert!(hand_in(&handle, Errands::Reached { receipt: 1, connections: 1 }).is_ok());
+        drop(go);
+        drop(keeper);
+        let answers = std::iter::from_fn(|| ports[1].take(Lane::Delivery)).count();
+        assert_eq!(answers, 1000 - given_back, "what was taken was answered");
+    }
+
+    #[test]
+    fn a_revocation_comes_back_from_the_store_as_it_went() {
+        let user = |tenant: Option<&str>| {
+            let tenant = tenant.map(Box::from);
+            Revocation::User { tenant, user: "ada".into(), issued: 7, until: 9 }
+        };
+        let token = Revocation::Token { id: "j".into(), until: 9 };
+        for all in [user(None), user(Some("acme")), token] {
+            assert_eq!(revocation(kept_revocation(&all)), all);
+        }
+    }
+}

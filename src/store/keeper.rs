@@ -61,11 +61,11 @@ const RETRY: Duration = Duration::from_millis(1);
 const SLICE: Duration = Duration::from_millis(100);
 
 macro_rules! tally {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal,)*) => {
         /// What the thread counts, for everybody to read.
         #[derive(Debug, Default)]
         pub struct Tally {
-            $($(#[$doc])* pub $name: AtomicU64,)*
+            $(#[doc = $doc] pub $name: AtomicU64,)*
         }
 
         impl Tally {
@@ -73,6 +73,9 @@ macro_rules! tally {
             pub fn pairs(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 [$(($text, self.$name.load(Ordering::Relaxed))),*].into_iter()
             }
+
+            /// What the counters mean, by name.
+            pub const MEANINGS: &'static [(&'static str, &'static str)] = &[$(($text, $doc)),*];
         }
     };
 }

@@ -18,6 +18,7 @@ use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::settings;
 use crate::shard::{NAMESPACES, REFUSE};
+use crate::store::Tally;
 use crate::sys::memory;
 
 /// What is fixed or changes with the configuration only.
@@ -68,6 +69,13 @@ pub(super) fn expose(out: &mut Exposition, board: &Board, about: &About, inboxes
     let measured: Vec<_> =
         (0..).map(ShardId).zip(inboxes).map(|(shard, _)| board.measured(shard)).collect();
     spreads::expose(out, &total, &measured, &about.namespaces);
+}
+
+/// Writes what the store's thread counts, under the names of `/v1/counters` with `throng_` before them.
+pub(super) fn expose_store(out: &mut Exposition, tally: &Tally) {
+    for ((name, value), (_, meaning)) in tally.pairs().zip(Tally::MEANINGS) {
+        out.family(&format!("throng_{name}"), Kind::Counter, meaning.trim()).sample(&[], value);
+    }
 }
 
 fn node(out: &mut Exposition, board: &Board, about: &About) {
