@@ -6,6 +6,7 @@
 // Every page is held to this: no console error, and no request to anywhere but the engine it came from.
 
 import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -255,6 +256,84 @@ function publishChats({ room, count }) {
         fail(new Error(data));
       }
     };
+  });
+}
+
+const SECRET = "a secret of no less than 32 bytes";
+const KEY = "a secret of the back end";
+
+/** A token of that user, signed with the engine's secret. */
+function tokenOf(user) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const message = `${part({ alg: "HS256" })}.${part({ sub: user, rooms: ["*"] })}`;
+  return `${message}.${createHmac("sha256", SECRET).update(message).digest("base64url")}`;
+}
+
+for (const driver of DRIVERS) {
+  describe(`the bell on ${driver}`, { timeout: SUITE_MS }, () => {
+    let engine;
+    let admin;
+
+    before(async () => {
+      const settings = {
+        "server.driver": driver,
+        "server.shards": 2,
+        "auth.mode": "token",
+        "auth.secret": SECRET,
+        "auth.require_expiry": false,
+        "auth.sources": '["cookie"]',
+        "admin.listen": "127.0.0.1:0",
+        key: `[{name="tests", secret="${KEY}", scopes=["notify"]}]`,
+      };
+      engine = await startEngine({ settings, log: join(OUT, `${driver}-bell-engine.log`) });
+      admin = /admin on (http:\/\/\S+)/.exec(engine.said)[1];
+    });
+
+    after(async () => {
+      assert.equal((await engine?.stop())?.code, 0, "the engine did not end cleanly");
+    });
+
+    /** A tab of that user, who is known by a cookie. */
+    async function comes(user) {
+      const [host] = engine.address.split(":");
+      const cookie = { name: "throng_token", value: tokenOf(user), domain: host, path: "/" };
+      const storageState = { cookies: [{ ...cookie, expires: -1, httpOnly: true, secure: false, sameSite: "Strict" }], origins: [] };
+      const visitor = await Visitor.arrive(engine.address, { storageState });
+      await visitor.settled();
+      await visitor.at("bell").waitFor();
+      return visitor;
+    }
+
+    async function notify(user, text) {
+      const body = JSON.stringify({ user, payload: { text } });
+      const headers = { authorization: `Bearer ${KEY}` };
+      const answer = await fetch(`${admin}/v1/notify`, { method: "POST", body, headers });
+      assert.equal(answer.status, 201, await answer.text());
+    }
+
+    it("shows_what_came_while_away_what_comes_now_and_what_another_tab_has_read", async () => {
+      await notify("ada", "while you were away");
+      const one = await comes("ada");
+      const other = await comes("ada");
+      const stranger = await comes("bob");
+      for (const tab of [one, other]) await tab.sees("unread", /^1$/);
+      await notify("ada", "and <b>now</b>");
+      for (const tab of [one, other]) await tab.sees("unread", /^2$/);
+      assert.equal(await stranger.at("unread").isVisible(), false);
+      await one.at("bell").click();
+      await one.sees("note", "while you were away");
+      await one.sees("note", "and <b>now</b>");
+      await one.page.screenshot({ path: join(OUT, `${driver}-bell.png`) });
+      await one.at("read-all").click();
+      for (const tab of [one, other]) await tab.at("unread").waitFor({ state: "hidden" });
+      assert.equal(await one.at("note").count(), 0);
+      await one.page.reload();
+      await one.settled();
+      await one.at("bell").waitFor();
+      await notify("ada", "after that");
+      for (const tab of [one, other]) await tab.sees("unread", /^1$/);
+      for (const tab of [one, other, stranger]) await tab.leave();
+    });
   });
 }
 

@@ -21,7 +21,8 @@ const START_LIMIT_MS = 20_000;
 /** Longest wait for an exit after SIGTERM before SIGKILL, in milliseconds. */
 const STOP_LIMIT_MS = 20_000;
 
-const ADDRESS = /https?:\/\/((?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\]|localhost):\d+)/;
+/** Where clients are served; the admin listener is named before it. */
+const ADDRESS = /(?<!admin on )https?:\/\/((?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\]|localhost):\d+)/;
 
 /** The binary under test: `THRONG_BIN`, or the debug build. */
 export function binary() {
