@@ -96,7 +96,11 @@ impl<'a> Claims<'a> {
             issued: time(self.life.issued)?,
             expires: time(self.life.ends)?,
             grants: read(self.rooms, rooms)?.unwrap_or_default(),
-            limits: read(self.limits, limits)?.map(Box::new),
+            // A list would be read as limits in the order of their definition.
+            limits: match self.limits {
+                Some(raw) if !raw.get().starts_with('{') => return Err(limits),
+                raw => read(raw, limits)?.map(Box::new),
+            },
             metadata: self.metadata.map(ToOwned::to_owned),
             veto: self.veto()?.map(Box::new),
         })

@@ -16,6 +16,7 @@ mod drain;
 mod handshake;
 mod hostile;
 mod inbox;
+mod jwks;
 mod limits;
 mod liveness;
 mod logs;

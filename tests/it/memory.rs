@@ -1,7 +1,10 @@
 //! A budget of memory against readers who do not read, with a limit of the kernel's behind it.
 //!
 //! The program runs under a limit on its address space, so that one which took in what it is sent would
-//! be refused memory and die. What is judged is what others receive: every message, in order.
+//! be refused memory and die. Where `THRONG_TEST_CGROUP` names a control group with a limit on memory,
+//! which whoever runs the tests has made for them, the program is put into that one instead: a test makes
+//! no groups of its own, because the one it runs in belongs to somebody else. Which of the two it was is
+//! said aloud. What is judged is what others receive: every message, in order.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -16,6 +19,41 @@ const BUDGET: u64 = 4 << 20;
 const SPACE_KIB: u64 = 1 << 20;
 const HOSTILE: usize = 60;
 const ROUNDS: u64 = 60;
+
+/// The environment's word for a control group to run in.
+const GROUP: &str = "THRONG_TEST_CGROUP";
+/// The most that the group may allow: under more than this the test would prove nothing.
+const GROUP_BYTES: u64 = 512 << 20;
+
+/// Starts the program where the kernel refuses it memory; the group, if that is what refuses.
+fn start(sets: &[&str]) -> (Program, Option<String>) {
+    match std::env::var(GROUP) {
+        Err(_) => {
+            println!("a limit on address space: {GROUP} names no control group");
+            (Program::start_small(SPACE_KIB, sets), None)
+        }
+        Ok(group) => {
+            let limit = read(&group, "memory.max", "memory.limit_in_bytes");
+            let bytes: u64 = limit.trim().parse().expect("a limit in bytes");
+            assert!(bytes <= GROUP_BYTES, "{group} allows {bytes} bytes");
+            println!("a limit of {bytes} bytes in {group}");
+            (Program::start_grouped(&group, sets), Some(group))
+        }
+    }
+}
+
+/// A file of a control group, by its name in version 2 or in version 1.
+fn read(group: &str, new: &str, old: &str) -> String {
+    let new = std::fs::read_to_string(format!("{group}/{new}"));
+    new.or_else(|_| std::fs::read_to_string(format!("{group}/{old}"))).expect("a control group")
+}
+
+/// How many processes of the group the kernel has ended for want of memory.
+fn killed(group: &str) -> u64 {
+    let events = read(group, "memory.events", "memory.oom_control");
+    let line = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    line.expect("a count").trim().parse().expect("a number")
+}
 
 /// Frames of so many bytes each.
 fn filler() -> String {
@@ -41,7 +79,8 @@ on_both_drivers! {
             "server.max_connections=1000", "tcp.send_buffer_bytes=8192", "tcp.notsent_lowat_bytes=4096",
         ];
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let mut program = Program::start_small(SPACE_KIB, &sets);
+        let (mut program, group) = start(&sets);
+        let before_all = group.as_deref().map(killed);
         let mut good = Client::connect(program.address);
         good.join("good");
         let hostile: Vec<Client> = (0..HOSTILE)
@@ -91,5 +130,6 @@ on_both_drivers! {
         Client::connect(program.address).expect_silence();
         program.signal("-TERM");
         assert_eq!(program.exit_code(), Some(0), "it lives to the end");
+        assert_eq!(group.as_deref().map(killed), before_all, "the kernel had to end nobody");
     }
 }

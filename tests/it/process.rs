@@ -58,6 +58,21 @@ impl Program {
         Self::start_by(shell, more)
     }
 
+    /// The same inside that control group, which has a limit on memory.
+    pub(crate) fn start_grouped(group: &str, more: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        let script = "echo $$ > \"$GROUP\"/cgroup.procs && exec \"$0\" \"$@\"";
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_throng")]).env("GROUP", group);
+        Self::start_by(shell, more)
+    }
+
+    /// The same with one more word in its environment.
+    pub(crate) fn start_knowing(name: &str, value: &str, more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_throng"));
+        command.env(name, value);
+        Self::start_by(command, more)
+    }
+
     fn start_by(mut command: Command, more: &[&str]) -> Self {
         let mut child = command
             .args(["run", "--set", "server.listen=127.0.0.1:0", "--set", "server.shards=2"])

@@ -6,15 +6,18 @@ use serde_json::{Value, json};
 
 use super::peer::{End, Peer};
 use crate::admin::{ask, with_admin};
+use crate::auth::{SECRET, token};
+use crate::authority::Spoken;
 use crate::process::Program;
 use crate::support::{Client, wait_until};
+use crate::tls::client::{Files, SecureClient};
 
 /// What a theme may leave behind in the process, in kilobytes of anonymous memory: heads and messages up
 /// to their limits on both shards, and what the allocator keeps of them.
 const MEMORY_KB: u64 = 16 * 1024;
 
 /// What is zero when nobody is there.
-const GAUGES: [&str; 8] = [
+const GAUGES: [&str; 9] = [
     "connections",
     "open_connections",
     "rooms",
@@ -23,6 +26,7 @@ const GAUGES: [&str; 8] = [
     "queued_bytes",
     "parked_mail",
     "paused_connections",
+    "tls_connections",
 ];
 
 /// A row of a theme's table: what it is called, what is sent, what must come of it.
@@ -33,11 +37,39 @@ pub(super) struct Arena {
     program: Program,
     admin: SocketAddr,
     memory: u64,
+    /// Where it speaks TLS, and by which files.
+    secure: Option<(SocketAddr, Files)>,
+    /// What a fresh client shows, where it has to.
+    bearer: Option<String>,
 }
 
 impl Arena {
     /// Starts a program that loses patience soon.
     pub(super) fn open(driver: &str) -> Self {
+        Self::start(driver, &[], None, None)
+    }
+
+    /// The same, which speaks TLS too.
+    pub(super) fn open_secure(driver: &str) -> Self {
+        let files = Files::new();
+        let [certificate, clients] = files.sets();
+        let sets = ["tls.listen=127.0.0.1:0".to_owned(), certificate, clients];
+        Self::start(driver, &sets, Some(files), None)
+    }
+
+    /// The same, where everybody must show a token in one of these places.
+    pub(super) fn open_guarded(driver: &str, sources: &str) -> Self {
+        let sets = [
+            "auth.mode=token".to_owned(),
+            format!("auth.secret={SECRET:?}"),
+            "auth.require_expiry=false".to_owned(),
+            format!("auth.sources={sources}"),
+        ];
+        let claims = json!({"sub": "fresh", "rooms": ["arena"]});
+        Self::start(driver, &sets, None, Some(format!("Bearer {}", token(&claims))))
+    }
+
+    fn start(driver: &str, more: &[String], files: Option<Files>, bearer: Option<String>) -> Self {
         let [listen, key] = with_admin(r#""inspect""#);
         let driver = format!("server.driver={driver}");
         let own = [
@@ -53,11 +85,16 @@ impl Arena {
             "limits.messages_per_second=0",
             "limits.max_outstanding=65535",
         ];
-        let sets: Vec<&str> = own.iter().flat_map(|set| ["--set", set]).collect();
+        let own = own.into_iter().chain(more.iter().map(String::as_str));
+        let sets: Vec<&str> = own.flat_map(|set| ["--set", set]).collect();
         let program = Program::start(&sets);
         let (_, rest) = program.said.split_once("admin on http://").unwrap();
         let admin = rest.lines().next().unwrap().parse().unwrap();
-        let mut arena = Self { program, admin, memory: 0 };
+        let secure = files.map(|files| {
+            let (_, rest) = program.said.split_once("wss://").expect("it says where");
+            (rest.split('/').next().unwrap().parse().unwrap(), files)
+        });
+        let mut arena = Self { program, admin, memory: 0, secure, bearer };
         arena.check("before all");
         arena.memory = arena.anonymous_kb();
         arena
@@ -65,6 +102,12 @@ impl Arena {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.program.address
+    }
+
+    /// Where it speaks TLS, and by which files.
+    pub(super) fn secure(&self) -> (SocketAddr, &Files) {
+        let (address, files) = self.secure.as_ref().expect("a secure arena");
+        (*address, files)
     }
 
     /// Runs a table whose cases send bytes on a fresh socket.
@@ -91,8 +134,18 @@ impl Arena {
 
     /// A fresh client is served, and when it has gone nothing is left.
     pub(super) fn check(&self, after: &str) {
-        let mut author = Client::connect(self.address());
-        let mut reader = Client::connect(self.address());
+        self.serve(after);
+        let mut left = Value::Null;
+        wait_until(&format!("nothing is left after {after}"), || {
+            left = self.counters();
+            GAUGES.iter().all(|gauge| left[gauge] == json!(0))
+        });
+        assert_eq!(left["panics_total"], json!(0), "after {after}");
+    }
+
+    /// A fresh client is served, by every door there is.
+    pub(super) fn serve(&self, after: &str) {
+        let (mut author, mut reader) = (self.fresh(), self.fresh());
         author.join("arena");
         reader.join("arena");
         author.send(&json!({"type": "x", "room": "arena", "payload": after}));
@@ -100,13 +153,21 @@ impl Arena {
             let push = client.next();
             assert_eq!((&push["type"], &push["payload"]), (&json!("x"), &json!(after)));
         }
-        drop((author, reader));
-        let mut left = Value::Null;
-        wait_until(&format!("nothing is left after {after}"), || {
-            left = self.counters();
-            GAUGES.iter().all(|gauge| left[gauge] == json!(0))
-        });
-        assert_eq!(left["panics_total"], json!(0), "after {after}");
+        if let Some((address, files)) = &self.secure {
+            for version in Spoken::BOTH {
+                let config = std::sync::Arc::new(files.authority.client(version, None));
+                SecureClient::connect(*address, &config).join("arena");
+            }
+        }
+    }
+
+    fn fresh(&self) -> Client {
+        match &self.bearer {
+            None => Client::connect(self.address()),
+            Some(bearer) => {
+                Client::connect_with(self.address(), "/ws", &[("authorization", bearer)])
+            }
+        }
     }
 
     pub(super) fn counters(&self) -> Value {

@@ -1,4 +1,4 @@
-//! Peers that mean harm, or know no better: rows A12, A13, A14 and the traps.
+//! Peers that mean harm, or know no better: rows A2, A12, A13, A14, G15 and the traps.
 //!
 //! Each theme is a table of cases against one program of its own, on both drivers. After each case a fresh
 //! client joins, publishes and receives, and every gauge of the node is back at zero; after each theme the
@@ -12,4 +12,7 @@ mod frames;
 mod handshake;
 mod million;
 mod peer;
+mod sealed;
 mod session;
+mod tls;
+mod tokens;

@@ -53,6 +53,14 @@ impl Peer {
     }
 
     fn expect_upgrade(&mut self) {
+        let end = self.upgrade();
+        self.read.drain(..end);
+        let (_, hello) = self.frame().expect("the first push");
+        assert!(hello.starts_with(br#"{"type":"throng:connected""#));
+    }
+
+    /// Waits for the answer to an upgrade; where it ends.
+    fn upgrade(&mut self) -> usize {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -64,9 +72,7 @@ impl Peer {
             "{:?}",
             String::from_utf8_lossy(&self.read)
         );
-        self.read.drain(..end);
-        let (_, hello) = self.frame().expect("the first push");
-        assert!(hello.starts_with(br#"{"type":"throng:connected""#));
+        end
     }
 
     /// Sends as much as the other side takes: it may have closed already, and that is its right.
@@ -166,6 +172,14 @@ impl Peer {
     pub(super) fn expect_upgraded(&mut self, name: &str, end: &End) {
         self.expect_upgrade();
         self.expect(name, end);
+    }
+
+    /// Asserts that the upgrade was made, nothing was pushed, and it was closed with this code.
+    pub(super) fn expect_unheard(&mut self, name: &str, code: u16) {
+        let end = self.upgrade();
+        self.read.drain(..end);
+        let (first, payload) = self.frame().unwrap_or_else(|| panic!("{name}: no close frame"));
+        assert_eq!((first, close_code(&payload)), (0x88, Some(code)), "{name}: {payload:?}");
     }
 
     /// Sends a byte and gives the other side a moment to answer; false once it has closed.

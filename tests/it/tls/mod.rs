@@ -3,11 +3,13 @@
 //! | file | subject |
 //! |---|---|
 //! | `client` | a secure client, and a node for it |
+//! | `proxied` | the client's address told ahead of TLS |
 //! | `talking` | who gets in speaks as everybody else does |
 //! | `refusing` | who does not get in leaves nothing behind |
 //! | `renewing` | new certificates under live connections |
 
-mod client;
+pub(crate) mod client;
+mod proxied;
 mod refusing;
 mod renewing;
 mod talking;
