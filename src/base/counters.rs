@@ -76,6 +76,14 @@ counters! {
     authenticated_connections,
     /// Gauge: bytes of what tokens say about connections, where it is kept.
     metadata_bytes,
+    /// Gauge: users with a connection, each counted at its home.
+    users_online,
+    /// Gauge: users of whom it is remembered when they were last seen.
+    last_seen_remembered,
+    /// Gauge: pairs of an observer and a user or room that it watches.
+    presence_watches,
+    /// Gauge: rooms with observers, each counted at its home.
+    presence_rooms,
     /// Gauge: handshakes that wait for a ticket to be redeemed, or for the application's back end.
     pending_tickets,
     /// Gauge: revocations remembered.
@@ -249,6 +257,14 @@ counters! {
     notifications_total,
     /// Questions to the store that it had no space for.
     errands_refused_total,
+    /// Pushes to observers queued.
+    presence_pushes_total,
+    /// Users who went offline before their grace was over because too many graces were under way.
+    graces_hurried_total,
+    /// Users of whom it was forgotten when they were last seen.
+    last_seen_forgotten_total,
+    /// Moments of going that were not fetched in time to be stored.
+    last_seen_lost_total,
     /// Publish commands refused because mail could not be parked.
     publishes_refused_total,
     /// Mail sent to other shards.

@@ -8,6 +8,9 @@
 //! nothing of its history is kept, and its numbers with it; if it comes again it begins at 1 under a new epoch, so that a cursor from its
 //! earlier life is recognised as such. Epochs count up from the one given at start; give each start of
 //! the node a higher one (the wall clock in nanoseconds does), and no two lives of a room share one.
+//!
+//! The room of a user's own has no entry here: the [`Roster`] knows in which shards the user is, at less
+//! cost. What is published to it has no number.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use smallvec::SmallVec;
 
 use super::history::{History, HistoryLimits, Portion, Slice};
 use super::publication::Publication;
+use super::roster::Roster;
 use super::table::is_sparse;
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::ShardId;
@@ -30,6 +34,8 @@ pub struct Directory {
     next_epoch: u64,
     /// Holds nothing of a room that is not among `rooms`.
     history: History,
+    /// The users whose home this shard is.
+    pub users: Roster,
 }
 
 #[derive(Debug)]
@@ -68,7 +74,12 @@ impl Directory {
     /// A directory without rooms. `epoch` is higher than any that an earlier run may have used.
     #[must_use]
     pub fn new(seed: &Seed, epoch: u64) -> Self {
-        Self { rooms: seed.map(), next_epoch: epoch, history: History::new(seed) }
+        Self {
+            rooms: seed.map(),
+            next_epoch: epoch,
+            history: History::new(seed),
+            users: Roster::new(seed),
+        }
     }
 
     /// Notes how many members `shard` has in `room` now. A room without members anywhere ends, unless it has
@@ -172,9 +183,12 @@ impl Directory {
         &self.history
     }
 
-    /// The number of a new publication, from 1; `None` when the room has neither members nor history.
+    /// The number of a new publication, from 1; `None` when the room has neither members nor history. Zero
+    /// for the room of a user's own, where nothing is numbered.
     pub fn number(&mut self, room: &str) -> Option<u64> {
-        let home = self.rooms.get_mut(room)?;
+        let Some(home) = self.rooms.get_mut(room) else {
+            return self.users.has(room).then_some(0);
+        };
         home.offset += 1;
         Some(home.offset)
     }
@@ -187,8 +201,10 @@ impl Directory {
 
     /// The shards with members, each once, in no particular order.
     pub fn shards(&self, room: &str) -> impl Iterator<Item = ShardId> {
-        let counts = self.rooms.get(room).map_or(&[][..], |home| &home.counts);
-        counts.iter().map(|(shard, _)| *shard)
+        let home = self.rooms.get(room);
+        let users = home.is_none().then(|| self.users.shards(room)).into_iter().flatten();
+        let counts = home.map_or(&[][..], |home| &home.counts);
+        counts.iter().map(|(shard, _)| *shard).chain(users)
     }
 
     /// Members of the room in the whole node.
@@ -221,6 +237,7 @@ impl Directory {
     /// # Panics
     /// When an invariant does not hold.
     pub fn check(&self) {
+        self.users.check();
         for (name, home) in &self.rooms {
             let lives = !home.counts.is_empty() || self.history.holds(name);
             assert!(lives, "{name} has members or history");

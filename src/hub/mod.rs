@@ -7,6 +7,9 @@
 //!
 //! - [`rooms`]: members of rooms and rooms of members, within a shard.
 //! - [`directory`]: the home side of rooms.
+//! - [`roster`]: the home side of users: who is there and who was.
+//! - [`lookout`]: the observers of a shard, and what they have yet to be told.
+//! - [`showcase`]: the home side of rooms that are observed.
 //! - [`tally`]: the home side of parties, whose connections are counted over all shards.
 //! - [`publication`]: what is published; encoded once per class, shared by all receivers.
 //! - [`history`]: what was published lately, kept at the home.
@@ -19,18 +22,25 @@
 pub mod dedup;
 pub mod directory;
 pub mod history;
+pub mod lookout;
+mod places;
 pub mod publication;
 pub mod repeats;
 pub mod rooms;
+pub mod roster;
+pub mod showcase;
 mod table;
 pub mod tally;
 
 pub use dedup::{Groups, Served};
 pub use directory::{Directory, home, home_of};
 pub use history::{Evicted, History, HistoryLimits, Portion, Slice};
+pub use lookout::{Heard, Known, Lookout};
 pub use publication::{Class, Encoded, Group, Publication, Terms};
 pub use repeats::Repeats;
-pub use rooms::{Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
+pub use rooms::{Change, Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
+pub use roster::{Roster, RosterCounts, Sight, Stand};
+pub use showcase::{Display, Next, Outcome, Showcase};
 pub use tally::{Excess, Tally};
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::roster::Stand;
 use super::table::{Table, index, is_sparse};
 use crate::base::map::{Map, Seed};
 
@@ -36,6 +37,8 @@ pub struct Member {
 
 /// Set in a member's slot until [`Hub::confirm`].
 const PENDING: u32 = 1 << 31;
+/// Set in a member's slot while [`Hub::set_idle`] says so.
+const IDLE: u32 = 1 << 30;
 
 impl Member {
     /// True once the room's home has confirmed the membership: what the home numbered before that is
@@ -46,7 +49,11 @@ impl Member {
     }
 
     fn slot(self) -> u32 {
-        self.slot & !PENDING
+        self.slot & !(PENDING | IDLE)
+    }
+
+    fn is_idle(self) -> bool {
+        self.slot & IDLE != 0
     }
 }
 
@@ -111,8 +118,35 @@ impl std::error::Error for TooManyRooms {}
 struct Room {
     name: Arc<str>,
     members: SmallVec<[Member; 2]>,
+    /// Members that are idle.
+    idle: u32,
     /// True exactly while the room's key stands in [`Hub::changed`].
     changed: bool,
+    /// What was told last.
+    told: Stand,
+}
+
+impl Room {
+    fn stand(&self) -> Stand {
+        match self.members.len() {
+            0 => Stand::Gone,
+            all if all == self.idle as usize => Stand::Idle,
+            _ => Stand::Active,
+        }
+    }
+}
+
+/// A room that changed since it was last told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub room: Arc<str>,
+    /// Its members in this shard now; zero is its end here.
+    pub members: u32,
+    /// How its members stand, taken together.
+    pub stand: Stand,
+    /// How they stood when that was last told.
+    pub before: Stand,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -197,25 +231,31 @@ impl Hub {
 
     /// Notes that the room's home knows of the membership; false when there is none any more.
     pub fn confirm(&mut self, member: &MemberRef, room: &str) -> bool {
-        let Some(&key) = self.names.get(room) else { return false };
-        let memberships = self.memberships_of(member);
-        let Some(membership) = memberships.iter().find(|m| m.room == key) else { return false };
-        let position = membership.position as usize;
-        let member = &mut self.rooms[key].members[position];
-        member.slot = member.slot();
+        let Some((key, position)) = self.place(member, room) else { return false };
+        self.rooms[key].members[position as usize].slot &= !PENDING;
         true
     }
 
     /// Whether the connection is in the room, and if so whether the home has confirmed it.
     #[must_use]
     pub fn standing(&self, member: &MemberRef, room: &str) -> Standing {
-        let Some(&key) = self.names.get(room) else { return Standing::Outside };
-        let mut memberships = self.memberships_of(member).iter();
-        let Some(membership) = memberships.find(|m| m.room == key) else {
-            return Standing::Outside;
-        };
-        let member = self.rooms[key].members[membership.position as usize];
+        let Some((key, position)) = self.place(member, room) else { return Standing::Outside };
+        let member = self.rooms[key].members[position as usize];
         if member.is_confirmed() { Standing::Confirmed } else { Standing::Pending }
+    }
+
+    /// Notes whether someone sits in front of a member; the members' common stand follows. Nothing happens
+    /// when there is no such membership.
+    pub fn set_idle(&mut self, member: &MemberRef, room: &str, idle: bool) {
+        let Some((key, position)) = self.place(member, room) else { return };
+        let target = &mut self.rooms[key];
+        let member = &mut target.members[position as usize];
+        if member.is_idle() == idle {
+            return;
+        }
+        member.slot ^= IDLE;
+        target.idle = if idle { target.idle + 1 } else { target.idle - 1 };
+        self.mark(key);
     }
 
     /// Ends a membership; returns whether there was one.
@@ -250,19 +290,26 @@ impl Hub {
     /// The next room whose count changed since it was last told, with its present count; rooms come
     /// in the order of their first change, each once. Zero is the end of the room in this shard.
     pub fn poll_changed(&mut self) -> Option<(Arc<str>, u32)> {
+        self.poll_change().map(|change| (change.room, change.members))
+    }
+
+    /// The same, with how the members stand.
+    pub fn poll_change(&mut self) -> Option<Change> {
         let key = self.changed.pop_front()?;
         let room = &mut self.rooms[key];
         room.changed = false;
-        let count = index(room.members.len());
+        let stand = room.stand();
+        let before = std::mem::replace(&mut room.told, stand);
+        let members = index(room.members.len());
         let name = Arc::clone(&room.name);
-        if count == 0 {
+        if members == 0 {
             self.rooms.remove(key);
             self.names.remove(&name);
         }
         if self.changed.is_empty() {
             self.give_back();
         }
-        Some((name, count))
+        Some(Change { room: name, members, stand, before })
     }
 
     /// The members of a room in this shard.
@@ -339,6 +386,8 @@ impl Hub {
             assert!(room.changed || !room.members.is_empty(), "an empty room has to be told");
             occupied += usize::from(!room.members.is_empty());
             pairs += room.members.len();
+            let idle = room.members.iter().filter(|member| member.is_idle()).count();
+            assert_eq!(idle, room.idle as usize, "idle members");
             for (position, member) in room.members.iter().enumerate() {
                 let there = &self.memberships[member.slot()];
                 let mut here = there.iter().filter(|m| m.room == key);
@@ -359,9 +408,22 @@ impl Hub {
         if member.is_none() { &[] } else { &self.memberships[member.0] }
     }
 
+    /// The room's key and the member's place in it.
+    fn place(&self, member: &MemberRef, room: &str) -> Option<(u32, u32)> {
+        let key = *self.names.get(room)?;
+        let membership = self.memberships_of(member).iter().find(|m| m.room == key)?;
+        Some((key, membership.position))
+    }
+
     fn create(&mut self, name: &str) -> u32 {
         let name: Arc<str> = Arc::from(name);
-        let room = Room { name: Arc::clone(&name), members: SmallVec::new(), changed: false };
+        let room = Room {
+            name: Arc::clone(&name),
+            members: SmallVec::new(),
+            idle: 0,
+            changed: false,
+            told: Stand::Gone,
+        };
         let key = self.rooms.insert(room);
         self.names.insert(name, key);
         key
@@ -370,7 +432,8 @@ impl Hub {
     /// Takes a member out of its room and corrects the one that moves into its place.
     fn remove(&mut self, Membership { room: key, position }: Membership) {
         let room = &mut self.rooms[key];
-        room.members.swap_remove(position as usize);
+        let gone = room.members.swap_remove(position as usize);
+        room.idle -= u32::from(gone.is_idle());
         if let Some(moved) = room.members.get(position as usize) {
             let before = index(room.members.len());
             let mut list = self.memberships[moved.slot()].iter_mut();
@@ -406,3 +469,4 @@ impl Hub {
 }
 
 const _: () = assert!(size_of::<MemberRef>() == 4);
+const _: () = assert!(size_of::<Room>() == 48);

@@ -19,8 +19,8 @@ use crate::node::config::values::{Closings, DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::shard::{
-    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, RoomMemory,
-    RoomRules, Settings, Told,
+    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, PresenceRules,
+    RoomMemory, RoomRules, Settings, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -151,6 +151,21 @@ fn rooms(config: &Config) -> RoomRules {
         join: keys::default_who(config),
         publish: keys::default_who(config),
         namespaces: config.lists.namespaces.iter().map(namespace).collect(),
+        presence: presence(config),
+    }
+}
+
+/// What is remembered is divided by the shards, among which users are spread evenly.
+fn presence(config: &Config) -> PresenceRules {
+    let presence = &config.auth.presence;
+    PresenceRules {
+        grace: presence.grace,
+        interval: presence.interval,
+        remembered: presence.remembered.div_ceil(u32::from(shards(config))) as usize,
+        list: presence.list as usize,
+        watches: usize::from(presence.watches),
+        page: usize::from(presence.page),
+        metadata: presence.metadata,
     }
 }
 
@@ -248,6 +263,7 @@ fn commands(config: &Config) -> CommandLimits {
         max_room_bytes: usize::from(command.max_room_name_bytes),
         max_rooms: usize::from(command.max_rooms_per_publish),
         max_except: usize::from(command.max_except),
+        max_users: usize::from(config.auth.presence.users),
         max_type_bytes: usize::from(command.max_type_bytes),
         max_id_bytes: usize::from(command.max_id_bytes),
         max_page: usize::from(config.inside.store.inbox_page),

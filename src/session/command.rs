@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::envelope::{Envelope, Field, bad, nearest, shown, text, texts, token};
 use super::error::{Code, CommandError};
 use super::inbox;
+use super::presence::{self, Subjects, Whois};
 use super::protocol::Status;
 use super::resume::{self, Return};
 use super::scan::{Excess, scan};
@@ -29,8 +30,8 @@ pub const RESERVED: &str = "throng:";
 
 /// The commands, without their prefix. The last is named only where it is allowed.
 const COMMANDS: &[&str] = &[
-    "join", "leave", "ping", "status", "members", "auth", "inbox", "read", "restore", "history",
-    "panic",
+    "join", "leave", "ping", "status", "members", "watch", "unwatch", "whois", "auth", "inbox",
+    "read", "restore", "history", "panic",
 ];
 
 const ROOM_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Ref];
@@ -43,6 +44,9 @@ const STATUS_FIELDS: &[Field] = &[Field::Type, Field::Status, Field::Ref];
 const AUTH_FIELDS: &[Field] = &[Field::Type, Field::Token, Field::Ref];
 const INBOX_FIELDS: &[Field] = &[Field::Type, Field::After, Field::Until, Field::Limit, Field::Ref];
 const READ_FIELDS: &[Field] = &[Field::Type, Field::Ids, Field::All, Field::Ref];
+const WATCH_FIELDS: &[Field] = &[Field::Type, Field::Users, Field::Room, Field::Ref];
+const WHOIS_FIELDS: &[Field] =
+    &[Field::Type, Field::Users, Field::Room, Field::After, Field::Limit, Field::Ref];
 const PUBLISH_FIELDS: &[Field] = &[
     Field::Type,
     Field::Room,
@@ -68,6 +72,8 @@ pub struct CommandLimits {
     pub max_rooms: usize,
     /// Connections excepted from one publication.
     pub max_except: usize,
+    /// Users of one command.
+    pub max_users: usize,
     /// Bytes of a type, as UTF-8.
     pub max_type_bytes: usize,
     /// Bytes of `id` and `ref` as written, and of `key` as UTF-8.
@@ -91,6 +97,7 @@ impl Default for CommandLimits {
             max_room_bytes: 128,
             max_rooms: 16,
             max_except: 64,
+            max_users: 64,
             max_type_bytes: 64,
             max_id_bytes: 64,
             max_restore: 100,
@@ -150,6 +157,12 @@ pub enum Command<'a> {
         /// The room's name.
         room: Cow<'a, str>,
     },
+    /// Tell of users or of a room from now on.
+    Watch(Subjects<'a>),
+    /// Tell of them no more.
+    Unwatch(Subjects<'a>),
+    /// Answer with who they are.
+    Whois(Whois<'a>),
     /// Say who the client is, or show that it still is.
     Auth {
         /// The token, not checked in any way.
@@ -243,6 +256,8 @@ fn command<'a>(
         "throng:history" => HISTORY_FIELDS,
         "throng:ping" => PLAIN_FIELDS,
         "throng:status" => STATUS_FIELDS,
+        "throng:watch" | "throng:unwatch" => WATCH_FIELDS,
+        "throng:whois" => WHOIS_FIELDS,
         "throng:auth" => AUTH_FIELDS,
         "throng:inbox" => INBOX_FIELDS,
         "throng:read" => READ_FIELDS,
@@ -267,6 +282,9 @@ fn command<'a>(
         "throng:ping" => Command::Ping,
         "throng:inbox" => Command::Inbox(inbox::span(envelope, limits.max_page)?),
         "throng:read" => Command::Read(inbox::marked(envelope)?),
+        "throng:watch" => Command::Watch(presence::subjects(envelope, &kind, limits)?),
+        "throng:unwatch" => Command::Unwatch(presence::subjects(envelope, &kind, limits)?),
+        "throng:whois" => Command::Whois(presence::whois(envelope, &kind, limits)?),
         "throng:auth" => {
             Command::Auth { token: token_text(envelope.require(Field::Token, &kind)?)? }
         }
@@ -362,7 +380,7 @@ fn rooms<'a>(
     Ok(rooms)
 }
 
-fn room<'a>(
+pub(super) fn room<'a>(
     field: Field,
     value: &'a RawValue,
     limits: &CommandLimits,

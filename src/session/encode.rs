@@ -79,6 +79,11 @@ pub enum Reply<'a> {
     Published,
     /// To `throng:status`.
     Status(Status),
+    /// To `throng:watch` and `throng:unwatch`.
+    Watching {
+        /// How many users and rooms the connection watches now.
+        watching: u64,
+    },
     /// To `throng:auth`.
     Authenticated {
         /// Who the client is.
@@ -186,6 +191,7 @@ pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>)
         Reply::Left { room } => object.text("room", room),
         Reply::Published => object,
         Reply::Status(status) => object.text("status", status.as_str()),
+        Reply::Watching { watching } => object.plain("watching", watching),
         Reply::Authenticated { user, expires } => {
             let object = object.text("userId", user);
             match expires {

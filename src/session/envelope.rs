@@ -41,10 +41,11 @@ pub(super) enum Field {
     Since,
     Before,
     TtlMs,
+    Users,
 }
 
 impl Field {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Type,
         Self::Room,
         Self::Rooms,
@@ -63,6 +64,7 @@ impl Field {
         Self::Since,
         Self::Before,
         Self::TtlMs,
+        Self::Users,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -85,6 +87,7 @@ impl Field {
             Self::Since => "since",
             Self::Before => "before",
             Self::TtlMs => "ttlMs",
+            Self::Users => "users",
         }
     }
 

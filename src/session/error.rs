@@ -64,6 +64,8 @@ codes! {
     RoomLimit = "room_limit",
     /// A join that would begin a room more than the tenant may have.
     TenantLimit = "tenant_limit",
+    /// More users and rooms than one connection may watch.
+    WatchLimit = "watch_limit",
     /// The connection is not a member of the room.
     NotMember = "not_member",
     /// The user has no right to do this in the room.

@@ -20,6 +20,7 @@
 //! | `scan` | depth and keys of a text, before anything is parsed |
 //! | `error` | why a message was not obeyed, and the codes clients see |
 //! | `encode` | what the server says: replies, errors and pushes |
+//! | `presence` | who is there: what is asked and what is said |
 //! | `object` | writing a JSON object field by field |
 
 pub mod command;
@@ -28,6 +29,7 @@ mod envelope;
 pub mod error;
 pub mod inbox;
 mod object;
+pub mod presence;
 pub mod protocol;
 mod resume;
 mod scan;
@@ -37,5 +39,6 @@ mod tests;
 
 pub use command::{Command, CommandLimits, Publish, Request, parse};
 pub use error::{Code, CommandError};
+pub use presence::{Subjects, Whois};
 pub use protocol::{Agreement, Incoming, Protocol, Session, Status};
 pub use resume::Return;

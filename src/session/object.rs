@@ -82,6 +82,25 @@ impl<'o> Object<'o> {
         self
     }
 
+    /// A list whose elements `write` appends.
+    pub(super) fn values<T>(
+        mut self,
+        key: &str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Vec<u8>, T),
+    ) -> Self {
+        self.key(key);
+        self.out.push(b'[');
+        for (at, item) in items.into_iter().enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            write(self.out, item);
+        }
+        self.out.push(b']');
+        self
+    }
+
     pub(super) fn end(self) {
         if self.before == b'{' {
             self.out.push(b'{');

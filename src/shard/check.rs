@@ -75,6 +75,7 @@ impl Shard {
                 assert_eq!(standing, Standing::Pending, "{conn:?} in {room} has to wait");
             }
         }
+        self.rooms.presence.check();
         self.table.check();
         self.queues.check();
     }

@@ -12,12 +12,12 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::auth::{Right, plain, room};
+use crate::auth::{Right, is_user_room, plain, room};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::Pause;
-use crate::hub::{self, Encoded, Group, Publication};
+use crate::hub::{self, Change, Encoded, Group, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::inbox::Task;
@@ -87,6 +87,9 @@ impl Shard {
                     Err(error) => self.refuse(id, &error, now),
                 }
             }
+            Command::Watch(subjects) => self.watch_subjects(id, &subjects, reference, now),
+            Command::Unwatch(subjects) => self.unwatch_subjects(id, &subjects, reference, now),
+            Command::Whois(whois) => self.whois(id, &whois, reference, now),
             Command::Auth { token } => self.login(id, &token, reference, now),
             Command::Inbox(span) => self.run_errand(id, Task::List(span), reference, now),
             Command::Read(marked) => self.run_errand(id, Task::Read(marked), reference, now),
@@ -98,9 +101,7 @@ impl Shard {
                 self.push_text(id, &text, now);
             }
             Command::Status(status) => {
-                if let Some(open) = self.table.get(id).and_then(|c| c.open_mut()) {
-                    open.session.set_status(status);
-                }
+                self.note_status(id, status);
                 self.reply(id, reference, &Reply::Status(status), now);
             }
             Command::Panic => panic!("asked to by a debug command"),
@@ -142,7 +143,7 @@ impl Shard {
             return Err(CommandError::new(Code::RoomLimit, message, reference));
         }
         // The count goes first, and the question always follows it: whoever is counted learns it.
-        self.push_counts();
+        self.push_counts(now);
         self.ask(id, &Arc::from(&*room), Asked::Join(joining), reference, now);
         Ok(())
     }
@@ -184,7 +185,7 @@ impl Shard {
     }
 
     /// The name within the node of the room that the connection calls `name`.
-    fn inner_name<'a>(&self, id: ConnId, name: &'a str) -> Cow<'a, str> {
+    pub(super) fn inner_name<'a>(&self, id: ConnId, name: &'a str) -> Cow<'a, str> {
         let person = self.gate.people.get(id.index);
         room(person.and_then(|person| person.names().0), name)
     }
@@ -193,16 +194,24 @@ impl Shard {
         self.outbox.len() >= self.settings.capacity.parked_mail
     }
 
-    fn home(&self, room: &str) -> ShardId {
+    pub(super) fn home(&self, room: &str) -> ShardId {
         hub::home(&self.identity.seed, room, self.identity.shards)
     }
 
     /// Tells the homes what changed in this shard's membership, each room once with its present count.
-    pub(super) fn push_counts(&mut self) {
-        while let Some((room, members)) = self.rooms.hub.poll_changed() {
+    pub(super) fn push_counts(&mut self, now: Time) {
+        while let Some(change) = self.rooms.hub.poll_change() {
+            let Change { room, members, stand, before } = change;
+            if is_user_room(&room) {
+                // How many connections a user has matters to nobody elsewhere.
+                if stand != before {
+                    self.tell_stand(room, stand, now);
+                }
+                continue;
+            }
             let (home, shard) = (self.home(&room), self.identity.id);
             if home == shard {
-                self.set_count(&room, shard, members);
+                self.set_count(&room, shard, members, now);
             } else {
                 self.outbox.push(home, Mail::Count { room, shard, members });
             }
@@ -237,7 +246,7 @@ impl Shard {
         let question = self.question(id, room, asked, reference);
         let home = self.home(room);
         if home == self.identity.id {
-            self.push_counts();
+            self.push_counts(now);
             self.answer(question, now);
         } else {
             self.gate.paces.ask(id.index);
@@ -282,7 +291,7 @@ impl Shard {
                 return self.refuse(id, &error, now);
             }
         }
-        self.push_counts();
+        self.push_counts(now);
         let mut parts = self.drafts(id, publish, now);
         let group = (parts.len() > 1).then(|| self.new_group(parts.len()));
         let is_answered = reference.is_none() || !is_once(&parts);
@@ -396,7 +405,7 @@ fn is_once(parts: &Parts) -> bool {
 
 type Parts = SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>;
 
-fn outstanding(reference: Option<&RawValue>) -> CommandError {
+pub(super) fn outstanding(reference: Option<&RawValue>) -> CommandError {
     let message = "too much that this connection asked is yet to be answered; wait for replies";
     CommandError::new(Code::Overloaded, message, reference)
 }
@@ -406,7 +415,7 @@ fn not_member(reference: Option<&RawValue>) -> CommandError {
     CommandError::new(Code::NotMember, message, reference)
 }
 
-fn overloaded(reference: Option<&RawValue>) -> CommandError {
+pub(super) fn overloaded(reference: Option<&RawValue>) -> CommandError {
     let message = "mail between shards is backed up; send the same again after a pause";
     CommandError::new(Code::Overloaded, message, reference)
 }

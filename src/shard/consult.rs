@@ -19,7 +19,8 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::connection::Disconnect;
 use crate::session::{
-    Code, Command, CommandError, CommandLimits, Incoming, Protocol, Request, Session,
+    Code, Command, CommandError, CommandLimits, Incoming, Protocol, Request, Session, Subjects,
+    Whois,
 };
 use crate::shard::held::{About, Arrival, Asked, Held, Kept, Rooms, Wait};
 use crate::shard::mail::Inquiry;
@@ -472,8 +473,12 @@ fn concerned<'r>(command: &'r Command<'_>) -> (SmallVec<[&'r str; 2]>, Option<Ri
     let one = |room: &'r str| SmallVec::from_iter([room]);
     match command {
         Command::Join { room, .. } => (one(room), Some(Right::Join)),
-        Command::Members { room } => (one(room), Some(Right::Presence)),
-        Command::Leave { room } => (one(room), None),
+        Command::Members { room }
+        | Command::Watch(Subjects::Room(room))
+        | Command::Whois(Whois { subjects: Subjects::Room(room), .. }) => {
+            (one(room), Some(Right::Presence))
+        }
+        Command::Leave { room } | Command::Unwatch(Subjects::Room(room)) => (one(room), None),
         Command::History { room, .. } => (one(room), Some(Right::History)),
         Command::Restore { rooms } => {
             (rooms.iter().map(|back| &*back.room).collect(), Some(Right::Join))
@@ -484,6 +489,9 @@ fn concerned<'r>(command: &'r Command<'_>) -> (SmallVec<[&'r str; 2]>, Option<Ri
         Command::Ping
         | Command::Status(_)
         | Command::Auth { .. }
+        | Command::Watch(Subjects::Users(_))
+        | Command::Unwatch(Subjects::Users(_))
+        | Command::Whois(Whois { subjects: Subjects::Users(_), .. })
         | Command::Inbox(_)
         | Command::Read(_)
         | Command::Panic => (SmallVec::new(), None),

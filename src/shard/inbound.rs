@@ -85,6 +85,7 @@ impl Shard {
                 let host = head.values("host").next().and_then(|host| str::from_utf8(host).ok());
                 self.gate.people.pages.note(conn.index, upgrade.origin, host);
             }
+            self.note_guest(conn, head, now);
             judged = known;
             verdict
         };

@@ -51,8 +51,7 @@ const SWEEP_SLICE: usize = 1024;
 impl Shard {
     /// Seconds since 1970.
     pub(super) fn unix(&self, now: Time) -> u64 {
-        let since_start = u64::try_from(now.since(Time::ZERO).as_millis()).unwrap_or(u64::MAX);
-        self.identity.started_unix_ms.saturating_add(since_start) / 1000
+        self.unix_ms(now) / 1000
     }
 
     /// The moment of the node's own time at which it is `unix` seconds since 1970; `Time::ZERO` when that was

@@ -20,8 +20,9 @@ use crate::auth::{KeySet, Revocation, Ruling, Ticket};
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
-use crate::hub::{Excess, Group, Publication, Slice};
+use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
+use crate::shard::presence::Word;
 use crate::shard::quota::Begin;
 use crate::shard::settings::Settings;
 
@@ -139,6 +140,17 @@ pub enum Mail {
         /// Zero when the last has left.
         members: u32,
     },
+    /// Request: this is how the sender's shard stands with a user now.
+    Stand {
+        /// The room of the user's own.
+        user: Arc<str>,
+        /// The sender.
+        shard: ShardId,
+        /// How it stands.
+        stand: Stand,
+    },
+    /// Request or delivery, as it says itself: about who is there.
+    Presence(Box<Word>),
     /// Request: answer this.
     Ask(Box<Question>),
     /// Request: number this publication and fan it out, unless it was taken before, and say which.
@@ -222,10 +234,14 @@ impl Mail {
     /// True for mail that may produce other mail; see the module's words on deadlock.
     #[must_use]
     pub fn is_request(&self) -> bool {
+        if let Self::Presence(word) = self {
+            return word.is_request();
+        }
         matches!(
             self,
             Self::Publish { .. }
                 | Self::Count { .. }
+                | Self::Stand { .. }
                 | Self::Ask(_)
                 | Self::Once(_)
                 | Self::Redeem(_)
@@ -249,6 +265,7 @@ impl Mail {
             Self::Once(asked) => size_of::<(Publication, Question)>() + payload(&asked.0),
             Self::Ask(_) | Self::Refused(_) => size_of::<Answer>(),
             Self::Answer(answer) => size_of::<Answer>() + answer.found.len() * size_of::<usize>(),
+            Self::Presence(word) => word.cost(),
             _ => 0,
         };
         (size_of::<Self>() + extra) as u64

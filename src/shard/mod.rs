@@ -26,6 +26,7 @@ mod pace;
 mod pages;
 mod parties;
 mod people;
+mod presence;
 mod quota;
 mod relief;
 mod replay;
@@ -45,11 +46,12 @@ pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use mail::{Answer, Asked, Found, Inquiry, Joining, Mail, Question};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
+pub use presence::{Guest, LastSeen, Page, Word};
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
     COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface,
-    RoomMemory, RoomRules, Settings,
+    PresenceRules, RoomMemory, RoomRules, Settings,
 };
 pub use state::{Identity, Shard};
 

@@ -130,6 +130,11 @@ impl Person {
         user_of(&self.own)
     }
 
+    /// The name of the user's own room.
+    pub(super) fn own(&self) -> &Arc<str> {
+        &self.own
+    }
+
     /// True when the identity is this user's, of the same tenant.
     pub(super) fn is(&self, identity: &Identity) -> bool {
         self.names() == (identity.tenant.as_deref(), &*identity.user)

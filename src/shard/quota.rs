@@ -157,7 +157,8 @@ fn relax<K: Eq + std::hash::Hash, V>(map: &mut Map<K, V>) {
 
 impl Shard {
     /// As the room's home: so many members are in that shard now.
-    pub(super) fn set_count(&mut self, room: &Arc<str>, shard: ShardId, members: u32) {
+    pub(super) fn set_count(&mut self, room: &Arc<str>, shard: ShardId, members: u32, now: Time) {
+        self.note_count(room, now);
         let directory = &mut self.rooms.directory;
         if self.settings.limits.tenant.rooms == 0 {
             return directory.set_count(room, shard, members);

@@ -50,6 +50,12 @@ impl Shard {
             && (self.has_right(index, name, Right::Join) || self.is_asked_about(name, Right::Join))
     }
 
+    /// True when the connection may see who is in the room that it calls `name`, or may have asked the back end.
+    pub(super) fn may_see(&self, index: u32, name: &str) -> bool {
+        let by_token = self.has_right(index, name, Right::Presence);
+        self.may_from_there(index, name) && (by_token || self.is_asked_about(name, Right::Presence))
+    }
+
     /// True when the back end says who may use the right there besides those whose token grants it.
     pub(super) fn is_asked_about(&self, name: &str, right: Right) -> bool {
         self.settings.rooms.who(name, right) == Who::Webhook
@@ -67,8 +73,9 @@ impl Shard {
         rules.is_none_or(|rules| self.gate.people.pages.may(index, rules))
     }
 
-    /// Takes the connection out of rooms that its fresh token does not let it be in.
+    /// Takes the connection out of rooms that its fresh token does not let it be in or see.
     pub(super) fn withdraw(&mut self, id: ConnId, now: Time) {
+        self.withdraw_watches(id);
         let Some(connection) = self.table.peek(id.index) else { return };
         let rooms = self.rooms.hub.rooms_of(&connection.member);
         let lost: Vec<Arc<str>> = rooms

@@ -205,6 +205,42 @@ pub struct RoomRules {
     pub publish: Who,
     /// Exceptions, by name pattern; the first match decides.
     pub namespaces: Vec<NamespaceRules>,
+    /// Of who is there.
+    pub presence: PresenceRules,
+}
+
+/// The rules of presence.
+#[derive(Clone, Debug)]
+pub struct PresenceRules {
+    /// From the end of a user's last connection until the user is offline.
+    pub grace: Duration,
+    /// The least time between two pushes about the same subjects.
+    pub interval: Duration,
+    /// Users of whom it is remembered when they were last seen, of those whose home the shard is.
+    pub remembered: usize,
+    /// Members of a room above which its observers are told their number alone.
+    pub list: usize,
+    /// Users and rooms that one connection may watch.
+    pub watches: usize,
+    /// Members of a room in one answer.
+    pub page: usize,
+    /// Whether the program and the time of arrival of connections are kept.
+    pub metadata: bool,
+}
+
+impl Default for PresenceRules {
+    /// As the configuration has it, for a node of one shard.
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(5),
+            interval: Duration::from_secs(1),
+            remembered: 100_000,
+            list: 500,
+            watches: 256,
+            page: 100,
+            metadata: false,
+        }
+    }
 }
 
 /// What holds for the rooms of one pattern.

@@ -15,6 +15,7 @@ use crate::shard::bundle::Bundle;
 use crate::shard::history::MOST_REPEATS;
 use crate::shard::mail::Outbox;
 use crate::shard::measures::{Measures, SECOND};
+use crate::shard::presence::Presence;
 use crate::shard::quota::Quotas;
 use crate::shard::relief::Relief;
 use crate::shard::replay::Replays;
@@ -60,6 +61,8 @@ pub(super) struct Rooms {
     pub(super) restores: Restores,
     /// Numbers the publications to several rooms that this shard's connections make.
     pub(super) next_group: u64,
+    /// Who observes whom.
+    pub(super) presence: Presence,
 }
 
 /// What one core owns.
@@ -99,6 +102,7 @@ impl Shard {
                 replays: Replays::new(seed),
                 restores: Restores::new(seed),
                 next_group: 0,
+                presence: Presence::new(seed),
             },
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards),
@@ -137,6 +141,7 @@ impl Shard {
         counters.counted_parties = self.gate.tally.len() as u64;
         counters.counted_rooms = self.rooms.quotas.counted();
         counters.waiting_joins = self.rooms.quotas.waiting() as u64;
+        self.count_presence(&mut counters);
         counters
     }
 
@@ -193,6 +198,7 @@ impl Shard {
         self.depart_person(id);
         self.rooms.replays.forget(id.index);
         self.gate.people.leave(id.index);
+        self.rooms.presence.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;
             let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);

@@ -20,6 +20,8 @@ mod measures;
 mod memory;
 mod pace;
 mod parties;
+mod presence;
+mod presence_twin;
 mod quota;
 mod reading;
 mod relief;

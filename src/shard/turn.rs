@@ -121,6 +121,7 @@ impl Shard {
         self.queues.relax(now.tick());
         self.sweep_some(now);
         self.fail_some(now);
+        self.tend_presence(now);
         self.resume_delayed(now);
         self.age_history(now);
         self.mind_memory(now);
@@ -163,7 +164,9 @@ impl Shard {
         self.counters.mail_taken_total += 1;
         match mail {
             Mail::Publish { drafts, group } => self.number(drafts, group, now),
-            Mail::Count { room, shard, members } => self.set_count(&room, shard, members),
+            Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
+            Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),
+            Mail::Presence(word) => self.handle_word(*word, now),
             Mail::Ask(question) => self.answer(*question, now),
             Mail::Once(asked) => self.handle_once(asked.0, asked.1, now),
             Mail::Deliver { publications, group } => {
@@ -233,7 +236,10 @@ impl Shard {
     /// parked and offered again on the next call.
     pub fn poll_mail(&mut self, post: &mut dyn FnMut(ShardId, Mail) -> Result<(), Mail>) {
         if !self.outbox.is_blocked() {
-            self.push_counts();
+            let now = self.rooms.presence.now;
+            self.push_counts(now);
+            self.post_news(now);
+            self.post_wants(now);
         }
         let was_blocked = self.outbox.is_blocked();
         self.counters.mail_sent_total += self.outbox.offer(post);
@@ -319,6 +325,7 @@ impl Shard {
             self.gate.pressure.due(now),
             self.gate.drain.as_ref().map(|drain| drain.due),
             self.relief.due(),
+            self.presence_due(),
             self.queues.due(),
             self.history_due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),

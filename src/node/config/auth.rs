@@ -25,7 +25,7 @@ pub struct Auth {
     pub jwks: JwksSource,
     /// What a token must say, and under which names.
     pub tokens: Tokens,
-    /// `[presence]`: what is kept of what a token says.
+    /// `[presence]`: who is there, and what is kept of them.
     pub presence: Presence,
     /// `[auth_webhook]`.
     pub webhook: AuthWebhook,

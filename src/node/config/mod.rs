@@ -18,6 +18,7 @@
 //! | [`values`] | the table of keys and the structs it makes |
 //! | [`admin`], [`auth`] | the rows of `[admin]` and `[[key]]`, and of `[auth]` |
 //! | [`limits`] | the rows about how often and how many |
+//! | [`presence`] | the rows of `[presence]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |

@@ -127,7 +127,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ),
     ("limits_user", "What all connections of one user may do together."),
     ("limits_tenant", "What all connections of one tenant may do together."),
-    ("presence", "What is known of those who are connected."),
+    (
+        "presence",
+        "Who is there, and who is told of it. Costs a user's entry where nobody observes.",
+    ),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),

@@ -93,6 +93,7 @@ fn limits_are_met_exactly() {
         max_room_bytes: 4,
         max_rooms: 2,
         max_except: 1,
+        max_users: 1,
         max_type_bytes: 3,
         max_id_bytes: 5,
         max_page: 7,

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::super::encode::{Connected, Push, Reply, Restoration, Restored};
+use super::super::presence::{About, Attendant, RoomNews, RoomUsers, State, UserState};
 use super::super::*;
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::inbox::{Note, Page};
@@ -66,6 +67,9 @@ fn reply_of(object: &Map<String, Value>) -> Reply<'_> {
             expires: object["expiresAt"].as_u64(),
         };
     }
+    if object.contains_key("watching") {
+        return Reply::Watching { watching: number(object, "watching") };
+    }
     match (object.get("room"), object.get("members"), object.get("status")) {
         (Some(_), Some(_), None) => {
             Reply::Members { room: text(object, "room"), members: number(object, "members") }
@@ -75,6 +79,68 @@ fn reply_of(object: &Map<String, Value>) -> Reply<'_> {
         (None, None, Some(_)) => Reply::Status(Status::Active),
         _ => Reply::Published,
     }
+}
+
+fn state(value: &Value) -> State {
+    let states = [State::Online, State::Idle, State::Offline];
+    states.into_iter().find(|state| *value == state.as_str()).expect("a state")
+}
+
+fn standings<'a>(object: &'a Map<String, Value>, key: &str) -> Vec<UserState<'a>> {
+    let list = object.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let standing = |entry: &'a Value| UserState {
+        user: entry["user"].as_str().expect("a user"),
+        state: state(&entry["state"]),
+        last_seen: entry.get("lastSeen").map(|at| at.as_u64().expect("a time")),
+    };
+    list.iter().map(standing).collect()
+}
+
+fn attendant<'a>(entry: &'a Value, meta: Option<&'a RawValue>) -> Attendant<'a> {
+    Attendant {
+        client: entry["clientId"].as_str().expect("an id").parse().expect("an address"),
+        user: entry["user"].as_str(),
+        state: state(&entry["state"]),
+        about: entry.get("connectedAt").map(|at| About {
+            connected: at.as_u64().expect("a time"),
+            address: entry["address"].as_str().map(Into::into),
+            agent: entry["userAgent"].as_str(),
+            meta,
+        }),
+    }
+}
+
+fn news(out: &mut Vec<u8>, object: &Map<String, Value>) {
+    presence::room_news(out, &presence_of(object));
+}
+
+fn whois(out: &mut Vec<u8>, object: &Map<String, Value>) {
+    let reference = raw(object, "ref");
+    presence::whois_users(out, reference.as_deref(), &standings(object, "users"));
+}
+
+fn attendants(out: &mut Vec<u8>, object: &Map<String, Value>) {
+    let reference = raw(object, "ref");
+    let next = object.get("next").map(|_| text(object, "next").parse().expect("next"));
+    let room = (text(object, "room"), number(object, "members"));
+    let list = object["connections"].as_array().expect("a list");
+    let meta = |entry: &Value| raw(entry.as_object().expect("an object"), "meta");
+    let metas: Vec<Option<Box<RawValue>>> = list.iter().map(meta).collect();
+    let page = list.iter().zip(&metas).map(|(entry, meta)| attendant(entry, meta.as_deref()));
+    presence::whois_room(out, reference.as_deref(), room, &page.collect::<Vec<_>>(), next);
+}
+
+fn presence_of(object: &Map<String, Value>) -> RoomNews<'_> {
+    let users = if object.contains_key("listed") {
+        RoomUsers::Unlisted
+    } else if object.contains_key("users") {
+        RoomUsers::All(standings(object, "users"))
+    } else {
+        let left = object.get("left").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let left = left.iter().map(|user| user.as_str().expect("a user")).collect();
+        RoomUsers::Changes(standings(object, "joined"), left, standings(object, "states"))
+    };
+    RoomNews { room: text(object, "room"), members: number(object, "members"), users }
 }
 
 fn connected_of(object: &Map<String, Value>) -> Connected<'_> {
@@ -188,6 +254,10 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         "throng:unread" => inbox::unread(&mut out, number(object, "unread")),
         "throng:reply" if object.contains_key("rooms") => restored(&mut out, reference, object),
         "throng:reply" if object.contains_key("messages") => page(&mut out, reference, object),
+        "throng:presence" if object.contains_key("room") => news(&mut out, object),
+        "throng:presence" => presence::users_news(&mut out, &standings(object, "users")),
+        "throng:reply" if object.contains_key("users") => whois(&mut out, object),
+        "throng:reply" if object.contains_key("connections") => attendants(&mut out, object),
         "throng:reply" => assert!(encode::reply(&mut out, reference, &reply_of(object))),
         "throng:resync" => {
             let reason = [Stale::TooOld, Stale::Epoch, Stale::Ahead]
@@ -283,6 +353,10 @@ fn every_command_and_push_has_an_example() {
         "ping",
         "status",
         "members",
+        "watch",
+        "unwatch",
+        "whois",
+        "presence",
         "auth",
         "restore",
         "history",

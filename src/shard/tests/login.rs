@@ -47,12 +47,13 @@ fn a_good_token_names_the_user_and_its_own_room_ends_with_the_connection() {
     rig.settle();
     let counters = rig.shard.counters();
     assert_eq!((counters.authenticated_connections, counters.logins_total), (1, 1));
-    assert_eq!((counters.rooms, counters.memberships, counters.home_rooms), (1, 1, 1));
+    assert_eq!((counters.rooms, counters.memberships, counters.users_online), (1, 1, 1));
+    assert_eq!(counters.home_rooms, 0, "the roster has the user, at less cost");
     rig.event(Event::ReceivedEnd { conn });
     rig.settle();
     let counters = rig.shard.counters();
     assert_eq!((counters.authenticated_connections, counters.rooms), (0, 0));
-    assert_eq!((counters.home_rooms, counters.connections), (0, 0));
+    assert_eq!((counters.users_online, counters.connections), (0, 0));
 }
 
 #[test]

@@ -72,8 +72,9 @@ fn a_tenant_has_no_more_rooms_than_it_may_wherever_they_live() {
         assert_eq!(joins(&mut rigs, 0, foreign, "r9"), json!(true), "another tenant's");
         assert_eq!(sum(&rigs, |c| c.rooms_refused_total), 6);
         assert_eq!(sum(&rigs, |c| c.counted_rooms), 4, "what was refused has ended");
-        // Users' own rooms are not counted; those three are each in one shard's home.
-        assert_eq!(sum(&rigs, |c| c.home_rooms), 4 + 2);
+        // Users' own rooms are no rooms of their homes; one user is in both shards.
+        assert_eq!(sum(&rigs, |c| c.home_rooms), 4);
+        assert_eq!(sum(&rigs, |c| c.users_online), 2);
         rigs[0].say(conns[0], r#"{"type":"throng:leave","room":"r2"}"#);
         exchange(&mut rigs);
         assert_eq!(joins(&mut rigs, 1, conns[1], "r3"), json!(true), "there is a place again");

@@ -22,7 +22,9 @@ use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub;
 use crate::session::CommandLimits;
-use crate::shard::{Capacity, Echo, Identity, Limits, Mail, RoomRules, Settings, Shard, Told};
+use crate::shard::{
+    Capacity, Echo, Identity, Limits, Mail, PresenceRules, RoomRules, Settings, Shard, Told,
+};
 use crate::wire::http::HeadLimits;
 use crate::wire::websocket::DecodeLimits;
 
@@ -115,6 +117,7 @@ pub(super) fn settings() -> Settings {
             join: Who::Anyone,
             publish: Who::Anyone,
             namespaces: Vec::new(),
+            presence: PresenceRules::default(),
         },
         capacity: Capacity {
             connections: 2000,
