@@ -15,8 +15,10 @@ MILLION_ARGS ?=
 # Seconds for each fuzz target, and which: all there are unless named here.
 SECONDS_EACH ?= 60
 TARGETS ?=
-# Seeds of the simulator: how many to run from the first.
+# Seeds of the simulator: how many to run from the first, and which of its stories: all there are unless named
+# here. `make sim SEEDS=8000 ONLY=resumes_lose_and_repeat_nothing_in_long` is a million returns of clients.
 SEEDS ?= 1000
+ONLY ?=
 # The engine that `make load` is to meet, such as URL=ws://127.0.0.1:8080/ws; without one it starts its own.
 URL ?=
 
@@ -52,7 +54,7 @@ fuzz: ## Fuzz each target for SECONDS_EACH seconds
 	tests/tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)
 
 sim: ## Run whole nodes in the simulator under SEEDS seeds
-	SEEDS=$(SEEDS) cargo test --release --test sim
+	SEEDS=$(SEEDS) cargo test --release --test sim $(ONLY) -- --nocapture
 
 doc: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items

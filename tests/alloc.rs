@@ -23,7 +23,7 @@ use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::time::Time;
 use throng::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
-use throng::node::config::Config;
+use throng::node::config::{Config, Origin};
 use throng::shard::{Identity, Settings, Shard};
 
 /// The system's allocator, and counts of what this thread asked of it.
@@ -286,3 +286,81 @@ fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() 
 /// What a user with a long token id may cost in memory that was asked for.
 const USER_BYTES_FULL: i64 = 320;
 const USER_BYTES_GROWN: i64 = 420;
+
+/// A shard whose rooms named `kept*` have a history of a thousand.
+fn with_history(kept: bool) -> Rig {
+    let mut settings = throng::node::settings(&Config::default(), 2048);
+    if kept {
+        let origin = Origin {
+            file: None,
+            sets: vec!["namespace=[{pattern=\"kept*\", history_count=1000}]".to_owned()],
+        };
+        settings = throng::node::settings(&origin.load().expect("a configuration"), 2048);
+    }
+    Rig::with(Ends::AtOnce, settings)
+}
+
+#[test]
+fn a_room_with_a_thousand_entries_costs_what_is_charged_for_it() {
+    let mut rig = with_history(true);
+    let publisher = rig.open();
+    let mut publish = text(r#"{"type":"t","room":"kept","payload":{"a":"01234567890123456789"}}"#);
+    let warm = |rig: &mut Rig| {
+        rig.receive(publisher, &mut text(r#"{"type":"t","room":"other","payload":1}"#));
+        rig.settle();
+    };
+    warm(&mut rig);
+    let before = LIVE_BYTES.get();
+    for _ in 0..1000 {
+        rig.receive(publisher, &mut publish);
+        rig.settle();
+    }
+    let counters = rig.shard.counters();
+    assert_eq!(counters.history_publications, 1000);
+    let live = LIVE_BYTES.get() - before;
+    let each = live / 1000;
+    assert!(each <= HISTORY_ENTRY_BYTES, "{each} bytes for a publication that is kept");
+    let charged = i64::try_from(counters.history_bytes).expect("few");
+    assert!((live - charged).abs() * 100 < live * 15, "{live} bytes live and {charged} charged");
+    // The ring is full: what comes in its place costs nothing more.
+    for _ in 0..1000 {
+        rig.receive(publisher, &mut publish);
+        rig.settle();
+    }
+    assert!((LIVE_BYTES.get() - before - live).abs() < 1000, "a full ring stays as it is");
+    rig.now = rig.now.plus(Duration::from_secs(400));
+    rig.settle();
+    warm(&mut rig);
+    let left = LIVE_BYTES.get() - before;
+    assert!(left < 2000, "{left} bytes are left when it has aged out");
+}
+
+/// What a kept publication of 30 bytes may cost, its frame included.
+const HISTORY_ENTRY_BYTES: i64 = 520;
+
+#[test]
+fn rooms_without_history_cost_the_same_whether_others_have_one() {
+    let cost = |kept: bool| {
+        let mut rig = with_history(kept);
+        let conns: Vec<ConnId> = (0..1000).map(|_| rig.open()).collect();
+        let before = LIVE_BYTES.get();
+        for (conn, first) in conns.iter().zip((0..).step_by(100)) {
+            for at in first..first + 100 {
+                let join = format!(r#"{{"type":"throng:join","room":"room {at:06}"}}"#);
+                rig.receive(*conn, &mut text(&join));
+                rig.receive(*conn, &mut text(&format!(r#"{{"type":"t","room":"room {at:06}"}}"#)));
+            }
+            rig.settle();
+        }
+        let counters = rig.shard.counters();
+        assert_eq!((counters.home_rooms, counters.history_rooms), (100_000, 0));
+        LIVE_BYTES.get() - before
+    };
+    let (without, with) = (cost(false), cost(true));
+    assert_eq!(without, with, "bytes for a hundred thousand rooms");
+    let each = with / 100_000;
+    assert!(each <= ROOM_BYTES, "{each} bytes for a room with one member, both its sides");
+}
+
+/// What a room of one member costs at its home and in the shard of its member, just below a doubling of maps.
+const ROOM_BYTES: i64 = 300;

@@ -14,6 +14,7 @@ mod backpressure;
 mod churn;
 mod drain;
 mod handshake;
+mod history;
 mod hostile;
 mod inbox;
 mod jwks;

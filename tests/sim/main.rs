@@ -3,7 +3,8 @@
 //! Everything that happens follows from the seed: which shard turns next, how bytes are cut, what is
 //! lost, who stalls, who stops reading, when somebody leaves. After every step the shards' invariants
 //! are asserted; at the end the network heals and every living client must have what it was promised.
-//! `SEEDS=1000` runs more seeds than the usual 100, `SEED=7` one alone. A seed that fails is printed and
+//! `SEEDS=1000` runs more seeds than the usual 100, `SEED=7` one alone; `cargo test --test sim resumes`
+//! looks at those who come back only, and says how often they did. A seed that fails is printed and
 //! becomes a test of its own in `named.rs`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails here has failed")]
@@ -15,6 +16,7 @@ mod client;
 mod damage;
 mod malformed;
 mod named;
+mod resume;
 mod story;
 mod world;
 
@@ -56,4 +58,30 @@ fn every_seed_keeps_its_promises_to_secure_clients_too() {
 #[test]
 fn a_drain_in_the_middle_of_it_all_ends() {
     run_seeds("drain", |seed| story::run(seed, &story::Plan::draining(seed)));
+}
+
+/// Runs a plan of [`resume`] for every seed and sums up what happened.
+fn run_resumes(what: &str, plan: impl Fn(u64) -> resume::Plan) {
+    let sum = std::cell::Cell::new(resume::Sum::default());
+    run_seeds(what, |seed| {
+        let (mut all, one) = (sum.get(), resume::run(seed, &plan(seed)));
+        all.returns += one.returns;
+        all.recovered += one.recovered;
+        all.resyncs += one.resyncs;
+        all.published += one.published;
+        sum.set(all);
+    });
+    println!("{what}: {:?}", sum.get());
+    let sum = sum.get();
+    assert!(sum.returns > 0 && sum.recovered > 0 && sum.published > 0, "nothing happened: {sum:?}");
+}
+
+#[test]
+fn resumes_lose_and_repeat_nothing_in_long_lives() {
+    run_resumes("long resumes", resume::Plan::long);
+}
+
+#[test]
+fn resumes_lose_and_repeat_nothing_in_any_order_of_a_few_deeds() {
+    run_resumes("short resumes", resume::Plan::short);
 }
