@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use throng::node::config::{Config, Origin};
 use throng::node::doctor::{self, Url, Verdict};
+use throng::node::remote::{Publication, Remote};
 use throng::node::{check, launch};
 
 #[global_allocator]
@@ -34,11 +35,13 @@ enum Command {
     CheckConfig(Input),
     /// Say what this machine would do to the node: limits, ports, memory, and the line that mends each fault.
     Doctor(Doctor),
+    /// Publish by the admin listener of a running node, and print the answer.
+    Publish(Box<Publish>),
     /// Print the configuration, complete and with comments, as a file that can be used as it is.
     PrintConfig(Input),
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct Input {
     /// The configuration file; without it every key has its default.
     #[arg(long, value_name = "FILE")]
@@ -63,6 +66,95 @@ struct Doctor {
     patience: u64,
 }
 
+#[derive(Args, Debug)]
+struct Publish {
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    url: String,
+    /// A file that holds the secret of a key with the scope "publish".
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// The type of the message.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: String,
+    #[command(flatten)]
+    targets: TargetArgs,
+    #[command(flatten)]
+    except: ExceptArgs,
+    /// The message's own id, passed on.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// What it replaces in rooms that conflate.
+    #[arg(long, value_name = "KEY")]
+    conflate: Option<String>,
+    /// Whose rooms and users these are.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+    /// Wait for the number of connections reached.
+    #[arg(long)]
+    count: bool,
+    /// JSON; left out, the message has none.
+    payload: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct TargetArgs {
+    /// To the members of this room. May be given many times, as the other targets.
+    #[arg(long, value_name = "ROOM")]
+    room: Vec<String>,
+    /// To all connections of this user.
+    #[arg(long, value_name = "USER")]
+    user: Vec<String>,
+    /// To this connection.
+    #[arg(long, value_name = "CLIENT_ID")]
+    connection: Vec<String>,
+    /// To everyone of the tenant.
+    #[arg(long)]
+    everyone: bool,
+}
+
+#[derive(Args, Debug)]
+struct ExceptArgs {
+    /// Not to this connection.
+    #[arg(long, value_name = "CLIENT_ID")]
+    except_connection: Vec<String>,
+    /// Not to this user.
+    #[arg(long, value_name = "USER")]
+    except_user: Vec<String>,
+    /// Not to the members of this room.
+    #[arg(long, value_name = "ROOM")]
+    except_room: Vec<String>,
+}
+
+impl Publish {
+    fn execute(self: Box<Self>) -> ExitCode {
+        let remote = Remote { url: &self.url, key_file: &self.key_file };
+        let publication = Publication {
+            kind: self.kind,
+            payload: self.payload,
+            texts: vec![("id", self.id), ("key", self.conflate), ("tenant", self.tenant)],
+            lists: vec![
+                ("rooms", self.targets.room),
+                ("users", self.targets.user),
+                ("connections", self.targets.connection),
+            ],
+            except: vec![
+                ("connections", self.except.except_connection),
+                ("users", self.except.except_user),
+                ("rooms", self.except.except_room),
+            ],
+            flags: vec![("everyone", self.targets.everyone), ("count", self.count)],
+        };
+        match remote.publish(&publication) {
+            Ok(answer) => print(&answer),
+            Err(error) => {
+                complain("publish", &error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => execute(cli.command),
@@ -76,35 +168,38 @@ fn main() -> ExitCode {
 }
 
 fn execute(command: Command) -> ExitCode {
-    let (Command::Run(input)
-    | Command::CheckConfig(input)
-    | Command::PrintConfig(input)
-    | Command::Doctor(Doctor { input, .. })) = &command;
-    let origin = Origin { file: input.config.clone(), sets: input.set.clone() };
-    let config = match origin.load() {
-        Ok(config) => config,
-        Err(error) => {
-            complain("configuration", &error);
-            return ExitCode::from(2);
-        }
-    };
     match command {
-        Command::Run(_) => match launch(&config, &origin) {
+        Command::Run(input) => input.with(|config, origin| match launch(config, origin) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 complain("throng", &error);
                 ExitCode::FAILURE
             }
-        },
-        Command::CheckConfig(_) => match check(&config) {
-            Ok(()) => print(&report(&config)),
+        }),
+        Command::CheckConfig(input) => input.with(|config, _| match check(config) {
+            Ok(()) => print(&report(config)),
             Err(error) => {
                 complain("configuration", &error);
                 ExitCode::from(2)
             }
-        },
-        Command::PrintConfig(_) => print(&config.to_toml()),
-        Command::Doctor(doctor) => diagnose(&config, &doctor),
+        }),
+        Command::PrintConfig(input) => input.with(|config, _| print(&config.to_toml())),
+        Command::Doctor(doctor) => doctor.input.clone().with(|config, _| diagnose(config, &doctor)),
+        Command::Publish(publish) => publish.execute(),
+    }
+}
+
+impl Input {
+    /// Does something with the configuration, if there is nothing wrong with it.
+    fn with(self, work: impl FnOnce(&Config, &Origin) -> ExitCode) -> ExitCode {
+        let origin = Origin { file: self.config, sets: self.set };
+        match origin.load() {
+            Ok(config) => work(&config, &origin),
+            Err(error) => {
+                complain("configuration", &error);
+                ExitCode::from(2)
+            }
+        }
     }
 }
 

@@ -110,17 +110,27 @@ impl Client {
     }
 
     async fn answer(&self, request: Request<Full<Bytes>>, limit: usize) -> Result<Bytes, Failure> {
+        match self.send(request, limit).await? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, _) => Err(Failure::Status(status)),
+        }
+    }
+
+    /// Makes a request; the answer, whatever its status.
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+    ) -> Result<(StatusCode, Bytes), Failure> {
         let failed = |error: &dyn std::error::Error| Failure::Connection(whole(error));
         let response = self.pool.request(request).await.map_err(|error| failed(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(Failure::Status(response.status()));
-        }
+        let status = response.status();
         let read = Limited::new(response.into_body(), limit).collect().await;
         let body = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
             Some(_) => Failure::TooLarge(limit),
             None => failed(&*error),
         })?;
-        Ok(body.to_bytes())
+        Ok((status, body.to_bytes()))
     }
 }
 

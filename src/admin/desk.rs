@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::store::{self, Ask, Outcome};
 
 use super::exposition::Exposition;
+use super::publish::Publisher;
 use crate::base::id::ShardId;
 
 /// A ticket that someone asks for on behalf of a user.
@@ -99,7 +100,7 @@ pub struct Standing {
 }
 
 /// The node, as the listener sees it.
-pub trait Desk: Send + Sync + 'static {
+pub trait Desk: Publisher + Send + Sync + 'static {
     /// Whether the node is fit to serve.
     fn standing(&self) -> Standing;
 

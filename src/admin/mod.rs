@@ -12,9 +12,11 @@
 //! | `server` | the thread, the listener, connections, the end |
 //! | `routes` | the endpoints |
 //! | `inbox` | the endpoints of notifications |
+//! | `publish` | publishing |
 //! | `guard` | who may ask: keys, scopes, rates |
 //! | `exposition` | the text that Prometheus reads |
 //! | `body` | strict JSON objects |
+//! | `call` | one request to another such listener |
 //! | `client` | requests that go out |
 //! | `sign` | how who gets them knows whose they are |
 //! | `consult` | questions of the shards to the application's back end |
@@ -23,6 +25,7 @@
 //! | `refusal` | every answer that is a no |
 
 mod body;
+mod call;
 mod client;
 mod consult;
 mod desk;
@@ -32,6 +35,7 @@ mod inbox;
 mod jwks;
 mod line;
 mod options;
+mod publish;
 mod refusal;
 mod routes;
 mod server;
@@ -40,10 +44,12 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
+pub use call::Call;
 pub use desk::{
     Desk, Inquiries, Inquiry, Later, Receipt, Refused, Revocation, Revoked, Standing, Ticket,
     TicketAsk,
 };
 pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, Jwks, Limits, Options, Scope, Webhook};
+pub use publish::{NotPublished, Outcome, Posted, Publisher};
 pub use server::Admin;

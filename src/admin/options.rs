@@ -18,6 +18,8 @@ pub enum Scope {
     Inspect,
     /// Notifying users, and their inboxes.
     Notify,
+    /// Publishing.
+    Publish,
 }
 
 impl Scope {
@@ -29,6 +31,7 @@ impl Scope {
             Self::Revoke => "revoke",
             Self::Inspect => "inspect",
             Self::Notify => "notify",
+            Self::Publish => "publish",
         }
     }
 }

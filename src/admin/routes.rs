@@ -5,7 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -23,12 +23,13 @@ use super::guard::{self, Guard};
 use super::inbox;
 use super::jwks::Record;
 use super::options::{ApiKey, Limits, Options, Scope};
+use super::publish;
 use super::refusal::{Refusal, json};
 use crate::base::time::Time;
 use crate::sys::clock::Clock;
 
 /// How often it is looked whether all shards have taken some mail.
-const LOOK: Duration = Duration::from_millis(1);
+pub(super) const LOOK: Duration = Duration::from_millis(1);
 /// How long a sign of life counts.
 const PROBE_LIFE: Duration = Duration::from_secs(1);
 /// Bytes of a name in a request: a user, a tenant, a token's id.
@@ -68,6 +69,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/v1/notify", post(inbox::notify))
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/inbox/read", post(inbox::read))
+        .route("/v1/publish", post(publish::publish))
         .fallback(async || {
             Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint")
         })
@@ -105,8 +107,12 @@ impl Api {
         Ok(())
     }
 
-    /// Reads the body of a request that was admitted.
     pub(super) async fn object(&self, body: Body) -> Result<Object, Refusal> {
+        Object::parse(&self.bytes(body).await?)
+    }
+
+    /// Reads the body of a request that was admitted.
+    pub(super) async fn bytes(&self, body: Body) -> Result<Bytes, Refusal> {
         let limits = self.limits();
         let read = Limited::new(body, limits.body_bytes).collect();
         let read = timeout(limits.request_timeout, read).await.map_err(|_| Refusal::timeout())?;
@@ -118,7 +124,7 @@ impl Api {
                 Refusal::bad("bad_body", "the body could not be read")
             }
         })?;
-        Object::parse(&bytes.to_bytes())
+        Ok(bytes.to_bytes())
     }
 
     /// What a sign of life of all shards is awaited by. Whoever asks for it needs no key, so the shards are

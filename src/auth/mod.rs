@@ -50,7 +50,9 @@ pub use key::{Algorithm, Key, KeyError, KeySet};
 pub use origin::{OriginError, OriginRule, OriginRules};
 pub use revocation::{Full, Revocation, Revocations};
 pub use rulings::Rulings;
-pub use scope::{is_user_room, plain, room, tenant_of, user_of, user_room};
+pub use scope::{
+    Place, connections, everyone, is_user_room, place, plain, room, tenant_of, user_of, user_room,
+};
 pub use source::{Found, Source, SourceError, SourceRules, TOKEN_SUBPROTOCOL, redact};
 pub use ticket::{Ticket, TicketKey, TicketRead, mint};
 pub use token::{TokenRules, Verifier};

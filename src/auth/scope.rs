@@ -3,7 +3,8 @@
 //! A client names a room as its application does. Within the node a tenant's room has the tenant's name
 //! in front of it, so that a tenant can only ever name its own rooms. What joins the two is a control
 //! character, which neither a room's name nor a tenant's may hold, so no name can be read in two ways.
-//! The room of a user, by which all connections of one user are found, begins with another.
+//! The room of a user, by which all connections of one user are found, begins with another. What is published
+//! to everyone, or to connections by their ids, goes by a name as well, which begins with a third.
 
 use std::borrow::Cow;
 
@@ -11,6 +12,10 @@ use std::borrow::Cow;
 const TENANT: char = '\u{1f}';
 /// In front of a user's name ("record separator").
 const USER: char = '\u{1e}';
+/// In front of what stands for connections that are in no room together ("group separator").
+const CROWD: char = '\u{1d}';
+const EVERYONE: &str = "everyone";
+const CONNECTIONS: &str = "connections";
 
 /// The name within the node of the room that a client of this tenant calls `name`.
 #[must_use]
@@ -56,4 +61,48 @@ pub fn plain(room: &str) -> &str {
 #[must_use]
 pub fn is_user_room(room: &str) -> bool {
     plain(room).starts_with(USER)
+}
+
+/// What a name within the node stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A room, by the name that the clients in it use.
+    Room(&'a str),
+    /// All connections of a user.
+    User,
+    /// Connections by their ids.
+    Connections,
+    /// All connections of a tenant.
+    Everyone,
+}
+
+/// What the name within the node stands for.
+#[must_use]
+pub fn place(name: &str) -> Place<'_> {
+    let plain = plain(name);
+    match plain.strip_prefix(CROWD) {
+        Some(EVERYONE) => Place::Everyone,
+        Some(_) => Place::Connections,
+        None if plain.starts_with(USER) => Place::User,
+        None => Place::Room(plain),
+    }
+}
+
+/// The name within the node of everyone of a tenant. No client can name it.
+#[must_use]
+pub fn everyone(tenant: Option<&str>) -> String {
+    crowd(tenant, EVERYONE)
+}
+
+/// The name within the node of connections of a tenant that are named one by one. No client can name it.
+#[must_use]
+pub fn connections(tenant: Option<&str>) -> String {
+    crowd(tenant, CONNECTIONS)
+}
+
+fn crowd(tenant: Option<&str>, what: &str) -> String {
+    match tenant {
+        None => format!("{CROWD}{what}"),
+        Some(tenant) => format!("{tenant}{TENANT}{CROWD}{what}"),
+    }
 }

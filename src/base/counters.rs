@@ -107,6 +107,8 @@ counters! {
     waiting_joins,
     /// Gauge: bytes charged to the memory budget.
     charged_bytes,
+    /// Gauge: publications on their way to everyone, each shard counting its own.
+    everyone_waiting,
     /// Sockets accepted.
     accepted_total,
     /// Sockets refused before a connection existed.
@@ -207,6 +209,10 @@ counters! {
     unannounced_total,
     /// Connections closed because our own code panicked while handling them.
     panics_total,
+    /// Publications to everyone that a shard had no place in line for.
+    everyone_dropped_total,
+    /// Numbers of connections reached that could not be told to a back end.
+    reports_dropped_total,
     /// Bytes received.
     received_bytes_total,
     /// Data messages received.

@@ -21,6 +21,12 @@ impl Served {
     pub fn first(&mut self, conn: u32) -> bool {
         self.0.insert(conn)
     }
+
+    /// True when the connection is served.
+    #[must_use]
+    pub fn has(&self, conn: u32) -> bool {
+        self.0.contains(&conn)
+    }
 }
 
 /// The groups with copies still to come.
@@ -54,6 +60,18 @@ impl Groups {
         }
         self.last = served;
         &mut self.last
+    }
+
+    /// True while copies of the group are still to come.
+    #[must_use]
+    pub fn awaits(&self, group: &Group) -> bool {
+        self.open.contains_key(&group.id)
+    }
+
+    /// Who was served by the last mail, and by its whole group if it was the last of one; to be asked only
+    /// where no copy is awaited any more. The next mail begins with nobody.
+    pub fn take(&mut self) -> Served {
+        std::mem::replace(&mut self.last, Served(self.seed.set()))
     }
 
     /// Gives back the memory that is kept for the next mail.

@@ -23,10 +23,10 @@ fn publication(room: &Arc<str>, offset: u64, size: usize) -> Arc<Publication> {
         kind: raw("\"t\"".into()),
         payload: Some(Arc::from(raw(format!("{:?}", "x".repeat(size))))),
         id: None,
-        except: Arc::from([]),
+        to: Audience { target: Target::Room, except: None },
         overflow: Overflow::DropNew,
         key: 0,
-        from: None,
+        origin: Origin::BackEnd(None),
         terms: Terms::default(),
         encoded: Encoded::default(),
     };

@@ -36,7 +36,9 @@ pub use dedup::{Groups, Served};
 pub use directory::{Directory, home, home_of};
 pub use history::{Evicted, History, HistoryLimits, Portion, Slice};
 pub use lookout::{Heard, Known, Lookout};
-pub use publication::{Class, Encoded, Group, Publication, Terms};
+pub use publication::{
+    Audience, Class, Encoded, Except, Group, Origin, Publication, Slip, Target, Terms,
+};
 pub use repeats::Repeats;
 pub use rooms::{Change, Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
 pub use roster::{Roster, RosterCounts, Sight, Stand};

@@ -1,4 +1,4 @@
-//! What is published to a room.
+//! What is published, and to whom.
 //!
 //! A publication crosses shards in one `Arc`, with its number already given by the room's home, and is
 //! never changed again. What it looks like on the wire depends on the receiver's protocol and
@@ -46,11 +46,82 @@ pub struct Group {
     pub homes: u16,
 }
 
-/// One publication in one room.
+/// Who receives a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The members of its room, who learn its number.
+    Room,
+    /// The members of a user's own room: all connections of that user.
+    User,
+    /// These connections.
+    Connections(Arc<[ConnAddress]>),
+    /// All connections of the tenant.
+    Everyone,
+}
+
+/// Who does not receive it, whatever the targets are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Except {
+    /// These connections. Sorted or not; few.
+    pub connections: Box<[ConnAddress]>,
+    /// The members of these rooms, users' own rooms among them. Each shard knows its own.
+    pub rooms: Box<[Arc<str>]>,
+}
+
+/// Who receives a publication and who does not.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    /// Who does.
+    pub target: Target,
+    /// Who does not; `None`: nobody is excepted.
+    pub except: Option<Arc<Except>>,
+}
+
+/// An order of a back end that wants to know how many a publication reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slip {
+    /// The number of the order.
+    pub order: u64,
+    /// Which of its publications it is.
+    pub item: u32,
+}
+
+/// Where a publication comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A connection.
+    Connection(ConnAddress),
+    /// A back end, which may want to know how many it reaches.
+    BackEnd(Option<Slip>),
+}
+
+impl Origin {
+    /// The publishing connection, if it was one.
+    #[must_use]
+    pub fn connection(self) -> Option<ConnAddress> {
+        match self {
+            Self::Connection(address) => Some(address),
+            Self::BackEnd(_) => None,
+        }
+    }
+
+    /// Who wants to know how many it reaches.
+    #[must_use]
+    pub fn slip(self) -> Option<Slip> {
+        match self {
+            Self::Connection(_) => None,
+            Self::BackEnd(slip) => slip,
+        }
+    }
+}
+
+/// One publication to one target.
 #[derive(Debug)]
 pub struct Publication {
-    /// The room.
+    /// The room, or the name within the node that stands for the target.
     pub room: Arc<str>,
+    /// Who receives it, and who does not.
+    pub to: Audience,
     /// Its number in the room, from 1.
     pub offset: u64,
     /// When it reached the node.
@@ -61,14 +132,12 @@ pub struct Publication {
     pub payload: Option<Arc<RawValue>>,
     /// The publisher's own identifier for it, as it came.
     pub id: Option<Box<RawValue>>,
-    /// Connections that do not receive it. Sorted or not; few.
-    pub except: Arc<[ConnAddress]>,
     /// The room's policy for slow readers.
     pub overflow: Overflow,
     /// The conflation key, hashed; zero without one.
     pub key: u64,
-    /// The publishing connection, if a connection published it.
-    pub from: Option<ConnAddress>,
+    /// Where it comes from.
+    pub origin: Origin,
     /// What may happen to it later.
     pub terms: Terms,
     /// The bytes per class, once made.
@@ -119,10 +188,16 @@ impl Publication {
         self.terms.until.is_some_and(|until| until <= now)
     }
 
-    /// True when this connection does not receive it.
+    /// True when this connection is excepted by its address.
     #[must_use]
     pub fn excepts(&self, address: ConnAddress) -> bool {
-        self.except.contains(&address)
+        self.to.except.as_ref().is_some_and(|except| except.connections.contains(&address))
+    }
+
+    /// True when the members of a room receive it.
+    #[must_use]
+    pub fn has_members(&self) -> bool {
+        matches!(self.to.target, Target::Room | Target::User)
     }
 
     /// What a queue may do with it.

@@ -349,6 +349,13 @@ impl Hub {
         key.is_some_and(|key| self.memberships_of(member).iter().any(|m| m.room == *key))
     }
 
+    /// True when the connection is in one of these rooms, confirmed or not.
+    #[must_use]
+    pub fn is_in_any(&self, member: &MemberRef, rooms: &[RoomKey]) -> bool {
+        let memberships = self.memberships_of(member);
+        memberships.iter().any(|membership| rooms.contains(&RoomKey(membership.room)))
+    }
+
     /// Rooms with members in this shard.
     #[must_use]
     pub fn len(&self) -> usize {

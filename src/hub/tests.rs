@@ -317,10 +317,13 @@ fn publication() -> Publication {
         kind: raw("\"chat\""),
         payload: Some(Arc::from(raw("{}"))),
         id: None,
-        except: Arc::from([address]),
+        to: Audience {
+            target: Target::Room,
+            except: Some(Arc::new(Except { connections: [address].into(), ..Except::default() })),
+        },
         overflow: Overflow::DropNew,
         key: 5,
-        from: Some(address),
+        origin: Origin::Connection(address),
         terms: Terms::default(),
         encoded: Encoded::default(),
     }
@@ -348,7 +351,7 @@ fn a_publication_is_encoded_once_for_all_threads() {
 #[test]
 fn a_publication_excepts_the_named_generation_only() {
     let publication = publication();
-    let named = publication.except[0];
+    let named = publication.to.except.as_ref().expect("an exception").connections[0];
     let successor = ConnAddress { conn: ConnId { generation: 4, ..named.conn }, ..named };
     assert!(publication.excepts(named) && !publication.excepts(successor));
     assert_eq!(publication.mark().key, 5);

@@ -60,6 +60,11 @@ impl Board {
         }
     }
 
+    /// The number of shards.
+    pub(super) fn shards(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Posts a shard's figures. Only that shard's worker may call it.
     pub(super) fn publish(&self, shard: &mut Shard, id: ShardId) {
         let row = &self.rows[usize::from(id.0)];

@@ -23,6 +23,7 @@ use crate::admin::{
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
+use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
@@ -34,6 +35,7 @@ use crate::node::config::values::KeyScope;
 use crate::node::keeper::{From as Asker, StoreHandle, kept_revocation};
 use crate::node::keys;
 use crate::node::metrics::{self, About};
+use crate::node::publishing::Publishing;
 use crate::node::running::LaunchError;
 use crate::shard::Mail;
 use crate::store::{self, Ask};
@@ -129,6 +131,7 @@ fn key(key: &Key) -> Result<ApiKey, LaunchError> {
             KeyScope::Revoke => Scope::Revoke,
             KeyScope::Inspect => Scope::Inspect,
             KeyScope::Notify => Scope::Notify,
+            KeyScope::Publish => Scope::Publish,
         })
         .collect();
     let secret = secret("key.secret_file", &key.secret, &key.secret_file)?;
@@ -161,18 +164,19 @@ const WAITING: usize = 1024;
     clippy::disallowed_types,
     reason = "held by the admin thread alone, which shares no shard's state"
 )]
-type Mutex<T> = std::sync::Mutex<T>;
+pub(super) type Mutex<T> = std::sync::Mutex<T>;
 
 /// What the admin thread asks the node by.
 #[derive(Debug)]
 pub(super) struct NodeDesk {
-    shards: u16,
-    board: Arc<Board>,
+    pub(super) shards: u16,
+    pub(super) board: Arc<Board>,
     tickets: TicketKey,
     store: StoreHandle,
     rules: Mutex<Rules>,
     about: Mutex<About>,
-    out: Mutex<Out>,
+    pub(super) out: Mutex<Out>,
+    pub(super) publishing: Publishing,
     /// The number of the last mark.
     marked: AtomicU64,
 }
@@ -248,6 +252,7 @@ impl NodeDesk {
         board: &Arc<Board>,
         tickets: &TicketKey,
         store: StoreHandle,
+        seed: &Seed,
         port: Port<Mail>,
         about: About,
     ) -> Self {
@@ -260,10 +265,12 @@ impl NodeDesk {
             about: Mutex::new(about),
             out: Mutex::new(Out::new(shards, port)),
             marked: AtomicU64::new(0),
+            publishing: Publishing::new(seed.clone(), shards),
         }
     }
 
     fn adopt(&self, config: &Config) {
+        self.publishing.adopt(config);
         let door = &config.auth.door;
         let tokens = door.mode == AuthMode::Token;
         let tickets = tokens && door.sources.contains(&Source::Ticket);

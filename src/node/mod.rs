@@ -14,6 +14,8 @@ mod keeper;
 mod keys;
 mod launch;
 mod metrics;
+mod publishing;
+pub mod remote;
 mod running;
 mod service;
 mod settings;

@@ -132,8 +132,8 @@ impl Node {
                 .map_err(|error| LaunchError::new(key, error))?;
         }
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
-        // Behind the shards' ports stand those of the node, of the admin listener and of the store, in this
-        // order: workers leave inquiries at the last but one.
+        // Behind the shards' ports stand those of the node, of the admin listener (`desk_port`) and of the
+        // store, in this order.
         let mut ports = mesh(usize::from(shards) + 3, config.inside.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));
@@ -163,7 +163,8 @@ impl Node {
         }
         let about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
-        let desk = NodeDesk::new(shards, &node.board, &node.tickets, handle, desk, about);
+        let seed = &plan.identity.seed;
+        let desk = NodeDesk::new(shards, &node.board, &node.tickets, handle, seed, desk, about);
         node.beside.admin = Office::open(config, desk)?;
         Ok(node)
     }

@@ -18,6 +18,7 @@ use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
 use crate::node::config::values::{Closings, DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
+use crate::session::command::AudienceLimits;
 use crate::shard::{
     Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, PresenceRules,
     RoomMemory, RoomRules, Settings, Told,
@@ -129,7 +130,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
 }
 
 /// What holds for rooms.
-fn rooms(config: &Config) -> RoomRules {
+pub(super) fn rooms(config: &Config) -> RoomRules {
     let namespace = |namespace: &Namespace| NamespaceRules {
         pattern: namespace.pattern.clone(),
         overflow: namespace.overflow,
@@ -150,6 +151,8 @@ fn rooms(config: &Config) -> RoomRules {
         overflow: config.queue.overflow,
         join: keys::default_who(config),
         publish: keys::default_who(config),
+        open_everyone: config.limits.publish.everyone,
+        open_connections: config.limits.publish.connections,
         namespaces: config.lists.namespaces.iter().map(namespace).collect(),
         presence: presence(config),
     }
@@ -255,14 +258,17 @@ fn clients(config: &Config) -> Clients {
     }
 }
 
-fn commands(config: &Config) -> CommandLimits {
+pub(super) fn commands(config: &Config) -> CommandLimits {
     let command = &config.limits.command;
     CommandLimits {
         max_depth: usize::from(command.max_depth),
         max_keys: command.max_keys as usize,
         max_room_bytes: usize::from(command.max_room_name_bytes),
         max_rooms: usize::from(command.max_rooms_per_publish),
-        max_except: usize::from(command.max_except),
+        audience: AudienceLimits {
+            targets: usize::from(config.limits.publish.max_targets),
+            except: usize::from(command.max_except),
+        },
         max_users: usize::from(config.auth.presence.users),
         max_type_bytes: usize::from(command.max_type_bytes),
         max_id_bytes: usize::from(command.max_id_bytes),

@@ -16,8 +16,9 @@ use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{StoreHandle, hand_in};
+use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
-use crate::shard::{Inquiry, Mail, Progress, Relieved, Shard};
+use crate::shard::{Inquiry, Mail, Progress, Relieved, Report, Shard};
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};
 
@@ -70,7 +71,9 @@ impl Worker {
         self.submit(now);
         let (shard, port) = (&mut self.shard, &self.port);
         shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
+        let desk = desk_port(self.board.shards());
         shard.poll_inquiries(&mut |inquiry| post_inquiry(port, inquiry));
+        shard.poll_reports(&mut |report| tell_desk(port, desk, report));
         self.board.hear_farewells(&mut self.shard);
         self.board.publish(&mut self.shard, self.id);
         if let Some(clock) = &mut self.turn_clock {
@@ -180,6 +183,15 @@ struct Waited {
     slept: Option<Time>,
     /// When the first event was there, if any was.
     first: Option<Time>,
+}
+
+/// Posts a report to the admin listener's port.
+fn tell_desk(port: &Port<Mail>, desk: usize, report: Report) -> Result<(), Report> {
+    let posted = port.post(desk, Lane::Delivery, Mail::Report(Box::new(report)));
+    posted.map_err(|mail| match mail {
+        Mail::Report(report) => *report,
+        other => unreachable!("a port gives back what it was given: {other:?}"),
+    })
 }
 
 /// Hands one event to the shard. A panic of ours ends the connection that the event was about, and the

@@ -12,17 +12,16 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
-use super::envelope::{Envelope, Field, bad, nearest, shown, text, texts, token};
+use super::envelope::{Envelope, Field, bad, nearest, shown, text, token};
 use super::error::{Code, CommandError};
 use super::inbox;
 use super::presence::{self, Subjects, Whois};
 use super::protocol::Status;
 use super::resume::{self, Return};
 use super::scan::{Excess, scan};
+use super::targets::{Except, Targets};
 use crate::base::cursor::Cursor;
-use crate::base::id::ConnAddress;
 use crate::base::inbox::{Marked, Span};
 
 /// The prefix of the engine's own types and rooms.
@@ -57,7 +56,19 @@ const PUBLISH_FIELDS: &[Field] = &[
     Field::Key,
     Field::Except,
     Field::TtlMs,
+    Field::Users,
+    Field::Connections,
+    Field::Everyone,
 ];
+
+/// How many one publication may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AudienceLimits {
+    /// Users, and connections.
+    pub targets: usize,
+    /// Connections, users and rooms together that are excepted.
+    pub except: usize,
+}
 
 /// Bounds on a message. The size of the whole is bounded before it gets here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +81,8 @@ pub struct CommandLimits {
     pub max_room_bytes: usize,
     /// Rooms of one publication.
     pub max_rooms: usize,
-    /// Connections excepted from one publication.
-    pub max_except: usize,
+    /// Whom one publication may name beside rooms.
+    pub audience: AudienceLimits,
     /// Users of one command.
     pub max_users: usize,
     /// Bytes of a type, as UTF-8.
@@ -96,7 +107,7 @@ impl Default for CommandLimits {
             max_keys: 256,
             max_room_bytes: 128,
             max_rooms: 16,
-            max_except: 64,
+            audience: AudienceLimits { targets: 64, except: 64 },
             max_users: 64,
             max_type_bytes: 64,
             max_id_bytes: 64,
@@ -146,7 +157,7 @@ pub enum Command<'a> {
         /// The room's name.
         room: Cow<'a, str>,
     },
-    /// Send a publication to the members of rooms.
+    /// Send a publication.
     Publish(Publish<'a>),
     /// Answer with the time.
     Ping,
@@ -181,16 +192,16 @@ pub enum Command<'a> {
 pub struct Publish<'a> {
     /// The type as written, quotes included; never one of the engine's.
     pub kind: &'a RawValue,
-    /// The rooms, each once; never empty.
-    pub rooms: SmallVec<[Cow<'a, str>; 2]>,
+    /// Who shall receive it.
+    pub targets: Targets<'a>,
     /// Any JSON, as written.
     pub payload: Option<&'a RawValue>,
     /// The author's identifier, a string or a number, as written.
     pub id: Option<&'a RawValue>,
     /// What it replaces in a queue that conflates: earlier ones of the same room and key.
     pub key: Option<Cow<'a, str>>,
-    /// Connections that shall not receive it.
-    pub except: SmallVec<[ConnAddress; 2]>,
+    /// Who shall not receive it, whatever the targets say; on the heap, as it is rare.
+    pub except: Option<Box<Except<'a>>>,
     /// How long it is worth delivering; `None` for as long as it is there.
     pub ttl: Option<Duration>,
 }
@@ -201,22 +212,11 @@ pub struct Publish<'a> {
 /// Whatever is wrong with it first: the code says what, the message names field, value and expectation,
 /// and the reference is the message's where one could be read.
 pub fn parse<'a>(text: &'a str, limits: &CommandLimits) -> Result<Request<'a>, CommandError> {
-    let too_many = || {
-        let message = format!("the message has more than {} keys", limits.max_keys);
-        CommandError::new(Code::TooManyKeys, message, None)
-    };
     // A restore says more of each room than most messages say at all.
     let most = limits.max_keys.max(limits.max_restore * RESTORE_KEYS + RESTORE_FIELDS.len());
-    let keys = scan(text, limits.max_depth, most).map_err(|excess| match excess {
-        Excess::Depth => {
-            let message = format!("the message nests deeper than {} levels", limits.max_depth);
-            CommandError::new(Code::TooDeep, message, None)
-        }
-        Excess::Keys => too_many(),
-    })?;
-    let envelope = Envelope::read(text)?;
+    let (envelope, keys) = open(text, limits, most)?;
     if keys > limits.max_keys && !is_restore(&envelope) {
-        return Err(too_many());
+        return Err(too_many_keys(limits));
     }
     let reference = envelope
         .get(Field::Ref)
@@ -235,16 +235,32 @@ fn is_restore(envelope: &Envelope<'_>) -> bool {
     envelope.get(Field::Type).is_some_and(|kind| kind.get() == "\"throng:restore\"")
 }
 
+fn too_many_keys(limits: &CommandLimits) -> CommandError {
+    let message = format!("the message has more than {} keys", limits.max_keys);
+    CommandError::new(Code::TooManyKeys, message, None)
+}
+
+/// The fields of a message within the bound of depth and `most` keys, and how many keys it has.
+pub(super) fn open<'a>(
+    text: &'a str,
+    limits: &CommandLimits,
+    most: usize,
+) -> Result<(Envelope<'a>, usize), CommandError> {
+    let keys = scan(text, limits.max_depth, most).map_err(|excess| match excess {
+        Excess::Depth => {
+            let message = format!("the message nests deeper than {} levels", limits.max_depth);
+            CommandError::new(Code::TooDeep, message, None)
+        }
+        Excess::Keys => too_many_keys(limits),
+    })?;
+    Ok((Envelope::read(text)?, keys))
+}
+
 fn command<'a>(
     envelope: &Envelope<'a>,
     limits: &CommandLimits,
 ) -> Result<Command<'a>, CommandError> {
-    let raw = envelope.require(Field::Type, "every message")?;
-    let kind = text(Field::Type, raw)?;
-    if kind.is_empty() || kind.len() > limits.max_type_bytes {
-        let expected = format!("1 to {} bytes", limits.max_type_bytes);
-        return Err(bad(Field::Type, raw.get(), &expected));
-    }
+    let (raw, kind) = kind_of(envelope, limits)?;
     if !kind.starts_with(RESERVED) {
         envelope.only(&kind, PUBLISH_FIELDS)?;
         return publish(envelope, raw, limits).map(Command::Publish);
@@ -303,6 +319,20 @@ fn history<'a>(
     Ok(Command::History { room, before: before.transpose()?, limit })
 }
 
+/// The type, as it was written and as it is read.
+pub(super) fn kind_of<'a>(
+    envelope: &Envelope<'a>,
+    limits: &CommandLimits,
+) -> Result<(&'a RawValue, Cow<'a, str>), CommandError> {
+    let raw = envelope.require(Field::Type, "every message")?;
+    let kind = text(Field::Type, raw)?;
+    if kind.is_empty() || kind.len() > limits.max_type_bytes {
+        let expected = format!("1 to {} bytes", limits.max_type_bytes);
+        return Err(bad(Field::Type, raw.get(), &expected));
+    }
+    Ok((raw, kind))
+}
+
 fn unknown_command(kind: &str, limits: &CommandLimits) -> CommandError {
     let offered = if limits.allow_panic { COMMANDS } else { &COMMANDS[..COMMANDS.len() - 1] };
     let hint = match nearest(&kind[RESERVED.len()..], offered) {
@@ -326,7 +356,7 @@ fn status(value: &RawValue) -> Result<Status, CommandError> {
     }
 }
 
-fn publish<'a>(
+pub(super) fn publish<'a>(
     envelope: &Envelope<'a>,
     kind: &'a RawValue,
     limits: &CommandLimits,
@@ -336,48 +366,13 @@ fn publish<'a>(
         .map(|value| token(Field::Id, value, limits.max_id_bytes))
         .transpose()?;
     let key = envelope.get(Field::Key).map(|value| key(value, limits)).transpose()?;
-    let except = match envelope.get(Field::Except) {
-        Some(value) => except(value, limits)?,
-        None => SmallVec::new(),
-    };
+    let except = envelope
+        .get(Field::Except)
+        .map(|value| Except::read(value, limits).map(Box::new))
+        .transpose()?;
     let ttl = envelope.get(Field::TtlMs).map(resume::ttl).transpose()?;
-    let rooms = rooms(envelope, limits)?;
-    Ok(Publish { kind, rooms, payload: envelope.get(Field::Payload), id, key, except, ttl })
-}
-
-fn rooms<'a>(
-    envelope: &Envelope<'a>,
-    limits: &CommandLimits,
-) -> Result<SmallVec<[Cow<'a, str>; 2]>, CommandError> {
-    let mut rooms = SmallVec::new();
-    match (envelope.get(Field::Room), envelope.get(Field::Rooms)) {
-        (Some(value), None) => rooms.push(room(Field::Room, value, limits)?),
-        (None, Some(value)) => {
-            let list = texts(Field::Rooms, value, limits.max_rooms)?;
-            if list.count > limits.max_rooms {
-                let message = format!(
-                    "`rooms` names {} rooms; at most {} may be",
-                    list.count, limits.max_rooms
-                );
-                return Err(CommandError::new(Code::TooManyRooms, message, None));
-            }
-            for name in list.kept {
-                let name = check_room(Field::Rooms, name, limits)?;
-                if !rooms.contains(&name) {
-                    rooms.push(name);
-                }
-            }
-        }
-        (Some(_), Some(value)) => {
-            return Err(bad(Field::Rooms, value.get(), "no `rooms` beside `room`"));
-        }
-        (None, None) => {}
-    }
-    if rooms.is_empty() {
-        let message = "a publication needs `room`, or `rooms` with at least one name";
-        return Err(CommandError::new(Code::NoRoom, message, None));
-    }
-    Ok(rooms)
+    let targets = Targets::read(envelope, limits)?;
+    Ok(Publish { kind, targets, payload: envelope.get(Field::Payload), id, key, except, ttl })
 }
 
 pub(super) fn room<'a>(
@@ -400,7 +395,7 @@ pub fn check_return<'a>(
 }
 
 /// Control characters are refused because names go into logs, metrics and terminals.
-fn check_room<'a>(
+pub(super) fn check_room<'a>(
     field: Field,
     name: Cow<'a, str>,
     limits: &CommandLimits,
@@ -424,24 +419,4 @@ fn key<'a>(value: &'a RawValue, limits: &CommandLimits) -> Result<Cow<'a, str>, 
         return Err(bad(Field::Key, value.get(), &expected));
     }
     Ok(key)
-}
-
-fn except(
-    value: &RawValue,
-    limits: &CommandLimits,
-) -> Result<SmallVec<[ConnAddress; 2]>, CommandError> {
-    let list = texts(Field::Except, value, limits.max_except)?;
-    if list.count > limits.max_except {
-        let expected = format!("at most {} connection ids", limits.max_except);
-        return Err(bad(Field::Except, &format!("a list of {}", list.count), &expected));
-    }
-    list.kept
-        .iter()
-        .map(|entry| {
-            entry.parse().map_err(|_| {
-                let found = format!("{:?}", shown(entry));
-                bad(Field::Except, &found, "connection ids (`clientId`)")
-            })
-        })
-        .collect()
 }

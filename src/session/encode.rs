@@ -120,14 +120,27 @@ pub struct Restoration {
     pub recovered: Option<bool>,
 }
 
+/// By what a receiver was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom<'a> {
+    /// As a member of this room.
+    Room(&'a str),
+    /// As a connection of its user.
+    User,
+    /// By its own id.
+    Connection,
+    /// As one of all.
+    Everyone,
+}
+
 /// A publication as its receivers see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Push<'a> {
     /// The type as its author wrote it, quotes included.
     pub kind: &'a RawValue,
-    /// The room.
-    pub room: &'a str,
-    /// Its number in the room.
+    /// By what the receiver was meant.
+    pub whom: Whom<'a>,
+    /// Its number in the room; not written where there is no room.
     pub offset: u64,
     /// The payload as its author wrote it.
     pub payload: Option<&'a RawValue>,
@@ -223,9 +236,18 @@ pub fn error(out: &mut Vec<u8>, error: &CommandError) {
     }
 }
 
-/// Appends the push that tells a slow reader how many of a room's publications it has missed.
-pub fn gap(out: &mut Vec<u8>, room: &str, lost: u64) {
-    Object::typed(out, "throng:gap").text("room", room).plain("lost", lost).end();
+/// Appends the push that tells a slow reader how many publications of one kind it has missed.
+pub fn gap(out: &mut Vec<u8>, whom: Whom<'_>, lost: u64) {
+    meant(Object::typed(out, "throng:gap"), whom).plain("lost", lost).end();
+}
+
+fn meant<'o>(object: Object<'o>, whom: Whom<'_>) -> Object<'o> {
+    match whom {
+        Whom::Room(room) => object.text("room", room),
+        Whom::User => object.plain("user", true),
+        Whom::Connection => object.plain("connection", true),
+        Whom::Everyone => object.plain("everyone", true),
+    }
 }
 
 /// Appends the push that says that the connection is no longer in the room, and why: the code of an error.
@@ -262,12 +284,12 @@ pub fn publication(out: &mut Vec<u8>, push: &Push<'_>) {
 }
 
 fn pushed<'o>(object: Object<'o>, push: &Push<'_>) -> Object<'o> {
-    let object = object
-        .raw("type", Some(push.kind))
-        .text("room", push.room)
-        .plain("offset", push.offset)
-        .raw("payload", push.payload)
-        .raw("id", push.id);
+    let object = meant(object.raw("type", Some(push.kind)), push.whom);
+    let object = match push.whom {
+        Whom::Room(_) => object.plain("offset", push.offset),
+        Whom::User | Whom::Connection | Whom::Everyone => object,
+    };
+    let object = object.raw("payload", push.payload).raw("id", push.id);
     match push.from {
         Some(from) => object.quoted("from", from),
         None => object,

@@ -42,10 +42,14 @@ pub(super) enum Field {
     Before,
     TtlMs,
     Users,
+    Connections,
+    Everyone,
+    Tenant,
+    Count,
 }
 
 impl Field {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 23] = [
         Self::Type,
         Self::Room,
         Self::Rooms,
@@ -65,6 +69,10 @@ impl Field {
         Self::Before,
         Self::TtlMs,
         Self::Users,
+        Self::Connections,
+        Self::Everyone,
+        Self::Tenant,
+        Self::Count,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -88,6 +96,10 @@ impl Field {
             Self::Before => "before",
             Self::TtlMs => "ttlMs",
             Self::Users => "users",
+            Self::Connections => "connections",
+            Self::Everyone => "everyone",
+            Self::Tenant => "tenant",
+            Self::Count => "count",
         }
     }
 
@@ -127,7 +139,8 @@ impl<'a> Envelope<'a> {
     pub(super) fn only(&self, kind: &str, allowed: &[Field]) -> Result<(), CommandError> {
         if let Some(field) = self.repeated {
             let message = format!("`{}` is given more than once", field.name());
-            return Err(CommandError::new(Code::RepeatedField, message, None));
+            let error = CommandError::new(Code::RepeatedField, message, None);
+            return Err(error.about(field.name()));
         }
         let misplaced = Field::ALL
             .into_iter()
@@ -140,13 +153,13 @@ impl<'a> Envelope<'a> {
             None => format!("it has {}", names.join(", ")),
         };
         let message = format!("{} has no field `{}`; {hint}", shown(kind), shown(name));
-        Err(CommandError::new(Code::UnknownField, message, None))
+        Err(CommandError::new(Code::UnknownField, message, None).about(&shown(name)))
     }
 
     pub(super) fn require(&self, field: Field, kind: &str) -> Result<&'a RawValue, CommandError> {
         self.get(field).ok_or_else(|| {
             let message = format!("{} needs the field `{}`", shown(kind), field.name());
-            CommandError::new(Code::MissingField, message, None)
+            CommandError::new(Code::MissingField, message, None).about(field.name())
         })
     }
 }
@@ -286,7 +299,7 @@ pub(super) fn token(
 /// The error of a field whose value is not what was expected.
 pub(super) fn bad(field: Field, value: &str, expected: &str) -> CommandError {
     let message = format!("`{}` is {}; expected {expected}", field.name(), shown(value));
-    CommandError::new(Code::BadField, message, None)
+    CommandError::new(Code::BadField, message, None).about(field.name())
 }
 
 /// A value for an error message, shortened at a character boundary.

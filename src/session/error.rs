@@ -56,7 +56,7 @@ codes! {
     RepeatedField = "repeated_field",
     /// A field with a value it cannot have.
     BadField = "bad_field",
-    /// A publication that names no room.
+    /// A publication that names no target.
     NoRoom = "no_room",
     /// A publication to too many rooms.
     TooManyRooms = "too_many_rooms",
@@ -95,6 +95,8 @@ pub struct CommandError {
     pub reference: Option<Box<RawValue>>,
     /// When the same may be sent again, where that is known.
     pub retry_after: Option<Duration>,
+    /// The field that is to blame, where one is.
+    pub field: Option<Box<str>>,
 }
 
 impl CommandError {
@@ -102,7 +104,7 @@ impl CommandError {
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>, reference: Option<&RawValue>) -> Self {
         let reference = reference.map(RawValue::to_owned);
-        Self { code, message: message.into(), reference, retry_after: None }
+        Self { code, message: message.into(), reference, retry_after: None, field: None }
     }
 
     /// The command came sooner than its rate allows.
@@ -110,7 +112,14 @@ impl CommandError {
     pub fn rate_limited(wait: Duration, reference: Option<Box<RawValue>>) -> Self {
         let message =
             "more than the rate allows; send the same again after retryAfterMs".to_owned();
-        Self { code: Code::RateLimited, message, reference, retry_after: Some(wait) }
+        Self { code: Code::RateLimited, message, reference, retry_after: Some(wait), field: None }
+    }
+
+    /// The same error, blaming a field.
+    #[must_use]
+    pub(super) fn about(mut self, field: &str) -> Self {
+        self.field = Some(field.into());
+        self
     }
 
     /// The same error, naming the command it answers.

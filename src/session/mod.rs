@@ -15,6 +15,8 @@
 //! | `protocol` | which protocol a client speaks, and the state of a session (one byte) |
 //! | `command` | what a client asks: from text to a [`Request`] |
 //! | `inbox` | a user's notifications: how they are asked for, and how they are told |
+//! | `targets` | whom a publication is for, and whom it is not for |
+//! | `order` | what a back end asks to publish |
 //! | `envelope` | the fields of a message and the values they may have |
 //! | `resume` | cursors, lists of rooms, pages: the fields by which a client comes back |
 //! | `scan` | depth and keys of a text, before anything is parsed |
@@ -29,16 +31,20 @@ mod envelope;
 pub mod error;
 pub mod inbox;
 mod object;
+pub mod order;
 pub mod presence;
 pub mod protocol;
 mod resume;
 mod scan;
+pub mod targets;
 
 #[cfg(test)]
 mod tests;
 
 pub use command::{Command, CommandLimits, Publish, Request, parse};
 pub use error::{Code, CommandError};
+pub use order::{Order, OrderError, Orders, parse_orders};
 pub use presence::{Subjects, Whois};
 pub use protocol::{Agreement, Incoming, Protocol, Session, Status};
 pub use resume::Return;
+pub use targets::{Except, Targets};

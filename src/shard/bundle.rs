@@ -6,8 +6,8 @@
 //! all of them. It is queued when the turn begins to write, or as soon as anything happens that it must
 //! not be told after: a change of who is a member, and a publication that cannot join it.
 //!
-//! A publication with exceptions or a conflation key is not for everybody or may be replaced, so it stays
-//! alone. A queue takes or drops a bundle as a whole and counts its publications; so a bundle has at most
+//! A publication with exceptions or a conflation key is not for everybody or may be replaced, and of one
+//! that is counted it must be known at once whom it reaches, so they stay alone. A queue takes or drops a bundle as a whole and counts its publications; so a bundle has at most
 //! a sixteenth of what queues take before policies apply, and at most 16 KiB.
 
 use std::sync::Arc;
@@ -30,7 +30,10 @@ pub(super) struct Bundle {
 impl Bundle {
     /// True when this publication may share an item with others.
     pub(super) fn is_for(publication: &Publication) -> bool {
-        publication.except.is_empty() && publication.overflow != Overflow::Conflate
+        publication.to.except.is_none()
+            && publication.overflow != Overflow::Conflate
+            && publication.has_members()
+            && publication.origin.slip().is_none()
     }
 
     /// True while nothing is gathered.

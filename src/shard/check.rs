@@ -64,6 +64,7 @@ impl Shard {
         self.rooms.quotas.check();
         self.rooms.hub.check();
         self.rooms.directory.check();
+        self.rooms.walks.check();
         self.rooms.repeats.check();
         for (conn, rooms) in self.rooms.replays.iter() {
             let Some(connection) = self.table.peek(conn.index) else {

@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
 use crate::auth::{Right, is_user_room, plain, room};
-use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::id::{ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::Pause;
-use crate::hub::{self, Change, Encoded, Group, Publication};
+use crate::hub::{self, Change, Origin, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::inbox::Task;
 use crate::shard::mail::{Answer, Asked, Found, Joining, Mail, Question};
-use crate::shard::state::{Shard, enlist};
+use crate::shard::state::{Identity, Shard, enlist};
+use crate::shard::targets::{Author, CONNECTIONS, EVERYONE, Parts, Places, user_right};
 use crate::wire::websocket;
 
 impl Shard {
@@ -286,19 +286,26 @@ impl Shard {
             }
             return self.refuse(id, &overloaded(reference), now);
         }
-        for name in &publish.rooms {
-            if let Err(error) = self.room_for(id, name, Right::Publish, reference) {
-                return self.refuse(id, &error, now);
-            }
+        if let Err(error) = self.check_targets(id, publish, reference) {
+            return self.refuse(id, &error, now);
         }
         self.push_counts(now);
-        let mut parts = self.drafts(id, publish, now);
-        let group = (parts.len() > 1).then(|| self.new_group(parts.len()));
+        let person = self.gate.people.get(id.index);
+        let tenant = person.and_then(|person| person.names().0);
+        let author = Author { tenant, origin: Origin::Connection(self.address(id)), at: now };
+        let Identity { seed, shards, .. } = &self.identity;
+        let places = Places { seed, shards: *shards, rules: &self.settings.rooms };
+        let parts = places.parts(publish, &author, &|room| self.terms(id, publish, room, now));
         let is_answered = reference.is_none() || !is_once(&parts);
-        if !is_answered && !self.may_ask(id, &parts[0].1[0].room) {
+        if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
             return self.refuse(id, &outstanding(reference), now);
         }
-        for (home, mut drafts) in parts.drain(..) {
+        let next = &mut self.rooms.next_group;
+        let group = parts.group(self.identity.id.0, || {
+            *next += 1;
+            *next
+        });
+        for (home, mut drafts) in parts.homes {
             if !is_answered && let Some(draft) = drafts.pop() {
                 self.send_once(id, home, draft, reference, now);
             } else if home == self.identity.id {
@@ -334,44 +341,33 @@ impl Shard {
         }
     }
 
-    /// One draft per room, gathered by the rooms' homes.
-    fn drafts(&self, id: ConnId, publish: &Publish<'_>, now: Time) -> Parts {
-        let payload = publish.payload.map(|raw| Arc::from(raw.to_owned()));
-        let except: Arc<[ConnAddress]> = Arc::from(publish.except.as_slice());
-        let key = publish.key.as_ref().map_or(0, |key| self.identity.seed.hash_one(&**key).max(1));
-        let mut parts = Parts::new();
-        for room in &publish.rooms {
-            let inner = self.inner_name(id, room);
-            let draft = Publication {
-                room: Arc::from(&*inner),
-                offset: 0,
-                at: now,
-                kind: publish.kind.to_owned(),
-                payload: payload.clone(),
-                id: publish.id.map(RawValue::to_owned),
-                except: Arc::clone(&except),
-                overflow: self.settings.rooms.overflow_of(room),
-                key,
-                from: Some(self.address(id)),
-                terms: self.terms(id, publish, &inner, now),
-                encoded: Encoded::default(),
-            };
-            let home = self.home(&inner);
-            match parts.iter_mut().find(|(shard, _)| *shard == home) {
-                Some((_, drafts)) => drafts.push(draft),
-                None => parts.push((home, SmallVec::from_iter([draft]))),
+    /// Whether the connection may publish to all of these.
+    fn check_targets(
+        &mut self,
+        id: ConnId,
+        publish: &Publish<'_>,
+        reference: Option<&RawValue>,
+    ) -> Result<(), CommandError> {
+        let targets = &publish.targets;
+        for name in &targets.rooms {
+            self.room_for(id, name, Right::Publish, reference)?;
+        }
+        for user in targets.users() {
+            self.may_reach(id, &user_right(user), false, reference)?;
+        }
+        let rules = &self.settings.rooms;
+        let (by_id, by_all) = (rules.open_connections, rules.open_everyone);
+        if !targets.connections().is_empty() {
+            self.may_reach(id, CONNECTIONS, by_id, reference)?;
+        }
+        if targets.everyone {
+            self.may_reach(id, EVERYONE, by_all, reference)?;
+            if self.rooms.walks.is_long() {
+                self.counters.publishes_refused_total += 1;
+                return Err(overloaded(reference));
             }
         }
-        parts
-    }
-
-    fn new_group(&mut self, homes: usize) -> Group {
-        let number = self.rooms.next_group;
-        self.rooms.next_group += 1;
-        Group {
-            id: (u64::from(self.identity.id.0) << 48) | (number & 0xffff_ffff_ffff),
-            homes: u16::try_from(homes).unwrap_or(u16::MAX),
-        }
+        Ok(())
     }
 
     fn pause_publisher(&mut self, id: ConnId) {
@@ -400,10 +396,9 @@ impl Shard {
 /// True for one publication that is to be taken once only. Of several rooms each home decides for itself,
 /// and nobody knows it of all.
 fn is_once(parts: &Parts) -> bool {
-    matches!(&parts[..], [(_, drafts)] if matches!(&drafts[..], [draft] if draft.terms.once.is_some()))
+    let homes = &parts.homes[..];
+    matches!(homes, [(_, drafts)] if matches!(&drafts[..], [draft] if draft.terms.once.is_some()))
 }
-
-type Parts = SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>;
 
 pub(super) fn outstanding(reference: Option<&RawValue>) -> CommandError {
     let message = "too much that this connection asked is yet to be answered; wait for replies";

@@ -484,7 +484,7 @@ fn concerned<'r>(command: &'r Command<'_>) -> (SmallVec<[&'r str; 2]>, Option<Ri
             (rooms.iter().map(|back| &*back.room).collect(), Some(Right::Join))
         }
         Command::Publish(publish) => {
-            (publish.rooms.iter().map(|room| &**room).collect(), Some(Right::Publish))
+            (publish.targets.rooms.iter().map(|room| &**room).collect(), Some(Right::Publish))
         }
         Command::Ping
         | Command::Status(_)

@@ -2,60 +2,82 @@
 //!
 //! As a room's home this shard numbers a publication and sends one mail to each shard that has
 //! members. As a member's shard it queues one reference per member to bytes that are encoded once for
-//! the whole node; what several publications of one turn have in common is in `bundle`. Nothing here
-//! allocates per receiver.
+//! the whole node; what several publications of one turn have in common is in `bundle`, and how everyone is
+//! reached in `everyone`. Nothing here allocates per receiver.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::auth::plain;
+use crate::auth::{Place, place, tenant_of};
 use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Pause};
 use crate::flow::outbound::{OutboundLimits, Pressure, Pushed, Store};
-use crate::hub::{Class, Group, Publication};
-use crate::session::encode::{self, Push};
+use crate::hub::{Class, Group, Hub, Publication, RoomKey, Target};
+use crate::session::Session;
+use crate::session::encode::{self, Push, Whom};
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Mail;
 use crate::shard::measures::Losses;
+use crate::shard::people::People;
 use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
 use crate::wire::websocket;
 
-/// What is queued for the members of one room in one shard.
-struct Item {
+/// What is queued for the receivers of one publication in one shard.
+pub(super) struct Item {
     frame: Shared,
     /// Connections of this shard that must not get it.
     except: SmallVec<[ConnId; 2]>,
+    /// Rooms with members here, who must not get it either.
+    except_rooms: SmallVec<[RoomKey; 2]>,
+}
+
+impl Item {
+    fn excepts_nobody(&self) -> bool {
+        self.except.is_empty() && self.except_rooms.is_empty()
+    }
 }
 
 /// Queues items for connections.
-struct Pusher<'a> {
+pub(super) struct Pusher<'a> {
     table: &'a mut Table,
     queues: &'a mut Store,
     writes: &'a mut Writes,
     counters: &'a mut Counters,
+    people: &'a People,
     limits: &'a OutboundLimits,
     tick: Tick,
-    losses: Losses,
+    pub(super) losses: Losses,
 }
 
 impl Pusher<'_> {
-    fn deliver(&mut self, index: u32, item: &Item) {
-        if !item.except.is_empty()
-            && let Some((id, _)) = self.table.at(index)
-            && item.except.contains(&id)
-        {
+    pub(super) fn deliver(&mut self, index: u32, item: &Item, hub: &Hub) {
+        if !item.excepts_nobody() && self.is_excepted(index, item, hub) {
             return;
         }
         let is_queued = self.push(index, item.frame.clone());
         if is_queued {
             self.counters.deliveries_total += u64::from(item.frame.frames());
         }
+    }
+
+    fn is_excepted(&mut self, index: u32, item: &Item, hub: &Hub) -> bool {
+        let Some((id, connection)) = self.table.at(index) else { return true };
+        item.except.contains(&id) || hub.is_in_any(&connection.member, &item.except_rooms)
+    }
+
+    /// The connection at that index, if it is one that can be reached by more than a room: of that tenant,
+    /// and past saying who it is.
+    pub(super) fn addressee(&mut self, index: u32, tenant: Option<&str>) -> Option<ConnId> {
+        let (id, connection) = self.table.at(index)?;
+        let speaks = connection.open().is_some_and(|open| matches!(open.session, Session::Json(_)));
+        let own = self.people.get(index).and_then(|person| person.names().0);
+        (speaks && own == tenant).then_some(id)
     }
 
     /// Queues one item and acts on the answer, all but closing; true when it is in the queue.
@@ -91,28 +113,38 @@ impl Pusher<'_> {
 }
 
 impl Shard {
-    /// As the home of all their rooms: numbers the drafts and sends them to the shards with members.
+    /// As the home of all their targets: numbers the drafts and sends them to the shards with receivers. What
+    /// was numbered, and how many copies went out with publications in them.
     pub(super) fn number(
         &mut self,
         drafts: impl IntoIterator<Item = Publication>,
         group: Option<Group>,
         now: Time,
-    ) {
+    ) -> (SmallVec<[Arc<Publication>; 1]>, u32) {
         let mut publications: SmallVec<[Arc<Publication>; 1]> = SmallVec::new();
         let mut shards: SmallVec<[ShardId; 16]> = SmallVec::new();
+        // Every shard counts the copies of a group to know when it has them all.
+        let mut all = group.is_some();
         for draft in drafts {
             let Some(publication) = self.number_one(draft, now) else { continue };
-            for shard in self.rooms.directory.shards(&publication.room) {
+            let mut add = |shard: ShardId| {
                 if !shards.contains(&shard) {
                     shards.push(shard);
                 }
+            };
+            match &publication.to.target {
+                Target::Room | Target::User => {
+                    self.rooms.directory.shards(&publication.room).for_each(add);
+                }
+                Target::Connections(list) => list.iter().for_each(|address| add(address.shard)),
+                Target::Everyone => all = true,
             }
             publications.push(publication);
         }
-        if group.is_some() {
-            // Every shard counts the copies of a group to know when it has them all.
+        if all {
             shards = (0..self.identity.shards).map(ShardId).collect();
         }
+        let copies = if publications.is_empty() { 0 } else { shards.len() };
         // The local members first: then the bytes exist before another shard asks for them.
         let local = shards.iter().position(|shard| *shard == self.identity.id);
         if let Some(at) = local {
@@ -122,10 +154,11 @@ impl Shard {
         for shard in shards {
             self.outbox.push(shard, Mail::Deliver { publications: publications.clone(), group });
         }
+        (publications, u32::try_from(copies).unwrap_or(u32::MAX))
     }
 
-    /// Queues publications, all from one command, for the members in this shard; a member of several of
-    /// the rooms gets one.
+    /// Queues publications, all from one command, for the receivers in this shard; one who is meant
+    /// several times gets one.
     pub(super) fn deliver(
         &mut self,
         publications: &[Arc<Publication>],
@@ -145,10 +178,12 @@ impl Shard {
                 }
                 self.rooms.bundle.push(publication, Arc::clone(bytes));
             }
-            ([publication], None) => {
+            ([publication], None) if publication.has_members() => {
                 self.settle(now);
+                let before = self.counters.deliveries_total;
                 let item = self.item(publication);
                 self.deliver_room(&publication.room, &item, &limits, now);
+                self.report_reached(publication, self.counters.deliveries_total - before);
             }
             _ => {
                 self.settle(now);
@@ -162,7 +197,7 @@ impl Shard {
     pub(super) fn settle(&mut self, now: Time) {
         if let Some((room, frame)) = self.rooms.bundle.take() {
             let limits = self.queue_limits();
-            let item = Item { frame, except: SmallVec::new() };
+            let item = Item { frame, except: SmallVec::new(), except_rooms: SmallVec::new() };
             self.deliver_room(&room, &item, &limits, now);
         }
     }
@@ -170,7 +205,7 @@ impl Shard {
     fn deliver_room(&mut self, room: &str, item: &Item, limits: &OutboundLimits, now: Time) {
         let (rooms, mut pusher) = self.pusher(limits, now);
         for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
-            pusher.deliver(member.conn, item);
+            pusher.deliver(member.conn, item, &rooms.hub);
         }
         let losses = pusher.losses;
         self.note_losses(Some(room), losses);
@@ -189,7 +224,11 @@ impl Shard {
         let limits = self.queue_limits();
         let except = except.filter(|address| address.shard == self.identity.id);
         let except = except.map(|address| address.conn).into_iter().collect();
-        let item = Item { frame: Shared::common(Arc::clone(bytes)), except };
+        let item = Item {
+            frame: Shared::common(Arc::clone(bytes)),
+            except,
+            except_rooms: SmallVec::new(),
+        };
         self.deliver_room(room, &item, &limits, now);
     }
 
@@ -202,6 +241,7 @@ impl Shard {
     ) {
         let items: SmallVec<[Item; 2]> =
             publications.iter().map(|publication| self.item(publication)).collect();
+        let (here, before) = (self.identity.id, self.counters.deliveries_total);
         let (rooms, mut pusher) = self.pusher(limits, now);
         let served = rooms.groups.enter(group);
         let mut lost: SmallVec<[(&str, Losses); 2]> = SmallVec::new();
@@ -210,28 +250,60 @@ impl Shard {
                 pusher.counters.outdated_total += 1;
                 continue;
             }
-            for member in rooms.hub.members(&publication.room) {
-                if member.is_confirmed() && served.first(member.conn) {
-                    pusher.deliver(member.conn, item);
+            match &publication.to.target {
+                Target::Room | Target::User => {
+                    for member in rooms.hub.members(&publication.room) {
+                        if member.is_confirmed() && served.first(member.conn) {
+                            pusher.deliver(member.conn, item, &rooms.hub);
+                        }
+                    }
                 }
+                Target::Connections(list) => {
+                    let tenant = tenant_of(&publication.room);
+                    for address in list.iter().filter(|address| address.shard == here) {
+                        let index = address.conn.index;
+                        if pusher.addressee(index, tenant) == Some(address.conn)
+                            && served.first(index)
+                        {
+                            pusher.deliver(index, item, &rooms.hub);
+                        }
+                    }
+                }
+                Target::Everyone => {}
             }
             lost.push((&publication.room, std::mem::take(&mut pusher.losses)));
         }
         for (room, losses) in lost {
             self.note_losses(Some(room), losses);
         }
+        let reached = self.counters.deliveries_total - before;
+        self.go_on(publications, group, reached);
         self.close_slow(now);
     }
 
+    /// What is left to do of a command when those it names have its copies: everyone else, or the count.
+    fn go_on(&mut self, publications: &[Arc<Publication>], group: Option<&Group>, reached: u64) {
+        let to_all = |publication: &&Arc<Publication>| publication.to.target == Target::Everyone;
+        if let Some(publication) = publications.iter().find(to_all) {
+            self.get_in_line(publication, group, reached);
+        } else if let Some(publication) = publications.first() {
+            self.report_reached(publication, reached);
+        }
+        let Rooms { walks, groups, .. } = &mut self.rooms;
+        if let Some(group) = group.filter(|group| !groups.awaits(group)) {
+            walks.complete(group, groups);
+        }
+    }
+
     /// The parts of the shard that queueing needs, apart from the rooms that say for whom.
-    fn pusher<'a>(
+    pub(super) fn pusher<'a>(
         &'a mut self,
         limits: &'a OutboundLimits,
         now: Time,
     ) -> (&'a mut Rooms, Pusher<'a>) {
-        let Self { table, queues, writes, counters, rooms, .. } = self;
-        let (tick, losses) = (now.tick(), Losses::default());
-        (rooms, Pusher { table, queues, writes, counters, limits, tick, losses })
+        let Self { table, queues, writes, counters, rooms, gate, .. } = self;
+        let (people, tick, losses) = (&gate.people, now.tick(), Losses::default());
+        (rooms, Pusher { table, queues, writes, counters, people, limits, tick, losses })
     }
 
     /// Queues one item for one connection and acts on what the queue says.
@@ -251,18 +323,24 @@ impl Shard {
 
     /// Closes those whose queues said stop; not while a room's members are being walked, which closing
     /// would change.
-    fn close_slow(&mut self, now: Time) {
+    pub(super) fn close_slow(&mut self, now: Time) {
         while let Some(id) = self.writes.slow.pop() {
             self.close(id, Disconnect::SlowConsumer, now);
         }
     }
 
-    fn item(&self, publication: &Publication) -> Item {
+    pub(super) fn item(&self, publication: &Publication) -> Item {
         let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
+        let frame = Shared::marked(Arc::clone(bytes), publication.mark());
+        let Some(all) = &publication.to.except else {
+            return Item { frame, except: SmallVec::new(), except_rooms: SmallVec::new() };
+        };
         let here = |address: &&ConnAddress| address.shard == self.identity.id;
+        let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
         Item {
-            frame: Shared::marked(Arc::clone(bytes), publication.mark()),
-            except: publication.except.iter().filter(here).map(|address| address.conn).collect(),
+            frame,
+            except: all.connections.iter().filter(here).map(|address| address.conn).collect(),
+            except_rooms: rooms.collect(),
         }
     }
 
@@ -271,7 +349,7 @@ impl Shard {
         let Some(connection) = self.table.get(id) else { return };
         for (room, lost) in connection.outbound.take_gaps(&mut self.queues, id.index) {
             let mut text = Vec::new();
-            encode::gap(&mut text, plain(&room), lost);
+            encode::gap(&mut text, whom(&room), lost);
             self.push_text(id, &text, now);
         }
     }
@@ -287,10 +365,20 @@ pub(super) fn encode_ws_json(publication: &Publication) -> Vec<u8> {
 pub(super) fn push_of(publication: &Publication) -> Push<'_> {
     Push {
         kind: &publication.kind,
-        room: plain(&publication.room),
+        whom: whom(&publication.room),
         offset: publication.offset,
         payload: publication.payload.as_deref(),
         id: publication.id.as_deref(),
-        from: publication.from,
+        from: publication.origin.connection(),
+    }
+}
+
+/// What a receiver is told of the name within the node by which it was reached.
+fn whom(name: &str) -> Whom<'_> {
+    match place(name) {
+        Place::Room(room) => Whom::Room(room),
+        Place::User => Whom::User,
+        Place::Connections => Whom::Connection,
+        Place::Everyone => Whom::Everyone,
     }
 }

@@ -10,12 +10,13 @@
 //! shards. It so never makes publishers wait or costs a laggard its connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::{is_user_room, plain};
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::hub::{Class, Portion, Publication, Repeats, Terms};
+use crate::hub::{Class, Portion, Publication, Repeats, Target, Terms};
 use crate::session::Publish;
 use crate::shard::fanout::encode_ws_json;
 use crate::shard::mail::{Asked, Found, Joining, Mail, Question};
@@ -51,6 +52,21 @@ impl Shard {
         Terms { until, once }
     }
 
+    /// The same for a back end's: all of them are one author to each room.
+    pub(super) fn terms_of_order(
+        &self,
+        draft: &Publication,
+        ttl: Option<Duration>,
+        now: Time,
+    ) -> Terms {
+        let room = &*draft.room;
+        let counts = draft.to.target == Target::Room && !self.memory_of(room).repeats.is_zero();
+        let once = draft.id.as_ref().filter(|_| counts).map(|written| {
+            Box::new(Repeats::key(&self.identity.seed, ("back end", room, written.get())))
+        });
+        Terms { until: ttl.map(|ttl| now.plus(ttl)), once }
+    }
+
     /// As the room's home: gives a draft its number and keeps it, if it is to be sent at all.
     pub(super) fn number_one(
         &mut self,
@@ -64,6 +80,18 @@ impl Shard {
         let memory = self.memory_of(&draft.room);
         if self.is_repeat(&mut draft, memory, now) {
             return None;
+        }
+        match draft.to.target {
+            Target::Room => {}
+            Target::User => {
+                draft.offset = self.rooms.directory.number(&draft.room)?;
+                self.counters.publications_total += 1;
+                return Some(Arc::new(draft));
+            }
+            Target::Connections(_) | Target::Everyone => {
+                self.counters.publications_total += 1;
+                return Some(Arc::new(draft));
+            }
         }
         let history = memory.history.filter(|_| self.may_keep(&draft.room));
         let Some(limits) = history else {

@@ -332,7 +332,7 @@ fn cost_of(message: &Result<Incoming<'_>, CommandError>, bytes: usize) -> Cost {
         Ok(Incoming::Request(request)) => match &request.command {
             Command::Join { .. } => (1, 0),
             Command::Restore { rooms } => (count(rooms.len()), 0),
-            Command::Publish(publish) => (0, count(publish.rooms.len())),
+            Command::Publish(publish) => (0, count(publish.targets.len())),
             _ => (0, 0),
         },
         Ok(Incoming::Bounce) | Err(_) => (0, 0),

@@ -22,6 +22,7 @@ use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
 use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
+use crate::shard::orders::{Report, Reports, Submission};
 use crate::shard::presence::Word;
 use crate::shard::quota::Begin;
 use crate::shard::settings::Settings;
@@ -131,6 +132,10 @@ pub enum Mail {
         /// Set when the command named rooms of several homes.
         group: Option<Group>,
     },
+    /// Request, from the node: number these, all of targets whose home the receiver is, fan them out, and say so.
+    Submit(Box<Submission>),
+    /// To the node and not between shards: what came of an order.
+    Report(Box<Report>),
     /// Request: this many members of the room are in the sender's shard now.
     Count {
         /// The room.
@@ -240,6 +245,7 @@ impl Mail {
         matches!(
             self,
             Self::Publish { .. }
+                | Self::Submit(_)
                 | Self::Count { .. }
                 | Self::Stand { .. }
                 | Self::Ask(_)
@@ -287,6 +293,8 @@ pub(super) struct Outbox {
     pub(super) errands: VecDeque<Errands>,
     /// Connections whose reads are paused until then.
     pub(super) paused: Vec<ConnId>,
+    /// What the node is to be told.
+    pub(super) reports: Reports,
 }
 
 impl Outbox {
@@ -298,6 +306,7 @@ impl Outbox {
             blocked: false,
             errands: VecDeque::new(),
             paused: Vec::new(),
+            reports: Reports::default(),
         }
     }
 

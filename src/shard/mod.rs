@@ -12,6 +12,7 @@ mod command;
 mod consult;
 mod door;
 mod drain;
+mod everyone;
 mod fanout;
 mod farewells;
 mod held;
@@ -22,6 +23,7 @@ mod login;
 mod mail;
 mod measures;
 mod memory;
+mod orders;
 mod pace;
 mod pages;
 mod parties;
@@ -37,6 +39,7 @@ mod secure;
 mod settings;
 mod state;
 mod table;
+mod targets;
 mod turn;
 mod writes;
 
@@ -46,6 +49,7 @@ pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use mail::{Answer, Asked, Found, Inquiry, Joining, Mail, Question};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
+pub use orders::{Numbered, Report, Submission, SubmissionItem};
 pub use presence::{Guest, LastSeen, Page, Word};
 pub use quota::Begin;
 pub use relief::Relieved;
@@ -54,6 +58,7 @@ pub use settings::{
     PresenceRules, RoomMemory, RoomRules, Settings,
 };
 pub use state::{Identity, Shard};
+pub use targets::{Author, Parts, Places};
 
 #[cfg(test)]
 mod tests;

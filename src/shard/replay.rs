@@ -239,10 +239,9 @@ impl Shard {
 
     /// Queues a part of what was missed; up to where, when there is more.
     fn replay(&mut self, id: ConnId, slice: &Slice, now: Time) -> Option<u64> {
-        let address = self.address(id);
         let limits = self.settings.queue.clone();
         for publication in &slice.publications {
-            if publication.excepts(address) || publication.is_over(now) {
+            if self.excepts(publication, id) || publication.is_over(now) {
                 continue;
             }
             let frame = self.rooms.replays.frame(publication);
@@ -251,6 +250,15 @@ impl Shard {
         }
         let last = slice.publications.last().map(|publication| publication.offset);
         last.filter(|_| slice.more)
+    }
+
+    /// True when a publication is not for the connection, by its address or by a room that it is in.
+    fn excepts(&self, publication: &Publication, id: ConnId) -> bool {
+        let Some(except) = &publication.to.except else { return false };
+        let Some(connection) = self.table.peek(id.index) else { return true };
+        let mut rooms = except.rooms.iter();
+        publication.excepts(self.address(id))
+            || rooms.any(|room| self.rooms.hub.is_member(&connection.member, room))
     }
 
     fn fall_behind(&mut self, id: ConnId, room: &Arc<str>, after: Cursor) {
@@ -287,9 +295,8 @@ impl Shard {
     pub(super) fn handle_page(&mut self, answer: &Answer, now: Time) {
         let Found::Slice(slice) = &answer.found else { return };
         let (id, Cursor { epoch, offset }) = (answer.question.to.conn, answer.position);
-        let address = self.address(id);
         let shown = |publication: &&Arc<Publication>| {
-            !publication.excepts(address) && !publication.is_over(now)
+            !self.excepts(publication, id) && !publication.is_over(now)
         };
         let messages: Vec<Push<'_>> = slice
             .publications

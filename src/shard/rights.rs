@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::auth::{Right, Who, is_user_room, plain, room};
+use crate::auth::{Mode, Right, Who, is_user_room, plain, room};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::session::encode;
@@ -40,6 +40,30 @@ impl Shard {
             return Ok(room(person.and_then(|person| person.names().0), name));
         };
         self.counters.forbidden_total += 1;
+        Err(CommandError::new(Code::Forbidden, message, reference))
+    }
+
+    /// Whether the connection may publish to what rights call `name`; where nobody has to say who they are,
+    /// `open` says.
+    ///
+    /// # Errors
+    /// The answer to a client that may not.
+    pub(super) fn may_reach(
+        &mut self,
+        id: ConnId,
+        name: &str,
+        open: bool,
+        reference: Option<&RawValue>,
+    ) -> Result<(), CommandError> {
+        let may = match self.settings.access.mode {
+            Mode::Open => open,
+            Mode::Token => self.has_right(id.index, name, Right::Publish),
+        };
+        if may && self.may_from_there(id.index, name) {
+            return Ok(());
+        }
+        self.counters.forbidden_total += 1;
+        let message = format!("the right to publish to `{name}` is missing");
         Err(CommandError::new(Code::Forbidden, message, reference))
     }
 

@@ -203,6 +203,10 @@ pub struct RoomRules {
     pub join: Who,
     /// Who may publish, where no namespace says otherwise.
     pub publish: Who,
+    /// Clients that nobody knows may publish to everyone, where nobody has to say who they are.
+    pub open_everyone: bool,
+    /// They may publish to connections by their ids.
+    pub open_connections: bool,
     /// Exceptions, by name pattern; the first match decides.
     pub namespaces: Vec<NamespaceRules>,
     /// Of who is there.

@@ -12,6 +12,7 @@ use crate::flow::outbound::Store;
 use crate::hub::{Directory, Groups, Hub, Repeats};
 use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
+use crate::shard::everyone::Walks;
 use crate::shard::history::MOST_REPEATS;
 use crate::shard::mail::Outbox;
 use crate::shard::measures::{Measures, SECOND};
@@ -53,6 +54,8 @@ pub(super) struct Rooms {
     pub(super) bundle: Bundle,
     /// The rooms of tenants, where they are counted.
     pub(super) quotas: Quotas,
+    /// On their way to everyone.
+    pub(super) walks: Walks,
     /// Identifiers of publications to rooms whose home is here.
     pub(super) repeats: Repeats,
     /// Members that have not had everything they missed.
@@ -98,6 +101,7 @@ impl Shard {
                 groups: Groups::new(seed),
                 bundle: Bundle::default(),
                 quotas: Quotas::new(seed),
+                walks: Walks::default(),
                 repeats: Repeats::new(seed, MOST_REPEATS),
                 replays: Replays::new(seed),
                 restores: Restores::new(seed),
@@ -128,6 +132,7 @@ impl Shard {
         self.count_history(&mut counters);
         counters.queued_bytes = self.queues.queued_bytes();
         counters.parked_mail = self.outbox.len() as u64;
+        counters.everyone_waiting = self.rooms.walks.len() as u64;
         let people = &self.gate.people;
         counters.authenticated_connections = people.len() as u64;
         counters.metadata_bytes = people.metadata_bytes() as u64;

@@ -115,6 +115,11 @@ impl Table {
         self.wheel.trim(from, to);
     }
 
+    /// The generation of the next connection.
+    pub(super) fn next_generation(&self) -> u32 {
+        self.next_generation
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
         self.slab.iter().map(|(key, connection)| (index(key), connection))
     }

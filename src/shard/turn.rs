@@ -163,7 +163,10 @@ impl Shard {
     pub fn handle_mail(&mut self, mail: Mail, now: Time) {
         self.counters.mail_taken_total += 1;
         match mail {
-            Mail::Publish { drafts, group } => self.number(drafts, group, now),
+            Mail::Publish { drafts, group } => _ = self.number(drafts, group, now),
+            Mail::Submit(submission) => self.handle_submission(*submission, now),
+            // The node's own, which reads it before it would get here.
+            Mail::Report(_) => {}
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
             Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),
             Mail::Presence(word) => self.handle_word(*word, now),
@@ -257,6 +260,7 @@ impl Shard {
     /// something to read, or mail, and did not sleep for it. To be called once a turn, before
     /// [`Shard::poll_op`].
     pub fn begin_writes(&mut self, busy: bool, now: Time) {
+        self.walk_some(now);
         self.settle(now);
         self.rooms.replays.relax();
         if self.writes.begin(busy, now) {
@@ -330,6 +334,7 @@ impl Shard {
             self.history_due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),
             (!self.gate.people.consults.failed.is_empty()).then_some(now),
+            self.rooms.walks.is_ready().then_some(now),
         ];
         due.into_iter().flatten().min().map(|at| at.since(now))
     }

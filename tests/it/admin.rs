@@ -187,7 +187,7 @@ on_both_drivers! {
     }
 
     fn the_examples_of_the_document_are_answered_as_it_says(driver) {
-        let sets = with_admin(r#""tickets", "revoke", "inspect", "notify""#);
+        let sets = with_admin(r#""tickets", "revoke", "inspect", "notify", "publish""#);
         let node = guarded(driver, &[&sets[0], &sets[1], "auth.sources=[\"ticket\"]"]);
         let admin = node.admin_address().expect("an admin listener");
         let document = include_str!("../../docs/admin.md").replace("\\\n", " ");
@@ -204,7 +204,7 @@ on_both_drivers! {
             assert_eq!(code, expected, "{example}: {answer}");
             asked += 1;
         }
-        assert_eq!(asked, 9);
+        assert_eq!(asked, 12);
     }
 
     fn a_node_has_no_admin_listener_unless_it_is_told_to(driver) {

@@ -7,3 +7,4 @@ mod keys;
 mod limits;
 mod office;
 mod orders;
+mod publish;

@@ -33,6 +33,10 @@ pub(super) struct SmallDesk {
     store: Lock<Memory>,
     /// What the store says to everything, if it is to say no.
     pub(super) refusal: Lock<Option<store::Refused>>,
+    /// Orders that somebody waits for.
+    pub(super) open: AtomicU64,
+    /// How often it was asked to post what waits.
+    pub(super) posted: AtomicU64,
 }
 
 impl Desk for SmallDesk {
@@ -137,7 +141,7 @@ impl Office {
     }
 
     pub(super) fn given(limits: Limits, jwks: Option<Jwks>) -> Self {
-        let all = [Scope::Tickets, Scope::Revoke, Scope::Inspect, Scope::Notify];
+        let all = [Scope::Tickets, Scope::Revoke, Scope::Inspect, Scope::Notify, Scope::Publish];
         let keys = vec![
             ApiKey::new("all", SECRET, &all, None),
             ApiKey::new("counts", "a secret for counting", &[Scope::Inspect], None),
@@ -155,6 +159,8 @@ impl Office {
             unknown: AtomicU64::new(0),
             store: Lock::new(Memory::new(kept, 1 << 20)),
             refusal: Lock::default(),
+            open: AtomicU64::new(0),
+            posted: AtomicU64::new(0),
         });
         let any = "127.0.0.1:0".parse().expect("an address");
         let socket = listen(any, &ListenOptions::default()).expect("a listener");

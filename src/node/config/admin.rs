@@ -46,8 +46,8 @@ group! {
         /// A file that holds the secret instead; white space around it is left out.
         "secret_file" Live secret_file: String = String::new(), Text::path();
         /// What the key opens: making tickets, revoking tokens and users, reading counters, notifying
-        /// users.
-        "scopes" Live scopes: Vec<KeyScope> = Vec::new(), list_of(4, one_of());
+        /// users, publishing.
+        "scopes" Live scopes: Vec<KeyScope> = Vec::new(), list_of(5, one_of());
         /// The only tenant that the key is for.
         "tenant" Live tenant: String = String::new(), text(256).or_empty("all tenants");
     }

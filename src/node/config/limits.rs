@@ -129,7 +129,7 @@ group! {
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
         /// Rooms that a connection may join per second.
         "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
-        /// Publications of a connection per second. A message to several rooms is one for each.
+        /// Publications of a connection per second. A message to several targets is one for each.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 1_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
@@ -204,7 +204,7 @@ group! {
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
         /// Rooms that one user may join per second and shard.
         "joins_per_second" Live joins: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Publications of one user per second and shard. A message to several rooms is one for each.
+        /// Publications of one user per second and shard. A message to several targets is one for each.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 100_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
@@ -227,7 +227,7 @@ group! {
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
         /// Rooms that one tenant may join per second and shard.
         "joins_per_second" Live joins: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Publications of one tenant per second and shard. A message to several rooms is one for each.
+        /// Publications of one tenant per second and shard. A message to several targets is one for each.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 100_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.

@@ -19,6 +19,7 @@
 //! | [`admin`], [`auth`] | the rows of `[admin]` and `[[key]]`, and of `[auth]` |
 //! | [`limits`] | the rows about how often and how many |
 //! | [`presence`] | the rows of `[presence]` |
+//! | [`publish`] | the rows of `[publish]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
@@ -44,6 +45,7 @@ mod load;
 pub mod presence;
 mod print;
 mod problem;
+pub mod publish;
 mod relation;
 mod reload;
 mod source;

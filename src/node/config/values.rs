@@ -21,6 +21,7 @@ use super::limits::{
     UserLimits,
 };
 use super::list::{About, List, Row};
+use super::publish::Publish;
 use super::store::Store;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
@@ -103,6 +104,8 @@ pub struct Limits {
     pub handshakes: HandshakeLimits,
     /// The memory of the whole node.
     pub memory: MemoryLimits,
+    /// `[publish]`.
+    pub publish: Publish,
     /// `[limits_address]`.
     pub address: AddressLimits,
     /// `[limits_user]`.
@@ -130,6 +133,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     (
         "presence",
         "Who is there, and who is told of it. Costs a user's entry where nobody observes.",
+    ),
+    (
+        "publish",
+        "To whom clients may publish besides rooms, and how much of back ends may be under way.",
     ),
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
@@ -169,6 +176,7 @@ impl Config {
             &limits.user,
             &limits.tenant,
             &self.auth.presence,
+            &limits.publish,
             &self.heartbeat,
             &self.queue,
             &self.inside.mesh,
@@ -204,6 +212,7 @@ impl Config {
             &mut limits.user,
             &mut limits.tenant,
             &mut self.auth.presence,
+            &mut limits.publish,
             &mut self.heartbeat,
             &mut self.queue,
             &mut self.inside.mesh,
@@ -341,7 +350,7 @@ group! {
         "max_room_name_bytes" Live max_room_name_bytes: u16 = 128, whole(1, 1024);
         /// Rooms that one command may publish to.
         "max_rooms_per_publish" Live max_rooms_per_publish: u16 = 16, whole(1, 1024);
-        /// Connections that one command may except.
+        /// Connections, users and rooms together that one command may except.
         "max_except" Live max_except: u16 = 64, whole(0, 1024);
         /// Levels of nesting in a message.
         "max_depth" Live max_depth: u16 = 32, whole(2, 128);

@@ -55,6 +55,8 @@ pub enum KeyScope {
     Inspect,
     /// Notifying users, and their inboxes.
     Notify,
+    /// Publishing.
+    Publish,
 }
 
 impl Word for KeyScope {
@@ -63,6 +65,7 @@ impl Word for KeyScope {
         (Self::Revoke, "revoke"),
         (Self::Inspect, "inspect"),
         (Self::Notify, "notify"),
+        (Self::Publish, "publish"),
     ];
 }
 

@@ -60,29 +60,29 @@ fn a_publication_keeps_type_payload_and_id_as_they_were_written() {
     assert_eq!(read.payload.expect("given").get(), r#"{"a" : [1, 2.50, "\ud800"],"a":null}"#);
     assert_eq!(read.id.expect("given").get(), "1.0");
     assert_eq!(read.key.as_deref(), Some("k"));
-    assert_eq!(read.except.as_slice(), ["0-1-2".parse().expect("an address")]);
+    assert_eq!(read.except.expect("given").connections, ["0-1-2".parse().expect("an address")]);
 }
 
 #[test]
 fn a_publication_needs_nothing_but_a_room() {
     let read = publish(r#"{"type":"typing","room":"lobby"}"#);
     assert!(read.payload.is_none() && read.id.is_none() && read.key.is_none());
-    assert!(read.except.is_empty());
+    assert!(read.except.is_none());
 }
 
 #[test]
 fn several_rooms_are_named_once_each() {
     let read = publish(r#"{"type":"chat","rooms":["a","b","a","\u0062","c"]}"#);
-    assert_eq!(read.rooms.as_slice(), ["a", "b", "c"]);
+    assert_eq!(read.targets.rooms.as_slice(), ["a", "b", "c"]);
 }
 
 #[test]
 fn names_borrow_from_the_message_unless_they_have_escapes() {
     let plain = publish(r#"{"type":"chat","rooms":["a","b"],"key":"k"}"#);
-    assert!(plain.rooms.iter().all(|room| matches!(room, Cow::Borrowed(_))));
-    assert!(!plain.rooms.spilled() && matches!(plain.key, Some(Cow::Borrowed(_))));
+    assert!(plain.targets.rooms.iter().all(|room| matches!(room, Cow::Borrowed(_))));
+    assert!(!plain.targets.rooms.spilled() && matches!(plain.key, Some(Cow::Borrowed(_))));
     let escaped = publish(r#"{"type":"chat","\u0072oom":"caf\u00e9 \"5\""}"#);
-    assert_eq!(escaped.rooms.as_slice(), ["café \"5\""]);
+    assert_eq!(escaped.targets.rooms.as_slice(), ["café \"5\""]);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn limits_are_met_exactly() {
         max_keys: 7,
         max_room_bytes: 4,
         max_rooms: 2,
-        max_except: 1,
+        audience: command::AudienceLimits { targets: 1, except: 1 },
         max_users: 1,
         max_type_bytes: 3,
         max_id_bytes: 5,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::super::encode::{Connected, Push, Reply, Restoration, Restored};
+use super::super::encode::{Connected, Push, Reply, Restoration, Restored, Whom};
 use super::super::presence::{About, Attendant, RoomNews, RoomUsers, State, UserState};
 use super::super::*;
 use crate::base::cursor::{Cursor, Stale};
@@ -143,6 +143,16 @@ fn presence_of(object: &Map<String, Value>) -> RoomNews<'_> {
     RoomNews { room: text(object, "room"), members: number(object, "members"), users }
 }
 
+fn whom_of(object: &Map<String, Value>) -> Whom<'_> {
+    let is = |key: &str| object.get(key) == Some(&Value::Bool(true));
+    match (is("user"), is("connection"), is("everyone")) {
+        (true, _, _) => Whom::User,
+        (_, true, _) => Whom::Connection,
+        (_, _, true) => Whom::Everyone,
+        _ => Whom::Room(text(object, "room")),
+    }
+}
+
 fn connected_of(object: &Map<String, Value>) -> Connected<'_> {
     let (heartbeat, limits) = (&object["heartbeat"], &object["limits"]);
     let number = |value: &Value| value.as_u64().expect("a number");
@@ -227,7 +237,7 @@ fn push_of<'a>(
 ) -> Push<'a> {
     Push {
         kind: kind.as_deref().expect("a type"),
-        room: message["room"].as_str().expect("a room"),
+        whom: Whom::Room(message["room"].as_str().expect("a room")),
         offset: message["offset"].as_u64().expect("an offset"),
         payload: payload.as_deref(),
         id: id.as_deref(),
@@ -270,7 +280,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         }
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
         "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
-        "throng:gap" => encode::gap(&mut out, text(object, "room"), number(object, "lost")),
+        "throng:gap" => encode::gap(&mut out, whom_of(object), number(object, "lost")),
         "throng:left" => encode::left(&mut out, text(object, "room"), text(object, "reason")),
         "throng:reload" => {
             encode::reload(&mut out, number(object, "reconnectDelayMs"), text(object, "reason"));
@@ -291,8 +301,10 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
                 (raw(object, "type"), raw(object, "payload"), raw(object, "id"));
             let push = Push {
                 kind: kind.as_deref().expect("a type"),
-                room: text(object, "room"),
-                offset: number(object, "offset"),
+                whom: whom_of(object),
+                offset: object
+                    .get("offset")
+                    .map_or(0, |offset| offset.as_u64().expect("an offset")),
                 payload: payload.as_deref(),
                 id: id.as_deref(),
                 from: object.get("from").map(|_| text(object, "from").parse().expect("from")),

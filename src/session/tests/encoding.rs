@@ -87,7 +87,7 @@ fn pushes_of_the_engine_are_flat_objects() {
     );
     assert_eq!(written(|out| encode::pong(out, None, 0)), r#"{"type":"throng:pong","time":0}"#);
     assert_eq!(
-        written(|out| encode::gap(out, "ticker", 12)),
+        written(|out| encode::gap(out, encode::Whom::Room("ticker"), 12)),
         r#"{"type":"throng:gap","room":"ticker","lost":12}"#
     );
     assert_eq!(
@@ -115,7 +115,7 @@ fn a_publication_reaches_its_readers_as_its_author_wrote_it() {
     let (kind, payload, id) = (raw(r#""ch\u0061t""#), raw("{ \"a\" :1.0 }"), raw("\"m1\""));
     let push = Push {
         kind: &kind,
-        room: "lobby",
+        whom: encode::Whom::Room("lobby"),
         offset: 17,
         payload: Some(&payload),
         id: Some(&id),

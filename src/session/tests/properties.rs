@@ -82,7 +82,7 @@ proptest! {
         let mut out = Vec::new();
         let push = Push {
             kind: publish.kind,
-            room: &publish.rooms[0],
+            whom: encode::Whom::Room(&publish.targets.rooms[0]),
             offset: 1,
             payload: publish.payload,
             id: None,

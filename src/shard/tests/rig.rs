@@ -116,6 +116,8 @@ pub(super) fn settings() -> Settings {
             overflow: Overflow::DropOldest,
             join: Who::Anyone,
             publish: Who::Anyone,
+            open_everyone: true,
+            open_connections: true,
             namespaces: Vec::new(),
             presence: PresenceRules::default(),
         },
@@ -475,6 +477,11 @@ pub(super) fn publish(rooms: &[&str], payload: &str) -> String {
     format!(r#"{{"type":"t","rooms":{rooms:?},"payload":{payload}}}"#)
 }
 
+/// What all shards of a node derive homes from.
+pub(super) fn seed() -> Seed {
+    Seed::new(SEED)
+}
+
 /// A room whose home is that shard.
 pub(super) fn room_of(home: u16, shards: u16) -> String {
     room_other_than("", home, shards)
@@ -482,7 +489,7 @@ pub(super) fn room_of(home: u16, shards: u16) -> String {
 
 /// Another one.
 pub(super) fn room_other_than(not: &str, home: u16, shards: u16) -> String {
-    let seed = Seed::new(SEED);
+    let seed = seed();
     (0..)
         .map(|number| format!("room-{number}"))
         .find(|room| room != not && hub::home(&seed, room, shards) == ShardId(home))

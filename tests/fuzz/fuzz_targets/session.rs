@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use throng::session::encode::{self, Push};
+use throng::session::encode::{self, Push, Whom};
 use throng::session::{Code, Command, CommandLimits, Publish, parse};
 
 fuzz_target!(|text: &str| {
@@ -53,12 +53,16 @@ fn check_room(room: &str, limits: &CommandLimits) {
 }
 
 fn check_publish(publish: &Publish<'_>, limits: &CommandLimits) {
-    assert!(!publish.rooms.is_empty() && publish.rooms.len() <= limits.max_rooms);
-    for (at, room) in publish.rooms.iter().enumerate() {
+    let targets = &publish.targets;
+    let named = targets.rooms.len() + targets.users().len() + targets.connections().len();
+    assert!(named > 0 || targets.everyone, "a publication to nobody");
+    assert!(targets.rooms.len() <= limits.max_rooms);
+    assert!(targets.users().len().max(targets.connections().len()) <= limits.audience.targets);
+    for (at, room) in targets.rooms.iter().enumerate() {
         check_room(room, limits);
-        assert!(!publish.rooms[..at].contains(room), "a room named twice");
+        assert!(!targets.rooms[..at].contains(room), "a room named twice");
     }
-    assert!(publish.except.len() <= limits.max_except);
+    assert!(publish.except.as_ref().is_none_or(|except| except.len() <= limits.audience.except));
     assert!(publish.key.as_ref().is_none_or(|key| key.len() <= limits.max_id_bytes));
     assert!(publish.id.is_none_or(|id| id.get().len() <= limits.max_id_bytes));
 }
@@ -66,7 +70,7 @@ fn check_publish(publish: &Publish<'_>, limits: &CommandLimits) {
 fn push_of<'a>(publish: &'a Publish<'_>) -> Push<'a> {
     Push {
         kind: publish.kind,
-        room: &publish.rooms[0],
+        whom: publish.targets.rooms.first().map_or(Whom::Everyone, |room| Whom::Room(room)),
         offset: u64::MAX,
         payload: publish.payload,
         id: publish.id,

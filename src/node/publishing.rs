@@ -1,0 +1,296 @@
+//! What back ends publish, from the text of a request to mail for the homes, and back to its outcome.
+//!
+//! A request is read as a client's message would be and split by homes as a client's command is, here, so
+//! that the homes get drafts and no shard works for another. What is under way is bounded: publications
+//! that no home has numbered yet, and those to everyone that wait in line; beyond that nothing more is
+//! taken. Homes and shards tell by mail to the desk's own port what came of each order. It is read when
+//! somebody waits for it, and nobody waits for it to be read.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use crate::admin::{NotPublished, Outcome, Posted, Publisher};
+use crate::auth::{Place, place};
+use crate::base::id::ShardId;
+use crate::base::map::{Map, Seed};
+use crate::base::time::Time;
+use crate::hub::{Origin, Slip, Terms};
+use crate::mesh::{Lane, Port};
+use crate::node::config::Config;
+use crate::node::desk::{Mutex, NodeDesk};
+use crate::node::settings;
+use crate::session::{CommandLimits, Order, Orders, parse_orders};
+use crate::shard::{Author, Mail, Places, Report, RoomRules, Submission, SubmissionItem};
+use crate::sys::memory;
+
+/// Makes the ids of groups of copies unique beside those of shards, which have lower numbers.
+const MAKER: u16 = u16::MAX;
+/// Publications to everyone that may be in line in a shard, those of a request among them.
+const TO_EVERYONE: u64 = 256;
+
+/// The admin listener's port: behind those of the shards and the node's own.
+pub(super) fn desk_port(shards: usize) -> usize {
+    shards + 1
+}
+
+/// What the configuration says about publishing.
+#[derive(Debug)]
+struct Rules {
+    commands: CommandLimits,
+    rooms: RoomRules,
+    batch: usize,
+    waiting: usize,
+    /// The memory budget of the whole node.
+    memory: u64,
+}
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self {
+            commands: settings::commands(config),
+            rooms: settings::rooms(config),
+            batch: config.limits.publish.max_batch as usize,
+            waiting: config.limits.publish.max_waiting as usize,
+            memory: match config.limits.memory.bytes {
+                0 => memory::available() / 2,
+                bytes => bytes,
+            },
+        }
+    }
+}
+
+/// The orders under way.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    seed: Seed,
+    rules: Mutex<Option<Arc<Rules>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    orders: u64,
+    groups: u64,
+    /// Per shard, in order: what an inbox had no space for.
+    waiting: Vec<VecDeque<Mail>>,
+    /// Publications that homes have yet to number; one with several homes counts for each.
+    under_way: usize,
+    /// Orders that somebody waits for.
+    open: Map<u64, Open>,
+}
+
+/// An order that somebody waits for.
+#[derive(Debug, Default)]
+struct Open {
+    /// Homes that have yet to take their part.
+    homes: usize,
+    /// Copies that shards were sent and tell of, and how many have.
+    copies: u64,
+    told: u64,
+    outcomes: Vec<Outcome>,
+}
+
+impl Open {
+    fn is_complete(&self) -> bool {
+        self.homes == 0 && self.told >= self.copies
+    }
+
+    fn into_outcomes(mut self) -> Vec<Outcome> {
+        let complete = self.is_complete();
+        self.outcomes.iter_mut().for_each(|outcome| outcome.complete = complete);
+        self.outcomes
+    }
+}
+
+impl State {
+    fn note(&mut self, report: Report) {
+        match report {
+            Report::Taken { order, items, numbers, copies } => {
+                self.under_way = self.under_way.saturating_sub(items as usize);
+                let Some(open) = self.open.get_mut(&order) else { return };
+                open.homes = open.homes.saturating_sub(1);
+                open.copies += u64::from(copies);
+                for number in numbers {
+                    let Place::Room(room) = place(&number.room) else { continue };
+                    if let Some(outcome) = open.outcomes.get_mut(number.item as usize) {
+                        let (epoch, offset) = number.position;
+                        outcome.numbers.push((room.to_owned(), epoch, offset));
+                    }
+                }
+            }
+            Report::Reached { slip, connections } => {
+                let Some(open) = self.open.get_mut(&slip.order) else { return };
+                open.told += 1;
+                let outcome = open.outcomes.get_mut(slip.item as usize);
+                if let Some(sum) = outcome.and_then(|outcome| outcome.connections.as_mut()) {
+                    *sum += connections;
+                }
+            }
+        }
+    }
+
+    fn post(&mut self, port: &Port<Mail>) {
+        for (shard, waiting) in self.waiting.iter_mut().enumerate() {
+            while let Some(mail) = waiting.pop_front() {
+                if let Err(mail) = port.post(shard, Lane::Request, mail) {
+                    waiting.push_front(mail);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes in what shards have told.
+    fn read(&mut self, port: &Port<Mail>) {
+        while let Some(mail) = port.take(Lane::Delivery) {
+            if let Mail::Report(report) = mail {
+                self.note(*report);
+            }
+        }
+    }
+}
+
+impl Publishing {
+    pub(super) fn new(seed: Seed, shards: u16) -> Self {
+        let state = State {
+            orders: 0,
+            groups: 0,
+            waiting: (0..shards).map(|_| VecDeque::new()).collect(),
+            under_way: 0,
+            open: seed.map(),
+        };
+        Self { seed, rules: Mutex::new(None), state: Mutex::new(state) }
+    }
+
+    pub(super) fn adopt(&self, config: &Config) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Arc::new(Rules::of(config)));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rules(&self) -> Result<Arc<Rules>, NotPublished> {
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        rules.clone().ok_or(NotPublished::Behind)
+    }
+
+    /// Splits orders by homes.
+    fn submissions(
+        &self,
+        state: &mut State,
+        rules: &Rules,
+        orders: &[Order<'_>],
+        tenant: Option<&str>,
+    ) -> Vec<Vec<SubmissionItem>> {
+        let mut homes: Vec<Vec<SubmissionItem>> = Vec::new();
+        let shards = u16::try_from(state.waiting.len()).unwrap_or(u16::MAX);
+        homes.resize_with(usize::from(shards), Vec::new);
+        let places = Places { seed: &self.seed, shards, rules: &rules.rooms };
+        for (item, order) in (0u32..).zip(orders) {
+            let slip = order.count.then_some(Slip { order: state.orders, item });
+            let tenant = tenant.or(order.tenant.as_deref());
+            let author = Author { tenant, origin: Origin::BackEnd(slip), at: Time::ZERO };
+            let parts = places.parts(&order.publish, &author, &|_| Terms::default());
+            let ttl = order.publish.ttl;
+            let groups = &mut state.groups;
+            let group = parts.group(MAKER, || {
+                *groups += 1;
+                *groups
+            });
+            for (home, drafts) in parts.homes {
+                homes[usize::from(home.0)].push(SubmissionItem { index: item, drafts, group, ttl });
+            }
+        }
+        homes
+    }
+}
+
+impl NodeDesk {
+    /// True when so many more to everyone would make some shard's line too long.
+    fn line_is_long(&self, more: u64) -> bool {
+        let waiting = |shard| self.board.shard(ShardId(shard)).everyone_waiting;
+        let longest = (0..self.shards).map(waiting).max().unwrap_or_default();
+        longest + more > TO_EVERYONE
+    }
+
+    /// True when memory is so short that clients who publish are not read from.
+    fn memory_is_short(&self, rules: &Rules) -> bool {
+        self.board.charged_by_others(ShardId(u16::MAX)) >= rules.memory / 2
+    }
+}
+
+impl Publisher for NodeDesk {
+    fn publish(&self, body: &str, tenant: Option<&str>) -> Result<Posted, NotPublished> {
+        let rules = self.publishing.rules()?;
+        let orders = parse_orders(body, &rules.commands, rules.batch).map_err(|wrong| {
+            NotPublished::Wrong {
+                code: wrong.error.code.as_str(),
+                message: wrong.error.message,
+                field: wrong.error.field.map(String::from),
+                at: wrong.at,
+            }
+        })?;
+        let Orders { list, batch } = orders;
+        let foreign = |order: &Order<'_>| {
+            let asked = order.tenant.as_deref();
+            tenant.is_some() && asked.is_some() && asked != tenant
+        };
+        if let Some(at) = list.iter().position(foreign) {
+            return Err(NotPublished::OtherTenant { at: batch.then_some(at) });
+        }
+        let to_all = list.iter().filter(|order| order.publish.targets.everyone).count() as u64;
+        if to_all > 0 && self.line_is_long(to_all) || self.memory_is_short(&rules) {
+            return Err(NotPublished::Behind);
+        }
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.publishing.state();
+        state.read(&out.port);
+        if state.under_way > 0 && state.under_way + list.len() > rules.waiting {
+            return Err(NotPublished::Behind);
+        }
+        state.orders += 1;
+        let order = state.orders;
+        let mut open = Open::default();
+        open.outcomes.extend(
+            list.iter().map(|order| Outcome {
+                connections: order.count.then_some(0),
+                ..Outcome::default()
+            }),
+        );
+        let homes = self.publishing.submissions(&mut state, &rules, &list, tenant);
+        for (shard, items) in homes.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
+            open.homes += 1;
+            state.under_way += items.len();
+            state.waiting[shard].push_back(Mail::Submit(Box::new(Submission { order, items })));
+        }
+        state.open.insert(order, open);
+        state.post(&out.port);
+        Ok(Posted { order, batch })
+    }
+
+    fn outcome(&self, order: u64) -> Option<Vec<Outcome>> {
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.publishing.state();
+        state.read(&out.port);
+        state.post(&out.port);
+        if !state.open.get(&order).is_some_and(Open::is_complete) {
+            return None;
+        }
+        state.open.remove(&order).map(Open::into_outcomes)
+    }
+
+    fn give_up(&self, order: u64) -> Option<Vec<Outcome>> {
+        let open = self.publishing.state().open.remove(&order)?;
+        (open.homes == 0).then(|| open.into_outcomes())
+    }
+
+    fn post_waiting(&self) -> bool {
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.publishing.state();
+        state.read(&out.port);
+        state.post(&out.port);
+        state.waiting.iter().any(|waiting| !waiting.is_empty())
+    }
+}

@@ -1,0 +1,142 @@
+//! What back ends publish, and what they are told of it.
+//!
+//! An order comes by mail from the node, split by homes like a client's command. The home numbers it and says
+//! so; where a back end wants to know how many it reached, every shard that hands it out says how many it
+//! was. What is said goes to the node in a line of its own and not with the mail between shards: nobody waits
+//! for the node to read it, and a shard whose line is full goes on. The node bounds what is under way, and
+//! so the line; a number that does not fit is lost, counted, and the back end is told that its sum is not
+//! whole.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::base::counters::Counters;
+use crate::base::time::Time;
+use crate::hub::{Group, Publication, Slip, Target};
+use crate::shard::state::Shard;
+
+/// The part of an order whose home the receiver is.
+#[derive(Debug)]
+pub struct Submission {
+    /// The number of the order.
+    pub order: u64,
+    /// Its publications.
+    pub items: Vec<SubmissionItem>,
+}
+
+/// One publication of an order.
+#[derive(Debug)]
+pub struct SubmissionItem {
+    /// Which of the order's publications it is.
+    pub index: u32,
+    /// To the targets whose home the receiver is.
+    pub drafts: SmallVec<[Publication; 1]>,
+    /// Set when other homes have targets of it too.
+    pub group: Option<Group>,
+    /// How long it is worth delivering.
+    pub ttl: Option<Duration>,
+}
+
+/// The number that a publication was given in a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbered {
+    /// Which of the order's publications it is.
+    pub item: u32,
+    /// The room, by its name within the node.
+    pub room: Arc<str>,
+    /// Epoch and offset.
+    pub position: (u64, u64),
+}
+
+/// What a shard tells of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// As a home: this many of its publications are numbered and on their way.
+    Taken {
+        /// The order.
+        order: u64,
+        /// How many.
+        items: u32,
+        /// Their numbers, where they are in rooms.
+        numbers: Vec<Numbered>,
+        /// Copies sent to shards that will tell whom they reach.
+        copies: u32,
+    },
+    /// As a shard with receivers: one copy has reached this many.
+    Reached {
+        /// Of which publication.
+        slip: Slip,
+        /// Connections.
+        connections: u64,
+    },
+}
+
+/// Reports kept while the node does not read them.
+const MOST: usize = 65_536;
+
+/// What waits to be told.
+#[derive(Debug, Default)]
+pub(super) struct Reports(VecDeque<Report>);
+
+impl Reports {
+    /// What a home has taken is always told: the node sends no more than it awaits.
+    fn push(&mut self, report: Report, counters: &mut Counters) {
+        if self.0.len() >= MOST && matches!(report, Report::Reached { .. }) {
+            counters.reports_dropped_total += 1;
+        } else {
+            self.0.push_back(report);
+        }
+    }
+}
+
+impl Shard {
+    /// As the home: numbers what a back end publishes.
+    pub(super) fn handle_submission(&mut self, submission: Submission, now: Time) {
+        let Submission { order, items } = submission;
+        let (mut numbers, mut copies) = (Vec::new(), 0);
+        let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        for SubmissionItem { index, mut drafts, group, ttl } in items {
+            // The node's other threads do not know the shards' time.
+            for draft in &mut drafts {
+                draft.at = now;
+                draft.terms = self.terms_of_order(draft, ttl, now);
+            }
+            let (publications, sent) = self.number(drafts, group, now);
+            for publication in publications.iter().filter(|p| p.to.target == Target::Room) {
+                let position = self.rooms.directory.position(&publication.room);
+                let (epoch, _) = position.unwrap_or_default();
+                let (room, position) = (Arc::clone(&publication.room), (epoch, publication.offset));
+                numbers.push(Numbered { item: index, room, position });
+            }
+            if publications.first().is_some_and(|publication| publication.origin.slip().is_some()) {
+                copies += sent;
+            }
+        }
+        let report = Report::Taken { order, items: count, numbers, copies };
+        self.outbox.reports.push(report, &mut self.counters);
+    }
+
+    /// Tells whoever wants to know how many a copy has reached.
+    pub(super) fn report_reached(&mut self, publication: &Publication, connections: u64) {
+        if let Some(slip) = publication.origin.slip() {
+            let report = Report::Reached { slip, connections };
+            self.outbox.reports.push(report, &mut self.counters);
+        }
+    }
+
+    /// Offers what the node is to be told to `post`, which gives back what there is no space for.
+    pub fn poll_reports(&mut self, post: &mut dyn FnMut(Report) -> Result<(), Report>) {
+        let line = &mut self.outbox.reports.0;
+        while let Some(report) = line.pop_front() {
+            if let Err(report) = post(report) {
+                return line.push_front(report);
+            }
+        }
+        if line.capacity() > 4096 {
+            *line = VecDeque::new();
+        }
+    }
+}
