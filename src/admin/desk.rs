@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::store::{self, Ask, Outcome};
 
 use super::exposition::Exposition;
+use super::presence::Census;
 use super::publish::Publisher;
 use crate::base::id::ShardId;
 
@@ -100,7 +101,7 @@ pub struct Standing {
 }
 
 /// The node, as the listener sees it.
-pub trait Desk: Publisher + Send + Sync + 'static {
+pub trait Desk: Publisher + Census + Send + Sync + 'static {
     /// Whether the node is fit to serve.
     fn standing(&self) -> Standing;
 

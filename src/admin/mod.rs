@@ -35,6 +35,7 @@ mod inbox;
 mod jwks;
 mod line;
 mod options;
+mod presence;
 mod publish;
 mod refusal;
 mod routes;
@@ -51,5 +52,6 @@ pub use desk::{
 };
 pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, Jwks, Limits, Options, Scope, Webhook};
+pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};
 pub use server::Admin;

@@ -23,6 +23,7 @@ use super::guard::{self, Guard};
 use super::inbox;
 use super::jwks::Record;
 use super::options::{ApiKey, Limits, Options, Scope};
+use super::presence;
 use super::publish;
 use super::refusal::{Refusal, json};
 use crate::base::time::Time;
@@ -70,6 +71,8 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/inbox/read", post(inbox::read))
         .route("/v1/publish", post(publish::publish))
+        .route("/v1/presence/users", get(presence::users))
+        .route("/v1/presence/rooms/{room}", get(presence::room))
         .fallback(async || {
             Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is no such endpoint")
         })

@@ -267,6 +267,8 @@ counters! {
     presence_pushes_total,
     /// Users who went offline before their grace was over because too many graces were under way.
     graces_hurried_total,
+    /// Answers to the node's questions that it did not fetch in time.
+    replies_lost_total,
     /// Users of whom it was forgotten when they were last seen.
     last_seen_forgotten_total,
     /// Moments of going that were not fetched in time to be stored.

@@ -7,13 +7,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::node::cells::{Cells, Measured};
 use crate::node::turns::{TurnCells, TurnTimes};
-use crate::shard::{Farewell, Progress, Shard};
+use crate::shard::{Farewell, Progress, Reply, Shard};
 
 #[repr(align(128))]
 #[derive(Debug)]
@@ -33,12 +33,17 @@ pub struct Board {
     draining: AtomicBool,
     /// Who has gone, on the way to the log.
     farewells: (Sender<Farewell>, Receiver<Farewell>),
+    /// Answers to the node's questions.
+    replies: (Sender<Reply>, Receiver<Reply>),
     /// Where a row holds what is charged to the memory budget.
     charged: usize,
 }
 
 /// Ends of connections that may wait for the log, which looks ten times a second.
 const FAREWELLS: usize = 1024;
+
+/// Answers to the node's questions that may wait for whoever asked.
+const REPLIES: usize = 1024;
 
 impl Board {
     /// A board for so many shards.
@@ -56,6 +61,7 @@ impl Board {
             rows: (0..shards).map(|_| row()).collect(),
             draining: AtomicBool::new(false),
             farewells: bounded(FAREWELLS),
+            replies: bounded(REPLIES),
             charged: charged.unwrap_or_default(),
         }
     }
@@ -94,6 +100,17 @@ impl Board {
     /// Takes what the shard says of those who have gone; what finds no space the shard counts.
     pub(super) fn hear_farewells(&self, shard: &mut Shard) {
         shard.poll_farewells(|farewell| self.farewells.0.try_send(farewell).is_ok());
+    }
+
+    /// Takes what the shard answers the node; what finds no space stays with the shard.
+    pub(super) fn hear_replies(&self, shard: &mut Shard) {
+        let tell = &self.replies.0;
+        shard.poll_replies(&mut |reply| tell.try_send(reply).map_err(TrySendError::into_inner));
+    }
+
+    /// What was answered since this was last asked.
+    pub(super) fn replies(&self) -> impl Iterator<Item = Reply> {
+        self.replies.1.try_iter()
     }
 
     /// Who has gone since this was last asked.

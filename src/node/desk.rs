@@ -27,6 +27,7 @@ use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
+use crate::node::census::Questions;
 use crate::node::config::Config;
 use crate::node::config::admin::{Key, LONGEST_SECRET, SHORTEST_SECRET};
 use crate::node::config::auth::AuthMode;
@@ -179,6 +180,7 @@ pub(super) struct NodeDesk {
     pub(super) publishing: Publishing,
     /// The number of the last mark.
     marked: AtomicU64,
+    pub(super) questions: Questions,
 }
 
 /// What the configuration provides for.
@@ -266,6 +268,7 @@ impl NodeDesk {
             out: Mutex::new(Out::new(shards, port)),
             marked: AtomicU64::new(0),
             publishing: Publishing::new(seed.clone(), shards),
+            questions: Questions::new(),
         }
     }
 
@@ -295,7 +298,7 @@ impl NodeDesk {
     }
 
     /// Posts mail, if there is any, to every shard, and a mark behind it; or nothing at all.
-    fn post_all(&self, mail: impl Fn() -> Option<Mail>) -> Result<Receipt, Refused> {
+    pub(super) fn post_all(&self, mail: impl Fn() -> Option<Mail>) -> Result<Receipt, Refused> {
         let mut out = self.out();
         out.offer();
         if out.waiting.iter().any(|waiting| waiting.len() + 2 > WAITING) {

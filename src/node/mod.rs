@@ -5,6 +5,7 @@
 
 mod board;
 mod cells;
+mod census;
 pub mod config;
 mod desk;
 pub mod doctor;

@@ -75,6 +75,7 @@ impl Worker {
         shard.poll_inquiries(&mut |inquiry| post_inquiry(port, inquiry));
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
         self.board.hear_farewells(&mut self.shard);
+        self.board.hear_replies(&mut self.shard);
         self.board.publish(&mut self.shard, self.id);
         if let Some(clock) = &mut self.turn_clock {
             self.board.note_turn(self.id, clock.lap());

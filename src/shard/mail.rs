@@ -23,7 +23,7 @@ use crate::base::party::Party;
 use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::orders::{Report, Reports, Submission};
-use crate::shard::presence::Word;
+use crate::shard::presence::{Inquire, Word};
 use crate::shard::quota::Begin;
 use crate::shard::settings::Settings;
 
@@ -154,6 +154,8 @@ pub enum Mail {
         /// How it stands.
         stand: Stand,
     },
+    /// Delivery, from the node: answer this question, under its number.
+    Inquire(u64, Arc<Inquire>),
     /// Request or delivery, as it says itself: about who is there.
     Presence(Box<Word>),
     /// Request: answer this.

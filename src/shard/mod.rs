@@ -50,7 +50,7 @@ pub use mail::{Answer, Asked, Found, Inquiry, Joining, Mail, Question};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
-pub use presence::{Guest, LastSeen, Page, Word};
+pub use presence::{Attendance, Guest, Inquire, LastSeen, Page, Reply, Word, stand_in_a_word};
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{

@@ -169,6 +169,7 @@ impl Shard {
             Mail::Report(_) => {}
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
             Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),
+            Mail::Inquire(number, inquire) => self.handle_inquire(number, &inquire),
             Mail::Presence(word) => self.handle_word(*word, now),
             Mail::Ask(question) => self.answer(*question, now),
             Mail::Once(asked) => self.handle_once(asked.0, asked.1, now),

@@ -24,6 +24,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod panics;
+mod presence;
 mod process;
 mod program;
 mod proxies;

@@ -79,6 +79,14 @@ impl Client {
         Self { seam: Some(Box::new(Seam { tls, sealed: Vec::new() })), ..Self::new(peer) }
     }
 
+    /// A client that shows a token.
+    pub(crate) fn known(peer: Peer, token: &str) -> Self {
+        let mut client = Self::new(peer);
+        client.outbound.truncate(client.outbound.len() - 2);
+        client.outbound.extend(format!("Authorization: Bearer {token}\r\n\r\n").bytes());
+        client
+    }
+
     pub(crate) fn new(peer: Peer) -> Self {
         let head = "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";

@@ -16,6 +16,7 @@ mod client;
 mod damage;
 mod malformed;
 mod named;
+mod presence;
 mod resume;
 mod story;
 mod world;
@@ -53,6 +54,11 @@ fn inboxes_of_one_never_deadlock() {
 #[test]
 fn every_seed_keeps_its_promises_to_secure_clients_too() {
     run_seeds("secure", |seed| story::run(seed, &story::Plan::secure(seed)));
+}
+
+#[test]
+fn what_observers_know_is_true_in_the_end_in_every_seed() {
+    run_seeds("presence", presence::run);
 }
 
 #[test]

@@ -51,9 +51,20 @@ impl World {
         config: &Config,
         secure: Option<SecureListener>,
     ) -> Self {
-        let net = Net::new(seed, faults);
         let mut settings: Settings = throng::node::settings(config, 1000);
         settings.routes.tls = secure;
+        Self::with(seed, shards, inbox, faults, settings)
+    }
+
+    /// A node with these settings.
+    pub(crate) fn with(
+        seed: u64,
+        shards: u16,
+        inbox: usize,
+        faults: Faults,
+        settings: Settings,
+    ) -> Self {
+        let net = Net::new(seed, faults);
         let settings = Arc::new(settings);
         let identity = |id| Identity {
             id: ShardId(id),

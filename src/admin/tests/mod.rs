@@ -7,4 +7,5 @@ mod keys;
 mod limits;
 mod office;
 mod orders;
+mod presence;
 mod publish;

@@ -10,12 +10,15 @@
 //! | `word` | what shards tell and ask each other about presence |
 //! | `homes` | as a home: users come and go, rooms are shown |
 //! | `watch` | as the shard of observers: the commands, and what is told |
+//! | `guests` | what is kept of connections, and pages of them |
+//! | `inquire` | questions of the node |
 //! | `whois` | questions: users, and pages of a room's members |
 //!
 //! The structures are the hub's (`roster`, `lookout`, `showcase`); here is what they are fed with.
 
 mod guests;
 mod homes;
+mod inquire;
 mod watch;
 mod whois;
 mod word;
@@ -29,6 +32,8 @@ use crate::session::presence::State;
 
 pub use guests::Guest;
 pub(super) use guests::Guests;
+use inquire::Replies;
+pub use inquire::{Attendance, Inquire, Reply, stand_in_a_word};
 use whois::Questions;
 pub use word::{LastSeen, Page, Word};
 
@@ -41,6 +46,8 @@ pub(super) struct Presence {
     pub(super) showcase: Showcase<ConnAddress>,
     /// What its connections have asked and homes have yet to answer.
     pub(super) questions: Questions,
+    /// What the node has yet to fetch.
+    pub(super) replies: Replies,
     /// What is known of connections, where that is kept.
     pub(super) guests: Guests,
     /// The time of this turn.
@@ -53,6 +60,7 @@ impl Presence {
             lookout: Lookout::new(seed),
             showcase: Showcase::new(seed),
             questions: Questions::new(seed),
+            replies: Replies::default(),
             guests: Guests::new(seed),
             now: Time::ZERO,
         }

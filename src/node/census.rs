@@ -1,0 +1,151 @@
+//! Who is there, for back ends: a question to all shards, and their answers put together.
+//!
+//! The question travels as the desk's other mail does; the answers come by the board, in bounds. Of a
+//! question that nobody waits for any more nothing is kept.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use crate::admin::{Census, MemberSeen, PresenceAsk, PresenceSeen, Refused, UserSeen};
+use crate::auth::{room, user_of, user_room};
+use crate::base::map::{Map, Seed};
+use crate::node::desk::{Mutex, NodeDesk};
+use crate::session::Status;
+use crate::session::presence::State;
+use crate::shard::{Attendance, Guest, Inquire, Mail, Page, Reply, stand_in_a_word};
+
+/// The questions under way.
+#[derive(Debug)]
+pub(super) struct Questions {
+    next: AtomicU64,
+    open: Mutex<Map<u64, Open>>,
+}
+
+/// A question that somebody waits for.
+#[derive(Debug, Default)]
+struct Open {
+    /// Shards that have yet to answer.
+    waiting: Vec<u16>,
+    /// The rooms of the users' own, in the order of the question.
+    users: Vec<(Arc<str>, Option<UserSeen>)>,
+    members: u64,
+    guests: Vec<Guest>,
+}
+
+impl Questions {
+    pub(super) fn new() -> Self {
+        // Numbers come one after another, and nobody else chooses them.
+        Self { next: AtomicU64::new(0), open: Mutex::new(Seed::new(0).map()) }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Map<u64, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn take(&mut self, reply: Reply) {
+        let before = self.waiting.len();
+        self.waiting.retain(|shard| *shard != reply.shard.0);
+        if self.waiting.len() == before {
+            return;
+        }
+        match reply.found {
+            Attendance::Users(sights) => {
+                for (at, sight) in sights {
+                    let Some((own, seen)) = self.users.get_mut(at) else { continue };
+                    *seen = Some(UserSeen {
+                        user: user_of(own).1.to_owned(),
+                        state: stand_in_a_word(sight.stand),
+                        last_seen: sight.last_seen,
+                    });
+                }
+            }
+            Attendance::Members(members, guests) => {
+                self.members += members;
+                self.guests.extend(guests);
+            }
+        }
+    }
+
+    fn into_seen(mut self) -> PresenceSeen {
+        self.guests.sort_unstable_by_key(|guest| guest.client);
+        PresenceSeen {
+            users: self.users.into_iter().filter_map(|(_, seen)| seen).collect(),
+            members: self.members,
+            connections: self.guests.into_iter().map(member).collect(),
+            missing: self.waiting,
+        }
+    }
+}
+
+fn member(guest: Guest) -> MemberSeen {
+    let is_kept = guest.about.is_some();
+    let (connected, agent) =
+        guest.about.map_or((None, None), |record| (Some(record.connected), record.agent));
+    MemberSeen {
+        client: guest.client,
+        user: guest.user.map(|own| user_of(&own).1.to_owned()),
+        state: match guest.status {
+            Status::Active => State::Online.as_str(),
+            Status::Idle => State::Idle.as_str(),
+        },
+        connected,
+        address: guest.party.filter(|_| is_kept).map(|party| party.to_string()),
+        agent: agent.map(|agent| agent.to_string()),
+        meta: guest.meta,
+    }
+}
+
+impl NodeDesk {
+    /// Takes in what shards have answered.
+    fn hear(&self) {
+        let mut open = self.questions.open();
+        for reply in self.board.replies() {
+            if let Some(question) = open.get_mut(&reply.number) {
+                question.take(reply);
+            }
+        }
+    }
+}
+
+impl Census for NodeDesk {
+    fn ask(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
+        let number = self.questions.next.fetch_add(1, Ordering::Relaxed);
+        let mut question = Open { waiting: (0..self.shards).collect(), ..Open::default() };
+        let inquire = match ask {
+            PresenceAsk::Users(users) => {
+                let own = |user: &String| Arc::from(user_room(tenant, user));
+                let users: Vec<Arc<str>> = users.iter().map(own).collect();
+                question.users = users.iter().map(|own| (Arc::clone(own), None)).collect();
+                Inquire::Users(users)
+            }
+            PresenceAsk::Room { room: name, after, limit } => Inquire::Members(Page {
+                room: Arc::from(&*room(tenant, name)),
+                after: *after,
+                // One more tells whether there is another page.
+                limit: limit + 1,
+            }),
+        };
+        self.questions.open().insert(number, question);
+        let inquire = Arc::new(inquire);
+        let posted = self.post_all(|| Some(Mail::Inquire(number, Arc::clone(&inquire))));
+        posted.map(|_| number).inspect_err(|_| {
+            self.questions.open().remove(&number);
+        })
+    }
+
+    fn answer(&self, number: u64) -> Option<PresenceSeen> {
+        self.out().offer();
+        self.hear();
+        let mut open = self.questions.open();
+        let is_complete = open.get(&number).is_some_and(|question| question.waiting.is_empty());
+        is_complete.then(|| open.remove(&number)).flatten().map(Open::into_seen)
+    }
+
+    fn give_up(&self, number: u64) -> PresenceSeen {
+        self.hear();
+        let question = self.questions.open().remove(&number);
+        question.map_or_else(PresenceSeen::default, Open::into_seen)
+    }
+}

@@ -1,0 +1,91 @@
+//! Questions of the node about who is there, each asked of all shards.
+//!
+//! A shard answers for the users whose home it is, or its part of a page of a room's members. Answers wait
+//! here, in bounds, until the node fetches them; whoever asks puts them together.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::id::ShardId;
+use crate::hub::{Sight, Stand};
+use crate::shard::presence::{Guest, Page, state};
+use crate::shard::state::Shard;
+
+/// A question of the node.
+#[derive(Clone, Debug)]
+pub enum Inquire {
+    /// How these users stand, by the rooms of their own.
+    Users(Vec<Arc<str>>),
+    /// A page of a room's members.
+    Members(Page),
+}
+
+/// A shard's answer to it.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The number of the question.
+    pub number: u64,
+    /// Who answers.
+    pub shard: ShardId,
+    /// What it knows.
+    pub found: Attendance,
+}
+
+/// What a shard knows.
+#[derive(Clone, Debug)]
+pub enum Attendance {
+    /// Of users whose home it is, by their places in the question.
+    Users(Vec<(usize, Sight)>),
+    /// How many members the room has in it, and its part of the page.
+    Members(u64, Vec<Guest>),
+}
+
+/// Answers that the node has yet to fetch.
+const MOST: usize = 256;
+
+/// Answers on their way to the node.
+#[derive(Debug, Default)]
+pub(in crate::shard) struct Replies(VecDeque<Reply>);
+
+impl Shard {
+    /// Answers a question of the node.
+    pub(in crate::shard) fn handle_inquire(&mut self, number: u64, inquire: &Inquire) {
+        let found = match inquire {
+            Inquire::Users(users) => {
+                let here = users.iter().enumerate().filter(|(_, user)| self.is_home(user));
+                let known = &self.rooms.directory.users;
+                Attendance::Users(here.map(|(at, user)| (at, known.sight(user))).collect())
+            }
+            Inquire::Members(page) => {
+                let (members, guests) = self.list(page);
+                Attendance::Members(members, guests)
+            }
+        };
+        let replies = &mut self.rooms.presence.replies.0;
+        if replies.len() >= MOST {
+            replies.pop_front();
+            self.counters.replies_lost_total += 1;
+        }
+        replies.push_back(Reply { number, shard: self.identity.id, found });
+    }
+
+    fn is_home(&self, user: &str) -> bool {
+        self.home(user) == self.identity.id
+    }
+
+    /// Hands the node what was answered; `take` gives back what it has no space for.
+    pub fn poll_replies(&mut self, take: &mut dyn FnMut(Reply) -> Result<(), Reply>) {
+        while let Some(reply) = self.rooms.presence.replies.0.pop_front() {
+            if let Err(reply) = take(reply) {
+                self.rooms.presence.replies.0.push_front(reply);
+                return;
+            }
+        }
+    }
+}
+
+/// A stand as clients read it.
+#[must_use]
+pub fn stand_in_a_word(stand: Stand) -> &'static str {
+    state(stand).as_str()
+}
