@@ -6,7 +6,7 @@
 //! hear it or a thousand, for one in a turn and for sixteen, and whether the driver ends its writes at
 //! once or a turn later. And a connection owns no heap once its greeting has been written: it is its
 //! places in the tables that were reserved at the start, and nothing else. What a known user costs on top
-//! is bounded here too, own room and another included.
+//! is bounded here too, own room and another included, and what presence costs.
 //!
 //! Counts are kept per thread, so tests that run beside each other do not disturb each other.
 
@@ -23,6 +23,7 @@ use throng::base::id::{ConnId, ShardId};
 use throng::base::map::Seed;
 use throng::base::time::Time;
 use throng::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
+use throng::hub::{Roster, Stand};
 use throng::node::config::{Config, Origin};
 use throng::shard::{Identity, Settings, Shard};
 
@@ -258,14 +259,20 @@ fn head_of(user: usize) -> Vec<u8> {
     [&HEAD[..HEAD.len() - 2], line.as_bytes()].concat()
 }
 
-#[test]
-fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() {
-    let mut settings = throng::node::settings(&Config::default(), 1 << 14);
+/// Settings under which everybody shows a token.
+fn guarded(capacity: usize) -> Settings {
+    let mut settings = throng::node::settings(&Config::default(), capacity);
     let mut access = Access { mode: Mode::Token, ..Access::default() };
     let key = Key::from_secret(Algorithm::Hs256, SECRET, None).expect("a key");
     access.verifier.keys = KeySet::new(vec![key]).expect("a set");
     access.sources.order = vec![Source::Header];
     settings.access = Arc::new(access);
+    settings
+}
+
+#[test]
+fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() {
+    let settings = guarded(1 << 14);
     let mut rig = Rig::with(Ends::NextTurn, settings);
     rig.open_by(&head_of(0));
     let before = LIVE_BYTES.get();
@@ -284,8 +291,8 @@ fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() 
 }
 
 /// What a user with a long token id may cost in memory that was asked for.
-const USER_BYTES_FULL: i64 = 320;
-const USER_BYTES_GROWN: i64 = 420;
+const USER_BYTES_FULL: i64 = 280;
+const USER_BYTES_GROWN: i64 = 330;
 
 /// A shard whose rooms named `kept*` have a history of a thousand.
 fn with_history(kept: bool) -> Rig {
@@ -364,3 +371,69 @@ fn rooms_without_history_cost_the_same_whether_others_have_one() {
 
 /// What a room of one member costs at its home and in the shard of its member, just below a doubling of maps.
 const ROOM_BYTES: i64 = 300;
+
+/// What presence of a user may cost beside the connection.
+const PRESENCE_BYTES: i64 = 64;
+
+#[test]
+fn presence_of_a_million_users_costs_at_most_64_bytes_each() {
+    let mut users = Roster::new(&Seed::new(3));
+    let at = (Time::from_nanos(1), 1);
+    let before = LIVE_BYTES.get();
+    let mut come = |from: u32, to: u32| {
+        for number in from..to {
+            // The name is the connection's, and is not kept here.
+            let name: Arc<str> = Arc::from(format!("user-{number:08}"));
+            users.set(&name, ShardId(0), Stand::Active, at);
+            users.set(&name, ShardId(1), Stand::Idle, at);
+        }
+        assert_eq!(users.len(), to as usize);
+        (LIVE_BYTES.get() - before) / i64::from(to)
+    };
+    // Just below a doubling of the map, where a user costs least, just above one, where it costs most, and a
+    // million.
+    let full = come(0, 917_000);
+    let grown = come(917_000, 918_000);
+    let million = come(918_000, 1_000_000);
+    for each in [full, grown, million] {
+        assert!(each <= PRESENCE_BYTES, "{full}, {grown}, {million} bytes for each");
+    }
+    assert!(full >= 24, "an entry is more than {full} bytes: something is not counted");
+}
+
+/// The allocations of a thousand users who come and join a room, with an observer of it or without.
+fn allocations_of_a_crowd(is_observed: bool) -> u64 {
+    let mut settings = guarded(4096);
+    settings.rooms.presence.list = 10;
+    let mut rig = Rig::with(Ends::AtOnce, settings);
+    let observer = rig.open_by(&head_of(0));
+    for user in 1..100 {
+        let conn = rig.open_by(&head_of(user));
+        rig.receive(conn, &mut text(r#"{"type":"throng:join","room":"r"}"#));
+        rig.settle();
+    }
+    if is_observed {
+        rig.receive(observer, &mut text(r#"{"type":"throng:watch","room":"r"}"#));
+        rig.settle();
+        rig.settle();
+        assert_eq!(rig.shard.counters().presence_pushes_total, 1, "the room as it is");
+    }
+    let mut crowd: Vec<ConnId> = (100..1100).map(|user| rig.open_by(&head_of(user))).collect();
+    let before = ALLOCATIONS.get();
+    while let Some(conn) = crowd.pop() {
+        rig.receive(conn, &mut text(r#"{"type":"throng:join","room":"r"}"#));
+        rig.settle();
+    }
+    let after = ALLOCATIONS.get();
+    rig.shard.check();
+    let told = rig.shard.counters().presence_pushes_total;
+    assert_eq!(told > 1, is_observed, "{told} pushes");
+    after - before
+}
+
+#[test]
+fn a_member_of_an_observed_room_without_a_list_costs_its_observers_nothing() {
+    let (alone, observed) = (allocations_of_a_crowd(false), allocations_of_a_crowd(true));
+    // What is told costs something once in an interval, and not once for a member.
+    assert!(observed < alone + 300, "{alone} allocations, and {observed} where it is observed");
+}
