@@ -262,6 +262,26 @@ function publishChats({ room, count }) {
 const SECRET = "a secret of no less than 32 bytes";
 const KEY = "a secret of the back end";
 
+/** Settings of an engine whose visitors are known by a cookie. */
+const KNOWN = {
+  "server.shards": 2,
+  "auth.mode": "token",
+  "auth.secret": SECRET,
+  "auth.require_expiry": false,
+  "auth.sources": '["cookie"]',
+};
+
+/** A tab of that user. */
+async function comesTo(engine, user) {
+  const [host] = engine.address.split(":");
+  const cookie = { name: "throng_token", value: tokenOf(user), domain: host, path: "/" };
+  const storageState = { cookies: [{ ...cookie, expires: -1, httpOnly: true, secure: false, sameSite: "Strict" }], origins: [] };
+  const visitor = await Visitor.arrive(engine.address, { storageState });
+  await visitor.settled();
+  await visitor.at("bell").waitFor();
+  return visitor;
+}
+
 /** A token of that user, signed with the engine's secret. */
 function tokenOf(user) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -277,11 +297,7 @@ for (const driver of DRIVERS) {
     before(async () => {
       const settings = {
         "server.driver": driver,
-        "server.shards": 2,
-        "auth.mode": "token",
-        "auth.secret": SECRET,
-        "auth.require_expiry": false,
-        "auth.sources": '["cookie"]',
+        ...KNOWN,
         "admin.listen": "127.0.0.1:0",
         key: `[{name="tests", secret="${KEY}", scopes=["notify"]}]`,
       };
@@ -293,16 +309,7 @@ for (const driver of DRIVERS) {
       assert.equal((await engine?.stop())?.code, 0, "the engine did not end cleanly");
     });
 
-    /** A tab of that user, who is known by a cookie. */
-    async function comes(user) {
-      const [host] = engine.address.split(":");
-      const cookie = { name: "throng_token", value: tokenOf(user), domain: host, path: "/" };
-      const storageState = { cookies: [{ ...cookie, expires: -1, httpOnly: true, secure: false, sameSite: "Strict" }], origins: [] };
-      const visitor = await Visitor.arrive(engine.address, { storageState });
-      await visitor.settled();
-      await visitor.at("bell").waitFor();
-      return visitor;
-    }
+    const comes = (user) => comesTo(engine, user);
 
     async function notify(user, text) {
       const body = JSON.stringify({ user, payload: { text } });
@@ -333,6 +340,48 @@ for (const driver of DRIVERS) {
       await notify("ada", "after that");
       for (const tab of [one, other]) await tab.sees("unread", /^1$/);
       for (const tab of [one, other, stranger]) await tab.leave();
+    });
+  });
+}
+
+for (const driver of DRIVERS) {
+  describe(`the people of a room on ${driver}`, { timeout: SUITE_MS }, () => {
+    let engine;
+
+    before(async () => {
+      const settings = { "server.driver": driver, ...KNOWN, "presence.grace_ms": 300, "presence.interval_ms": 50 };
+      engine = await startEngine({ settings, log: join(OUT, `${driver}-people-engine.log`) });
+    });
+
+    after(async () => {
+      assert.equal((await engine?.stop())?.code, 0, "the engine did not end cleanly");
+    });
+
+    it("shows_who_is_there_who_looks_away_and_when_somebody_was_last_seen", async () => {
+      const ada = await comesTo(engine, "ada");
+      const bob = await comesTo(engine, "bob");
+      const other = await comesTo(engine, "bob");
+      const sees = (state, text) => {
+        const person = ada.page.locator(`[data-testid="person"][data-state="${state}"]`);
+        return person.filter({ hasText: "bob" }).filter({ hasText: text }).waitFor();
+      };
+      await sees("online", "online");
+      assert.equal(await ada.at("person").filter({ hasText: "bob" }).count(), 1, "two tabs are one person");
+      const look = (hidden) => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      };
+      await bob.page.evaluate(look, true);
+      await other.page.evaluate(look, true);
+      await sees("idle", "idle");
+      await bob.page.evaluate(look, false);
+      await sees("online", "online");
+      await bob.leave();
+      await sees("idle", "idle");
+      await ada.page.screenshot({ path: join(OUT, `${driver}-people.png`) });
+      await other.leave();
+      await sees("offline", "last seen");
+      await ada.leave();
     });
   });
 }
