@@ -91,13 +91,13 @@ pub trait Census {
     ///
     /// # Errors
     /// When too much mail waits for them already.
-    fn ask(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused>;
+    fn ask_presence(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused>;
 
     /// The answer, once all shards have given theirs; then it is forgotten.
-    fn answer(&self, number: u64) -> Option<PresenceSeen>;
+    fn presence(&self, number: u64) -> Option<PresenceSeen>;
 
     /// What is known of the answer; then it is forgotten.
-    fn give_up(&self, number: u64) -> PresenceSeen;
+    fn part_of_presence(&self, number: u64) -> PresenceSeen;
 }
 
 /// A question that somebody waits for. However the waiting ends, it is not kept.
@@ -108,7 +108,7 @@ struct Awaited {
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        let _ = self.desk.give_up(self.number);
+        let _ = self.desk.part_of_presence(self.number);
     }
 }
 
@@ -119,20 +119,20 @@ impl Api {
         tenant: Option<&str>,
         ask: &PresenceAsk,
     ) -> Result<PresenceSeen, Refusal> {
-        let number = self.desk.ask(tenant, ask)?;
+        let number = self.desk.ask_presence(tenant, ask)?;
         let awaited = Awaited { desk: Arc::clone(&self.desk), number };
         let all = async {
             let mut looks = interval(LOOK);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 looks.tick().await;
-                if let Some(seen) = self.desk.answer(number) {
+                if let Some(seen) = self.desk.presence(number) {
                     return seen;
                 }
             }
         };
         let seen = timeout(self.limits().shard_timeout, all).await;
-        let seen = seen.unwrap_or_else(|_| self.desk.give_up(number));
+        let seen = seen.unwrap_or_else(|_| self.desk.part_of_presence(number));
         drop(awaited);
         if seen.missing.len() == self.desk.shards() {
             return Err(Refusal::overloaded("no shard has answered in time"));

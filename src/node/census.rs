@@ -110,7 +110,7 @@ impl NodeDesk {
 }
 
 impl Census for NodeDesk {
-    fn ask(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
+    fn ask_presence(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
         let number = self.questions.next.fetch_add(1, Ordering::Relaxed);
         let mut question = Open { waiting: (0..self.shards).collect(), ..Open::default() };
         let inquire = match ask {
@@ -135,7 +135,7 @@ impl Census for NodeDesk {
         })
     }
 
-    fn answer(&self, number: u64) -> Option<PresenceSeen> {
+    fn presence(&self, number: u64) -> Option<PresenceSeen> {
         self.out().offer();
         self.hear();
         let mut open = self.questions.open();
@@ -143,7 +143,7 @@ impl Census for NodeDesk {
         is_complete.then(|| open.remove(&number)).flatten().map(Open::into_seen)
     }
 
-    fn give_up(&self, number: u64) -> PresenceSeen {
+    fn part_of_presence(&self, number: u64) -> PresenceSeen {
         self.hear();
         let question = self.questions.open().remove(&number);
         question.map_or_else(PresenceSeen::default, Open::into_seen)

@@ -43,19 +43,19 @@ pub(super) struct SmallDesk {
 }
 
 impl Census for SmallDesk {
-    fn ask(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
+    fn ask_presence(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
         let asked = (tenant.map(str::to_owned), ask.clone());
         self.asked.try_send(asked).map_err(|_| Refused::Busy)?;
         Ok(0)
     }
 
     /// One shard of two has answered by now, or both.
-    fn answer(&self, number: u64) -> Option<PresenceSeen> {
+    fn presence(&self, number: u64) -> Option<PresenceSeen> {
         let is_taken = self.takes.load(Ordering::Relaxed);
-        is_taken.then(|| PresenceSeen { missing: Vec::new(), ..self.give_up(number) })
+        is_taken.then(|| PresenceSeen { missing: Vec::new(), ..self.part_of_presence(number) })
     }
 
-    fn give_up(&self, _: u64) -> PresenceSeen {
+    fn part_of_presence(&self, _: u64) -> PresenceSeen {
         let user =
             |name: &str, state, last_seen| UserSeen { user: name.to_owned(), state, last_seen };
         let connection = |index, user: Option<&str>| MemberSeen {
