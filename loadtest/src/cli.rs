@@ -187,6 +187,13 @@ struct TroubleFlags {
     /// Storm: return by exponential back-off with full jitter.
     #[arg(long)]
     back_off: bool,
+    /// Storm: drop again every so many seconds.
+    #[arg(long, value_name = "S")]
+    again: Option<f64>,
+    /// Storm: come back with cursors, and count what is missing from before as lost. The engine's rooms need
+    /// history.
+    #[arg(long)]
+    resume: bool,
     /// Slow: share of the clients.
     #[arg(long, value_name = "SHARE")]
     slow: Option<f64>,
@@ -283,6 +290,8 @@ impl Flags {
         put(&mut spec.trouble.drop_at_s, trouble.drop_at);
         put(&mut spec.trouble.return_within_s, trouble.return_within);
         spec.trouble.back_off |= trouble.back_off;
+        put(&mut spec.trouble.again_s, trouble.again);
+        spec.trouble.resume |= trouble.resume;
         put(&mut spec.trouble.slow, trouble.slow);
         put(&mut spec.trouble.slow_kind, trouble.slow_kind);
         spec.check()?;

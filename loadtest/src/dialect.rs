@@ -46,6 +46,10 @@ pub(crate) enum Push<'a> {
         reference: u64,
         ok: bool,
         offset: Option<u64>,
+        /// Which numbering the offset belongs to.
+        epoch: Option<String>,
+        /// Whether everything after the cursor that was shown follows.
+        recovered: Option<bool>,
     },
     /// `room` is empty where the dialect does not say it.
     Publication {
@@ -106,6 +110,21 @@ impl Dialect {
             Self::Throng => native::join(room, reference, out),
             Self::Plain => return false,
             Self::SocketIo => socketio::join(room, out),
+        }
+        true
+    }
+
+    /// Appends the command to join a room again, from a cursor on. Only the engine's own dialect has one.
+    pub(crate) fn rejoin(
+        self,
+        room: &str,
+        reference: u64,
+        (epoch, offset): (&str, u64),
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match self {
+            Self::Throng => native::rejoin(room, reference, (epoch, offset), out),
+            Self::Plain | Self::SocketIo => return self.join(room, reference, out),
         }
         true
     }

@@ -130,6 +130,11 @@ impl RoomLedger {
         self.next_offset = offset.map(|offset| offset + 1);
     }
 
+    /// The offset up to which everything was had or is missing, once it is known.
+    pub(crate) fn cursor(&self) -> Option<u64> {
+        self.next_offset.map(|next| next.saturating_sub(1))
+    }
+
     /// Notes a publication.
     pub(crate) fn publication(&mut self, offset: Option<u64>, stamp: &Stamp) {
         let from_start = self.from_start;

@@ -177,6 +177,10 @@ pub(crate) struct Trouble {
     pub(crate) return_within_s: f64,
     /// Storm: return by exponential back-off with full jitter instead, up to 30 s.
     pub(crate) back_off: bool,
+    /// Storm: drop again every so many seconds; 0 for once.
+    pub(crate) again_s: f64,
+    /// Storm: come back with the cursors of the rooms, and count as lost what is missing from before.
+    pub(crate) resume: bool,
     /// Slow: share of the clients.
     pub(crate) slow: f64,
     pub(crate) slow_kind: SlowKind,
@@ -234,6 +238,8 @@ impl Spec {
                 drop_at_s: 2.0,
                 return_within_s: 2.0,
                 back_off: false,
+                again_s: 0.0,
+                resume: false,
                 slow: 0.1,
                 slow_kind: SlowKind::Stop,
             },
@@ -360,6 +366,7 @@ impl Spec {
         no_less("load.duration_s", load.duration_s)?;
         no_less("trouble.stay_s", trouble.stay_s)?;
         no_less("trouble.return_within_s", trouble.return_within_s)?;
+        no_less("trouble.again_s", trouble.again_s)?;
         self.check_together()
     }
 
@@ -387,6 +394,11 @@ impl Spec {
             return Err(format!(
                 "rooms.count = {count}: expected at most one per client ({clients})"
             ));
+        }
+        let resumes = self.scenario == Kind::Storm && self.target.dialect == Dialect::Throng;
+        if self.trouble.resume && !resumes {
+            return Err("trouble.resume = true: expected only in a storm with the dialect throng"
+                .to_owned());
         }
         if rooms.side > self.crowd.clients {
             return Err(format!("rooms.side = {}: expected at most all clients", rooms.side));

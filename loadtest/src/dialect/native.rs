@@ -17,6 +17,18 @@ pub(super) fn join(room: &str, reference: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+pub(super) fn rejoin(room: &str, reference: u64, (epoch, offset): (&str, u64), out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"type":"throng:join","room":"#);
+    quote(room, out);
+    out.extend_from_slice(br#","since":{"epoch":"#);
+    quote(epoch, out);
+    out.extend_from_slice(br#","offset":"#);
+    number(offset, out);
+    out.extend_from_slice(br#"},"ref":"#);
+    number(reference, out);
+    out.push(b'}');
+}
+
 pub(super) fn publish(room: &str, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"load","room":"#);
     quote(room, out);
@@ -86,7 +98,13 @@ fn parsed(text: &[u8]) -> Result<Push<'_>, String> {
             reference: number("ref").ok_or_else(|| format!("a reply to nothing: {}", shown()))?,
             ok: message["ok"] == true,
             offset: number("offset"),
+            epoch: message["epoch"].as_str().map(str::to_owned),
+            recovered: message["recovered"].as_bool(),
         },
+        Some("throng:resync") => {
+            let reason = message["reason"].as_str().unwrap_or("no reason");
+            Push::Error(format!("begin anew: {reason}"))
+        }
         Some("throng:gap") => Push::Gap { room: owned("room"), lost: number("lost").unwrap_or(0) },
         Some("throng:pong") => Push::Pong { reference: number("ref").unwrap_or(0) },
         Some("throng:error") => {

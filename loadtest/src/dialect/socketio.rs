@@ -72,7 +72,13 @@ fn parsed(event: &[u8]) -> Result<Push<'_>, String> {
         Cow::Owned(text.as_bytes().to_vec())
     };
     Ok(match event[0].as_str() {
-        Some("joined") => Push::Reply { reference: REFERENCE, ok: true, offset: None },
+        Some("joined") => Push::Reply {
+            reference: REFERENCE,
+            ok: true,
+            offset: None,
+            epoch: None,
+            recovered: None,
+        },
         Some("m") => Push::Publication { room: owned(1), offset: None, payload: owned(2) },
         Some("echo") => Push::Echo { payload: owned(1) },
         _ => Push::Ignored,

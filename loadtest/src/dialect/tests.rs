@@ -22,6 +22,11 @@ fn publication<'a>(room: &'a str, offset: Option<u64>, payload: &'a str) -> Push
 fn commands_are_as_the_protocol_has_them() {
     let join = text(|out| assert!(Dialect::Throng.join("a\"b", 3, out)));
     assert_eq!(join, r#"{"type":"throng:join","room":"a\"b","ref":3}"#);
+    let rejoin = text(|out| assert!(Dialect::Throng.rejoin("r", 3, ("ff", 7), out)));
+    assert_eq!(
+        rejoin,
+        r#"{"type":"throng:join","room":"r","since":{"epoch":"ff","offset":7},"ref":3}"#
+    );
     let publish = text(|out| Dialect::Throng.publish("r", b"abc", out));
     assert_eq!(publish, r#"{"type":"load","room":"r","payload":"abc"}"#);
     let ping = text(|out| assert!(Dialect::Throng.ping(4, out)));
@@ -42,8 +47,14 @@ fn pushes_of_the_engine_are_understood() {
     let cases = [
         (r#"{"type":"throng:connected","clientId":"1-2a-7","userId":null}"#, Push::Connected),
         (
-            r#"{"type":"throng:reply","ref":1,"ok":true,"room":"lobby","members":3,"offset":17}"#,
-            Push::Reply { reference: 1, ok: true, offset: Some(17) },
+            r#"{"type":"throng:reply","ref":1,"ok":true,"room":"lobby","members":3,"offset":17,"epoch":"ff","recovered":true}"#,
+            Push::Reply {
+                reference: 1,
+                ok: true,
+                offset: Some(17),
+                epoch: Some("ff".to_owned()),
+                recovered: Some(true),
+            },
         ),
         (
             r#"{"type":"load","room":"lobby","offset":18,"payload":"hello","from":"1-2a-7"}"#,
@@ -66,6 +77,10 @@ fn pushes_of_the_engine_are_understood() {
             r#"{"type":"throng:error","code":"overloaded","message":"m"}"#,
             Push::Error("overloaded".into()),
         ),
+        (
+            r#"{"type":"throng:resync","room":"r","reason":"too_old","epoch":"ff","offset":9}"#,
+            Push::Error("begin anew: too_old".into()),
+        ),
         (r#"{"type":"throng:reload","reconnectDelayMs":2500,"reason":"r"}"#, Push::Reload),
         (r#"{"type":"chat","room":"lobby","offset":18,"payload":{}}"#, Push::Ignored),
     ];
@@ -83,7 +98,10 @@ fn packets_of_socket_io_are_understood() {
         (r#"0{"sid":"x","upgrades":[]}"#, Push::Opened),
         (r#"40{"sid":"y"}"#, Push::Connected),
         ("2", Push::HeartbeatPing),
-        (r#"42["joined","r"]"#, Push::Reply { reference: 0, ok: true, offset: None }),
+        (
+            r#"42["joined","r"]"#,
+            Push::Reply { reference: 0, ok: true, offset: None, epoch: None, recovered: None },
+        ),
         (r#"42["m","r","abc"]"#, publication("r", None, "abc")),
         (r#"42["m", "r","a\u0062c"]"#, publication("r", None, "abc")),
         (r#"42["echo","abc"]"#, Push::Echo { payload: Cow::Borrowed(b"abc") }),

@@ -51,7 +51,7 @@ pub(super) fn join(crew: &Rc<Crew>) {
             let Ok(turn) = crew.gate.acquire().await else { break };
             turn.forget();
             let Some(sender) = seat.sender() else { continue };
-            if let Err(error) = sender.write(joins(&crew, &seat, &sender)).await {
+            if let Err(error) = sender.write(joins(&crew, &seat, &sender, None)).await {
                 crew.fail(&error);
             }
         }
@@ -201,18 +201,24 @@ async fn echo_by_schedule(crew: Rc<Crew>) -> Result<(), String> {
     Ok(())
 }
 
-/// Drops the chosen clients, all at once.
+/// Drops the chosen clients, all at once, and perhaps again and again.
 async fn break_the_storm(crew: Rc<Crew>) -> Result<(), String> {
     let trouble = &crew.shared.spec.trouble;
-    wait_until(crew.shared.start() + nanos(trouble.drop_at_s)).await;
-    if crew.order.get() != Order::Publish {
-        return Ok(());
+    let mut at = crew.shared.start() + nanos(trouble.drop_at_s);
+    loop {
+        wait_until(at).await;
+        if crew.order.get() != Order::Publish || at >= crew.shared.end() {
+            return Ok(());
+        }
+        crew.storm_ns.set(clock::now_ns());
+        for seat in crew.seats.borrow().iter().filter(|seat| seat.chosen) {
+            drop_now(seat);
+        }
+        if trouble.again_s <= 0.0 {
+            return Ok(());
+        }
+        at += nanos(trouble.again_s);
     }
-    crew.storm_ns.set(clock::now_ns());
-    for seat in crew.seats.borrow().iter().filter(|seat| seat.chosen) {
-        drop_now(seat);
-    }
-    Ok(())
 }
 
 fn drop_now(seat: &Seat) {

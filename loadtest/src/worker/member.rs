@@ -36,6 +36,25 @@ pub(super) struct Member {
     pongs: Vec<Vec<u8>>,
     /// Text messages to be sent that only the dialect is about.
     due: Vec<&'static [u8]>,
+    /// Which numbering the offsets of each room belong to, where the client is to come back with cursors.
+    epochs: Option<Box<Epochs>>,
+}
+
+/// By the place of the room.
+type Epochs = Vec<Option<Box<str>>>;
+
+/// The books of a client that is to come back with cursors, while it is away.
+pub(super) struct Kept {
+    rooms: Vec<Joined>,
+    epochs: Box<Epochs>,
+}
+
+impl Kept {
+    /// Rooms whose streams have not all ended.
+    fn rooms_open(&self) -> u16 {
+        let open = self.rooms.iter().filter(|joined| joined.open > 0).count();
+        u16::try_from(open).unwrap_or(u16::MAX)
+    }
 }
 
 /// A room of the session.
@@ -53,7 +72,7 @@ enum Greeting {
 }
 
 impl Member {
-    pub(super) fn new(crew: &Crew, rooms: &[u32]) -> Self {
+    pub(super) fn new(crew: &Crew, rooms: &[u32], kept: Option<Box<Kept>>) -> Self {
         let streams = |room| crew.shared.streams_of(room).count();
         let joined = |room: &u32| Joined {
             room: *room,
@@ -62,8 +81,11 @@ impl Member {
         };
         let spec = &crew.shared.spec;
         let greets = spec.target.dialect.greets(spec.scenario == Kind::Echo);
+        let fresh = || (rooms.iter().map(joined).collect(), spec.trouble.resume.then(Box::default));
+        let (rooms, epochs) = kept.map_or_else(fresh, |kept| (kept.rooms, Some(kept.epochs)));
         Self {
-            rooms: rooms.iter().map(joined).collect(),
+            rooms,
+            epochs,
             asks: Track::from_start(),
             duplicates: 0,
             reordered: 0,
@@ -86,8 +108,21 @@ impl Member {
     /// Without replies to joins, being connected is being in.
     pub(super) fn join_all(&mut self, crew: &Crew, seat: &Seat) {
         for at in 0..self.rooms.len() as u64 {
-            self.reply(crew, seat, at, None);
+            self.reply(crew, seat, at, None, false);
         }
+    }
+
+    /// Up to where the room at that place was had: epoch and offset, where the client is to go on from there.
+    pub(super) fn cursor(&self, at: u64) -> Option<(&str, u64)> {
+        let at = usize::try_from(at).ok()?;
+        let epoch = self.epochs.as_ref()?.get(at)?.as_deref()?;
+        Some((epoch, self.rooms.get(at)?.ledger.cursor()?))
+    }
+
+    /// The books, for the next session; none where each session has its own.
+    pub(super) fn keep(&mut self) -> Option<Box<Kept>> {
+        let epochs = self.epochs.take()?;
+        Some(Box::new(Kept { rooms: std::mem::take(&mut self.rooms), epochs }))
     }
 
     pub(super) fn rooms_to_join(&self) -> impl Iterator<Item = u32> + '_ {
@@ -132,8 +167,9 @@ impl Member {
             Push::Echo { payload } => self.echo(crew, seat, &payload, at),
             Push::Pong { reference } => self.answer(crew, seat, reference, None),
             Push::Gap { room, lost } => self.gap(crew, &room, lost),
-            Push::Reply { reference, ok: true, offset } => {
-                self.reply(crew, seat, reference, offset)
+            Push::Reply { reference, ok: true, offset, epoch, recovered } => {
+                let resumed = self.resumes(crew, reference, epoch, recovered);
+                self.reply(crew, seat, reference, offset.filter(|_| !resumed), resumed);
             }
             Push::Reply { ok: false, .. } => return Err("a command was refused".to_owned()),
             Push::Connected => self.greeting = Greeting::Had,
@@ -230,11 +266,44 @@ impl Member {
         }
     }
 
-    fn reply(&mut self, crew: &Crew, seat: &Seat, reference: u64, offset: Option<u64>) {
+    /// True when the room goes on where the client left it; the epoch is noted for the next time.
+    fn resumes(
+        &mut self,
+        crew: &Crew,
+        reference: u64,
+        epoch: Option<String>,
+        recovered: Option<bool>,
+    ) -> bool {
+        let asked = self.cursor(reference).is_some();
+        if let (Some(epochs), Some(epoch)) = (&mut self.epochs, epoch) {
+            let at = usize::try_from(reference).unwrap_or(usize::MAX);
+            if at < self.rooms.len() {
+                epochs.resize(self.rooms.len().max(epochs.len()), None);
+                epochs[at] = Some(epoch.into());
+            }
+        }
+        if asked && recovered != Some(true) {
+            crew.fail("a cursor from which the server could not go on");
+        }
+        asked && recovered == Some(true)
+    }
+
+    /// `resumed`: the room goes on where it was left, and what has ended meanwhile is still to come.
+    fn reply(
+        &mut self,
+        crew: &Crew,
+        seat: &Seat,
+        reference: u64,
+        offset: Option<u64>,
+        resumed: bool,
+    ) {
         let at = usize::try_from(reference).unwrap_or(usize::MAX);
         let Some(joined) = self.rooms.get_mut(at) else { return };
-        joined.ledger.join(offset);
         self.joined += 1;
+        if resumed {
+            return;
+        }
+        joined.ledger.join(offset);
         let gone = |stream: &u32| crew.shared.total_of(*stream).is_some();
         let over = crew.shared.streams_of(joined.room).filter(gone).count();
         let over = u16::try_from(over).unwrap_or(u16::MAX).min(joined.open);
@@ -267,14 +336,7 @@ impl Member {
 
     /// Closes the books. `complete`: the session was there to the end.
     fn tally(&mut self, crew: &Crew, seat: &Seat, complete: bool) -> Tally {
-        let mut tally = Tally::default();
-        let total = |stream| crew.shared.total_of(stream);
-        for joined in &mut self.rooms {
-            for stream in crew.shared.streams_of(joined.room).filter(|_| complete) {
-                joined.ledger.charge_silent(stream);
-            }
-            tally.add(&joined.ledger.finish(&total, complete));
-        }
+        let mut tally = settle(crew, std::mem::take(&mut self.rooms), complete);
         let asked = u64::from(seat.asked.get());
         if asked > 0 && seat.publishes.is_none() {
             let lost = self.asks.finish(asked);
@@ -319,8 +381,9 @@ const ATTEMPTS: u32 = 20;
 /// A client's life, from the first session to the last. Holds a permit of the gate when it begins.
 pub(super) async fn live(_working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>) {
     let mut attempt = 0;
+    let mut kept = None;
     loop {
-        let opened = Box::pin(enter(&crew, &seat)).await;
+        let opened = Box::pin(enter(&crew, &seat, &mut kept)).await;
         crew.gate.add_permits(1);
         match opened {
             Ok(mut session) => {
@@ -332,6 +395,7 @@ pub(super) async fn live(_working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>) {
                 if !end(&crew, &seat, &mut session.member, result) {
                     return;
                 }
+                kept = session.member.keep();
             }
             Err(error) => {
                 attempt += 1;
@@ -339,6 +403,7 @@ pub(super) async fn live(_working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>) {
                 {
                     crew.harvest.borrow_mut().sessions.refused += 1;
                     crew.fail(&error);
+                    close_books(&crew, kept);
                     seat.finish(&crew);
                     return;
                 }
@@ -350,9 +415,29 @@ pub(super) async fn live(_working: AtWork, crew: Rc<Crew>, seat: Rc<Seat>) {
         turn.forget();
         if crew.order.get() == Order::Close {
             crew.gate.add_permits(1);
-            return;
+            return close_books(&crew, kept);
         }
     }
+}
+
+/// Adds up the books of a client that was to come back and did not: what it has not had is lost.
+fn close_books(crew: &Crew, kept: Option<Box<Kept>>) {
+    let Some(kept) = kept else { return };
+    let tally = settle(crew, kept.rooms, true);
+    crew.harvest.borrow_mut().tally.add(&tally);
+}
+
+/// Settles the accounts of rooms. `complete`: the client was there to the end, or should have been.
+fn settle(crew: &Crew, rooms: Vec<Joined>, complete: bool) -> Tally {
+    let mut tally = Tally::default();
+    let total = |stream| crew.shared.total_of(stream);
+    for mut joined in rooms {
+        for stream in crew.shared.streams_of(joined.room).filter(|_| complete) {
+            joined.ledger.charge_silent(stream);
+        }
+        tally.add(&joined.ledger.finish(&total, complete));
+    }
+    tally
 }
 
 /// A session and its books.
@@ -361,13 +446,18 @@ pub(super) struct Session {
     pub(super) member: Member,
 }
 
-async fn enter(crew: &Rc<Crew>, seat: &Rc<Seat>) -> Result<Box<Session>, String> {
+async fn enter(
+    crew: &Rc<Crew>,
+    seat: &Rc<Seat>,
+    kept: &mut Option<Box<Kept>>,
+) -> Result<Box<Session>, String> {
     let rooms = match seat.publishes {
         None => crew.shared.layout.rooms_of(seat.who),
         Some(_) => Vec::new(),
     };
-    seat.rooms_open.set(u16::try_from(rooms.len()).unwrap_or(u16::MAX));
-    open(crew, seat, &rooms).await.map(Box::new)
+    let open_rooms = || u16::try_from(rooms.len()).unwrap_or(u16::MAX);
+    seat.rooms_open.set(kept.as_ref().map_or_else(open_rooms, |kept| kept.rooms_open()));
+    open(crew, seat, &rooms, kept).await.map(Box::new)
 }
 
 /// Receives until the session ends.
@@ -395,7 +485,11 @@ fn end(crew: &Crew, seat: &Seat, member: &mut Member, result: Result<(), String>
     let goodbye = seat.leaving.get() || order == Order::Close;
     let answered = matches!(member.closed, Some(None | Some(1000)));
     let in_order = goodbye && !seat.dropped.get() && result.is_ok() && answered;
-    let tally = member.tally(crew, seat, in_order && order == Order::Close);
+    let goes_on = member.epochs.is_some() && seat.dropped.get() && order < Order::Close;
+    let tally = match goes_on {
+        true => Tally::default(),
+        false => member.tally(crew, seat, in_order && order == Order::Close),
+    };
     let mut harvest = crew.harvest.borrow_mut();
     harvest.tally.add(&tally);
     if let Some(code) = member.closed {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::crew::Crew;
-use super::member::{Member, Session};
+use super::member::{Kept, Member, Session};
 use super::shared::{Gauge, Order};
 use crate::clock;
 use crate::codec::Item;
@@ -136,6 +136,7 @@ pub(super) async fn open(
     crew: &Rc<Crew>,
     seat: &Rc<Seat>,
     rooms: &[u32],
+    kept: &mut Option<Box<Kept>>,
 ) -> Result<Session, String> {
     let shared = &crew.shared;
     seat.session.set(seat.session.get() + 1);
@@ -152,7 +153,7 @@ pub(super) async fn open(
     };
     let reader = connect(&shared.target, &dial)?;
     *seat.sender.borrow_mut() = Some(Rc::clone(reader.sender()));
-    let mut session = Session { reader, member: Member::new(crew, rooms) };
+    let mut session = Session { reader, member: Member::new(crew, rooms, kept.take()) };
     let patience = Duration::from_millis(shared.spec.target.patience_ms);
     let opened = timeout(patience, greet(crew, seat, &mut session, began)).await;
     match opened {
@@ -164,6 +165,7 @@ pub(super) async fn open(
         failed => {
             session.reader.sender().abandon();
             seat.vacate();
+            *kept = session.member.keep();
             let late = || "no greeting or no reply to a join in time".to_owned();
             Err(failed.map_or_else(|_| late(), |result| result.err().unwrap_or_else(late)))
         }
@@ -201,7 +203,7 @@ async fn greet(
     if crew.order.get() < Order::Join && shared.spec.scenario == Kind::Idle {
         return Ok(());
     }
-    let frames = joins(crew, seat, &sender);
+    let frames = joins(crew, seat, &sender, Some(&session.member));
     if frames.is_empty() {
         session.member.join_all(crew, seat);
         return Ok(());
@@ -214,9 +216,9 @@ async fn greet(
     Ok(())
 }
 
-/// Frames that ask to join the client's rooms, by their place in the order of its rooms; none where being
-/// connected is being in them.
-pub(super) fn joins(crew: &Crew, seat: &Seat, sender: &Sender) -> Vec<u8> {
+/// Frames that ask to join the client's rooms, by their place in the order of its rooms, from where it has
+/// come if it knows; none where being connected is being in them.
+pub(super) fn joins(crew: &Crew, seat: &Seat, sender: &Sender, member: Option<&Member>) -> Vec<u8> {
     let shared = &crew.shared;
     let mut frames = Vec::new();
     if seat.publishes.is_some() {
@@ -224,7 +226,13 @@ pub(super) fn joins(crew: &Crew, seat: &Seat, sender: &Sender) -> Vec<u8> {
     }
     for (reference, room) in (0..).zip(shared.layout.rooms_of(seat.who)) {
         let mut text = Vec::new();
-        if shared.spec.target.dialect.join(shared.name(room), reference, &mut text) {
+        let dialect = shared.spec.target.dialect;
+        let cursor = member.and_then(|member| member.cursor(reference));
+        let joins = match cursor {
+            Some(cursor) => dialect.rejoin(shared.name(room), reference, cursor, &mut text),
+            None => dialect.join(shared.name(room), reference, &mut text),
+        };
+        if joins {
             sender.frame(&text, &mut frames);
         }
     }

@@ -176,6 +176,13 @@ fn faults_in_a_storm_are_caught() {
 }
 
 #[test]
+fn faults_in_a_storm_whose_clients_come_back_with_cursors_are_caught() {
+    let flags = "--clients 100 --rate 110 --duration 3 --drop-at 0.5 --again 1 --return-within 0.5 --resume";
+    let engine = &["namespace=[{pattern=\"*\", history_count=10000}]"];
+    Trial { engine, is_exact: false, ..Trial::new("storm", flags) }.hold(&FAULTS);
+}
+
+#[test]
 fn faults_among_slow_readers_are_caught() {
     let flags = "--clients 100 --rate 150 --duration 2 --size 4096";
     let engine = &["queue.high_water_bytes=65536", "queue.low_water_bytes=16384"];
