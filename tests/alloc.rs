@@ -328,6 +328,7 @@ fn a_room_with_a_thousand_entries_costs_what_is_charged_for_it() {
     let each = live / 1000;
     assert!(each <= HISTORY_ENTRY_BYTES, "{each} bytes for a publication that is kept");
     let charged = i64::try_from(counters.history_bytes).expect("few");
+    println!("a thousand publications kept: {live} bytes live, {charged} charged");
     assert!((live - charged).abs() * 100 < live * 15, "{live} bytes live and {charged} charged");
     // The ring is full: what comes in its place costs nothing more.
     for _ in 0..1000 {
@@ -366,6 +367,7 @@ fn rooms_without_history_cost_the_same_whether_others_have_one() {
     let (without, with) = (cost(false), cost(true));
     assert_eq!(without, with, "bytes for a hundred thousand rooms");
     let each = with / 100_000;
+    println!("a room of one member without history: {each} bytes");
     assert!(each <= ROOM_BYTES, "{each} bytes for a room with one member, both its sides");
 }
 
