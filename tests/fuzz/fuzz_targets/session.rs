@@ -36,6 +36,9 @@ fuzz_target!(|text: &str| {
                 | Command::Status(_)
                 | Command::Inbox(_)
                 | Command::Read(_)
+                | Command::Watch(_)
+                | Command::Unwatch(_)
+                | Command::Whois(_)
                 | Command::Panic => {}
             }
         }
