@@ -6,6 +6,7 @@
 //! connection they stand in the order in which the store did its work. Whoever has gone meanwhile is not
 //! found by its address, and that is all.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -102,6 +103,9 @@ pub struct Notice {
     pub encoded: Encoded,
 }
 
+/// Errands for which space stays when a crowd has gone.
+const KEPT: usize = 1024;
+
 impl Notice {
     fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
@@ -144,7 +148,11 @@ impl Shard {
 
     /// The next piece of work for the store's thread. To be called until there is none, once a turn.
     pub fn poll_errand(&mut self) -> Option<Errands> {
-        self.outbox.errands.pop_front()
+        let errands = &mut self.outbox.errands;
+        if errands.is_empty() && errands.capacity() > KEPT {
+            *errands = VecDeque::new();
+        }
+        errands.pop_front()
     }
 
     /// The store's thread has no space for this errand.

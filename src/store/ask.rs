@@ -58,6 +58,12 @@ pub enum Ask {
         /// Whose.
         owner: Arc<str>,
     },
+    /// Who was here last, so many users at most; answered with [`Answer::Recent`]. Looks at every user there
+    /// is.
+    Recent {
+        /// How many.
+        limit: usize,
+    },
     /// Remember a revocation; answered with [`Answer::Done`].
     Revoke(Revoked),
     /// List the revocations that still hold; answered with [`Answer::Revoked`].
@@ -100,6 +106,8 @@ pub enum Answer {
     },
     /// To [`Ask::LastSeen`], in milliseconds since 1970; `None` for who was never noted, or long ago.
     LastSeen(Option<u64>),
+    /// To [`Ask::Recent`]: users with the time in milliseconds since 1970, in no particular order.
+    Recent(Vec<(Arc<str>, u64)>),
     /// To [`Ask::Revocations`].
     Revoked(Vec<Revoked>),
     /// To [`Ask::Prune`].

@@ -203,34 +203,40 @@ pub(super) fn list(
     let horizon = now.saturating_sub(limits.age_ms);
     let mut page = Page { newest: head.last, unread: head.unread, ..Page::default() };
     let (mut bytes, mut fault) = (0_u64, None);
-    // From the beginning: what is too old stands first and does not count.
-    table.scan(&rows::numbered(NOTE, owner, 0), &rows::end(NOTE, owner), &mut |key, value| {
-        let (id, row) = match (rows::id_of(key), NoteRow::read(value)) {
-            (Ok(id), Ok(row)) => (id, row),
-            (Err(error), _) | (_, Err(error)) => {
-                fault = Some(error);
+    let end = rows::end(NOTE, owner);
+    // What is too old stands first and does not count.
+    table.scan(&rows::numbered(NOTE, owner, 0), &end, &mut |_, value| {
+        let is_old = rows::at_of(value).is_ok_and(|at| at < horizon);
+        page.unread = page.unread.saturating_sub(u64::from(is_old));
+        is_old
+    })?;
+    table.scan(
+        &rows::numbered(NOTE, owner, span.after.saturating_add(1)),
+        &end,
+        &mut |key, value| {
+            let (id, row) = match (rows::id_of(key), NoteRow::read(value)) {
+                (Ok(id), Ok(row)) => (id, row),
+                (Err(error), _) | (_, Err(error)) => {
+                    fault = Some(error);
+                    return false;
+                }
+            };
+            if row.at < horizon {
+                return true;
+            }
+            if id > span.until {
                 return false;
             }
-        };
-        if row.at < horizon {
-            page.unread = page.unread.saturating_sub(1);
-            return true;
-        }
-        if id <= span.after {
-            return true;
-        }
-        if id > span.until {
-            return false;
-        }
-        bytes += row.size();
-        if page.notes.len() >= span.limit || (bytes > span.bytes && !page.notes.is_empty()) {
-            page.more = true;
-            return false;
-        }
-        let (kind, payload) = (row.kind.into(), row.payload.into());
-        page.notes.push(Note { id, at: row.at, kind, payload });
-        true
-    })?;
+            bytes += row.size();
+            if page.notes.len() >= span.limit || (bytes > span.bytes && !page.notes.is_empty()) {
+                page.more = true;
+                return false;
+            }
+            let (kind, payload) = (row.kind.into(), row.payload.into());
+            page.notes.push(Note { id, at: row.at, kind, payload });
+            true
+        },
+    )?;
     fault.map_or(Ok(Ok(Answer::Page(page))), Err)
 }
 

@@ -1,5 +1,7 @@
 //! Last-seen times and revocations.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::ask::{Answer, Fault, Limits, Outcome, Refused, Revoked};
@@ -31,6 +33,29 @@ pub(super) fn last_seen(table: &dyn Table, owner: &str) -> Result<Outcome, Fault
     let value = table.get(&rows::owned(SEEN, owner))?;
     let at = value.map(|value| rows::numbers(&value)).transpose()?.map(|[at]| at);
     Ok(Ok(Answer::LastSeen(at)))
+}
+
+/// Who was here last.
+pub(super) fn recent(table: &dyn Table, limit: usize) -> Result<Outcome, Fault> {
+    let mut latest: BinaryHeap<Reverse<(u64, Arc<str>)>> = BinaryHeap::new();
+    let mut fault = None;
+    table.scan(&[SEEN], &[SEEN + 1], &mut |key, value| {
+        match (rows::owner_of(key), rows::numbers(value)) {
+            (Ok(owner), Ok([at])) => {
+                let is_later = latest.peek().is_none_or(|Reverse((earliest, _))| at > *earliest);
+                if latest.len() < limit || is_later {
+                    latest.push(Reverse((at, owner.into())));
+                }
+                if latest.len() > limit {
+                    latest.pop();
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => fault = Some(error),
+        }
+        fault.is_none()
+    })?;
+    let all = latest.into_iter().map(|Reverse((at, owner))| (owner, at)).collect();
+    fault.map_or(Ok(Ok(Answer::Recent(all))), Err)
 }
 
 fn key_of(revoked: &Revoked) -> Vec<u8> {

@@ -66,6 +66,7 @@ pub(super) fn answer(
         Ask::Read { owner, marked } => inbox::read(table, owner, marked, limits, now),
         Ask::Seen(seen) => records::note_seen(table, seen),
         Ask::LastSeen { owner } => records::last_seen(table, owner),
+        Ask::Recent { limit } => records::recent(table, *limit),
         Ask::Revoke(revoked) => records::revoke(table, revoked, limits, now),
         Ask::Revocations => records::revocations(table, now),
         Ask::Prune { from } => prune::slice(table, from, limits, now),
@@ -74,5 +75,5 @@ pub(super) fn answer(
 
 /// True for what changes nothing.
 pub(super) fn only_reads(ask: &Ask) -> bool {
-    matches!(ask, Ask::List { .. } | Ask::LastSeen { .. } | Ask::Revocations)
+    matches!(ask, Ask::List { .. } | Ask::LastSeen { .. } | Ask::Recent { .. } | Ask::Revocations)
 }

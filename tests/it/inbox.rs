@@ -1,7 +1,6 @@
 //! Notifications over real sockets: R9, R10, R11.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 use throng::node::Node;
@@ -27,8 +26,9 @@ pub(crate) fn notify(admin: SocketAddr, user: &str, payload: &Value) -> Value {
     serde_json::from_str(&answer).unwrap()
 }
 
-/// Notifications that come while clients do.
-const NOTES: u64 = 600;
+/// Notifications that come while clients do, and what the one after them says.
+const NOTES: u64 = 1200;
+const END: u64 = 1;
 
 fn inbox(client: &mut Client, after: u64) -> Value {
     client.ask(json!({"type": "throng:inbox", "after": after}))
@@ -116,33 +116,11 @@ on_both_drivers! {
     }
 
     fn at_the_seam_of_list_and_pushes_nothing_is_missing_and_nothing_comes_twice(driver) {
-        const COMERS: usize = 12;
-        let sets = ["store.inbox_count=10000", "store.inbox_page=7"];
-        let (node, admin) = post_office(driver, &sets);
-        let (address, done) = (node.address(), AtomicBool::new(false));
-        std::thread::scope(|scope| {
-            let sender = scope.spawn(|| {
-                let ids: Vec<u64> = (0..NOTES)
-                    .map(|n| notify(admin, "ada", &json!(n))["id"].as_u64().unwrap())
-                    .collect();
-                done.store(true, Ordering::Release);
-                ids
-            });
-            let comers: Vec<_> = (0..COMERS).map(|_| scope.spawn(|| {
-                let mut rounds = 0;
-                while !done.load(Ordering::Acquire) || rounds == 0 {
-                    come_and_follow(address);
-                    rounds += 1;
-                }
-                rounds
-            })).collect();
-            let ids = sender.join().unwrap();
-            assert!(ids.is_sorted_by(|a, b| a < b));
-            let rounds: usize = comers.into_iter().map(|comer| comer.join().unwrap()).sum();
-            assert!(rounds > COMERS, "{rounds}: most came while it went on");
-            let mut last = enter(address, &json!({"sub": "ada"}));
-            assert_eq!(whole(&mut last).0, ids.iter().copied().zip(0..NOTES).collect::<Vec<_>>());
-        });
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("store.path={}", folder.path().join("throng.redb").display());
+        for store in ["store.path=", &path] {
+            come_while_it_goes_on(driver, store);
+        }
     }
 
     fn anonymous_clients_have_no_inbox_and_without_tokens_nobody_is_notified(driver) {
@@ -163,9 +141,45 @@ on_both_drivers! {
     }
 }
 
-/// All pages up to the newest notification that the first one tells; what they hold, and that newest one.
-fn whole(client: &mut Client) -> (Vec<(u64, u64)>, u64) {
-    let (mut found, mut after, mut until) = (Vec::new(), 0, None);
+/// Clients come and follow while notifications are sent as fast as they are kept. What each knows is how the
+/// whole began, in order and each once.
+fn come_while_it_goes_on(driver: &str, store: &str) {
+    const COMERS: usize = 12;
+    const SENDERS: u64 = 4;
+    let sets = ["store.inbox_count=10000", "store.inbox_page=7", store];
+    let (node, admin) = post_office(driver, &sets);
+    let address = node.address();
+    let known: Vec<Vec<u64>> = std::thread::scope(|scope| {
+        let come = || {
+            let mut all = Vec::new();
+            loop {
+                let (known, is_end) = come_and_follow(address);
+                all.push(known);
+                if is_end {
+                    return all;
+                }
+            }
+        };
+        let comers: Vec<_> = (0..COMERS).map(|_| scope.spawn(come)).collect();
+        let send = || (0..NOTES / SENDERS).for_each(|_| _ = notify(admin, "ada", &json!(0)));
+        let senders: Vec<_> = (0..SENDERS).map(|_| scope.spawn(send)).collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        notify(admin, "ada", &json!(END));
+        comers.into_iter().flat_map(|comer| comer.join().unwrap()).collect()
+    });
+    assert!(known.len() > 2 * COMERS, "{}: most came while it went on", known.len());
+    let (mut all, _, _) = whole(&mut enter(address, &json!({"sub": "ada"})));
+    all.sort_unstable();
+    assert_eq!(all.len() as u64, NOTES + 1);
+    for known in known {
+        assert_eq!(known, all[..known.len()]);
+    }
+}
+
+/// All pages up to the newest notification that the first one tells: the ids in them and of what was pushed
+/// between them, that newest one, and whether the last of all was there.
+fn whole(client: &mut Client) -> (Vec<u64>, u64, bool) {
+    let (mut found, mut after, mut until, mut is_end) = (Vec::new(), 0, None, false);
     loop {
         let mut command = json!({"type": "throng:inbox", "after": after, "ref": "page"});
         if let Some(until) = until {
@@ -175,45 +189,45 @@ fn whole(client: &mut Client) -> (Vec<(u64, u64)>, u64) {
         let page = loop {
             let message = client.next();
             match message["type"].as_str() {
-                // What comes before the first answer is in it; what comes later is looked at later.
+                // What comes before the first answer is in it.
                 Some("throng:notification") if until.is_none() => {}
-                Some("throng:notification") => found.push(pair(&message)),
+                Some("throng:notification") => is_end |= take(&message, &mut found),
                 _ => break message,
             }
         };
         assert_eq!(page["ok"], true, "{page}");
-        let items = page["items"].as_array().unwrap().iter().map(pair);
-        let listed: Vec<(u64, u64)> = items.collect();
         let newest = *until.get_or_insert(page["newest"].as_u64().unwrap());
-        after = listed.last().map_or(after, |(id, _)| *id);
-        found.extend(listed);
+        for item in page["items"].as_array().unwrap() {
+            is_end |= take(item, &mut found);
+            after = item["id"].as_u64().unwrap();
+        }
         if page["more"] == false {
-            return (found, newest);
+            return (found, newest, is_end);
         }
     }
 }
 
-fn pair(note: &Value) -> (u64, u64) {
-    (note["id"].as_u64().unwrap(), note["payload"].as_u64().unwrap())
+/// Notes the id; true for the last notification of all.
+fn take(note: &Value, found: &mut Vec<u64>) -> bool {
+    found.push(note["id"].as_u64().unwrap());
+    note["payload"] == json!(END)
 }
 
-/// A client that fetches its inbox while notifications come, and then follows. What it knows in the end is
-/// what there was, each once.
-fn come_and_follow(address: SocketAddr) {
+/// A client that fetches its inbox while notifications come, and then follows for a while. The ids that it
+/// knows in the end, and whether the last one is among them.
+fn come_and_follow(address: SocketAddr) -> (Vec<u64>, bool) {
     let mut client = enter(address, &json!({"sub": "ada"}));
-    let (mut found, newest) = whole(&mut client);
-    let listed = found.len();
+    let (mut found, newest, mut is_end) = whole(&mut client);
     for _ in 0..20 {
-        if found.iter().any(|(_, number)| *number == NOTES - 1) {
+        if is_end {
             break;
         }
         let push = client.next();
         assert_eq!(push["type"], "throng:notification");
         assert!(push["id"].as_u64() > Some(newest), "a push that the list has");
-        found.push(pair(&push));
+        is_end = take(&push, &mut found);
     }
     // Pushes that came between two pages stand among the listed ones.
     found.sort_unstable();
-    let numbers: Vec<u64> = found.iter().map(|(_, number)| *number).collect();
-    assert!(numbers.iter().copied().eq(0..found.len() as u64), "{listed} listed: {numbers:?}");
+    (found, is_end)
 }

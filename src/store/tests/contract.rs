@@ -188,6 +188,23 @@ fn when_someone_was_last_here_never_goes_back() {
     });
 }
 
+#[test]
+fn those_who_were_here_last_are_found_whatever_their_names() {
+    on_both(|mut world| {
+        let seen = (0..50_u64).map(|n| (format!("user-{n}").into(), NOW + (n * 7) % 50)).collect();
+        assert_eq!(world.ask(Ask::Seen(seen)), Ok(Answer::Done));
+        for (limit, found) in [(0, 0), (3, 3), (100, 50)] {
+            let Ok(Answer::Recent(mut recent)) = world.ask(Ask::Recent { limit }) else {
+                panic!("no answer");
+            };
+            recent.sort_by_key(|(_, at)| *at);
+            assert_eq!(recent.len(), found);
+            let times = recent.iter().map(|(_, at)| *at);
+            assert!(times.eq(NOW + 50 - found as u64..NOW + 50), "{recent:?}");
+        }
+    });
+}
+
 fn user(name: &str, issued: u64, until: u64) -> Revoked {
     Revoked { is_token: false, name: name.into(), issued, until }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::rows;
 
 /// An inbox as one would write it down on paper.
 #[derive(Default)]
@@ -144,6 +145,21 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         play(memory(), &steps, |_| {});
+    }
+}
+
+proptest! {
+    #[test]
+    fn rows_of_any_bytes_are_read_or_refused_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        if let Ok(row) = rows::NoteRow::read(&bytes) {
+            assert_eq!(row.write(), bytes);
+        }
+        if let Ok(head) = rows::Head::read(&bytes) {
+            assert_eq!(head.write(), bytes);
+        }
+        let _ = (rows::id_of(&bytes), rows::owner_of(&bytes), rows::name_of_stub(&bytes));
     }
 }
 
