@@ -242,6 +242,21 @@ impl Roster {
         self.departed.get_or_insert_default().pop_front()
     }
 
+    /// Takes over when a user was last seen in an earlier life of the node, and remembers at most `most`. Whoever
+    /// is here is not remembered.
+    pub fn recall(&mut self, user: &str, unix_ms: u64, most: usize) {
+        let key = self.key(user);
+        if !self.places.contains_key(&key) && !self.graces.contains_key(&key) {
+            self.counts.forgotten += self.remembered.insert(key, unix_ms, most);
+        }
+    }
+
+    /// Ends all graces at once, as nothing comes after; those who have gone, and when.
+    pub fn end(&mut self) -> Vec<(Arc<str>, u64)> {
+        self.line.clear();
+        self.graces.drain().map(|(_, grace)| (grace.user, grace.unix_ms)).collect()
+    }
+
     /// The shards with connections of the user.
     pub fn shards(&self, user: &str) -> impl Iterator<Item = ShardId> {
         let places = self.places.get(&self.key(user));

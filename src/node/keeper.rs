@@ -46,6 +46,8 @@ const PRUNE: Duration = Duration::from_secs(3600);
 pub(super) enum From {
     /// A connection.
     Connection { to: ConnAddress, reference: Option<Box<RawValue>> },
+    /// Nobody who waits for an answer.
+    Nobody,
     /// The admin listener.
     Admin {
         /// Is told what became of it.
@@ -118,6 +120,7 @@ impl Clerk for NodeClerk {
 
     fn answer(&mut self, from: From, ask: Ask, outcome: Outcome) {
         match from {
+            From::Nobody => {}
             From::Connection { to, reference } => {
                 if let (Ask::Read { owner, .. }, Ok(Answer::Unread { unread, changed: true })) =
                     (ask, &outcome)
@@ -201,6 +204,32 @@ pub(super) fn hand_in(store: &StoreHandle, errands: Errands) -> Result<(), Box<E
     store.ask(from, ask).map_err(|_| errand)
 }
 
+/// Has it kept when users were last here. What the store has no space for stays.
+pub(super) fn keep_seen(store: &StoreHandle, seen: &mut Vec<(Arc<str>, u64)>) {
+    if seen.is_empty() {
+        return;
+    }
+    if let Err((_, Ask::Seen(back))) = store.ask(From::Nobody, Ask::Seen(std::mem::take(seen))) {
+        *seen = back;
+    }
+}
+
+/// The same at the end, when there is time to wait.
+pub(super) fn keep_last_seen(store: &StoreHandle, seen: &[(Arc<str>, u64)]) {
+    for part in seen.chunks(SEEN_AT_ONCE) {
+        if !store.ask_patiently(From::Nobody, Ask::Seen(part.to_vec()), END_PATIENCE) {
+            tracing::warn!("the store is too slow: when some users were last seen is not kept");
+            return;
+        }
+    }
+}
+
+/// Users in one request.
+pub(super) const SEEN_AT_ONCE: usize = 512;
+
+/// How long a worker that ends waits for space in the store's queue.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How a revocation is kept.
 pub(super) fn kept_revocation(revocation: &Revocation) -> Revoked {
     match revocation {
@@ -227,7 +256,15 @@ fn revocation(kept: Revoked) -> Revocation {
 pub(super) struct Opened {
     store: Box<dyn Store>,
     pace: Pace,
+    pub(super) memories: Memories,
+}
+
+/// What is remembered of an earlier life of the node.
+#[derive(Debug, Default)]
+pub(super) struct Memories {
     pub(super) revocations: Vec<Revocation>,
+    /// When users were last seen, those seen last.
+    pub(super) seen: Vec<(Arc<str>, u64)>,
 }
 
 impl Opened {
@@ -251,13 +288,20 @@ impl Opened {
             let cache = own.cache_bytes as usize;
             Box::new(Disk::open(Path::new(&own.path), limits, cache).map_err(failed)?)
         };
-        let outcomes = store.commit(&[Ask::Revocations], unix_millis()).map_err(failed)?;
-        let revocations = match outcomes.into_iter().next() {
-            Some(Ok(Answer::Revoked(all))) => all.into_iter().map(revocation).collect(),
-            _ => Vec::new(),
-        };
+        let limit = config.auth.presence.remembered as usize;
+        let asks = [Ask::Revocations, Ask::Recent { limit }];
+        let mut memories = Memories::default();
+        for outcome in store.commit(&asks, unix_millis()).map_err(failed)? {
+            match outcome {
+                Ok(Answer::Revoked(all)) => {
+                    memories.revocations = all.into_iter().map(revocation).collect();
+                }
+                Ok(Answer::Recent(seen)) => memories.seen = seen,
+                _ => {}
+            }
+        }
         let pace = Pace { queue: own.queue as usize, window: own.commit_window, prune: PRUNE };
-        Ok(Self { store, pace, revocations })
+        Ok(Self { store, pace, memories })
     }
 
     /// Starts the store's thread.

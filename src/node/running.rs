@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::auth::{Revocation, TicketKey};
+use crate::auth::TicketKey;
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
@@ -26,7 +26,7 @@ use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::desk::{self, NodeDesk, Office};
-use crate::node::keeper::{NodeClerk, Opened, StoreHandle, StoreThread};
+use crate::node::keeper::{Memories, NodeClerk, Opened, StoreHandle, StoreThread};
 use crate::node::metrics::About;
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
@@ -110,8 +110,8 @@ struct Plan {
     board: Arc<Board>,
     cores: Arc<[usize]>,
     store: StoreHandle,
-    /// What was taken back in an earlier life of the node.
-    revoked: Arc<[Revocation]>,
+    /// Of an earlier life of the node; held until every shard has it.
+    memories: Arc<Memories>,
 }
 
 impl Node {
@@ -139,7 +139,7 @@ impl Node {
         let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));
         let (clerk, desk, port) = (last()?, last()?, last()?);
         let mut opened = Opened::open(config)?;
-        let revoked = std::mem::take(&mut opened.revocations);
+        let memories = Arc::new(std::mem::take(&mut opened.memories));
         let store = opened.start(NodeClerk::new(shards, clerk))?;
         let handle = store.handle();
         let (tell, ended) = bounded(usize::from(shards));
@@ -157,7 +157,7 @@ impl Node {
             ended,
             beside: Beside { admin: None, store: Some(store) },
         };
-        let plan = Plan { revoked: revoked.into(), ..node.plan(config, connections)? };
+        let plan = Plan { memories, ..node.plan(config, connections)? };
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             node.start_worker(&plan, shard, port, tell.clone())?;
         }
@@ -188,7 +188,7 @@ impl Node {
             clock: Clock::start(),
             board: Arc::clone(&self.board),
             store: self.store(),
-            revoked: Arc::default(),
+            memories: Arc::default(),
             cores: affinity::cores().map_err(|e| LaunchError::new("reading the cores", e))?.into(),
             config: config.clone(),
         })
@@ -207,7 +207,8 @@ impl Node {
         plan.identity.jitter = plan.identity.jitter.wrapping_add(u64::from(id.0));
         let listen = self.addresses;
         let worker = move || {
-            let worked = AssertUnwindSafe(|| work(&plan, listen, port, &bound));
+            let memories = std::mem::take(&mut plan.memories);
+            let worked = AssertUnwindSafe(|| work(&plan, memories, listen, port, &bound));
             // A panic that the worker did not contain has been printed by now; a node that went on
             // without one of its shards would lose what is published there and say nothing.
             let panicked = |_| Err(io::Error::other("it panicked"));
@@ -483,6 +484,7 @@ fn choose_driver(config: &Config) -> Result<(Kind, String), LaunchError> {
 /// A worker's thread, from its own descriptor table to its last turn.
 fn work(
     plan: &Plan,
+    memories: Arc<Memories>,
     listen: Addresses,
     port: Port<Mail>,
     bound: &Sender<Addresses>,
@@ -511,12 +513,26 @@ fn work(
     let driver = driver::build(plan.kind, options)?;
     let mut shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
     let (clock, board) = (plan.clock, Arc::clone(&plan.board));
-    shard.remember(&plan.revoked, clock.now());
+    shard.remember(&memories.revocations, clock.now());
+    shard.recall_seen(&memories.seen);
+    drop(memories);
     let store = plan.store.clone();
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
     let woke = clock.now();
     let asked = Time::ZERO;
-    let worker = Worker { shard, driver, port, clock, board, id, asked, woke, turn_clock, store };
+    let worker = Worker {
+        shard,
+        driver,
+        port,
+        clock,
+        board,
+        id,
+        asked,
+        woke,
+        turn_clock,
+        store,
+        seen: Vec::new(),
+    };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(addresses);
     worker.run()

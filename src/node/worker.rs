@@ -10,15 +10,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::user_room;
 use crate::base::id::ShardId;
 use crate::base::time::Time;
 use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
-use crate::node::keeper::{StoreHandle, hand_in};
+use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
-use crate::shard::{Inquiry, Mail, Progress, Relieved, Report, Shard};
+use crate::shard::{Inquiry, LastSeen, Mail, Progress, Relieved, Report, Shard};
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};
 
@@ -43,6 +44,8 @@ pub(super) struct Worker {
     /// Present when the times of turns are asked for.
     pub(super) turn_clock: Option<TurnClock>,
     pub(super) store: StoreHandle,
+    /// When users were last seen, while the store has no space for it.
+    pub(super) seen: Vec<(Arc<str>, u64)>,
 }
 
 impl Worker {
@@ -52,6 +55,9 @@ impl Worker {
         while self.shard.progress() != Progress::Stopped {
             now = self.turn(now)?;
         }
+        self.gather_seen(usize::MAX);
+        self.seen.extend(self.shard.end_presence());
+        keep_last_seen(&self.store, &self.seen);
         Ok(())
     }
 
@@ -149,6 +155,15 @@ impl Worker {
         taken
     }
 
+    /// Takes from the shard who has gone offline.
+    fn gather_seen(&mut self, most: usize) {
+        let gone = std::iter::from_fn(|| self.shard.poll_last_seen()).take(most);
+        self.seen.extend(gone.map(|seen| {
+            let LastSeen { tenant, user, unix_ms } = seen;
+            (user_room(tenant.as_deref(), &user).into(), unix_ms)
+        }));
+    }
+
     /// Hands the store its work, and gives back what it has no space for.
     fn run_errands(&mut self, now: Time) {
         while let Some(errands) = self.shard.poll_errand() {
@@ -156,6 +171,10 @@ impl Worker {
                 self.shard.handle_given_back(&errand, now);
             }
         }
+        if self.seen.is_empty() {
+            self.gather_seen(SEEN_AT_ONCE);
+        }
+        keep_seen(&self.store, &mut self.seen);
     }
 
     /// Gives memory back, if the shard says that it is time.
@@ -312,6 +331,7 @@ pub(super) mod tests {
             woke: Time::ZERO,
             turn_clock: None,
             store: StoreHandle::nowhere(),
+            seen: Vec::new(),
         }
     }
 

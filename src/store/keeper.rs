@@ -149,6 +149,13 @@ impl<C: Clerk> Handle<C> {
         }
     }
 
+    /// Hands a request in, and waits so long for space; for whoever has nothing else to do any more. False when
+    /// there was none.
+    #[must_use]
+    pub fn ask_patiently(&self, from: C::From, ask: Ask, patience: Duration) -> bool {
+        self.queue.send_timeout(Message::Ask(from, ask), patience).is_ok()
+    }
+
     /// Tells the clerk something. False when there is no space for it.
     pub fn tell(&self, word: C::Word) -> bool {
         self.queue.try_send(Message::Word(word)).is_ok()

@@ -95,6 +95,45 @@ on_both_drivers! {
         assert!(told["id"].as_u64() > page["newest"].as_u64(), "ids go on");
         assert_eq!(ada.next()["id"], told["id"]);
     }
+
+    fn when_users_were_last_here_is_known_after_a_restart(driver) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path_set(folder.path());
+        let observer = json!({"sub": "eve", "rooms": {"user:*": ["presence"]}});
+        let mut gone = Vec::new();
+        // One grace is over when the node ends, the other is not.
+        for (user, grace) in [("ada", "presence.grace_ms=0"), ("bob", "presence.grace_ms=3600000")] {
+            let (node, _) = post_office(driver, &[&path, grace]);
+            let mut eve = enter(node.address(), &observer);
+            drop(enter(node.address(), &json!({"sub": user})));
+            wait_for(&node, "only the observer is there", |c| c.users_online == 1 && c.logins_total == 2);
+            if user == "ada" {
+                wait_until("it is offline", || whois(&mut eve, &[user])[0].get("lastSeen").is_some());
+                gone = whois(&mut eve, &[user]);
+            }
+            node.stop().unwrap();
+        }
+        let (node, _) = post_office(driver, &[&path]);
+        let mut eve = enter(node.address(), &observer);
+        let told = whois(&mut eve, &["ada", "bob", "nobody"]);
+        assert_eq!(told[0], gone[0]);
+        let last = |told: &Value| told["lastSeen"].as_u64();
+        assert!(last(&told[1]) >= last(&told[0]) && told[1]["state"] == "offline", "{told:?}");
+        assert_eq!(last(&told[2]), None);
+    }
+}
+
+/// What `throng:whois` says of these users.
+fn whois(client: &mut Client, users: &[&str]) -> Vec<Value> {
+    let reply = client.ask(json!({"type": "throng:whois", "users": users}));
+    users
+        .iter()
+        .map(|user| {
+            let found =
+                reply["users"].as_array().unwrap().iter().find(|told| told["user"] == *user);
+            found.unwrap_or_else(|| panic!("{user}: {reply}")).clone()
+        })
+        .collect()
 }
 
 #[test]

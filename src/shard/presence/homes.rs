@@ -257,6 +257,22 @@ impl Shard {
         }
     }
 
+    /// Takes over when users were last seen in an earlier life of the node, each by the name of its own room,
+    /// with milliseconds since 1970. Those of other homes are passed over.
+    pub fn recall_seen(&mut self, seen: &[(Arc<str>, u64)]) {
+        let most = self.settings.rooms.presence.remembered;
+        for (user, unix_ms) in seen {
+            if self.home(user) == self.identity.id {
+                self.rooms.directory.users.recall(user, *unix_ms, most);
+            }
+        }
+    }
+
+    /// The node ends: who has gone and whose grace is not over, as [`Shard::recall_seen`] takes it.
+    pub fn end_presence(&mut self) -> Vec<(Arc<str>, u64)> {
+        self.rooms.directory.users.end()
+    }
+
     /// The next user who has gone offline, whose home this shard is. They are kept from the first call on, up
     /// to 65,536 of them; of more the earliest are lost and counted.
     pub fn poll_last_seen(&mut self) -> Option<LastSeen> {
