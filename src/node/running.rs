@@ -520,19 +520,9 @@ fn work(
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
     let woke = clock.now();
     let asked = Time::ZERO;
-    let worker = Worker {
-        shard,
-        driver,
-        port,
-        clock,
-        board,
-        id,
-        asked,
-        woke,
-        turn_clock,
-        store,
-        seen: Vec::new(),
-    };
+    let seen = (!plan.config.inside.store.path.is_empty()).then(Vec::new);
+    let worker =
+        Worker { shard, driver, port, clock, board, id, asked, woke, turn_clock, store, seen };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(addresses);
     worker.run()

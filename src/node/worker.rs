@@ -44,8 +44,9 @@ pub(super) struct Worker {
     /// Present when the times of turns are asked for.
     pub(super) turn_clock: Option<TurnClock>,
     pub(super) store: StoreHandle,
-    /// When users were last seen, while the store has no space for it.
-    pub(super) seen: Vec<(Arc<str>, u64)>,
+    /// When users were last seen, while the store has no space for it. `None` where what is kept does not
+    /// outlive the process: then nobody asks the shard.
+    pub(super) seen: Option<Vec<(Arc<str>, u64)>>,
 }
 
 impl Worker {
@@ -55,9 +56,11 @@ impl Worker {
         while self.shard.progress() != Progress::Stopped {
             now = self.turn(now)?;
         }
-        self.gather_seen(usize::MAX);
-        self.seen.extend(self.shard.end_presence());
-        keep_last_seen(&self.store, &self.seen);
+        if let Some(mut seen) = self.seen.take() {
+            gather_seen(&mut self.shard, &mut seen, usize::MAX);
+            seen.extend(self.shard.end_presence());
+            keep_last_seen(&self.store, &seen);
+        }
         Ok(())
     }
 
@@ -155,15 +158,6 @@ impl Worker {
         taken
     }
 
-    /// Takes from the shard who has gone offline.
-    fn gather_seen(&mut self, most: usize) {
-        let gone = std::iter::from_fn(|| self.shard.poll_last_seen()).take(most);
-        self.seen.extend(gone.map(|seen| {
-            let LastSeen { tenant, user, unix_ms } = seen;
-            (user_room(tenant.as_deref(), &user).into(), unix_ms)
-        }));
-    }
-
     /// Hands the store its work, and gives back what it has no space for.
     fn run_errands(&mut self, now: Time) {
         while let Some(errands) = self.shard.poll_errand() {
@@ -171,10 +165,12 @@ impl Worker {
                 self.shard.handle_given_back(&errand, now);
             }
         }
-        if self.seen.is_empty() {
-            self.gather_seen(SEEN_AT_ONCE);
+        if let Some(seen) = &mut self.seen {
+            if seen.is_empty() {
+                gather_seen(&mut self.shard, seen, SEEN_AT_ONCE);
+            }
+            keep_seen(&self.store, seen);
         }
-        keep_seen(&self.store, &mut self.seen);
     }
 
     /// Gives memory back, if the shard says that it is time.
@@ -226,6 +222,14 @@ fn feed(shard: &mut Shard, event: Event<'_>, now: Time) {
         }
         tracing::error!(?conn, "a panic was contained; its connection is closed with 1011");
     }
+}
+
+/// Takes from the shard who has gone offline, `most` of them.
+fn gather_seen(shard: &mut Shard, seen: &mut Vec<(Arc<str>, u64)>, most: usize) {
+    let gone = std::iter::from_fn(|| shard.poll_last_seen()).take(most);
+    seen.extend(gone.map(|LastSeen { tenant, user, unix_ms }| {
+        (user_room(tenant.as_deref(), &user).into(), unix_ms)
+    }));
 }
 
 /// Leaves an inquiry at the desk. Its port is the last but one: behind it stands the store's.
@@ -331,7 +335,7 @@ pub(super) mod tests {
             woke: Time::ZERO,
             turn_clock: None,
             store: StoreHandle::nowhere(),
-            seen: Vec::new(),
+            seen: None,
         }
     }
 
