@@ -439,3 +439,42 @@ fn a_member_of_an_observed_room_without_a_list_costs_its_observers_nothing() {
     // What is told costs something once in an interval, and not once for a member.
     assert!(observed < alone + 300, "{alone} allocations, and {observed} where it is observed");
 }
+
+#[test]
+fn news_of_a_room_reach_a_crowd_of_observers_in_slices_and_allocate_nothing_for_each() {
+    let crowd = 5000_u64;
+    let mut rig = Rig::new(Ends::AtOnce, 8192);
+    let member = rig.open();
+    for _ in 0..crowd {
+        let observer = rig.open();
+        rig.receive(observer, &mut text(r#"{"type":"throng:watch","room":"r"}"#));
+        rig.settle();
+    }
+    let pushes = |rig: &Rig| rig.shard.counters().presence_pushes_total;
+    for _ in 0..8 {
+        rig.turn();
+    }
+    assert_eq!(pushes(&rig), crowd, "everybody got the room as it is");
+    let news = |rig: &mut Rig, deed: &str| {
+        rig.receive(member, &mut text(&format!(r#"{{"type":"throng:{deed}","room":"r"}}"#)));
+        rig.settle();
+        let begin = pushes(rig);
+        rig.now = rig.now.plus(Duration::from_secs(2));
+        let (mut slices, before) = (Vec::new(), ALLOCATIONS.get());
+        while pushes(rig) < begin + crowd {
+            let told = pushes(rig);
+            rig.turn();
+            slices.push(pushes(rig) - told);
+            assert!(slices.len() < 100, "{slices:?}");
+        }
+        let allocated = ALLOCATIONS.get() - before;
+        rig.settle();
+        (slices, allocated)
+    };
+    // The first time makes what later ones find.
+    news(&mut rig, "join");
+    let (slices, allocated) = news(&mut rig, "leave");
+    assert!(slices.iter().all(|slice| *slice <= 2 * 2048), "{slices:?}");
+    assert!(slices.len() > 1, "{slices:?}");
+    assert!(allocated < crowd / 10, "{allocated} allocations for {crowd} observers");
+}

@@ -54,8 +54,10 @@ impl Shard {
     /// Lets time pass: graces end, rooms are shown, observers are told; a bounded part of each.
     pub(in crate::shard) fn tend_presence(&mut self, now: Time) {
         self.rooms.presence.now = now;
+        self.rooms.presence.spread = 0;
         let rules = &self.settings.rooms.presence;
         self.rooms.directory.users.expire(now, rules.grace, rules.remembered);
+        self.spread_notices(now);
         if self.is_overloaded() {
             return;
         }

@@ -23,6 +23,8 @@ mod watch;
 mod whois;
 mod word;
 
+use std::collections::VecDeque;
+
 use crate::base::counters::Counters;
 use crate::base::id::ConnAddress;
 use crate::base::map::Seed;
@@ -34,6 +36,7 @@ pub use guests::Guest;
 pub(super) use guests::Guests;
 use inquire::Replies;
 pub use inquire::{Attendance, Inquire, Reply, stand_in_a_word};
+use watch::Notice;
 use whois::Questions;
 pub use word::{LastSeen, Page, Word};
 
@@ -46,6 +49,10 @@ pub(super) struct Presence {
     pub(super) showcase: Showcase<ConnAddress>,
     /// What its connections have asked and homes have yet to answer.
     pub(super) questions: Questions,
+    /// News of rooms that observers have yet to get.
+    pub(super) notices: VecDeque<Notice>,
+    /// Observers for whom news of rooms were queued in this turn.
+    pub(super) spread: usize,
     /// What the node has yet to fetch.
     pub(super) replies: Replies,
     /// What is known of connections, where that is kept.
@@ -60,6 +67,8 @@ impl Presence {
             lookout: Lookout::new(seed),
             showcase: Showcase::new(seed),
             questions: Questions::new(seed),
+            notices: VecDeque::new(),
+            spread: 0,
             replies: Replies::default(),
             guests: Guests::new(seed),
             now: Time::ZERO,
@@ -68,7 +77,8 @@ impl Presence {
 
     /// When there is something to do, even if nothing happens until then.
     pub(super) fn due(&self) -> Option<Time> {
-        [self.lookout.due(), self.showcase.due()].into_iter().flatten().min()
+        let notices = (!self.notices.is_empty()).then_some(Time::ZERO);
+        [self.lookout.due(), self.showcase.due(), notices].into_iter().flatten().min()
     }
 
     /// A connection has gone.

@@ -21,6 +21,18 @@ use crate::wire::websocket;
 /// Observers told of users in one turn.
 const TOLD_PER_TURN: usize = 256;
 
+/// Observers of rooms for whom news are queued in one turn.
+pub(super) const NOTICES_PER_TURN: usize = 2048;
+
+/// News of a room on their way to its observers.
+#[derive(Debug)]
+pub(in crate::shard) struct Notice {
+    room: Arc<str>,
+    frame: Shared,
+    /// Who has yet to get them.
+    waiting: Vec<ConnId>,
+}
+
 /// What the right to observe a user is granted by: a pattern for names that begin so.
 const USERS: &str = "user:";
 
@@ -197,16 +209,37 @@ impl Shard {
         }
     }
 
-    /// News of a room, for all its observers in this shard; encoded once.
+    /// News of a room, for all who observe it in this shard now; encoded once, and queued in slices.
     pub(super) fn handle_shown(&mut self, display: &Display, now: Time) {
-        let frame = Shared::kept(websocket::text(&encoded(display)));
         let observers = self.rooms.presence.lookout.observers(&display.room);
         let confirmed = observers.iter().filter(|member| member.is_confirmed());
-        let confirmed: Vec<u32> = confirmed.map(|member| member.conn).collect();
-        self.counters.presence_pushes_total += confirmed.len() as u64;
+        let there = confirmed.filter_map(|member| {
+            let connection = self.table.peek(member.conn)?;
+            Some(ConnId { index: member.conn, generation: connection.generation() })
+        });
+        let waiting: Vec<ConnId> = there.collect();
+        let frame = Shared::kept(websocket::text(&encoded(display)));
+        let room = Arc::clone(&display.room);
+        self.rooms.presence.notices.push_back(Notice { room, frame, waiting });
+        self.spread_notices(now);
+    }
+
+    /// Queues news of rooms for their observers: so many in one turn, in the order of the news.
+    pub(super) fn spread_notices(&mut self, now: Time) {
         let limits = self.settings.queue.clone();
-        for index in confirmed {
-            self.push_item(index, frame.clone(), &limits, now);
+        while self.rooms.presence.spread < NOTICES_PER_TURN
+            && let Some(notice) = self.rooms.presence.notices.front_mut()
+        {
+            let Some(id) = notice.waiting.pop() else {
+                self.rooms.presence.notices.pop_front();
+                continue;
+            };
+            let frame = notice.frame.clone();
+            self.rooms.presence.spread += 1;
+            if self.table.get(id).is_some_and(|connection| connection.is_living()) {
+                self.counters.presence_pushes_total += 1;
+                self.push_item(id.index, frame, &limits, now);
+            }
         }
     }
 
@@ -214,6 +247,12 @@ impl Shard {
     pub(super) fn handle_whole(&mut self, to: ConnId, display: &Display, now: Time) {
         let is_there = self.table.get(to).is_some();
         if is_there && self.rooms.presence.lookout.confirm_room(to.index, &display.room) {
+            // News from before are in it.
+            for notice in &mut self.rooms.presence.notices {
+                if notice.room == display.room {
+                    notice.waiting.retain(|id| *id != to);
+                }
+            }
             self.counters.presence_pushes_total += 1;
             self.push_text(to, &encoded(display), now);
         }

@@ -108,12 +108,16 @@ impl Twin {
         tab
     }
 
-    /// True when the user was in that state at some time not long ago.
+    /// True when the user was in that state at some time not long ago. Two shards that tell a home of one user at
+    /// one moment may be heard in either order, so a first look may find the user idle that never was all over;
+    /// whether somebody is there at all no order can change.
     fn was(&self, user: usize, state: &State) -> bool {
+        let is_same =
+            |known: &State| known == state || known.0 != "offline" && state.0 != "offline";
         let history = &self.history[&user];
         let from = self.now.saturating_sub(INTERVAL + 2 * JUMP);
         let mut ends = history.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
-        history.iter().any(|(_, known)| ends.next() >= Some(from) && known == state)
+        history.iter().any(|(_, known)| ends.next() >= Some(from) && is_same(known))
     }
 
     /// Users in a room, with their states: those with a tab in it, and those who lost their last one there
