@@ -140,6 +140,17 @@ impl Access {
         }
     }
 
+    /// Whether a page of that origin may send the request that a browser asks about beforehand. What that will
+    /// show is not known yet, so wherever it could be a cookie it is taken for one.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn preflight(&self, head: &Head<'_>, origin: Option<&str>) -> Result<(), Denied> {
+        let by_cookie = self.mode == Mode::Token && self.sources.has(Source::Cookie);
+        let host = head.values("host").next().and_then(|host| std::str::from_utf8(host).ok());
+        self.origins.check(origin, host, by_cookie).map_err(Denied::Origin)
+    }
+
     /// The moment, in seconds since 1970, from which a token that ends at `expires` is not accepted any
     /// more.
     #[must_use]

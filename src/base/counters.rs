@@ -48,6 +48,8 @@ counters! {
     connections,
     /// Gauge: connections past their handshake and not yet closing.
     open_connections,
+    /// Gauge: event streams, of the open connections.
+    stream_connections,
     /// Gauge: rooms with at least one member in this shard.
     rooms,
     /// Gauge: memberships in this shard.

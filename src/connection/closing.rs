@@ -12,6 +12,8 @@ use crate::connection::disconnect::Disconnect;
 use crate::connection::record::{Connection, Lane, Pause, Phase};
 use crate::contract::Op;
 use crate::flow::outbound::{Control, Outbound, Store};
+use crate::session::encode;
+use crate::wire::sse;
 use crate::wire::websocket::{self, CloseCode};
 
 /// How far the end has come.
@@ -122,6 +124,13 @@ impl Connection {
             (Disconnect::HeartbeatLost | Disconnect::Lost | Disconnect::Unannounced, _) => {
                 self.outbound.discard(queues, key);
                 Stage::Releasing { abort: true }
+            }
+            (_, Some((code, reason))) if was_open && self.is_stream() => {
+                let mut text = Vec::new();
+                encode::close(&mut text, code.get(), &reason);
+                let event = Shared::kept(sse::event(None, None, &text));
+                self.outbound.push_control(queues, event, Control::Close, deadline);
+                Stage::Flushing
             }
             (_, Some((code, reason))) if was_open => {
                 let frame = Shared::kept(websocket::close(code, words.unwrap_or(&reason)));

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::auth::TOKEN_SUBPROTOCOL;
 use crate::connection::disconnect::Disconnect;
 use crate::session::{Agreement, Protocol};
-use crate::wire::http::{self, Head, HeadLimits, Refusal, Scan, Upgrade};
+use crate::wire::http::{self, Head, HeadLimits, Parsed, Refusal, Scan, Upgrade};
 use crate::wire::tls;
 
 /// Which path is what, and which listener.
@@ -19,6 +19,8 @@ use crate::wire::tls;
 pub struct Routes {
     /// Where sessions begin.
     pub sessions: String,
+    /// Where event streams begin; `None`: nowhere.
+    pub streams: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
     pub echo: Option<String>,
     /// The page served at `/`, as a whole response; `None`: nothing is.
@@ -63,11 +65,24 @@ pub enum Answer {
         used: usize,
         /// Set when the upgrade is made only to say why there will be no session.
         dismissed: Option<Disconnect>,
+        /// What an event stream is to carry; `None` for whoever can ask later.
+        wish: Option<Box<Wish>>,
     },
     /// A page.
     Page(Arc<[u8]>),
+    /// The answer to what a browser asks before it asks for a stream.
+    Preflight(Vec<u8>),
     /// A refusal, as a whole response.
     Refuse(Vec<u8>),
+}
+
+/// What the request for an event stream asks for; there is nothing else by which it could.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The rooms, as named; at least one.
+    pub rooms: Vec<String>,
+    /// The id of the last event that the client has seen, as it came.
+    pub last: Option<String>,
 }
 
 /// What whoever watches the door says to a valid upgrade.
@@ -107,10 +122,11 @@ pub fn answer(
         None => (&mut fresh, bytes),
     };
     match read(scan, head, limits, routes, door) {
-        Ok(Some(Read::Upgrade { protocol, response, length, dismissed })) => {
+        Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish })) => {
             let used = length.saturating_sub(before);
-            Answer::Upgrade { protocol, response, used, dismissed }
+            Answer::Upgrade { protocol, response, used, dismissed, wish }
         }
+        Ok(Some(Read::Preflight(response))) => Answer::Preflight(response),
         Ok(Some(Read::Page(page))) => Answer::Page(page),
         Ok(None) => Answer::More(
             half.unwrap_or_else(|| Box::new(HalfHead { bytes: bytes.to_vec(), scan: fresh })),
@@ -120,8 +136,15 @@ pub fn answer(
 }
 
 enum Read {
-    Upgrade { protocol: Protocol, response: Vec<u8>, length: usize, dismissed: Option<Disconnect> },
+    Upgrade {
+        protocol: Protocol,
+        response: Vec<u8>,
+        length: usize,
+        dismissed: Option<Disconnect>,
+        wish: Option<Box<Wish>>,
+    },
     Page(Arc<[u8]>),
+    Preflight(Vec<u8>),
 }
 
 fn read(
@@ -133,6 +156,9 @@ fn read(
 ) -> Result<Option<Read>, Refusal> {
     let Some(parsed) = http::parse_more(scan, bytes, limits)? else { return Ok(None) };
     let path = parsed.head.path();
+    if routes.streams.as_deref() == Some(path) {
+        return stream(&parsed, door).map(Some);
+    }
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
         return page(&parsed.head, routes).map(Some);
@@ -150,7 +176,51 @@ fn read(
         Verdict::Dismiss(why) => Some(why),
     };
     let response = http::switching(&upgrade, named);
-    Ok(Some(Read::Upgrade { protocol, response, length: parsed.length, dismissed }))
+    let length = parsed.length;
+    Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish: None }))
+}
+
+/// Answers the request for an event stream, or what a browser asks before it.
+fn stream(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
+    let head = &parsed.head;
+    let request = http::stream_request(head)?;
+    let asks_first = head.method() == "OPTIONS";
+    let wish = if asks_first { Wish::default() } else { wish(head)? };
+    let dismissed = match door(head, &request) {
+        Verdict::Welcome => None,
+        Verdict::Refuse(refusal) => return Err(refusal),
+        Verdict::Dismiss(why) => Some(why),
+    };
+    if asks_first {
+        return Ok(Read::Preflight(http::preflight(request.origin)));
+    }
+    Ok(Read::Upgrade {
+        protocol: Protocol::Events,
+        response: http::stream(request.origin),
+        length: parsed.length,
+        dismissed,
+        wish: Some(Box::new(wish)),
+    })
+}
+
+fn wish(head: &Head<'_>) -> Result<Wish, Refusal> {
+    let mut wish = Wish::default();
+    for (name, value) in form_urlencoded::parse(head.query().unwrap_or_default().as_bytes()) {
+        match &*name {
+            "room" => wish.rooms.push(value.into_owned()),
+            // For those who cannot set a header and begin where they have left off.
+            "lastEventId" => wish.last = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    if wish.rooms.is_empty() {
+        let message = "name the rooms to listen to, as in ?room=lobby&room=news";
+        return Err(Refusal::bad_request(message));
+    }
+    if let Some(last) = head.only("Last-Event-ID")? {
+        wish.last = str::from_utf8(last).ok().map(str::to_owned);
+    }
+    Ok(wish)
 }
 
 /// What both ends will speak. A subprotocol that is a token is none, and is never named in the answer; a

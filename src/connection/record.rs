@@ -81,6 +81,8 @@ const PAUSES: u16 = Pause::Congested as u16
     | Pause::Memory as u16;
 /// What goes over the wire is sealed: the shard has a TLS layer for it, or will have with its first byte.
 const SECURE: u16 = 64;
+/// It listens to an event stream, or did before its end began.
+const STREAM: u16 = 512;
 
 /// One client, as its shard keeps it.
 #[derive(Debug)]
@@ -132,6 +134,12 @@ impl Connection {
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.flags & SECURE != 0
+    }
+
+    /// True when it listens to an event stream, or did before its end began.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.flags & STREAM != 0
     }
 
     /// Tells this user of the slab index from earlier and later ones.
@@ -210,6 +218,9 @@ impl Connection {
 
     /// The handshake is done: the session speaks `protocol` from now on.
     pub fn handle_upgrade(&mut self, protocol: Protocol, now: Tick) {
+        if protocol == Protocol::Events {
+            self.flags |= STREAM;
+        }
         self.phase =
             Phase::Open(Open { session: Session::new(protocol), pinged: Tick(0), active: now });
     }

@@ -93,7 +93,8 @@ impl Connection {
         if was_paused {
             (self.last_seen, self.since) = (now, now);
         }
-        let (last_seen, since) = (self.last_seen, self.since);
+        let (mut last_seen, since) = (self.last_seen, self.since);
+        let is_stream = self.is_stream();
         let Some(open) = self.open_mut() else { return Due::Nothing(now) };
         if was_paused {
             open.active = now;
@@ -105,13 +106,19 @@ impl Connection {
             let end = Due::End(Disconnect::Denied(TokenError::Missing));
             return if is_late { end } else { Due::Nothing(deadline) };
         }
+        if is_stream {
+            // Nobody answers a comment: each counts as answered, and a peer that is gone shows by what the
+            // kernel cannot deliver (TCP_USER_TIMEOUT).
+            last_seen = last_seen.max(open.pinged);
+        }
+        let may_idle = timeouts.idle.is_zero() || is_stream;
         let echoes = open.session == Session::Echo;
         let message = if echoes { timeouts.echo_message } else { timeouts.message };
         let mut next = now.plus(timeouts.longest_sleep());
         let deadlines = [
             mid_message.then(|| (since.plus(message), Disconnect::MessageTimeout)),
             oldest.map(|since| (since.plus(timeouts.queue_age), Disconnect::SlowConsumer)),
-            (!timeouts.idle.is_zero()).then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),
+            (!may_idle).then(|| (open.active.plus(timeouts.idle), Disconnect::Idle)),
         ];
         for (deadline, why) in deadlines.into_iter().flatten() {
             if deadline <= now {

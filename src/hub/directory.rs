@@ -101,9 +101,9 @@ impl Directory {
         }
     }
 
-    /// The number of a new publication in a room that is to have history, from 1. [`Directory::keep`] is to
+    /// The epoch and number of a new publication in a room that is to have history, from 1. [`Directory::keep`] is to
     /// follow at once: until then the room may have neither members nor history.
-    pub fn number_kept(&mut self, room: &Arc<str>) -> u64 {
+    pub fn number_kept(&mut self, room: &Arc<str>) -> Cursor {
         if !self.rooms.contains_key(room) {
             self.begin(room, SmallVec::new());
         }
@@ -183,14 +183,14 @@ impl Directory {
         &self.history
     }
 
-    /// The number of a new publication, from 1; `None` when the room has neither members nor history. Zero
-    /// for the room of a user's own, where nothing is numbered.
-    pub fn number(&mut self, room: &str) -> Option<u64> {
+    /// The epoch and number of a new publication, from 1; `None` when the room has neither members nor
+    /// history. Zeros for the room of a user's own, where nothing is numbered.
+    pub fn number(&mut self, room: &str) -> Option<Cursor> {
         let Some(home) = self.rooms.get_mut(room) else {
-            return self.users.has(room).then_some(0);
+            return self.users.has(room).then(Cursor::default);
         };
         home.offset += 1;
-        Some(home.offset)
+        Some(Cursor { epoch: home.epoch, offset: home.offset })
     }
 
     /// The room's epoch and the number of its latest publication, zero before the first.

@@ -141,11 +141,11 @@ impl History {
         let key = self.names.get(&publication.room).copied();
         let key = key.unwrap_or_else(|| self.open(&publication.room, limits, now));
         let ring = &mut self.rings[key];
-        let last = ring.entries.back().map(|entry| entry.publication.offset);
+        let last = ring.entries.back().map(|entry| entry.publication.cursor.offset);
         assert!(
-            last.is_none_or(|last| last + 1 == publication.offset),
+            last.is_none_or(|last| last + 1 == publication.cursor.offset),
             "{} follows {last:?}",
-            publication.offset
+            publication.cursor.offset
         );
         let cost = cost(publication);
         ring.entries.push_back(Entry { publication: Arc::clone(publication), at: now, cost });
@@ -197,7 +197,7 @@ impl History {
     pub fn before(&self, room: &str, before: Option<u64>, portion: Portion, now: Tick) -> Slice {
         let mut slice = Slice::default();
         let Some((entries, from)) = self.kept(room, now) else { return slice };
-        let first = entries.front().map_or(0, |entry| entry.publication.offset);
+        let first = entries.front().map_or(0, |entry| entry.publication.cursor.offset);
         let end = before.map_or(usize::MAX, |before| {
             usize::try_from(before.saturating_sub(first)).unwrap_or(usize::MAX)
         });
@@ -284,7 +284,8 @@ impl History {
 
     /// The latest offset kept of each room.
     pub(super) fn latest(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
-        let last = |ring: &Ring| ring.entries.back().map_or(0, |entry| entry.publication.offset);
+        let last =
+            |ring: &Ring| ring.entries.back().map_or(0, |entry| entry.publication.cursor.offset);
         self.rings.iter().map(move |(_, ring)| (&ring.room, last(ring)))
     }
 
@@ -300,7 +301,7 @@ impl History {
             assert!(!ring.entries.is_empty(), "{} keeps something", ring.room);
             let sum: u64 = ring.entries.iter().map(|entry| u64::from(entry.cost)).sum();
             assert_eq!(sum, ring.bytes, "bytes of {}", ring.room);
-            let offsets = || ring.entries.iter().map(|entry| entry.publication.offset);
+            let offsets = || ring.entries.iter().map(|entry| entry.publication.cursor.offset);
             let follows = offsets().zip(offsets().skip(1)).all(|(one, next)| one + 1 == next);
             assert!(follows, "{} has no gap", ring.room);
             bytes += sum + ring_cost(&ring.room);

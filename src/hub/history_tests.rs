@@ -18,7 +18,7 @@ fn publication(room: &Arc<str>, offset: u64, size: usize) -> Arc<Publication> {
     let raw = |json: String| RawValue::from_string(json).expect("JSON");
     let publication = Publication {
         room: Arc::clone(room),
-        offset,
+        cursor: Cursor { epoch: 1, offset },
         at: crate::base::time::Time::ZERO,
         kind: raw("\"t\"".into()),
         payload: Some(Arc::from(raw(format!("{:?}", "x".repeat(size))))),
@@ -127,7 +127,7 @@ fn judge_missed(
             Err(stale) => break Err(stale),
             Ok(slice) => {
                 assert!(slice.publications.len() <= most);
-                got.extend(slice.publications.iter().map(|publication| publication.offset));
+                got.extend(slice.publications.iter().map(|publication| publication.cursor.offset));
                 since.offset = got.last().copied().unwrap_or(offset);
                 if !slice.more {
                     break Ok(got);
@@ -145,7 +145,7 @@ fn judge_page(directory: &Directory, twin: &Twin, name: &str, before: u64, most:
     let expected: Vec<u64> = kept.clone().rev().take(most).collect();
     let portion = Portion { count: most, bytes: usize::MAX };
     let page = directory.history().before(name, Some(before), portion, now);
-    let got: Vec<u64> = page.publications.iter().rev().map(|p| p.offset).collect();
+    let got: Vec<u64> = page.publications.iter().rev().map(|p| p.cursor.offset).collect();
     assert_eq!(got, expected, "before {before}");
     assert_eq!(page.more, kept.count() > most);
 }
@@ -161,9 +161,10 @@ proptest! {
             let (name, twin) = (&rooms[at], &mut twins[at]);
             match step {
                 Step::Publish(size) => {
-                    let offset = directory.number_kept(name);
+                    let Cursor { epoch, offset } = directory.number_kept(name);
                     prop_assert_eq!(offset, twin.all.len() as u64 + 1);
-                    twin.epoch = directory.position(name).map(|(epoch, _)| epoch);
+                    prop_assert_eq!(directory.position(name), Some((epoch, offset)));
+                    twin.epoch = Some(epoch);
                     directory.keep(&publication(name, offset, size), &BOUNDS, now);
                     twin.all.push((now, cost_of(name, size)));
                     while twin.all.len() - twin.from > BOUNDS.count as usize {
@@ -227,11 +228,11 @@ fn a_room_lives_on_in_its_history_and_ends_with_it() {
     let room: Arc<str> = Arc::from("r");
     let mut directory = Directory::new(&Seed::new(1), 7);
     directory.set_count(&room, ShardId(0), 1);
-    let offset = directory.number_kept(&room);
+    let Cursor { offset, .. } = directory.number_kept(&room);
     directory.keep(&publication(&room, offset, 10), &BOUNDS, Tick(0));
     directory.set_count(&room, ShardId(0), 0);
     assert_eq!(directory.position("r"), Some((7, 1)), "it lives on");
-    let offset = directory.number_kept(&room);
+    let Cursor { offset, .. } = directory.number_kept(&room);
     directory.keep(&publication(&room, offset, 10), &BOUNDS, Tick(1));
     assert_eq!(directory.position("r"), Some((7, 2)), "and is published to");
     let end = Tick(1).plus(BOUNDS.age).plus(BOUNDS.age / 8);
@@ -248,7 +249,7 @@ fn a_history_that_is_taken_away_leaves_the_room_to_its_members() {
     let room: Arc<str> = Arc::from("r");
     let mut directory = Directory::new(&Seed::new(1), 7);
     for members in [1, 0] {
-        let offset = directory.number_kept(&room);
+        let Cursor { offset, .. } = directory.number_kept(&room);
         directory.keep(&publication(&room, offset, 10), &BOUNDS, Tick(0));
         directory.set_count(&room, ShardId(0), members);
         assert_eq!(directory.forget("r"), members == 0);
@@ -263,7 +264,7 @@ fn what_ends_first_goes_first_when_all_rooms_together_have_too_much() {
     let mut directory = Directory::new(&Seed::new(1), 7);
     for round in 0..3 {
         for (at, room) in (0..).zip(&names) {
-            let offset = directory.number_kept(room);
+            let Cursor { offset, .. } = directory.number_kept(room);
             let now = Tick(round * 100 + at);
             directory.keep(&publication(room, offset, 100), &limits(9), now);
         }
@@ -287,7 +288,7 @@ fn memory_is_given_back_when_histories_end() {
     let mut directory = Directory::new(&Seed::new(1), 7);
     for at in 0..20_000 {
         let room: Arc<str> = Arc::from(format!("r{at}"));
-        let offset = directory.number_kept(&room);
+        let Cursor { offset, .. } = directory.number_kept(&room);
         directory.keep(&publication(&room, offset, 10), &BOUNDS, Tick(0));
     }
     assert!(directory.capacity() >= 20_000);

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 
+use crate::base::cursor::Cursor;
 use crate::base::id::ConnAddress;
 use crate::base::shared::{Mark, Overflow};
 use crate::base::time::Time;
@@ -27,6 +28,9 @@ impl Class {
 
     /// `throng.v1.json` in WebSocket text frames, not compressed.
     pub const WS_JSON: Self = Self(0);
+
+    /// The same as events of a stream, plain.
+    pub const SSE_JSON: Self = Self(1);
 
     /// The class's place, below [`Self::COUNT`].
     #[must_use]
@@ -122,8 +126,8 @@ pub struct Publication {
     pub room: Arc<str>,
     /// Who receives it, and who does not.
     pub to: Audience,
-    /// Its number in the room, from 1.
-    pub offset: u64,
+    /// Its number in the room, from 1, and which numbering that is of.
+    pub cursor: Cursor,
     /// When it reached the node.
     pub at: Time,
     /// The application's type: a JSON string as it came, quotes included.

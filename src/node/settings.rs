@@ -68,6 +68,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
     Settings {
         routes: Routes {
             sessions: config.server.path.clone(),
+            streams: config.server.stream_path.clone(),
             echo: config.debug.echo_path.clone(),
             page: config
                 .demo

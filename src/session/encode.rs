@@ -278,6 +278,23 @@ pub fn resync(out: &mut Vec<u8>, room: &str, reason: Stale, position: Cursor) {
         .end();
 }
 
+/// Appends the command that joins a room, on behalf of a client that cannot send it.
+pub fn join(out: &mut Vec<u8>, room: &str, since: Option<Cursor>) {
+    let object = Object::typed(out, "throng:join").text("room", room).text("ref", "join");
+    let object = match since {
+        Some(Cursor { epoch, offset }) => object.object("since", |since| {
+            since.quoted("epoch", format_args!("{epoch:x}")).plain("offset", offset)
+        }),
+        None => object,
+    };
+    object.end();
+}
+
+/// Appends the last event of a stream, in the place of a close frame.
+pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
+    Object::typed(out, "throng:close").plain("code", code).text("reason", reason).end();
+}
+
 /// Appends a publication.
 pub fn publication(out: &mut Vec<u8>, push: &Push<'_>) {
     pushed(Object::begin(out), push).end();

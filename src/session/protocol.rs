@@ -16,6 +16,8 @@ pub const JSON_V1: &str = "throng.v1.json";
 pub enum Protocol {
     /// `throng.v1.json`.
     Json,
+    /// The pushes of `throng.v1.json` as an event stream; the client asks for everything with its request.
+    Events,
     /// Every message comes back as it went.
     Echo,
 }
@@ -48,6 +50,7 @@ impl Protocol {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Json => JSON_V1,
+            Self::Events => "sse",
             Self::Echo => "echo",
         }
     }
@@ -90,6 +93,8 @@ pub enum Session {
     Json(Status),
     /// Speaks `throng.v1.json` once the client has said who it is.
     Login,
+    /// Listens to an event stream and says nothing.
+    Events,
     /// Sends everything back.
     Echo,
 }
@@ -100,6 +105,7 @@ impl Session {
     pub const fn new(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Json => Self::Json(Status::Active),
+            Protocol::Events => Self::Events,
             Protocol::Echo => Self::Echo,
         }
     }
@@ -114,7 +120,9 @@ impl Session {
         limits: &CommandLimits,
     ) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) | Self::Login => parse(text, limits).map(Incoming::Request),
+            Self::Json(_) | Self::Login | Self::Events => {
+                parse(text, limits).map(Incoming::Request)
+            }
             Self::Echo => Ok(Incoming::Bounce),
         }
     }
@@ -125,7 +133,7 @@ impl Session {
     /// `binary_unsupported` where the protocol is text.
     pub fn handle_binary<'a>(self) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) | Self::Login => {
+            Self::Json(_) | Self::Login | Self::Events => {
                 let message = format!("{JSON_V1} is text; send this as a text message");
                 Err(CommandError::new(Code::BinaryUnsupported, message, None))
             }
@@ -138,6 +146,7 @@ impl Session {
     pub const fn protocol(self) -> Protocol {
         match self {
             Self::Json(_) | Self::Login => Protocol::Json,
+            Self::Events => Protocol::Events,
             Self::Echo => Protocol::Echo,
         }
     }
@@ -147,7 +156,7 @@ impl Session {
     pub const fn status(self) -> Status {
         match self {
             Self::Json(status) => status,
-            Self::Login | Self::Echo => Status::Active,
+            Self::Login | Self::Events | Self::Echo => Status::Active,
         }
     }
 
@@ -155,7 +164,7 @@ impl Session {
     pub fn set_status(&mut self, status: Status) {
         match self {
             Self::Json(old) => *old = status,
-            Self::Login | Self::Echo => {}
+            Self::Login | Self::Events | Self::Echo => {}
         }
     }
 }

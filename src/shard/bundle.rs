@@ -21,8 +21,10 @@ use crate::hub::Publication;
 pub(super) struct Bundle {
     /// The room and its policy; `None` exactly while nothing is gathered.
     mark: Option<Mark>,
-    /// One frame of each publication.
+    /// One frame of each publication, and one event of each that came while somebody listened to a stream.
+    /// Who begins to listen in between is no confirmed member before this is queued.
     frames: Vec<Arc<[u8]>>,
+    events: Vec<Arc<[u8]>>,
     /// Bytes of all of them.
     bytes: usize,
 }
@@ -55,27 +57,36 @@ impl Bundle {
             && self.frames.len() < limits.bundle_frames()
     }
 
-    /// Adds a publication by its frame.
-    pub(super) fn push(&mut self, publication: &Publication, frame: Arc<[u8]>) {
+    /// Adds a publication by its frame, and its event if anybody may want that.
+    pub(super) fn push(
+        &mut self,
+        publication: &Publication,
+        frame: Arc<[u8]>,
+        event: Option<Arc<[u8]>>,
+    ) {
         self.mark.get_or_insert_with(|| publication.mark());
         self.bytes += frame.len();
         self.frames.push(frame);
+        self.events.extend(event);
     }
 
-    /// The room, and one item with everything gathered; nothing is gathered then.
-    pub(super) fn take(&mut self) -> Option<(Arc<str>, Shared)> {
+    /// The room, and an item each of the frames and of the events gathered; nothing is gathered then.
+    pub(super) fn take(&mut self) -> Option<(Arc<str>, [Option<Shared>; 2])> {
         let mark = self.mark.take()?;
         let room = Arc::clone(&mark.room);
-        let count = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
-        let item = if count == 1 {
-            let frame = self.frames.pop()?;
-            Shared::marked(frame, mark)
-        } else {
-            let mut bytes = Vec::with_capacity(self.bytes);
-            self.frames.drain(..).for_each(|frame| bytes.extend_from_slice(&frame));
-            Shared::bundle(bytes, count, mark)
-        };
         self.bytes = 0;
-        Some((room, item))
+        let items = [join(&mut self.frames, &mark), join(&mut self.events, &mark)];
+        Some((room, items))
     }
+}
+
+/// One item of all these; `None` of none.
+fn join(pieces: &mut Vec<Arc<[u8]>>, mark: &Mark) -> Option<Shared> {
+    let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+    if count <= 1 {
+        return pieces.pop().map(|piece| Shared::marked(piece, mark.clone()));
+    }
+    let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+    pieces.drain(..).for_each(|piece| bytes.extend_from_slice(&piece));
+    Some(Shared::bundle(bytes, count, mark.clone()))
 }

@@ -22,12 +22,12 @@ use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::inbox::Task;
 use crate::shard::mail::{Answer, Asked, Found, Joining, Mail, Question};
 use crate::shard::state::{Identity, Shard, enlist};
+use crate::shard::stream;
 use crate::shard::targets::{Author, CONNECTIONS, EVERYONE, Parts, Places, user_right};
-use crate::wire::websocket;
 
 impl Shard {
     /// The first push: who you are and what the limits are.
-    pub(super) fn greet(&mut self, id: ConnId, now: Time) {
+    pub(super) fn greet(&mut self, id: ConnId, protocol: Protocol, now: Time) {
         let settings = &self.settings;
         let heartbeat = &settings.timeouts.heartbeat;
         let (most_rooms, _) = self.room_limit(id);
@@ -42,7 +42,7 @@ impl Shard {
             max_message_bytes: most_bytes as u64,
             max_rooms: most_rooms as u64,
             max_rooms_per_publish: settings.commands.max_rooms as u64,
-            protocol: Protocol::Json,
+            protocol,
         };
         encode::connected(&mut text, &fields);
         self.push_text(id, &text, now);
@@ -380,7 +380,9 @@ impl Shard {
     }
 
     pub(super) fn push_text(&mut self, id: ConnId, text: &[u8], now: Time) {
-        self.push_kept(id, websocket::text(text), now);
+        if let Some(frame) = self.table.get(id).map(|connection| stream::framed(connection, text)) {
+            self.push_kept(id, frame, now);
+        }
     }
 
     /// Queues what must not be dropped: a reply, a notice, an echo.

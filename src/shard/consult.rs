@@ -24,7 +24,7 @@ use crate::session::{
 };
 use crate::shard::held::{About, Arrival, Asked, Held, Kept, Rooms, Wait};
 use crate::shard::mail::Inquiry;
-use crate::shard::people::Pending;
+use crate::shard::people::{Offer, Pending};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
@@ -203,7 +203,7 @@ impl Shard {
         };
         let Some(pending) = self.gate.people.pending.remove(&conn.index) else { return };
         if tells {
-            self.open(conn, pending.protocol, pending.response, now);
+            self.open(conn, pending.offer.protocol, pending.offer.response, now);
             self.close_saying(conn, why, words.as_deref(), now);
         } else {
             self.counters.handshakes_refused_total += 1;
@@ -446,7 +446,7 @@ impl Pending {
     /// A handshake that waits for somebody, or nobody in particular, to be let in.
     pub(super) fn of(
         conn: ConnId,
-        (protocol, response): (Protocol, Vec<u8>),
+        offer: Offer,
         who: Admission,
         rest: &[u8],
         arrival: Option<Arrival>,
@@ -456,7 +456,7 @@ impl Pending {
             Admission::Ticket(read) => Some(read.identity),
             Admission::Anonymous | Admission::Later => None,
         };
-        Self { conn, protocol, response, identity, rest: rest.to_vec(), arrival }
+        Self { conn, offer, identity, rest: rest.to_vec(), arrival }
     }
 }
 

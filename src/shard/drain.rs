@@ -103,6 +103,7 @@ impl Shard {
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             encode::reload(&mut text, delay_ms, "the node restarts");
             self.push_text(id, &text, now);
+            self.push_retry(id, delay_ms, now);
         }
     }
 

@@ -24,13 +24,16 @@ use crate::shard::mail::Mail;
 use crate::shard::measures::Losses;
 use crate::shard::people::People;
 use crate::shard::state::{Rooms, Shard, enlist};
+use crate::shard::stream;
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
-use crate::wire::websocket;
+use crate::wire::{sse, websocket};
 
 /// What is queued for the receivers of one publication in one shard.
 pub(super) struct Item {
     frame: Shared,
+    /// The same for event streams; `None` while the shard has none.
+    event: Option<Shared>,
     /// Connections of this shard that must not get it.
     except: SmallVec<[ConnId; 2]>,
     /// Rooms with members here, who must not get it either.
@@ -60,7 +63,8 @@ impl Pusher<'_> {
         if !item.excepts_nobody() && self.is_excepted(index, item, hub) {
             return;
         }
-        let is_queued = self.push(index, item.frame.clone());
+        let frame = item.event.as_ref().filter(|_| self.is_stream(index)).unwrap_or(&item.frame);
+        let is_queued = self.push(index, frame.clone());
         if is_queued {
             self.counters.deliveries_total += u64::from(item.frame.frames());
         }
@@ -71,13 +75,18 @@ impl Pusher<'_> {
         item.except.contains(&id) || hub.is_in_any(&connection.member, &item.except_rooms)
     }
 
+    fn is_stream(&mut self, index: u32) -> bool {
+        self.table.at(index).is_some_and(|(_, connection)| connection.is_stream())
+    }
+
     /// The connection at that index, if it is one that can be reached by more than a room: of that tenant,
     /// and past saying who it is.
     pub(super) fn addressee(&mut self, index: u32, tenant: Option<&str>) -> Option<ConnId> {
         let (id, connection) = self.table.at(index)?;
-        let speaks = connection.open().is_some_and(|open| matches!(open.session, Session::Json(_)));
+        let hears = |session| matches!(session, Session::Json(_) | Session::Events);
+        let hears = connection.open().is_some_and(|open| hears(open.session));
         let own = self.people.get(index).and_then(|person| person.names().0);
-        (speaks && own == tenant).then_some(id)
+        (hears && own == tenant).then_some(id)
     }
 
     /// Queues one item and acts on the answer, all but closing; true when it is in the queue.
@@ -176,7 +185,8 @@ impl Shard {
                 if !self.rooms.bundle.admits(publication, bytes.len(), &limits) {
                     self.settle(now);
                 }
-                self.rooms.bundle.push(publication, Arc::clone(bytes));
+                let event = self.event(publication);
+                self.rooms.bundle.push(publication, Arc::clone(bytes), event);
             }
             ([publication], None) if publication.has_members() => {
                 self.settle(now);
@@ -195,9 +205,11 @@ impl Shard {
     /// Queues what is gathered. To be called before anything that its receivers must be told after it,
     /// and before who they are changes.
     pub(super) fn settle(&mut self, now: Time) {
-        if let Some((room, frame)) = self.rooms.bundle.take() {
+        if let Some((room, [frame, event])) = self.rooms.bundle.take() {
             let limits = self.queue_limits();
-            let item = Item { frame, except: SmallVec::new(), except_rooms: SmallVec::new() };
+            let Some(frame) = frame else { return };
+            let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
+            let item = Item { frame, event, except, except_rooms };
             self.deliver_room(&room, &item, &limits, now);
         }
     }
@@ -216,7 +228,7 @@ impl Shard {
     pub(super) fn deliver_kept(
         &mut self,
         room: &str,
-        bytes: &Arc<[u8]>,
+        [bytes, event]: [Option<&Arc<[u8]>>; 2],
         except: Option<ConnAddress>,
         now: Time,
     ) {
@@ -224,11 +236,10 @@ impl Shard {
         let limits = self.queue_limits();
         let except = except.filter(|address| address.shard == self.identity.id);
         let except = except.map(|address| address.conn).into_iter().collect();
-        let item = Item {
-            frame: Shared::common(Arc::clone(bytes)),
-            except,
-            except_rooms: SmallVec::new(),
-        };
+        let kept = |bytes: &Arc<[u8]>| Shared::common(Arc::clone(bytes));
+        let Some(frame) = bytes.map(kept) else { return };
+        let except_rooms = SmallVec::new();
+        let item = Item { frame, event: event.map(kept), except, except_rooms };
         self.deliver_room(room, &item, &limits, now);
     }
 
@@ -329,16 +340,30 @@ impl Shard {
         }
     }
 
+    /// True while anybody listens to an event stream of this shard's.
+    pub(super) fn has_streams(&self) -> bool {
+        self.counters.stream_connections > 0
+    }
+
+    /// The bytes for event streams, if this shard has any.
+    fn event(&self, publication: &Publication) -> Option<Arc<[u8]>> {
+        self.has_streams().then(|| Arc::clone(publication.bytes(Class::SSE_JSON, encode_sse_json)))
+    }
+
     pub(super) fn item(&self, publication: &Publication) -> Item {
         let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
         let frame = Shared::marked(Arc::clone(bytes), publication.mark());
+        let event = self.event(publication);
+        let event = event.map(|event| Shared::marked(event, publication.mark()));
         let Some(all) = &publication.to.except else {
-            return Item { frame, except: SmallVec::new(), except_rooms: SmallVec::new() };
+            let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
+            return Item { frame, event, except, except_rooms };
         };
         let here = |address: &&ConnAddress| address.shard == self.identity.id;
         let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
         Item {
             frame,
+            event,
             except: all.connections.iter().filter(here).map(|address| address.conn).collect(),
             except_rooms: rooms.collect(),
         }
@@ -356,9 +381,18 @@ impl Shard {
 }
 
 pub(super) fn encode_ws_json(publication: &Publication) -> Vec<u8> {
+    websocket::text(&encode_json(publication))
+}
+
+pub(super) fn encode_sse_json(publication: &Publication) -> Vec<u8> {
+    let id = stream::event_id(publication);
+    sse::event(None, id.as_deref(), &encode_json(publication))
+}
+
+fn encode_json(publication: &Publication) -> Vec<u8> {
     let mut text = Vec::new();
     encode::publication(&mut text, &push_of(publication));
-    websocket::text(&text)
+    text
 }
 
 /// A publication as its receivers see it.
@@ -366,7 +400,7 @@ pub(super) fn push_of(publication: &Publication) -> Push<'_> {
     Push {
         kind: &publication.kind,
         whom: whom(&publication.room),
-        offset: publication.offset,
+        offset: publication.cursor.offset,
         payload: publication.payload.as_deref(),
         id: publication.id.as_deref(),
         from: publication.origin.connection(),

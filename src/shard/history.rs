@@ -84,7 +84,7 @@ impl Shard {
         match draft.to.target {
             Target::Room => {}
             Target::User => {
-                draft.offset = self.rooms.directory.number(&draft.room)?;
+                draft.cursor = self.rooms.directory.number(&draft.room)?;
                 self.counters.publications_total += 1;
                 return Some(Arc::new(draft));
             }
@@ -98,11 +98,11 @@ impl Shard {
             if self.rooms.directory.forget(&draft.room) {
                 self.note_end(&draft.room);
             }
-            draft.offset = self.rooms.directory.number(&draft.room)?;
+            draft.cursor = self.rooms.directory.number(&draft.room)?;
             self.counters.publications_total += 1;
             return Some(Arc::new(draft));
         };
-        draft.offset = self.rooms.directory.number_kept(&draft.room);
+        draft.cursor = self.rooms.directory.number_kept(&draft.room);
         self.counters.publications_total += 1;
         let publication = Arc::new(draft);
         // What it costs to keep is known once it is encoded; and nobody has to wait for that later.

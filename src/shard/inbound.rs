@@ -18,6 +18,7 @@ use crate::shard::farewells::Told;
 use crate::shard::held::Arrival;
 use crate::shard::login::Judged;
 use crate::shard::pace::Pace;
+use crate::shard::people::Offer;
 use crate::shard::seats::ANNOUNCED;
 use crate::shard::settings::{Cost, Settings};
 use crate::shard::state::{Shard, enlist};
@@ -76,6 +77,9 @@ impl Shard {
         let half = self.table.get(conn)?.take_head();
         let mut judged = Judged::default();
         let mut door = |head: &Head<'_>, upgrade: &Upgrade<'_>| {
+            if head.method() == "OPTIONS" {
+                return self.judge_preflight(head, upgrade);
+            }
             // Cheap questions first: a crowd at the door costs no signatures.
             if let Some(verdict) = self.screen(conn, head, upgrade, now) {
                 return verdict;
@@ -95,23 +99,30 @@ impl Shard {
                 self.table.get(conn)?.keep_head(half);
                 None
             }
-            connection::Answer::Upgrade { protocol, response, used, dismissed } => {
+            connection::Answer::Upgrade { protocol, response, used, dismissed, wish } => {
                 let Judged { who, words, arrival } = judged;
                 let is_asked = arrival.is_some() && !matches!(who, Admission::Later);
                 if matches!(who, Admission::Ticket(_)) || is_asked {
-                    let offer = (protocol, response);
+                    let offer = Offer { protocol, response, wish };
                     self.hold(conn, offer, who, &bytes[used..], arrival, now);
                     return None;
                 }
                 self.open(conn, protocol, response, now);
                 match dismissed {
                     Some(why) => self.close_saying(conn, why, words.as_deref(), now),
-                    None => self.admit(conn, protocol, who, arrival, now),
+                    None => {
+                        self.admit(conn, protocol, who, arrival, now);
+                        self.grant(conn, wish, now);
+                    }
                 }
                 Some(used)
             }
             connection::Answer::Page(page) => {
                 self.respond_with(conn, Shared::common(page), now);
+                None
+            }
+            connection::Answer::Preflight(response) => {
+                self.respond(conn, response, now);
                 None
             }
             connection::Answer::Refuse(response) => {
@@ -141,7 +152,7 @@ impl Shard {
                 arrivals.extend(arrival.map(|arrival| (conn.index, Box::new(arrival))));
                 return;
             }
-            // At the echo endpoint there is no message that could say who it is.
+            // Where nothing is heard, or everything bounces, no message could say who it is.
             Admission::Later => {
                 return self.close(conn, Disconnect::Denied(TokenError::Missing), now);
             }
@@ -168,6 +179,7 @@ impl Shard {
         let tick = now.tick();
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_upgrade(protocol, tick);
+        self.counters.stream_connections += u64::from(connection.is_stream());
         let response = Shared::kept(response);
         connection.outbound.push(
             &mut self.queues,
@@ -186,13 +198,14 @@ impl Shard {
     /// Says who the client is and what holds; the first thing that is said.
     pub(super) fn welcome(&mut self, conn: ConnId, protocol: Protocol, now: Time) {
         self.counters.handshakes_total += 1;
-        if protocol == Protocol::Json {
-            self.greet(conn, now);
+        if protocol != Protocol::Echo {
+            self.greet(conn, protocol, now);
         }
     }
 
     pub(super) fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
-        let Some(connection) = self.table.get(conn) else { return };
+        // Whoever listens to a stream has said everything with its request.
+        let Some(connection) = self.table.get(conn).filter(|c| !c.is_stream()) else { return };
         let mut decoder = std::mem::take(&mut connection.decoder);
         // What is taken out is not counted until it is back, so a panic in between loses nothing.
         self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;

@@ -19,7 +19,7 @@ use crate::hub::{Class, Encoded};
 use crate::session::inbox;
 use crate::session::{Code, CommandError};
 use crate::shard::state::Shard;
-use crate::wire::websocket;
+use crate::wire::{sse, websocket};
 
 /// What a connection wants of its user's inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,9 +190,13 @@ impl Shard {
     pub(super) fn handle_notice(&mut self, notice: &Notice, now: Time) {
         let connections = self.rooms.hub.members(&notice.owner).len();
         if connections > 0 {
-            let encode = || websocket::text(&notice.text());
-            let bytes = notice.encoded.bytes(Class::WS_JSON, encode);
-            self.deliver_kept(&notice.owner, bytes, notice.except, now);
+            let frame = || websocket::text(&notice.text());
+            let event = || sse::event(None, None, &notice.text());
+            let forms = [
+                Some(notice.encoded.bytes(Class::WS_JSON, frame)),
+                self.has_streams().then(|| notice.encoded.bytes(Class::SSE_JSON, event)),
+            ];
+            self.deliver_kept(&notice.owner, forms, notice.except, now);
             if matches!(notice.news, News::Note(..)) {
                 self.counters.notifications_total += connections as u64;
             }

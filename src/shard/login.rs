@@ -23,7 +23,7 @@ use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
 use crate::shard::held::Arrival;
 use crate::shard::mail::Mail;
-use crate::shard::people::{ASKED, Pending, Person, Sweep};
+use crate::shard::people::{ASKED, Offer, Pending, Person, Sweep};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
@@ -149,7 +149,7 @@ impl Shard {
     pub(super) fn hold(
         &mut self,
         conn: ConnId,
-        offer: (Protocol, Vec<u8>),
+        offer: Offer,
         who: Admission,
         rest: &[u8],
         arrival: Option<Arrival>,
@@ -224,12 +224,14 @@ impl Shard {
             return self.turn_down(conn, TokenError::Revoked, now);
         }
         let Some(pending) = people.pending.remove(&conn.index) else { return };
-        let Pending { protocol, response, identity, mut rest, .. } = *pending;
+        let Pending { offer, identity, mut rest, .. } = *pending;
+        let Offer { protocol, response, wish } = offer;
         self.open(conn, protocol, response, now);
         if let Some(identity) = identity {
             self.recognise(conn, identity, now);
         }
         self.welcome(conn, protocol, now);
+        self.grant(conn, wish, now);
         if !rest.is_empty() {
             self.handle_frames(conn, &mut rest, now);
         }

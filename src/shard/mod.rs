@@ -38,6 +38,7 @@ mod seats;
 mod secure;
 mod settings;
 mod state;
+mod stream;
 mod table;
 mod targets;
 mod turn;

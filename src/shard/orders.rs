@@ -14,6 +14,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::base::counters::Counters;
+use crate::base::cursor::Cursor;
 use crate::base::time::Time;
 use crate::hub::{Group, Publication, Slip, Target};
 use crate::shard::state::Shard;
@@ -106,9 +107,8 @@ impl Shard {
             }
             let (publications, sent) = self.number(drafts, group, now);
             for publication in publications.iter().filter(|p| p.to.target == Target::Room) {
-                let position = self.rooms.directory.position(&publication.room);
-                let (epoch, _) = position.unwrap_or_default();
-                let (room, position) = (Arc::clone(&publication.room), (epoch, publication.offset));
+                let Cursor { epoch, offset } = publication.cursor;
+                let (room, position) = (Arc::clone(&publication.room), (epoch, offset));
                 numbers.push(Numbered { item: index, room, position });
             }
             if publications.first().is_some_and(|publication| publication.origin.slip().is_some()) {

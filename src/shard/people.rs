@@ -16,6 +16,7 @@ use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
 use crate::base::time::Time;
+use crate::connection::Wish;
 use crate::flow::budget::Rate;
 use crate::flow::meter::Rates;
 use crate::session::Protocol;
@@ -167,15 +168,23 @@ fn hash(seed: &Seed, id: &str) -> [u8; 7] {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) conn: ConnId,
-    pub(super) protocol: Protocol,
-    /// The 101 response.
-    pub(super) response: Vec<u8>,
+    pub(super) offer: Offer,
     /// `None` for nobody in particular.
     pub(super) identity: Option<Identity>,
     /// What came behind the head and is to be read afterwards.
     pub(super) rest: Vec<u8>,
     /// Where the client came from, where the back end is to be asked about it.
     pub(super) arrival: Option<Arrival>,
+}
+
+/// What a client gets that is let in.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) protocol: Protocol,
+    /// The 101 response, or the head of the stream.
+    pub(super) response: Vec<u8>,
+    /// What an event stream is to carry.
+    pub(super) wish: Option<Box<Wish>>,
 }
 
 /// A revocation that looks for its connection: all are looked at, a slice a turn.

@@ -24,7 +24,7 @@ use crate::base::time::Time;
 use crate::hub::{Class, Publication, Slice, Standing};
 use crate::session::Code;
 use crate::session::encode::{self, Push, Reply, Restoration};
-use crate::shard::fanout::{encode_ws_json, push_of};
+use crate::shard::fanout::{encode_sse_json, encode_ws_json, push_of};
 use crate::shard::mail::{Answer, Asked, Found, Joining};
 use crate::shard::state::Shard;
 
@@ -54,7 +54,7 @@ pub(super) struct Replays {
     behind: Map<u32, Behind>,
     next_number: u64,
     /// What was replayed in this turn, by its address: whoever came back at the same time shares it.
-    frames: Map<usize, (Arc<Publication>, Shared)>,
+    frames: Map<(usize, bool), (Arc<Publication>, Shared)>,
 }
 
 impl Replays {
@@ -135,13 +135,17 @@ impl Replays {
         }
     }
 
-    fn frame(&mut self, publication: &Arc<Publication>) -> Shared {
+    fn frame(&mut self, publication: &Arc<Publication>, is_stream: bool) -> Shared {
         let address = Arc::as_ptr(publication).addr();
         let make = || {
-            let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
+            let bytes = if is_stream {
+                publication.bytes(Class::SSE_JSON, encode_sse_json)
+            } else {
+                publication.bytes(Class::WS_JSON, encode_ws_json)
+            };
             (Arc::clone(publication), Shared::common(Arc::clone(bytes)))
         };
-        self.frames.entry(address).or_insert_with(make).1.clone()
+        self.frames.entry((address, is_stream)).or_insert_with(make).1.clone()
     }
 
     /// The connections that have not had everything, each with its rooms.
@@ -240,15 +244,16 @@ impl Shard {
     /// Queues a part of what was missed; up to where, when there is more.
     fn replay(&mut self, id: ConnId, slice: &Slice, now: Time) -> Option<u64> {
         let limits = self.settings.queue.clone();
+        let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
         for publication in &slice.publications {
             if self.excepts(publication, id) || publication.is_over(now) {
                 continue;
             }
-            let frame = self.rooms.replays.frame(publication);
+            let frame = self.rooms.replays.frame(publication, is_stream);
             self.push_item(id.index, frame, &limits, now);
             self.counters.replayed_total += 1;
         }
-        let last = slice.publications.last().map(|publication| publication.offset);
+        let last = slice.publications.last().map(|publication| publication.cursor.offset);
         last.filter(|_| slice.more)
     }
 

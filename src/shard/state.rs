@@ -206,6 +206,8 @@ impl Shard {
         self.rooms.presence.leave(id.index);
         if was_open {
             self.counters.open_connections -= 1;
+            let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
+            self.counters.stream_connections -= u64::from(is_stream);
             let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
             self.measures.lives.note(millis, SECOND);
         } else {

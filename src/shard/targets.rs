@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::auth::{connections, everyone, room, user_room};
+use crate::base::cursor::Cursor;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
 use crate::base::time::Time;
@@ -164,7 +165,7 @@ impl Drafter<'_, '_> {
         Publication {
             room: Arc::from(name),
             to: Audience { target, except: self.except.clone() },
-            offset: 0,
+            cursor: Cursor::default(),
             at: self.author.at,
             kind: self.publish.kind.to_owned(),
             payload: self.payload.clone(),

@@ -31,6 +31,7 @@ mod rig;
 mod rooms;
 mod saturation;
 mod secure;
+mod stream;
 mod targets;
 mod tickets;
 mod tokens;

@@ -142,7 +142,8 @@ impl Shard {
         match due {
             Due::Nothing(next) => self.table.wheel.set(key, before_token(next)),
             Due::Ping(next) => {
-                let ping = self.writes.ping();
+                let is_stream = connection.is_stream();
+                let ping = if is_stream { self.writes.comment() } else { self.writes.ping() };
                 connection.outbound.push_control(&mut self.queues, ping, Control::Ping, tick);
                 self.counters.pings_total += 1;
                 enlist(connection, key, &mut self.writes);

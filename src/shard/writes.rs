@@ -17,7 +17,7 @@ use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::contract::{Op, SendBatch};
 use crate::flow::flush::{FlushWindow, Flushed};
-use crate::wire::websocket;
+use crate::wire::{sse, websocket};
 
 /// Operations and connections that await the driver.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub(super) struct Writes {
     pub(super) spare: Vec<SendBatch>,
     /// Connections whose queues said stop during a fan-out; empty between events.
     pub(super) slow: Vec<ConnId>,
-    /// The ping that every connection gets.
-    ping: Shared,
+    /// The ping that every connection gets, and the comment that every stream gets.
+    alive: [Shared; 2],
 }
 
 /// When the oldest publication arrived at the node, of those that a walk carries.
@@ -73,7 +73,7 @@ impl Writes {
             flushed: Flushed::default(),
             spare: Vec::new(),
             slow: Vec::new(),
-            ping: Shared::kept(websocket::PING.as_slice()),
+            alive: [websocket::PING.as_slice(), sse::COMMENT].map(Shared::kept),
         }
     }
 
@@ -83,7 +83,12 @@ impl Writes {
 
     /// The ping that every connection gets: empty, so that all share one.
     pub(super) fn ping(&self) -> Shared {
-        self.ping.clone()
+        self.alive[0].clone()
+    }
+
+    /// The comment that every silent event stream gets.
+    pub(super) fn comment(&self) -> Shared {
+        self.alive[1].clone()
     }
 
     pub(super) fn enlist(&mut self, index: u32) {

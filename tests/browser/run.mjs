@@ -117,6 +117,37 @@ class Visitor {
   }
 }
 
+/** In a page: hears a room by an event stream and by a WebSocket, and publishes to it. */
+async function listenBothWays({ room, messages }) {
+  const source = new EventSource(`/sse?room=${room}`);
+  const socket = new WebSocket(`ws://${location.host}/ws`, "throng.v1.json");
+  const events = [];
+  const texts = [];
+  const isOurs = (data) => JSON.parse(data).type === "line";
+  const ready = (target, type, is) =>
+    new Promise((resolve, reject) => {
+      target.addEventListener(type, (event) => is(event) && resolve());
+      target.addEventListener("error", () => reject(new Error(`the ${type} did not come`)));
+    });
+  const replied = ({ data }) => JSON.parse(data).ok === true;
+  const listens = ready(source, "message", replied);
+  const joins = ready(socket, "message", replied);
+  source.addEventListener("message", ({ data, lastEventId }) => isOurs(data) && events.push({ data, lastEventId }));
+  socket.addEventListener("message", ({ data }) => isOurs(data) && texts.push(data));
+  await ready(socket, "open", () => true);
+  socket.send(JSON.stringify({ type: "throng:join", room, ref: 1 }));
+  await Promise.all([listens, joins]);
+  for (let n = 0; n < messages; n += 1) {
+    socket.send(JSON.stringify({ type: "line", room, payload: `one\r\ntwo\nthree\u2028${n}` }));
+  }
+  while (events.length < messages || texts.length < messages) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  source.close();
+  socket.close();
+  return { events, texts };
+}
+
 /** Two visitors of one room on two different shards. */
 async function pairAcrossShards(address, options) {
   const one = await Visitor.arrive(address, { name: "Ada", ...options });
@@ -166,6 +197,17 @@ for (const driver of DRIVERS) {
 
     it("measures_its_round_trip", async () => {
       await ada.sees("latency", /^\d+(\.\d)? ms$/);
+    });
+
+    it("gives_an_event_source_what_it_gives_a_websocket", async () => {
+      const { events, texts } = await ada.page.evaluate(listenBothWays, { room: "feed", messages: 20 });
+      assert.deepEqual(events.map(({ data }) => data), texts);
+      assert.equal(events.length, 20);
+      for (const { data, lastEventId } of events) {
+        const { offset, room, payload } = JSON.parse(data);
+        assert.ok(lastEventId.endsWith(`.${offset}.${room}`), lastEventId);
+        assert.ok(payload.startsWith("one\r\ntwo\nthree\u2028"), payload);
+      }
     });
 
     it("shows_who_is_typing_until_they_stop", async () => {

@@ -34,6 +34,7 @@ mod rooms;
 mod service;
 mod shortage;
 mod store;
+mod stream;
 mod support;
 mod targets;
 mod tls;

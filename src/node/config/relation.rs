@@ -131,6 +131,21 @@ const RELATIONS: &[Relation] = &[
         rule: "two endpoints cannot share a path",
     },
     Relation {
+        keys: &["server.stream_path", "server.path"],
+        holds: |c| c.server.stream_path.as_ref() != Some(&c.server.path),
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.stream_path", "debug.echo_path"],
+        holds: |c| c.server.stream_path.is_none() || c.server.stream_path != c.debug.echo_path,
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.stream_path", "demo.enabled"],
+        holds: |c| !(c.demo.enabled && c.server.stream_path.as_deref() == Some("/")),
+        rule: "the demonstration page is served at /; move the path or turn the page off",
+    },
+    Relation {
         keys: &["server.path", "demo.enabled"],
         holds: |c| !(c.demo.enabled && c.server.path == "/"),
         rule: "the demonstration page is served at /; move the path or turn the page off",

@@ -294,6 +294,8 @@ group! {
         "driver" Restart driver: DriverChoice = DriverChoice::Auto, one_of();
         /// The path of WebSocket upgrades; others are answered 404.
         "path" Restart path: String = "/ws".to_owned(), UrlPath;
+        /// The path of event streams (server-sent events): `GET /sse?room=lobby`.
+        "stream_path" Restart stream_path: Option<String> = Some("/sse".to_owned()), OptionalPath;
         /// Keep each shard's thread on a core of its own.
         "pin" Restart pin: bool = true, Flag;
         /// Connections of the whole node; beyond it sockets are refused before a handshake.

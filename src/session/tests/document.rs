@@ -285,6 +285,10 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         "throng:reload" => {
             encode::reload(&mut out, number(object, "reconnectDelayMs"), text(object, "reason"));
         }
+        "throng:close" => {
+            let code = u16::try_from(number(object, "code")).expect("a close code");
+            encode::close(&mut out, code, text(object, "reason"));
+        }
         "throng:error" => {
             let code = *Code::ALL
                 .iter()

@@ -89,6 +89,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         routes: Routes {
             sessions: "/ws".to_owned(),
+            streams: Some("/sse".to_owned()),
             echo: Some("/echo".to_owned()),
             page: None,
             tls: None,

@@ -8,10 +8,10 @@
 //! | `forwarded` | the client's address, as proxies pass it on |
 //! | `upgrade` | the WebSocket handshake of RFC 6455, section 4.2 |
 //! | `refusal` | a status and one line that says what was wrong |
-//! | `response` | 200 and 101 |
+//! | `response` | 200, 204 and 101 |
 //!
-//! One request is served per TCP connection: it becomes a WebSocket or the connection closes with the
-//! response. So there is no keep-alive, no body is read, and what cannot be understood without doubt is
+//! One request is served per TCP connection: it becomes a WebSocket or an event stream, or the connection
+//! closes with the response. So there is no keep-alive, no body is read, and what cannot be understood without doubt is
 //! refused. Which path leads where, and how long a client may take, is decided above.
 
 mod forwarded;
@@ -28,6 +28,6 @@ mod tests;
 pub use forwarded::{Via, client};
 pub use head::{Body, Head, HeadLimits, Parsed, Version, parse, parse_more};
 pub use refusal::{Extra, Refusal};
-pub use response::{page, switching};
+pub use response::{page, preflight, stream, switching};
 pub use scan::Scan;
-pub use upgrade::{Upgrade, upgrade};
+pub use upgrade::{Upgrade, stream as stream_request, upgrade};

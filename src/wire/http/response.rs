@@ -53,6 +53,56 @@ pub fn switching(upgrade: &Upgrade<'_>, protocol: Option<&str>) -> Vec<u8> {
     response
 }
 
+/// The head of an event stream, whose body lasts until the connection ends; that is the one form which
+/// HTTP/1.0 has as well, and nginx asks in that unless it is told otherwise. A page of another origin
+/// may read it when `origin`, which the caller has let in, is named.
+///
+/// # Panics
+/// When `origin` would end its line.
+#[must_use]
+pub fn stream(origin: Option<&str>) -> Vec<u8> {
+    let mut response = String::from(
+        "HTTP/1.1 200 OK\r\n\
+         Content-Type: text/event-stream\r\n\
+         Cache-Control: no-cache\r\n\
+         Connection: keep-alive\r\n\
+         X-Accel-Buffering: no\r\n\
+         X-Content-Type-Options: nosniff\r\n",
+    );
+    share(&mut response, origin);
+    response.push_str("\r\n");
+    response.into_bytes()
+}
+
+/// What a browser asks before it sends a stream's request with a header of the page's own; the connection is
+/// to be closed after it.
+///
+/// # Panics
+/// When `origin` would end its line.
+#[must_use]
+pub fn preflight(origin: Option<&str>) -> Vec<u8> {
+    let mut response = String::from(
+        "HTTP/1.1 204 No Content\r\n\
+         Connection: close\r\n\
+         Access-Control-Allow-Methods: GET\r\n\
+         Access-Control-Allow-Headers: Authorization, Last-Event-ID, Cache-Control\r\n\
+         Access-Control-Max-Age: 600\r\n",
+    );
+    share(&mut response, origin);
+    response.push_str("\r\n");
+    response.into_bytes()
+}
+
+/// Names the one origin that may read the response, with credentials; never `*`, which may not stand beside
+/// them (Fetch Standard, section 3.3.5).
+fn share(response: &mut String, origin: Option<&str>) {
+    let Some(origin) = origin else { return };
+    assert!(!origin.contains(['\r', '\n']), "an origin is one line");
+    response.push_str("Access-Control-Allow-Origin: ");
+    response.push_str(origin);
+    response.push_str("\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n");
+}
+
 /// Content Security Policy Level 3; `'self'` covers ws: of an http: origin and wss: of an https: one.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
     style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \

@@ -54,6 +54,20 @@ pub fn upgrade<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refusal> {
     })
 }
 
+/// Reads a request for an event stream, which asks for less than a handshake: it stands for one that offers
+/// nothing, and there is nothing to accept.
+///
+/// # Errors
+/// 405 unless the method is GET or OPTIONS; 413 when there is a body; 400 for whatever else is wrong.
+pub fn stream<'a>(head: &Head<'a>) -> Result<Upgrade<'a>, Refusal> {
+    if !["GET", "OPTIONS"].contains(&head.method()) {
+        return Err(Refusal::method_not_allowed("GET, OPTIONS"));
+    }
+    head.refuse_body()?;
+    let (protocols, extensions) = (SmallVec::new(), SmallVec::new());
+    Ok(Upgrade { accept: [0; 28], protocols, extensions, origin: origin(head)? })
+}
+
 fn check_upgrade(head: &Head<'_>) -> Result<(), Refusal> {
     let mut is_there = false;
     for value in head.values("Upgrade") {

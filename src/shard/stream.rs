@@ -1,0 +1,81 @@
+//! Event streams: the same rooms, queues and policies, for clients that only listen.
+//!
+//! A stream is a connection like any other, but that its bytes have another form and that everything it
+//! wants stands in its request. So it is answered like one whose commands came with the handshake: rights,
+//! limits and errors are the same, and what is refused is told as an event. Fan-out makes a
+//! publication's event where a shard has streams at all, once for all of them.
+
+use std::rc::Rc;
+
+use crate::auth::{Denied, Place, place};
+use crate::base::cursor::Cursor;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::connection::{Connection, Verdict, Wish};
+use crate::hub::Publication;
+use crate::session::{self, encode};
+use crate::shard::state::Shard;
+use crate::wire::http::{Head, Refusal, Upgrade};
+use crate::wire::{sse, websocket};
+
+/// What an event's reader remembers: which numbering, which number, which room. A room's name holds no control
+/// characters, so this is one line.
+///
+/// `None` for what is in no room and has no number: such an event leaves the reader's last id as it was.
+pub(super) fn event_id(publication: &Publication) -> Option<String> {
+    let Place::Room(room) = place(&publication.room) else { return None };
+    let Cursor { epoch, offset } = publication.cursor;
+    Some(format!("{epoch:x}.{offset}.{room}"))
+}
+
+/// Where one who saw this event last has left off in a room: nowhere known, if the event was of another one
+/// or the id is none of ours.
+fn since(last: Option<&str>, room: &str) -> Option<Cursor> {
+    let mut parts = last?.splitn(3, '.');
+    let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let offset = parts.next()?.parse().ok()?;
+    (parts.next()? == room).then_some(Cursor { epoch, offset })
+}
+
+/// A message of the server's in the form that this connection reads.
+pub(super) fn framed(connection: &Connection, text: &[u8]) -> Vec<u8> {
+    if connection.is_stream() { sse::event(None, None, text) } else { websocket::text(text) }
+}
+
+impl Shard {
+    /// Whether a page may send the request that its browser asks about.
+    pub(super) fn judge_preflight(&mut self, head: &Head<'_>, request: &Upgrade<'_>) -> Verdict {
+        match self.settings.access.preflight(head, request.origin) {
+            Err(Denied::Origin(error)) => {
+                self.counters.origin_refused_total += 1;
+                Verdict::Refuse(Refusal::forbidden(error.public()))
+            }
+            Ok(()) | Err(Denied::Token(_)) => Verdict::Welcome,
+        }
+    }
+
+    /// Does what the request of an event stream has asked for.
+    pub(super) fn grant(&mut self, id: ConnId, wish: Option<Box<Wish>>, now: Time) {
+        let Some(wish) = wish else { return };
+        let settings = Rc::clone(&self.settings);
+        for room in &wish.rooms {
+            if !self.table.get(id).is_some_and(|connection| connection.is_living()) {
+                return;
+            }
+            let mut text = Vec::new();
+            encode::join(&mut text, room, since(wish.last.as_deref(), room));
+            match str::from_utf8(&text).map(|text| session::parse(text, &settings.commands)) {
+                Ok(Ok(request)) => self.obey(id, request, now),
+                Ok(Err(error)) => self.refuse(id, &error, now),
+                Err(_) => unreachable!("JSON of a string is text"),
+            }
+        }
+    }
+
+    /// Tells a stream after how long to come back, once it has ended.
+    pub(super) fn push_retry(&mut self, id: ConnId, delay_ms: u64, now: Time) {
+        if self.table.get(id).is_some_and(|connection| connection.is_stream()) {
+            self.push_kept(id, sse::retry(delay_ms), now);
+        }
+    }
+}

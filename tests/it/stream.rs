@@ -1,0 +1,286 @@
+//! Event streams over real sockets: what a WebSocket of the same rooms gets, through a stock nginx as well.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use throng::node::Node;
+
+use crate::metrics::is_installed;
+use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
+
+/// One who reads an event stream.
+struct Listener {
+    reader: BufReader<TcpStream>,
+    head: Vec<String>,
+}
+
+/// An event: its id and its text.
+type Event = (Option<String>, Value);
+
+impl Listener {
+    fn connect(address: SocketAddr, target: &str, headers: &str) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut listener = Self { reader: BufReader::new(stream), head: Vec::new() };
+        loop {
+            let line = listener.line().expect("a head");
+            if line.is_empty() {
+                return listener;
+            }
+            listener.head.push(line);
+        }
+    }
+
+    /// One who has read the greeting and the replies.
+    fn settled(address: SocketAddr, target: &str) -> Self {
+        let mut listener = Self::connect(address, target, "");
+        assert_eq!(listener.next().1["type"], "throng:connected");
+        for _ in 0..target.matches("room=").count() {
+            let reply = listener.next().1;
+            assert_eq!(reply["ok"], true, "{reply}");
+        }
+        listener
+    }
+
+    /// The next line without its end; `None` at the end of the stream.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.reader.read_line(&mut line).expect("a line");
+        (read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// The next event; comments and the lines of a proxy's chunks are passed over.
+    fn next(&mut self) -> Event {
+        self.try_next().expect("an event and not the end")
+    }
+
+    fn try_next(&mut self) -> Option<Event> {
+        let (mut id, mut data) = (None, String::new());
+        loop {
+            let line = self.line()?;
+            match line.split_once(": ") {
+                Some(("id", value)) => id = Some(value.to_owned()),
+                Some(("data", value)) => data.push_str(value),
+                _ if line.is_empty() && !data.is_empty() => {
+                    return Some((id, serde_json::from_str(&data).expect("JSON")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn status(&self) -> &str {
+        &self.head[0][9..12]
+    }
+}
+
+on_both_drivers! {
+    /// Listeners and sockets on both shards, a publisher on one of them.
+    fn a_stream_and_a_websocket_get_the_same(driver) {
+        let node = node(driver, &[]);
+        let address = node.address();
+        let mut listeners: Vec<Listener> =
+            (0..8).map(|_| Listener::settled(address, "/sse?room=lobby&room=news%20of%20the%20day")).collect();
+        let mut sockets: Vec<Client> = (0..4).map(|_| Client::connect(address)).collect();
+        for socket in &mut sockets {
+            socket.join("lobby");
+            socket.join("news of the day");
+        }
+        let mut author = Client::connect(address);
+        for number in 0..200 {
+            let room = if number % 5 == 0 { "news of the day" } else { "lobby" };
+            author.send(&json!({"type": "x", "room": room, "payload": format!("a\r\nb\u{2028}{number}")}));
+        }
+        author.send(&json!({"type": "x", "rooms": ["lobby", "news of the day"], "payload": "both"}));
+        let of_room = |texts: &[Value], room: &str| -> Vec<Value> {
+            texts.iter().filter(|text| text["room"] == room).cloned().collect()
+        };
+        let heard: Vec<Vec<Value>> =
+            sockets.iter_mut().map(|socket| (0..201).map(|_| socket.next()).collect()).collect();
+        for listener in &mut listeners {
+            let events: Vec<Event> = (0..201).map(|_| listener.next()).collect();
+            let texts: Vec<Value> = events.iter().map(|(_, text)| text.clone()).collect();
+            for (id, text) in &events {
+                let id = id.as_deref().expect("an id");
+                assert!(id.ends_with(&format!(".{}.{}", text["offset"], text["room"].as_str().unwrap())));
+            }
+            // Which room the last one comes from is the shards' affair; the order within a room is not.
+            for room in ["lobby", "news of the day"] {
+                let mine = of_room(&texts, room);
+                let theirs = of_room(&heard[0], room);
+                let least = mine.len().min(theirs.len());
+                assert_eq!(mine[..least], theirs[..least]);
+                assert!(mine.len().abs_diff(theirs.len()) <= 1);
+            }
+        }
+    }
+
+    fn a_listener_whose_token_is_missing_or_wrong_is_refused_like_anybody(driver) {
+        let node = node(driver, &["auth.mode=token", "auth.secret=0123456789abcdef0123456789abcdef",
+            "auth.sources=[\"header\", \"query\"]"]);
+        for (target, headers) in [("/sse?room=a", ""), ("/sse?room=a&token=x.y.z", ""),
+            ("/sse?room=a", "Authorization: Bearer x.y.z\r\n")] {
+            assert_eq!(Listener::connect(node.address(), target, headers).status(), "401");
+        }
+        let counters = node.counters();
+        assert_eq!((counters.stream_connections, counters.memberships), (0, 0));
+    }
+
+    fn pages_of_other_origins_are_refused_before_and_with_the_request(driver) {
+        let node = node(driver, &["auth.allowed_origins=[\"https://app.example\"]"]);
+        let (address, good, bad) = (node.address(), "Origin: https://app.example\r\n", "Origin: https://evil.example\r\n");
+        let good = Listener::connect(address, "/sse?room=a", good);
+        assert_eq!(good.status(), "200");
+        assert!(good.head.iter().any(|line| line == "Access-Control-Allow-Origin: https://app.example"));
+        assert!(!good.head.iter().any(|line| line.ends_with('*')));
+        assert_eq!(Listener::connect(address, "/sse?room=a", bad).status(), "403");
+        for (origin, status) in [("https://app.example", "204"), ("https://evil.example", "403")] {
+            let request = format!("OPTIONS /sse?room=a HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\r\n");
+            let response = crate::support::exchange(address, request.as_bytes());
+            assert_eq!(&response[9..12], status, "{response}");
+            assert_eq!(response.contains("Access-Control-Allow-Origin"), status == "204");
+        }
+    }
+
+    fn streams_that_come_and_go_leave_nothing(driver) {
+        let node = node(driver, &[]);
+        for _ in 0..40 {
+            let all: Vec<Listener> =
+                (0..50).map(|_| Listener::settled(node.address(), "/sse?room=a&room=b")).collect();
+            drop(all);
+        }
+        wait_for(&node, "everybody has gone", |c| c.connections == 0 && c.home_rooms == 0);
+        let counters = node.counters();
+        assert_eq!((counters.stream_connections, counters.memberships), (0, 0));
+        assert_eq!(counters.queued_bytes, 0);
+        assert_eq!(counters.handshakes_total, 2000);
+    }
+
+    /// As a browser does whose connection broke: it comes back with the id of the last event it saw.
+    fn a_listener_that_comes_back_gets_what_it_has_missed_and_nothing_twice(driver) {
+        let rule = "namespace=[{pattern = \"log:*\", history_count = 100, history_age_ms = 60000}]";
+        let node = node(driver, &[rule]);
+        let address = node.address();
+        let mut author = Client::connect(address);
+        let mut say = |number: u64| {
+            let ok = author.ask(json!({"type": "x", "room": "log:a", "payload": number}));
+            assert_eq!(ok["ok"], true);
+        };
+        let (mut last, mut seen) = (None, Vec::new());
+        for round in 0..5u64 {
+            let target = "/sse?room=log:a";
+            let headers = last.as_ref().map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
+            let mut listener = Listener::connect(address, target, &headers);
+            assert_eq!(listener.next().1["type"], "throng:connected");
+            let reply = listener.next().1;
+            assert_eq!(reply["recovered"].as_bool(), last.as_ref().map(|_| true), "{reply}");
+            (0..4).for_each(|number| say(round * 10 + number));
+            // What was said while nobody listened comes first.
+            let missed = if round == 0 { 0 } else { 3 };
+            for _ in 0..missed + 4 {
+                let (id, event) = listener.next();
+                seen.push(event["payload"].as_u64().expect("a number"));
+                last = id;
+            }
+            drop(listener);
+            wait_for(&node, "the listener has gone", |c| c.stream_connections == 0);
+            (4..7).for_each(|number| say(round * 10 + number));
+        }
+        seen.extend([44, 45, 46]);
+        let all: Vec<u64> = (0..5).flat_map(|round| (0..7).map(move |n| round * 10 + n)).collect();
+        assert_eq!(seen, all);
+        let gone = Listener::connect(address, "/sse?room=log:a", "Last-Event-ID: 1.99.log:a\r\n");
+        let mut gone = gone;
+        let types: Vec<Value> = (0..3).map(|_| gone.next().1["type"].clone()).collect();
+        assert!(types.contains(&json!("throng:resync")), "{types:?}");
+    }
+
+    fn a_drain_ends_streams_with_a_reason_and_says_when_to_come_back(driver) {
+        let node = node(driver, &["server.drain_timeout_ms=2000"]);
+        let mut listener = Listener::settled(node.address(), "/sse?room=a");
+        node.drain(std::time::Duration::from_secs(2));
+        let mut types = Vec::new();
+        while let Some((_, text)) = listener.try_next() {
+            types.push(text["type"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(types, ["throng:reload", "throng:close"]);
+    }
+}
+
+/// An nginx with its own configuration but for what must be said: where to listen and whom to ask.
+struct Nginx {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    fn before(node: &Node) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let place = std::env::temp_dir().join(format!("throng-nginx-{}", address.port()));
+        fs::create_dir_all(&place).unwrap();
+        let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {}/{kind};", place.display()));
+        let text = format!(
+            "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log; events {{}} \
+             http {{ access_log off; {1} server {{ listen {address}; \
+             location / {{ proxy_pass http://{2}; }} }} }}",
+            place.display(),
+            paths.join(" "),
+            node.address(),
+        );
+        let file = place.join("nginx.conf");
+        fs::write(&file, text).unwrap();
+        let child = Command::new("nginx")
+            .arg("-p")
+            .arg(&place)
+            .arg("-c")
+            .arg(&file)
+            .stderr(Stdio::null())
+            .spawn();
+        let nginx = Self { child: child.expect("nginx"), address };
+        wait_until("nginx listens", || TcpStream::connect(address).is_ok());
+        nginx
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(
+            std::env::temp_dir().join(format!("throng-nginx-{}", self.address.port())),
+        );
+    }
+}
+
+/// Such an nginx asks in HTTP/1.0 and buffers what it is not told to pass on at once.
+#[test]
+fn a_stream_comes_through_an_nginx_that_was_told_nothing_about_it() {
+    if !is_installed("nginx") {
+        return;
+    }
+    let node = node("epoll", &[]);
+    let nginx = Nginx::before(&node);
+    let mut listener = Listener::settled(nginx.address, "/sse?room=lobby");
+    assert!(
+        listener
+            .head
+            .iter()
+            .any(|line| line.eq_ignore_ascii_case("content-type: text/event-stream"))
+    );
+    let mut author = Client::connect(node.address());
+    for number in 0..3 {
+        author.send(&json!({"type": "x", "room": "lobby", "payload": number}));
+        // Each arrives before the next is sent, so nothing waits for a buffer to be full.
+        assert_eq!(listener.next().1["payload"], number);
+    }
+    drop(listener);
+    wait_for(&node, "nginx has hung up", |c| c.stream_connections == 0);
+}
