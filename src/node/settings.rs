@@ -155,6 +155,7 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
         open_everyone: config.limits.publish.everyone,
         open_connections: config.limits.publish.connections,
         namespaces: config.lists.namespaces.iter().map(namespace).collect(),
+        rates: rates(config),
         presence: presence(config),
     }
 }
@@ -171,6 +172,14 @@ fn presence(config: &Config) -> PresenceRules {
         page: usize::from(presence.page),
         metadata: presence.metadata,
     }
+}
+
+/// How often one connection may publish in the rooms of each namespace; empty where none has such a rate.
+fn rates(config: &Config) -> Vec<Option<Rate>> {
+    let burst = config.limits.rates.burst;
+    let rate = |namespace: &Namespace| Rate::over(namespace.publications, burst);
+    let rates: Vec<Option<Rate>> = config.lists.namespaces.iter().map(rate).collect();
+    if rates.iter().any(Option::is_some) { rates } else { Vec::new() }
 }
 
 /// A node-wide rate or number is divided by the shards, among which the kernel spreads clients evenly.

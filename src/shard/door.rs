@@ -173,7 +173,7 @@ impl Shard {
 
     /// The end of a connection has begun: its party's home is told, if it was told of the begin.
     pub(super) fn depart(&mut self, conn: ConnId) {
-        self.gate.paces.forget(conn.index);
+        self.gate.paces.forget(conn.index, self.settings.rooms.rates.len());
         if !self.gate.seats.has(conn.index, COUNTED) {
             return;
         }

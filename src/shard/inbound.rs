@@ -17,10 +17,10 @@ use crate::session::{Command, CommandError, Incoming, Protocol, Request, Session
 use crate::shard::farewells::Told;
 use crate::shard::held::Arrival;
 use crate::shard::login::Judged;
-use crate::shard::pace::Pace;
+use crate::shard::pace::{Load, Pace};
 use crate::shard::people::Offer;
 use crate::shard::seats::ANNOUNCED;
-use crate::shard::settings::{Cost, Settings};
+use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
 use crate::wire::http::{Head, Upgrade};
 use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
@@ -277,7 +277,8 @@ impl Shard {
         message: Result<Incoming<'_>, CommandError>,
         now: Time,
     ) {
-        match (self.pace(id, cost_of(&message, bytes), now), message) {
+        let pace = self.pace(id, &Load::of(&message, bytes), now);
+        match (pace, message) {
             (Pace::Go, Err(error)) if session == Session::Login && self.waits_for_login(id) => {
                 self.refuse(id, &error, now);
             }
@@ -336,19 +337,4 @@ impl Shard {
             self.enlist(id.index);
         }
     }
-}
-
-/// What a message of so many bytes costs.
-fn cost_of(message: &Result<Incoming<'_>, CommandError>, bytes: usize) -> Cost {
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let (joins, publications) = match message {
-        Ok(Incoming::Request(request)) => match &request.command {
-            Command::Join { .. } => (1, 0),
-            Command::Restore { rooms } => (count(rooms.len()), 0),
-            Command::Publish(publish) => (0, count(publish.targets.len())),
-            _ => (0, 0),
-        },
-        Ok(Incoming::Bounce) | Err(_) => (0, 0),
-    };
-    [1, count(bytes), joins, publications]
 }

@@ -10,11 +10,15 @@
 //!
 //! The rates of a party hold per shard: asking another core about every message would cost more than
 //! the message. Its connections are counted for the whole node (`hub::tally`). A connection of somebody
-//! whose token names lower rates has those instead of everybody's.
+//! whose token names lower rates has those instead of everybody's. A namespace may have a rate at which
+//! one connection publishes in its rooms.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
@@ -24,6 +28,7 @@ use crate::connection::{Disconnect, Pause};
 use crate::flow::budget::Budget;
 use crate::flow::line::Line;
 use crate::flow::meter::{Meters, Rates};
+use crate::session::{Command, CommandError, Incoming};
 use crate::shard::people::People;
 use crate::shard::settings::{COSTS, Cost, Limits, OverRate};
 use crate::shard::state::{Shard, enlist};
@@ -44,6 +49,8 @@ pub(super) enum Pace {
 pub(super) struct Paces {
     connections: Meters<u32, COSTS>,
     parties: Meters<Party, COSTS>,
+    /// Publications of a connection, by the place of the rooms' namespace.
+    spaces: Meters<(u32, u16), 1>,
     /// Handshakes of each address.
     pub(super) handshakes: Meters<Party, 1>,
     /// Handshakes of all together.
@@ -71,6 +78,7 @@ impl Paces {
         Self {
             connections: Meters::new(seed),
             parties: Meters::new(seed),
+            spaces: Meters::new(seed),
             handshakes: Meters::new(seed),
             door: Budget::default(),
             line: Line::default(),
@@ -105,20 +113,24 @@ impl Paces {
         }
     }
 
-    /// Forgets a connection that has gone.
-    pub(super) fn forget(&mut self, index: u32) {
+    /// Forgets a connection that has gone, and what it has spent in so many namespaces.
+    pub(super) fn forget(&mut self, index: u32, namespaces: usize) {
         self.connections.forget(index);
+        for place in (0..namespaces).map_while(|place| u16::try_from(place).ok()) {
+            self.spaces.forget((index, place));
+        }
         self.asked.remove(&index);
     }
 
     /// Connections and parties with a budget that is not full.
     pub(super) fn active(&self) -> usize {
-        self.connections.len() + self.parties.len()
+        self.connections.len() + self.parties.len() + self.spaces.len()
     }
 
     pub(super) fn check(&self) {
         self.connections.check();
         self.parties.check();
+        self.spaces.check();
         self.handshakes.check();
         assert!(self.asked.values().all(|asked| *asked > 0), "nobody asks nothing");
     }
@@ -128,11 +140,23 @@ impl Paces {
 /// only where something of theirs has a rate.
 type Sharers = [Option<Party>; 3];
 
+/// Publications by the place of the rooms' namespace, where that has a rate.
+type Spaces = SmallVec<[(u16, u32); 2]>;
+
+/// A message that is weighed.
+pub(super) struct Load<'a, 'm> {
+    pub(super) cost: Cost,
+    /// The rooms that it publishes to.
+    pub(super) rooms: &'a [Cow<'m, str>],
+}
+
 impl Shard {
     /// Weighs a message of an open connection and acts on what its limits say.
-    pub(super) fn pace(&mut self, id: ConnId, cost: Cost, now: Time) -> Pace {
+    pub(super) fn pace(&mut self, id: ConnId, load: &Load<'_, '_>, now: Time) -> Pace {
+        let cost = load.cost;
         let (own, sharers) = (self.own_rates(id.index), self.sharers(id.index));
-        let (wait, over) = self.wait_for(id.index, &own, &sharers, cost, now);
+        let spaces = self.spaces(load.rooms);
+        let (wait, over) = self.wait_for(id.index, (&own, &sharers, &spaces), cost, now);
         if !wait.is_zero() {
             match over {
                 OverRate::Error => {
@@ -151,10 +175,32 @@ impl Shard {
         for party in sharers.into_iter().flatten() {
             paces.parties.spend(party, &limits.of(party).rates, cost, now);
         }
+        for (place, count) in spaces {
+            let rate = self.settings.rooms.rates.get(usize::from(place)).copied().flatten();
+            paces.spaces.spend((id.index, place), &[rate], [count], now);
+        }
         if !wait.is_zero() {
             self.delay(id, wait, now);
         }
         Pace::Go
+    }
+
+    /// How many of the rooms are of each namespace with a rate.
+    fn spaces(&self, rooms: &[Cow<'_, str>]) -> Spaces {
+        let rules = &self.settings.rooms;
+        let mut spaces = Spaces::new();
+        if rules.rates.is_empty() {
+            return spaces;
+        }
+        for place in rooms.iter().filter_map(|room| rules.namespace_at(room)) {
+            let has_rate = rules.rates.get(place).is_some_and(Option::is_some);
+            let Some(place) = u16::try_from(place).ok().filter(|_| has_rate) else { continue };
+            match spaces.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, count)) => *count += 1,
+                None => spaces.push((place, 1)),
+            }
+        }
+        spaces
     }
 
     /// The rates of one connection: those of all, or lower ones if its token says so.
@@ -179,8 +225,7 @@ impl Shard {
     fn wait_for(
         &self,
         index: u32,
-        own: &Rates<COSTS>,
-        sharers: &Sharers,
+        (own, sharers, spaces): (&Rates<COSTS>, &Sharers, &Spaces),
         cost: Cost,
         now: Time,
     ) -> (Duration, OverRate) {
@@ -190,6 +235,13 @@ impl Shard {
         for party in sharers.iter().flatten() {
             let limits = limits.of(*party);
             let wait = paces.parties.until(*party, &limits.rates, cost, now);
+            if !wait.is_zero() {
+                verdict = (verdict.0.max(wait), verdict.1.max(limits.over));
+            }
+        }
+        for (place, count) in spaces {
+            let rate = self.settings.rooms.rates.get(usize::from(*place)).copied().flatten();
+            let wait = paces.spaces.until((index, *place), &[rate], [*count], now);
             if !wait.is_zero() {
                 verdict = (verdict.0.max(wait), verdict.1.max(limits.over));
             }
@@ -215,7 +267,10 @@ impl Shard {
             }
             let Some(Reverse((_, id))) = self.gate.paces.delayed.pop() else { break };
             let (own, sharers) = (self.own_rates(id.index), self.sharers(id.index));
-            let (wait, _) = self.wait_for(id.index, &own, &sharers, [1, 1, 0, 0], now);
+            // It may publish anywhere next.
+            let rates = (0..).zip(&self.settings.rooms.rates);
+            let spaces = rates.filter(|(_, rate)| rate.is_some()).map(|(at, _)| (at, 1)).collect();
+            let (wait, _) = self.wait_for(id.index, (&own, &sharers, &spaces), [1, 1, 0, 0], now);
             let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { continue };
             if wait.is_zero() {
                 connection.set_pause(Pause::Rate, false);
@@ -228,7 +283,29 @@ impl Shard {
         let paces = &mut self.gate.paces;
         paces.connections.sweep(|index| own_rates(limits, people, index), now, SWEEP);
         paces.parties.sweep(|party| limits.of(party).rates, now, SWEEP);
+        let rates = &self.settings.rooms.rates;
+        let rate = |place: u16| rates.get(usize::from(place)).copied().flatten();
+        paces.spaces.sweep(|(_, place)| [rate(place)], now, SWEEP);
         paces.handshakes.sweep(|_| [limits.address.handshakes], now, SWEEP);
+    }
+}
+
+impl<'a, 'm> Load<'a, 'm> {
+    /// What a message of so many bytes costs.
+    pub(super) fn of(message: &'a Result<Incoming<'m>, CommandError>, bytes: usize) -> Self {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let (joins, publications, rooms) = match message {
+            Ok(Incoming::Request(request)) => match &request.command {
+                Command::Join { .. } => (1, 0, &[][..]),
+                Command::Restore { rooms } => (count(rooms.len()), 0, &[][..]),
+                Command::Publish(publish) => {
+                    (0, count(publish.targets.len()), &publish.targets.rooms[..])
+                }
+                _ => (0, 0, &[][..]),
+            },
+            Ok(Incoming::Bounce) | Err(_) => (0, 0, &[][..]),
+        };
+        Self { cost: [1, count(bytes), joins, publications], rooms }
     }
 }
 

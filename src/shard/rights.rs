@@ -1,8 +1,9 @@
 //! What somebody may do in a room, and how much.
 //!
 //! Two have a say: the namespace of the room, which may be for some people and for pages of some origins
-//! only, and the token, which grants rooms by pattern; a third may be asked (`consult`). A fresh token may grant less than the one before;
-//! then its connection leaves the rooms that it may no longer be in, and is told so.
+//! only, and the token, which grants rooms by pattern; a third may be asked (`consult`). A fresh token may
+//! grant less than the one before; then its connection leaves the rooms that it may no longer be in, and is
+//! told so.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -209,6 +209,9 @@ pub struct RoomRules {
     pub open_connections: bool,
     /// Exceptions, by name pattern; the first match decides.
     pub namespaces: Vec<NamespaceRules>,
+    /// How often one connection may publish in the rooms of each namespace, in their order; empty where none
+    /// has such a rate.
+    pub rates: Vec<Option<Rate>>,
     /// Of who is there.
     pub presence: PresenceRules,
 }

@@ -91,6 +91,20 @@ on_both_drivers! {
         wait_for(&node, "they are counted", |c| c.rate_limited_total == refused);
     }
 
+    fn a_namespace_limits_how_often_a_connection_publishes_there(driver) {
+        let rule = "namespace=[{pattern=\"chat:*\", publishes_per_second=1}]";
+        let node = guarded(driver, &[rule, "limits.burst_ms=3000"]);
+        let mut client = enter(node.address(), &of("ada", "x"));
+        let mut answers = |room: &str| -> Vec<Value> {
+            let publish = json!({"type": "t", "room": room});
+            (0..20).map(|_| client.ask(publish.clone())["code"].clone()).collect()
+        };
+        let chat = answers("chat:a");
+        assert_eq!(chat[..3], [json!(null), json!(null), json!(null)], "three at once");
+        assert!(chat.contains(&json!("rate_limited")), "{chat:?}");
+        assert!(answers("else").iter().all(Value::is_null));
+    }
+
     fn where_a_user_is_delayed_nothing_is_lost(driver) {
         let node = guarded(driver, &[
             "limits_user.messages_per_second=500", "limits_user.burst_ms=100",

@@ -19,6 +19,7 @@ mod named;
 mod presence;
 mod resume;
 mod story;
+mod tenants;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,6 +60,19 @@ fn every_seed_keeps_its_promises_to_secure_clients_too() {
 #[test]
 fn what_observers_know_is_true_in_the_end_in_every_seed() {
     run_seeds("presence", presence::run);
+}
+
+#[test]
+fn every_seed_holds_users_and_tenants_to_their_numbers_over_all_shards() {
+    let seen = std::cell::Cell::new((0, 0, 0));
+    run_seeds("tenants", |seed| {
+        let (rooms, replaced, refused) = tenants::run(seed);
+        let (a, b, c) = seen.get();
+        seen.set((a + rooms, b + replaced, c + refused));
+    });
+    let (rooms, replaced, refused) = seen.get();
+    let one = std::env::var("SEED").is_ok();
+    assert!(one || rooms * replaced * refused > 0, "no limit was reached: {:?}", seen.get());
 }
 
 #[test]

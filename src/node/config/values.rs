@@ -414,6 +414,10 @@ group! {
         /// The web pages that the rooms are for, of those that may connect. When empty all are. Programs send no
         /// Origin and are not asked.
         "origins" Live origins: Vec<String> = Vec::new(), list_of(64, OriginText);
+        /// Publications of one connection per second in the rooms; what happens to more of them is
+        /// limits.over_rate, and limits.burst_ms the length of a burst.
+        "publishes_per_second" Live publications: u32 = 0,
+            whole(1, 1_000_000).or_zero("no limit");
         /// Publications kept of each room, for members that come back.
         "history_count" Live history_count: u32 = 0, whole(1, 1_000_000).or_zero("no history");
         /// Bytes that the history of a room may cost, with all that stands around the publications.

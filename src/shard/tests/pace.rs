@@ -240,3 +240,64 @@ fn questions_that_other_shards_have_yet_to_answer_are_bounded() {
     rig.settle();
     assert_eq!(rig.told(conn, "throng:error"), Vec::<serde_json::Value>::new());
 }
+
+#[test]
+fn a_namespace_has_a_rate_of_its_own_for_each_connection() {
+    let namespaces = || {
+        let mut config = settings();
+        let rule = |pattern: &str| crate::shard::NamespaceRules {
+            pattern: crate::base::glob::Glob::new(pattern),
+            overflow: crate::base::shared::Overflow::DropOldest,
+            join: None,
+            publish: None,
+            origins: None,
+            memory: crate::shard::RoomMemory::default(),
+        };
+        config.rooms.namespaces = vec![rule("free:*"), rule("chat:*"), rule("tick:*")];
+        let rate = |burst| Some(Rate { per_second: 1, burst });
+        config.rooms.rates = vec![None, rate(2), rate(3)];
+        config
+    };
+    let mut rig = Rig::new(0, 1, namespaces());
+    let (conn, other) = (rig.open(), rig.open());
+    let mut verdict = |conn, rooms: &[&str]| {
+        rig.say(conn, &publish(rooms, "1"));
+        rig.settle();
+        rig.told(conn, "throng:error").first().map(|error| error["retryAfterMs"].clone())
+    };
+    for _ in 0..9 {
+        assert_eq!(verdict(conn, &["free:a", "else"]), None);
+    }
+    assert_eq!(verdict(conn, &["chat:a", "tick:a"]), None);
+    assert_eq!(verdict(conn, &["chat:a", "chat:b"]), Some(json!(1000)), "one is left");
+    assert_eq!(verdict(conn, &["chat:b", "tick:b"]), None, "what was refused was not charged");
+    assert_eq!(verdict(conn, &["tick:b", "free:b"]), None);
+    assert_eq!(verdict(conn, &["tick:b", "free:b"]), Some(json!(1000)));
+    assert_eq!(verdict(other, &["chat:a", "chat:b"]), None, "each connection has its own");
+    assert!(rig.shard.counters().paced >= 3);
+    rig.receive(conn, &frame(0x88, &1000_u16.to_be_bytes()));
+    rig.receive(other, &frame(0x88, &1000_u16.to_be_bytes()));
+    assert_eq!(rig.shard.counters().paced, 0, "who has gone is forgotten");
+    // Where the rule is to delay, nothing is read until that rate is kept too.
+    let mut settings = namespaces();
+    settings.limits.over = OverRate::Delay;
+    let mut rig = Rig::new(0, 1, settings);
+    let conn = rig.open();
+    for _ in 0..4 {
+        rig.say(conn, &publish(&["chat:a"], "1"));
+    }
+    rig.turn();
+    assert!(rig.ops.contains(&Seen::Pause(conn)), "{:?}", rig.ops);
+    rig.later(Duration::from_millis(2900));
+    rig.settle();
+    rig.later(MILLI);
+    rig.turn();
+    assert!(!rig.ops.contains(&Seen::Resume(conn)), "two are owed, and one must be there");
+    let start = rig.now;
+    while !rig.ops.contains(&Seen::Resume(conn)) {
+        let wait = rig.shard.poll_timeout(rig.now).expect("a deadline");
+        rig.later(wait.max(MILLI));
+        rig.turn();
+        assert!(rig.now.since(start) < Duration::from_secs(2), "it waits for ever");
+    }
+}

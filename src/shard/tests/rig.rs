@@ -120,6 +120,7 @@ pub(super) fn settings() -> Settings {
             open_everyone: true,
             open_connections: true,
             namespaces: Vec::new(),
+            rates: Vec::new(),
             presence: PresenceRules::default(),
         },
         capacity: Capacity {

@@ -139,6 +139,7 @@ fn settings() -> Settings {
             repeats: Duration::from_secs(1),
         },
     }];
+    settings.rooms.rates = vec![rate(3, 2)];
     settings.capacity.parked_mail = 6;
     settings.limits.connection = [rate(20, 8), rate(2000, 900), rate(2, 3), rate(9, 6)];
     settings.limits.over = OverRate::Delay;
