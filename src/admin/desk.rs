@@ -72,6 +72,23 @@ pub enum Revoked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Receipt(pub u64);
 
+/// A connection that has something to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Laggard {
+    /// Its id.
+    pub conn: String,
+    /// Whose user.
+    pub tenant: Option<String>,
+    /// The user, if it is known.
+    pub user: Option<String>,
+    /// Bytes that wait for it.
+    pub waiting: u64,
+    /// Rooms it is in.
+    pub rooms: usize,
+    /// How long ago its socket was accepted.
+    pub life: Duration,
+}
+
 /// Why the node does not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -113,6 +130,16 @@ pub trait Desk: Publisher + Census + Send + Sync + 'static {
 
     /// The counters over all shards, by name.
     fn counters(&self) -> Vec<(&'static str, u64)>;
+
+    /// Asks all shards for the connections with most to read.
+    ///
+    /// # Errors
+    /// When too much mail waits for them already.
+    fn survey(&self) -> Result<Receipt, Refused>;
+
+    /// What they have found, in no order; `None` while one has not answered. The receipt is that of
+    /// [`Desk::survey`].
+    fn surveyed(&self, receipt: Receipt) -> Option<Vec<Laggard>>;
 
     /// Writes everything that is measured.
     fn expose(&self, out: &mut Exposition);

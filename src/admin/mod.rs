@@ -14,6 +14,8 @@
 //! | `inbox` | the endpoints of notifications |
 //! | `publish` | publishing |
 //! | `guard` | who may ask: keys, scopes, rates |
+//! | `laggards` | the connections with most to read |
+//! | `page` | the operator's page |
 //! | `exposition` | the text that Prometheus reads |
 //! | `body` | strict JSON objects |
 //! | `call` | one request to another such listener |
@@ -33,8 +35,10 @@ mod exposition;
 mod guard;
 mod inbox;
 mod jwks;
+mod laggards;
 mod line;
 mod options;
+mod page;
 mod presence;
 mod publish;
 mod refusal;
@@ -47,8 +51,8 @@ mod tests;
 
 pub use call::Call;
 pub use desk::{
-    Desk, Inquiries, Inquiry, Later, Receipt, Refused, Revocation, Revoked, Standing, Ticket,
-    TicketAsk,
+    Desk, Inquiries, Inquiry, Laggard, Later, Receipt, Refused, Revocation, Revoked, Standing,
+    Ticket, TicketAsk,
 };
 pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, Jwks, Limits, Options, Scope, Webhook};

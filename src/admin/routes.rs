@@ -20,12 +20,12 @@ use super::consult;
 use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
 use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
-use super::inbox;
 use super::jwks::Record;
 use super::options::{ApiKey, Limits, Options, Scope};
 use super::presence;
 use super::publish;
 use super::refusal::{Refusal, json};
+use super::{inbox, laggards, page};
 use crate::base::time::Time;
 use crate::sys::clock::Clock;
 
@@ -54,6 +54,8 @@ pub(super) struct Api {
     pub(super) consults: consult::Record,
     /// When the shards were last asked for a sign of life, and the receipt.
     pub(super) probed: Lock<Option<(Time, Receipt)>>,
+    /// When they were last asked who has most to read, and the receipt.
+    pub(super) surveyed: Lock<Option<(Time, Receipt)>>,
 }
 
 pub(super) type Answer = Result<Response, Refusal>;
@@ -63,7 +65,9 @@ pub(super) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/", get(page::page))
         .route("/metrics", get(metrics))
+        .route("/v1/laggards", get(laggards::laggards))
         .route("/v1/counters", get(counters))
         .route("/v1/tickets", post(tickets))
         .route("/v1/revocations", post(revocations))
@@ -101,8 +105,13 @@ impl Api {
         self.locked().admit(headers, scope, self.clock.now())
     }
 
+    /// True while metrics are for everybody who reaches the listener.
+    pub(super) fn metrics_open(&self) -> bool {
+        self.locked().options.metrics_open
+    }
+
     /// Lets in who may read figures, which are of all tenants.
-    fn inspector(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn inspector(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let key = self.admit(headers, Scope::Inspect)?;
         if key.tenant.is_some() {
             return Err(Refusal::forbidden("counters are of all tenants, and this key is for one"));
@@ -177,7 +186,7 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
 }
 
 async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
-    if !api.locked().options.metrics_open {
+    if !api.metrics_open() {
         api.inspector(&headers)?;
     }
     let mut out = Exposition::default();

@@ -127,6 +127,7 @@ async fn serve(
         guard,
         clock,
         probed,
+        surveyed: Lock::new(None),
         jwks: Record::default(),
         consults: consult::Record::default(),
     });

@@ -13,7 +13,7 @@ use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::node::cells::{Cells, Measured};
 use crate::node::turns::{TurnCells, TurnTimes};
-use crate::shard::{Farewell, Progress, Reply, Shard};
+use crate::shard::{Farewell, Progress, Reply, Shard, Surveyed};
 
 #[repr(align(128))]
 #[derive(Debug)]
@@ -25,6 +25,9 @@ struct Row {
     cells: Cells,
 }
 
+/// Both ends of a bounded queue.
+type Channel<T> = (Sender<T>, Receiver<T>);
+
 /// The figures of all shards.
 #[derive(Debug)]
 pub struct Board {
@@ -32,9 +35,11 @@ pub struct Board {
     /// True once the graceful end has begun.
     draining: AtomicBool,
     /// Who has gone, on the way to the log.
-    farewells: (Sender<Farewell>, Receiver<Farewell>),
+    farewells: Channel<Farewell>,
     /// Answers to the node's questions.
-    replies: (Sender<Reply>, Receiver<Reply>),
+    replies: Channel<Reply>,
+    /// Who has most to read, on the way to the operator who asked.
+    surveys: Channel<(ShardId, Surveyed)>,
     /// Where a row holds what is charged to the memory budget.
     charged: usize,
 }
@@ -62,6 +67,7 @@ impl Board {
             draining: AtomicBool::new(false),
             farewells: bounded(FAREWELLS),
             replies: bounded(REPLIES),
+            surveys: bounded(2 * usize::from(shards.max(1))),
             charged: charged.unwrap_or_default(),
         }
     }
@@ -111,6 +117,16 @@ impl Board {
     /// What was answered since this was last asked.
     pub(super) fn replies(&self) -> impl Iterator<Item = Reply> {
         self.replies.1.try_iter()
+    }
+
+    /// Takes what a shard has found. What finds no space nobody waits for any more.
+    pub(super) fn hear_survey(&self, shard: ShardId, found: Surveyed) {
+        let _ = self.surveys.0.try_send((shard, found));
+    }
+
+    /// What shards have found since this was last asked.
+    pub(super) fn surveys(&self) -> impl Iterator<Item = (ShardId, Surveyed)> {
+        self.surveys.1.try_iter()
     }
 
     /// Who has gone since this was last asked.

@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::admin::{
-    Admin, ApiKey, Desk, Exposition, Inquiries, Jwks, Later, Limits, Options, Receipt, Refused,
-    Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Webhook,
+    self, Admin, ApiKey, Desk, Exposition, Inquiries, Jwks, Later, Limits, Options, Receipt,
+    Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Webhook,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -38,7 +38,7 @@ use crate::node::keys;
 use crate::node::metrics::{self, About};
 use crate::node::publishing::Publishing;
 use crate::node::running::LaunchError;
-use crate::shard::Mail;
+use crate::shard::{Laggard, Mail, Surveyed};
 use crate::store::{self, Ask};
 use crate::sys::clock::unix_millis;
 use crate::sys::listener::{self, ListenOptions};
@@ -181,6 +181,16 @@ pub(super) struct NodeDesk {
     /// The number of the last mark.
     marked: AtomicU64,
     pub(super) questions: Questions,
+    surveys: Mutex<Surveys>,
+}
+
+/// Who has most to read, as far as the shards have answered.
+#[derive(Debug)]
+struct Surveys {
+    /// The number of the last question.
+    number: u64,
+    /// The last answer of each shard.
+    found: Vec<Surveyed>,
 }
 
 /// What the configuration provides for.
@@ -269,6 +279,10 @@ impl NodeDesk {
             marked: AtomicU64::new(0),
             publishing: Publishing::new(seed.clone(), shards),
             questions: Questions::new(),
+            surveys: Mutex::new(Surveys {
+                number: 0,
+                found: vec![Surveyed::default(); usize::from(shards)],
+            }),
         }
     }
 
@@ -314,6 +328,21 @@ impl NodeDesk {
     }
 }
 
+fn laggard(found: &Laggard) -> admin::Laggard {
+    let (tenant, user) = match &found.who {
+        Some((tenant, user)) => (tenant.as_deref(), Some(&**user)),
+        None => (None, None),
+    };
+    admin::Laggard {
+        conn: found.conn.to_string(),
+        tenant: tenant.map(str::to_owned),
+        user: user.map(str::to_owned),
+        waiting: found.waiting,
+        rooms: found.rooms,
+        life: found.life,
+    }
+}
+
 impl Desk for NodeDesk {
     fn standing(&self) -> Standing {
         let mut reasons = Vec::new();
@@ -332,6 +361,25 @@ impl Desk for NodeDesk {
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let shards = Counters::NAMES.iter().copied().zip(self.board.total().values());
         shards.chain(self.store.tally().pairs()).collect()
+    }
+
+    fn survey(&self) -> Result<Receipt, Refused> {
+        let mut surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = surveys.number + 1;
+        self.post_all(|| Some(Mail::Survey(number)))?;
+        surveys.number = number;
+        Ok(Receipt(number))
+    }
+
+    fn surveyed(&self, receipt: Receipt) -> Option<Vec<admin::Laggard>> {
+        self.out().offer();
+        let mut surveys = self.surveys.lock().unwrap_or_else(PoisonError::into_inner);
+        for (shard, found) in self.board.surveys() {
+            surveys.found[usize::from(shard.0)] = found;
+        }
+        let all = surveys.found.iter().all(|found| found.number >= receipt.0);
+        let laggards = surveys.found.iter().flat_map(|found| &found.laggards);
+        all.then(|| laggards.map(laggard).collect())
     }
 
     fn expose(&self, out: &mut Exposition) {

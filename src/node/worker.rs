@@ -85,6 +85,9 @@ impl Worker {
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
         self.board.hear_farewells(&mut self.shard);
         self.board.hear_replies(&mut self.shard);
+        if let Some(found) = self.shard.poll_survey(now) {
+            self.board.hear_survey(self.id, found);
+        }
         self.board.publish(&mut self.shard, self.id);
         if let Some(clock) = &mut self.turn_clock {
             self.board.note_turn(self.id, clock.lap());

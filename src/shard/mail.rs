@@ -231,6 +231,8 @@ pub enum Mail {
     /// Delivery, from the node: tell the board this number, so that whoever posted it knows that what was
     /// posted before it has been taken.
     Mark(u64),
+    /// Delivery, from the node: say which connections have most to read, under this number.
+    Survey(u64),
     /// Delivery, from the node: take a turn, which shows that you live.
     Wake,
     /// Delivery, from the node: end now.

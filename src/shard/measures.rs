@@ -12,6 +12,7 @@ use crate::flow::outbound::Lengths;
 use crate::shard::farewells::Farewells;
 use crate::shard::settings::RoomRules;
 use crate::shard::state::Shard;
+use crate::shard::survey::Survey;
 
 /// Namespaces with a row of losses of their own; those behind them share one.
 pub const NAMESPACES: usize = 32;
@@ -41,6 +42,8 @@ pub struct Measures {
     /// How long sessions were open, in milliseconds.
     pub(super) lives: Histogram,
     pub(super) farewells: Farewells,
+    /// Present while an operator waits for it.
+    pub(super) survey: Option<Survey>,
     losses: [Losses; LOSS_ROWS],
     /// One bit for each row that has changed since it was last taken.
     lost: u64,
@@ -53,6 +56,7 @@ impl Default for Measures {
             frames: Histogram::default(),
             lives: Histogram::default(),
             farewells: Farewells::default(),
+            survey: None,
             losses: [Losses::default(); LOSS_ROWS],
             lost: 0,
         }

@@ -39,6 +39,7 @@ mod secure;
 mod settings;
 mod state;
 mod stream;
+mod survey;
 mod table;
 mod targets;
 mod turn;
@@ -59,6 +60,7 @@ pub use settings::{
     PresenceRules, RoomMemory, RoomRules, Settings,
 };
 pub use state::{Identity, Shard};
+pub use survey::{Laggard, Surveyed};
 pub use targets::{Author, Parts, Places};
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod rooms;
 mod saturation;
 mod secure;
 mod stream;
+mod survey;
 mod targets;
 mod tickets;
 mod tokens;

@@ -213,6 +213,7 @@ impl Shard {
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings),
             Mail::Mark(number) => self.gate.mark = number,
+            Mail::Survey(number) => self.handle_survey(number),
             Mail::Wake => {}
             Mail::Stop => self.gate.stopped = true,
         }
@@ -335,6 +336,7 @@ impl Shard {
             self.queues.due(),
             self.history_due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),
+            self.is_surveying().then_some(now),
             (!self.gate.people.consults.failed.is_empty()).then_some(now),
             self.rooms.walks.is_ready().then_some(now),
         ];

@@ -69,7 +69,9 @@ class Visitor {
     this.page.on("pageerror", (error) => this.faults.push(`uncaught: ${error.message}`));
     this.page.on("console", (message) => {
       const lost = this.mayLoseServer && message.text().startsWith("WebSocket connection to");
-      if (message.type() === "error" && !lost) this.faults.push(`console: ${message.text()}`);
+      const refused = this.mayBeRefused && message.text().includes("status of 401");
+      const gone = this.mayLoseServer && message.text().includes("net::ERR_");
+      if (message.type() === "error" && !lost && !refused && !gone) this.faults.push(`console: ${message.text()}`);
     });
   }
 
@@ -276,6 +278,67 @@ for (const driver of DRIVERS) {
     });
   });
 }
+
+describe("the operator's page", { timeout: SUITE_MS }, () => {
+  const secret = "a secret for the operator's page";
+  const log = join(OUT, "operator-engine.log");
+  let engine;
+  let admin;
+  let demo;
+  let operator;
+
+  before(async () => {
+    const key = `[{name="page", secret="${secret}", scopes=["inspect"]}]`;
+    const settings = { "server.driver": DRIVERS[0], "server.shards": 2, "admin.listen": "127.0.0.1:0", key };
+    engine = await startEngine({ settings, log });
+    admin = /admin on http:\/\/(\S+)/.exec(engine.said)[1];
+    demo = /open http:\/\/([^/]+)/.exec(engine.said)[1];
+    operator = await Visitor.arrive(admin);
+  });
+
+  after(async () => {
+    await operator?.leave();
+    assert.equal((await engine?.stop())?.code, 0, "the engine did not end cleanly");
+  });
+
+  it("tells_nothing_without_a_key_and_says_when_one_is_refused", async () => {
+    await operator.at("door").waitFor();
+    await operator.sees("connections", /^–$/);
+    operator.mayBeRefused = true;
+    await operator.at("key").fill("not the secret at all");
+    await operator.at("open").click();
+    await operator.at("door").getByText("The node does not take this key.").waitFor();
+    operator.mayBeRefused = false;
+    await operator.sees("connections", /^–$/);
+  });
+
+  it("shows_connections_shards_and_ends_as_they_come", async () => {
+    await operator.at("key").fill(secret);
+    await operator.at("open").click();
+    await operator.state("live");
+    await operator.at("door").waitFor({ state: "hidden" });
+    await operator.sees("connections", /^0$/);
+    assert.equal(await operator.at("shards").locator("tbody tr").count(), 2);
+    const ada = await Visitor.arrive(demo, { name: "Ada" });
+    await ada.settled();
+    await operator.sees("connections", /^1$/);
+    await operator.sees("laggards", /nobody has anything to read/);
+    await operator.page.screenshot({ path: join(OUT, "operator.png"), fullPage: true });
+    await ada.leave();
+    await operator.sees("connections", /^0$/);
+    await operator.sees("reasons", /ended: (lost|closed)/);
+  });
+
+  it("keeps_its_key_over_a_reload_and_says_when_the_node_is_gone", async () => {
+    await operator.page.reload();
+    await operator.state("live");
+    await operator.page.context().setOffline(true);
+    operator.mayLoseServer = true;
+    await operator.state("lost");
+    await operator.page.context().setOffline(false);
+    await operator.state("live");
+  });
+});
 
 /** Runs in the page: a second client that publishes one message after another, each after its echo. */
 function publishChats({ room, count }) {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use throng::node::Node;
 
 use crate::admin::{ask, with_admin};
+use crate::auth::{guarded, token};
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -26,6 +27,9 @@ pub(crate) fn is_installed(program: &str) -> bool {
     }
     found
 }
+
+/// Tests look as often as they can.
+const PATIENT: &str = "admin.requests_per_second=1000000";
 
 fn scrape(node: &Node) -> String {
     let (status, text) = ask(node.admin_address().expect("an admin listener"), "GET /metrics", "");
@@ -63,7 +67,7 @@ fn load(node: &Node) -> Vec<Client> {
 on_both_drivers! {
     fn the_figures_of_a_node_follow_what_happens_to_it(driver) {
         let sets = with_admin(r#""inspect""#);
-        let node = node(driver, &[&sets[0], &sets[1]]);
+        let node = node(driver, &[&sets[0], &sets[1], PATIENT]);
         let clients = load(&node);
         wait_for(&node, "all is delivered", |counters| counters.deliveries_total == 160);
         wait_for(&node, "one has gone", |counters| counters.open_connections == 8);
@@ -92,6 +96,41 @@ on_both_drivers! {
         node.drain(PATIENCE);
         wait_until("it says that it drains", || is(figure(&scrape(&node), "throng_accepting", &[]), 0));
     }
+}
+
+on_both_drivers! {
+    fn whoever_has_most_to_read_is_found_with_its_user(driver) {
+        let sets = with_admin(r#""inspect""#);
+        let small = ["tcp.send_buffer_bytes=4096", "queue.flush_window_us=0"];
+        let node = guarded(driver, &[&sets[0], &sets[1], PATIENT, small[0], small[1]]);
+        let admin = node.admin_address().unwrap();
+        let bearer = |user: &str| format!("Bearer {}", token(&json!({"sub": user, "rooms": ["*"]})));
+        let stranger = bearer("bob");
+        let headers = [("authorization", stranger.as_str())];
+        let mut publisher = Client::connect_with(node.address(), "/ws", &headers);
+        let mut slow = Client::connect_narrow_with(node.address(), &bearer("ada"));
+        slow.join("r");
+        slow.join("s");
+        assert_eq!(laggards(admin), json!([]));
+        let payload = "x".repeat(16_384);
+        wait_until("something waits for her", || {
+            publisher.ask(json!({"type": "x", "room": "r", "payload": payload}));
+            let found = laggards(admin);
+            let first = &found[0];
+            first["user"] == "ada"
+                && first["conn"] == json!(slow.id)
+                && first["waitingBytes"].as_u64() > Some(10_000)
+                // Her own room is one.
+                && first["rooms"] == 3
+        });
+        assert_eq!(laggards(admin).as_array().map(Vec::len), Some(1), "nobody else waits");
+    }
+}
+
+fn laggards(admin: SocketAddr) -> Value {
+    let (status, text) = ask(admin, "GET /v1/laggards", "");
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str::<Value>(&text).unwrap()["laggards"].clone()
 }
 
 #[test]

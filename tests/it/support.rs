@@ -92,6 +92,17 @@ impl Client {
         Self::over(socket.into(), address)
     }
 
+    /// The same with a token.
+    pub(crate) fn connect_narrow_with(address: SocketAddr, bearer: &str) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(2048).unwrap();
+        socket.connect(&address.into()).expect("a connection");
+        let headers = [("authorization", bearer)];
+        let mut client = Self::upgraded(socket.into(), address, "/ws", &headers);
+        client.greet();
+        client
+    }
+
     /// A client with an address of its own in the loopback network.
     pub(crate) fn connect_from(address: SocketAddr, source: [u8; 4]) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();

@@ -9,3 +9,4 @@ mod office;
 mod orders;
 mod presence;
 mod publish;
+mod seeing;

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::admin::routes::Lock;
 use crate::admin::{
-    Admin, ApiKey, Census, Desk, Exposition, Jwks, Kind, Later, Limits, MemberSeen, Options,
-    PresenceAsk, PresenceSeen, Receipt, Refused, Revocation, Scope, Standing, Ticket, TicketAsk,
-    UserSeen,
+    Admin, ApiKey, Census, Desk, Exposition, Jwks, Kind, Laggard, Later, Limits, MemberSeen,
+    Options, PresenceAsk, PresenceSeen, Receipt, Refused, Revocation, Scope, Standing, Ticket,
+    TicketAsk, UserSeen,
 };
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::store::{self, Ask, Memory, Store as _};
@@ -29,6 +29,7 @@ pub(super) struct SmallDesk {
     revoked: Sender<Revocation>,
     asked: Sender<Asked>,
     pub(super) takes: AtomicBool,
+    pub(super) surveys: AtomicU64,
     pub(super) draining: AtomicBool,
     /// The number of keys of the last set.
     pub(super) keys: AtomicU64,
@@ -88,6 +89,22 @@ impl Desk for SmallDesk {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         vec![("tickets", self.tickets.load(Ordering::Relaxed))]
+    }
+
+    fn survey(&self) -> Result<Receipt, Refused> {
+        Ok(Receipt(self.surveys.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    fn surveyed(&self, receipt: Receipt) -> Option<Vec<Laggard>> {
+        let laggard = |at: u64| Laggard {
+            conn: format!("0-{at}-{}", receipt.0),
+            tenant: None,
+            user: (at == 30).then(|| "ada".to_owned()),
+            waiting: at * 100,
+            rooms: 2,
+            life: Duration::from_millis(3500),
+        };
+        self.takes.load(Ordering::Relaxed).then(|| (1..=30).map(laggard).collect())
     }
 
     fn expose(&self, out: &mut Exposition) {
@@ -197,6 +214,7 @@ impl Office {
             revoked: tell,
             asked: ask,
             takes: AtomicBool::new(true),
+            surveys: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             keys: AtomicU64::new(0),
             unknown: AtomicU64::new(0),

@@ -95,7 +95,8 @@ fn a_node_whose_shards_do_not_answer_is_not_ready() {
 #[test]
 fn what_does_not_exist_is_told_as_json() {
     let office = Office::open();
-    for path in ["/", "/v1", "/v1/tickets/", "/healthz/x", "//healthz", "/v1/../healthz"] {
+    for path in ["/index.html", "/v1", "/v1/tickets/", "/healthz/x", "//healthz", "/v1/../healthz"]
+    {
         assert_eq!(office.get(path, SECRET).error(), (404, "not_found".to_owned(), None), "{path}");
     }
     let wrong = office.get("/v1/tickets", SECRET);
