@@ -57,6 +57,21 @@ fn the_unit_file_is_one_that_systemd_accepts_and_does_not_call_exposed() {
 }
 
 #[test]
+fn the_image_is_built_with_the_compiler_and_the_arguments_that_this_version_takes() {
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let (image, manifest) = (read("docs/deploy/Dockerfile"), read("Cargo.toml"));
+    let (_, version) = manifest.split_once("rust-version = \"").unwrap();
+    let version = version.split('"').next().unwrap();
+    assert!(image.contains(&format!("FROM rust:{version}-bookworm AS build")), "{version}");
+    let (_, command) = image.split_once("\nCMD ").expect("a command");
+    let arguments: Vec<String> = serde_json::from_str(command.trim()).unwrap();
+    assert_eq!(arguments[0], "run");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_throng"));
+    let output = check.arg("check-config").args(&arguments[1..]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn the_kernel_settings_are_those_that_the_doctor_looks_at() {
     let text = fs::read_to_string(Path::new(ROOT).join("docs/deploy/90-throng.conf")).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());

@@ -71,11 +71,28 @@ const GROUPED: &[Grouped] = &[
         ],
     },
     Grouped {
+        name: "throng_history_evicted_total",
+        kind: Kind::Counter,
+        help: "Publications that left a history, by reason.",
+        label: "reason",
+        members: &[
+            ("count", "history_evicted_count_total"),
+            ("bytes", "history_evicted_bytes_total"),
+            ("age", "history_evicted_age_total"),
+            ("share", "history_evicted_share_total"),
+        ],
+    },
+    Grouped {
         name: "throng_reconnects_total",
         kind: Kind::Counter,
-        help: "Clients that were here before, as far as something tells it: a TLS session that went on.",
+        help: "Clients that were here before, as far as something tells it: a TLS session that went on, and \
+               rooms that were joined with a cursor, each for itself, be it good or too old.",
         label: "known_by",
-        members: &[("tls_ticket", "tls_resumed_total")],
+        members: &[
+            ("tls_ticket", "tls_resumed_total"),
+            ("cursor", "resumes_total"),
+            ("old_cursor", "resyncs_total"),
+        ],
     },
 ];
 
