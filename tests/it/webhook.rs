@@ -129,7 +129,7 @@ on_both_drivers! {
         for client in &mut held {
             client.join("club:a");
         }
-        assert_eq!(node.counters().held_commands, 0);
+        wait_for(&node, "nothing is held", |counters| counters.held_commands == 0);
     }
 
     fn a_back_end_that_is_down_or_talks_nonsense_lets_nobody_in_unless_it_is_to(driver) {

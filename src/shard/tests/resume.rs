@@ -133,6 +133,10 @@ impl Story {
                 Heard::Ping | Heard::Pong(_) => {}
             }
         }
+        // One that read nothing until the shard lost patience is reset, and hears no close frame.
+        if self.rigs[shard].shard.table.get(conn).is_none() {
+            self.hang_up(at);
+        }
     }
 
     fn note(&mut self, at: usize, text: &Value) {
