@@ -1,4 +1,4 @@
-//! Posting questions to the application's back end.
+//! What shards want of the world: posting questions to the application's back end, and events.
 //!
 //! The shards' questions come through the desk, whose bell wakes this task; answers go back the same way.
 //! So many are under way at a time, the rest wait in a line, and a question that finds the line full or waits
@@ -17,9 +17,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::{Client, Failure};
-use super::desk::{Inquiries, Inquiry};
+use super::deliver::Deliveries;
+use super::desk::{Inquiries, Inquiry, Outgoing};
 use super::line::{Line, Next};
 use super::options::Webhook;
 use super::routes::Api;
@@ -27,6 +29,8 @@ use super::server::Orders;
 use super::sign::{SIGNATURE, signature};
 use crate::sys::clock::unix_millis;
 
+/// How long to wait at most before it is looked again.
+const LOOK: Duration = Duration::from_secs(3600);
 /// Bytes of an answer.
 const ANSWER_BYTES: usize = 65_536;
 
@@ -62,34 +66,50 @@ struct Consults {
     under_way: JoinSet<Done>,
     /// Failures in a row.
     failures: u64,
+    /// Events.
+    deliveries: Deliveries,
 }
 
-/// Posts what the shards ask for as long as the thread runs.
+/// Posts what the shards ask for as long as the thread runs, and in the end the events that wait.
 pub(super) async fn serve(api: Arc<Api>, client: Client, mut told: watch::Receiver<Orders>) {
     let Some(desk) = api.desk.inquiries() else { return };
     let bell = match desk.bell().and_then(watch) {
         Ok(bell) => bell,
         Err(error) => return tracing::error!("the webhook cannot be used: {error}"),
     };
+    let hooks = told.borrow().options.hooks.clone();
     let mut own = Consults {
         api: Arc::clone(&api),
+        deliveries: Deliveries::new(&hooks, client.clone()),
         client,
         line: Line::new(),
         under_way: JoinSet::new(),
         failures: 0,
     };
     loop {
-        let hook = told.borrow_and_update().options.webhook.clone();
+        let Orders { options, stop } = told.borrow_and_update().clone();
+        let hook = options.webhook;
         desk.rise();
         own.start(desk, hook.as_ref());
         own.take(desk, hook.as_ref());
+        own.deliveries.start(api.clock.now(), stop);
         if !desk.rest() {
             tokio::task::yield_now().await;
             continue;
         }
+        if stop && own.deliveries.is_idle() {
+            return;
+        }
         tokio::select! {
-            rung = rung(&bell) => if let Err(error) = rung {
+            // Late is the time at which there is something to do again.
+            rung = timeout(own.patience(), rung(&bell)) => if let Ok(Err(error)) = rung {
                 return tracing::error!("the webhook cannot be used: {error}");
+            },
+            Some(posted) = own.deliveries.under_way.join_next() => match posted {
+                Ok(posted) => {
+                    own.deliveries.finish(posted, &api.deliveries, api.clock.now());
+                }
+                Err(error) => tracing::error!("events were lost: {error}"),
             },
             Some(done) = own.under_way.join_next() => match done {
                 Ok(done) => own.finish(desk, done),
@@ -113,11 +133,24 @@ async fn rung(bell: &AsyncFd<Bell>) -> io::Result<()> {
 }
 
 impl Consults {
+    /// How long nothing need be done if nothing happens.
+    fn patience(&self) -> Duration {
+        let due = self.deliveries.due();
+        due.map_or(LOOK, |due| due.since(self.api.clock.now()).min(LOOK))
+    }
+
     /// Takes in all that the shards ask; whatever finds a place free does not wait.
     fn take(&mut self, desk: &dyn Inquiries, hook: Option<&Webhook>) {
         let most = hook.map_or(0, |hook| hook.waiting);
         let now = self.api.clock.now();
-        while let Some(inquiry) = desk.next() {
+        while let Some(outgoing) = desk.next() {
+            let inquiry = match outgoing {
+                Outgoing::Question(inquiry) => inquiry,
+                Outgoing::Events(events) => {
+                    self.deliveries.take(events, &self.api.deliveries, now);
+                    continue;
+                }
+            };
             if let Err(inquiry) = self.line.push(inquiry, now, most) {
                 self.api.consults.refused.fetch_add(1, Ordering::Relaxed);
                 let _ = desk.finish(&inquiry, None);

@@ -17,6 +17,7 @@ use super::exposition::Exposition;
 use super::presence::Census;
 use super::publish::Publisher;
 use crate::base::id::ShardId;
+use crate::base::tidings::Tiding;
 
 /// A ticket that someone asks for on behalf of a user.
 #[derive(Clone, Debug)]
@@ -199,6 +200,15 @@ pub struct Inquiry {
     pub document: Vec<u8>,
 }
 
+/// What shards leave at the desk.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A question to the application's back end.
+    Question(Inquiry),
+    /// What has happened, for those who want to hear of it.
+    Events(Vec<Tiding>),
+}
+
 /// Where the shards leave what they want done, with a bell.
 pub trait Inquiries: Send + Sync {
     /// Becomes readable, anew each time, when there is something to do after a [`Inquiries::rest`].
@@ -207,8 +217,8 @@ pub trait Inquiries: Send + Sync {
     /// When there are no descriptors left.
     fn bell(&self) -> io::Result<OwnedFd>;
 
-    /// The next inquiry; never waits.
-    fn next(&self) -> Option<Inquiry>;
+    /// The next thing; never waits.
+    fn next(&self) -> Option<Outgoing>;
 
     /// Announces that nobody looks until the bell rings; false: there is something to do already.
     fn rest(&self) -> bool;

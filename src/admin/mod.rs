@@ -23,13 +23,17 @@
 //! | `sign` | how who gets them knows whose they are |
 //! | `consult` | questions of the shards to the application's back end |
 //! | `line` | those that wait |
+//! | `deliver` | events to the back ends that want to hear of them |
+//! | `batch` | those that wait, and what becomes of a batch that fails |
 //! | `jwks` | keys by URL |
 //! | `refusal` | every answer that is a no |
 
+mod batch;
 mod body;
 mod call;
 mod client;
 mod consult;
+mod deliver;
 mod desk;
 mod exposition;
 mod guard;
@@ -49,13 +53,14 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
+pub use batch::Pace;
 pub use call::Call;
 pub use desk::{
-    Desk, Inquiries, Inquiry, Laggard, Later, Receipt, Refused, Revocation, Revoked, Standing,
-    Ticket, TicketAsk,
+    Desk, Inquiries, Inquiry, Laggard, Later, Outgoing, Receipt, Refused, Revocation, Revoked,
+    Standing, Ticket, TicketAsk,
 };
 pub use exposition::{Exposition, Family, Kind, Label};
-pub use options::{ApiKey, Jwks, Limits, Options, Scope, Webhook};
+pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Scope, Webhook};
 pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};
 pub use server::Admin;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::batch::Pace;
 use crate::base::secret::Secret;
+use crate::base::tidings::TidingKinds;
 
 /// What a key opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,23 @@ pub struct Webhook {
     pub waiting: usize,
 }
 
+/// A back end that wants to hear of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventHook {
+    /// How logs call it.
+    pub name: String,
+    /// An http or https URL.
+    pub url: String,
+    /// What requests are signed with.
+    pub secret: Secret,
+    /// Of which events.
+    pub kinds: TidingKinds,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How events are gathered, and tried again.
+    pub pace: Pace,
+}
+
 /// Everything a running listener can be told anew.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -144,4 +163,6 @@ pub struct Options {
     pub jwks: Option<Jwks>,
     /// Who is asked, if anybody is. From none to some takes a new start.
     pub webhook: Option<Webhook>,
+    /// Who hears of events. A running listener keeps those it was started with.
+    pub hooks: Vec<EventHook>,
 }

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::body::{Object, missing};
 use super::consult;
+use super::deliver;
 use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
 use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
@@ -52,6 +53,8 @@ pub(super) struct Api {
     pub(super) jwks: Record,
     /// What came of asking the application's back end.
     pub(super) consults: consult::Record,
+    /// What came of telling back ends of events.
+    pub(super) deliveries: deliver::Record,
     /// When the shards were last asked for a sign of life, and the receipt.
     pub(super) probed: Lock<Option<(Time, Receipt)>>,
     /// When they were last asked who has most to read, and the receipt.
@@ -198,6 +201,7 @@ async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
         family.sample(&[("outcome", outcome)], count.load(Ordering::Relaxed));
     }
     expose_consults(&api.consults, &mut out);
+    expose_deliveries(&api.deliveries, &mut out);
     let mut response = Response::new(Body::from(out.finish()));
     let kind = HeaderValue::from_static(Exposition::MEDIA_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -219,6 +223,23 @@ fn expose_consults(consults: &consult::Record, out: &mut Exposition) {
     }
 }
 
+fn expose_deliveries(deliveries: &deliver::Record, out: &mut Exposition) {
+    let help = "Events to back ends, by what became of them: heard, given up after their last chance, or dropped \
+                because too much waited.";
+    let mut family = out.family("throng_webhook_events_total", Kind::Counter, help);
+    let outcomes = [
+        ("heard", &deliveries.heard),
+        ("dead", &deliveries.dead),
+        ("dropped", &deliveries.dropped),
+    ];
+    for (outcome, count) in outcomes {
+        family.sample(&[("outcome", outcome)], count.load(Ordering::Relaxed));
+    }
+    let help = "Requests with events that failed, those that were tried again included.";
+    let mut family = out.family("throng_webhook_failures_total", Kind::Counter, help);
+    family.sample(&[], deliveries.failed.load(Ordering::Relaxed));
+}
+
 async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
     api.inspector(&headers)?;
     let own = [
@@ -228,6 +249,10 @@ async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
         ("auth_webhook_failed_total", &api.consults.failed),
         ("auth_webhook_late_total", &api.consults.late),
         ("auth_webhook_overflow_total", &api.consults.refused),
+        ("webhook_heard_total", &api.deliveries.heard),
+        ("webhook_dead_total", &api.deliveries.dead),
+        ("webhook_dropped_total", &api.deliveries.dropped),
+        ("webhook_failed_total", &api.deliveries.failed),
     ];
     let own = own.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
     let counters = api.desk.counters().into_iter().chain(own);

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::client::Client;
 use super::consult;
+use super::deliver;
 use super::desk::Desk;
 use super::guard::Guard;
 use super::jwks::{self, Record};
@@ -50,7 +51,7 @@ pub struct Admin {
 #[derive(Clone, Debug)]
 pub(super) struct Orders {
     pub(super) options: Options,
-    stop: bool,
+    pub(super) stop: bool,
 }
 
 impl Admin {
@@ -130,12 +131,16 @@ async fn serve(
         surveyed: Lock::new(None),
         jwks: Record::default(),
         consults: consult::Record::default(),
+        deliveries: deliver::Record::default(),
     });
     let client = Client::new()?;
     tokio::spawn(jwks::keep(Arc::clone(&api), client.clone(), told.clone()));
-    if told.borrow().options.webhook.is_some() {
-        tokio::spawn(consult::serve(Arc::clone(&api), client, told.clone()));
-    }
+    let errands = {
+        let options = &told.borrow().options;
+        options.webhook.is_some() || !options.hooks.is_empty()
+    };
+    let errands =
+        errands.then(|| tokio::spawn(consult::serve(Arc::clone(&api), client, told.clone())));
     let graceful = GracefulShutdown::new();
     // The order to stop may have come before the first look.
     while !told.borrow().stop {
@@ -157,7 +162,14 @@ async fn serve(
         }
     }
     drop(listener);
-    let _ = timeout(GRACE, graceful.shutdown()).await;
+    let last = async {
+        graceful.shutdown().await;
+        if let Some(errands) = errands {
+            // A panic in there has been printed.
+            let _ = errands.await;
+        }
+    };
+    let _ = timeout(GRACE, last).await;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use super::consult::Consult;
 use super::grants::{Grants, Right};
 use super::identity::{Identity, TokenError};
 use super::origin::{OriginError, OriginRules};
+use super::reporting::Reporting;
 use super::source::{Source, SourceRules};
 use super::ticket::{TicketKey, TicketRead};
 use super::token::Verifier;
@@ -79,6 +80,8 @@ pub struct Access {
     pub max_revocations: usize,
     /// What the application's back end is asked; `None`: nothing, for there is none.
     pub consult: Option<Consult>,
+    /// What back ends are told.
+    pub report: Reporting,
 }
 
 /// Who comes in.

@@ -19,6 +19,7 @@
 //! | `revocation` | tokens that are taken back before their end |
 //! | `veto` | a refusal in the application's own words |
 //! | `consult` | what the application's back end is asked, and how its answer is read |
+//! | `reporting` | what the application's back ends are told |
 //! | `rulings` | answers that are remembered for a moment |
 //! | `scope` | names of tenants' rooms and of users' own rooms within the node |
 
@@ -30,6 +31,7 @@ mod identity;
 mod jwks;
 mod key;
 mod origin;
+mod reporting;
 mod revocation;
 mod rulings;
 mod scope;
@@ -48,6 +50,7 @@ pub use grants::{Grants, Right, Rights};
 pub use identity::{Claimed, Identity, TokenError, UserLimits};
 pub use key::{Algorithm, Key, KeyError, KeySet};
 pub use origin::{OriginError, OriginRule, OriginRules};
+pub use reporting::{Deliver, Reporting};
 pub use revocation::{Full, Revocation, Revocations};
 pub use rulings::Rulings;
 pub use scope::{

@@ -153,6 +153,10 @@ counters! {
     questions_refused_total,
     /// Questions that nobody answered in time, or so that it can be read, or that were too many.
     questions_undecided_total,
+    /// Events that back ends are told of.
+    events_total,
+    /// Events that found no space to wait in their shard, and are told to nobody.
+    events_lost_total,
     /// Handshakes refused for the page they came from.
     origin_refused_total,
     /// Commands refused because the user, or the page it came from, has no right to the room.

@@ -18,4 +18,5 @@ pub mod party;
 pub mod secret;
 pub mod shared;
 pub mod spare;
+pub mod tidings;
 pub mod time;

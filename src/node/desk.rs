@@ -17,21 +17,22 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::admin::{
-    self, Admin, ApiKey, Desk, Exposition, Inquiries, Jwks, Later, Limits, Options, Receipt,
-    Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Webhook,
+    self, Admin, ApiKey, Desk, EventHook, Exposition, Inquiries, Jwks, Later, Limits, Options,
+    Pace, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
+use crate::base::tidings::TidingKinds;
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::census::Questions;
 use crate::node::config::Config;
 use crate::node::config::admin::{Key, LONGEST_SECRET, SHORTEST_SECRET};
 use crate::node::config::auth::AuthMode;
-use crate::node::config::hook::AuthWebhook;
+use crate::node::config::hook::{AuthWebhook, Webhook};
 use crate::node::config::values::KeyScope;
 use crate::node::keeper::{From as Asker, StoreHandle, kept_revocation};
 use crate::node::keys;
@@ -55,7 +56,8 @@ impl Office {
     pub(super) fn open(config: &Config, desk: NodeDesk) -> Result<Option<Self>, LaunchError> {
         let options = options(config)?;
         desk.adopt(config);
-        let has_work = options.jwks.is_some() || options.webhook.is_some();
+        let asks = options.webhook.is_some() || !options.hooks.is_empty();
+        let has_work = options.jwks.is_some() || asks;
         if config.admin.listen.is_none() && !has_work {
             return Ok(None);
         }
@@ -91,19 +93,19 @@ impl Office {
 /// # Errors
 /// When a file of a secret cannot be read or holds none.
 pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
-    let (admin, jwks, hook) = (&config.admin, &config.auth.jwks, &config.auth.webhook);
+    let (listener, jwks, hook) = (&config.admin, &config.auth.jwks, &config.auth.webhook);
     let secret =
         |hook: &AuthWebhook| secret("auth_webhook.secret_file", &hook.secret, &hook.secret_file);
     Ok(Options {
         keys: config.lists.keys.iter().map(key).collect::<Result<_, _>>()?,
         limits: Limits {
-            request_timeout: admin.request_timeout,
-            body_bytes: admin.max_body_bytes as usize,
-            connections: usize::from(admin.max_connections),
-            requests_per_second: admin.requests_per_second,
-            shard_timeout: admin.shard_timeout,
+            request_timeout: listener.request_timeout,
+            body_bytes: listener.max_body_bytes as usize,
+            connections: usize::from(listener.max_connections),
+            requests_per_second: listener.requests_per_second,
+            shard_timeout: listener.shard_timeout,
         },
-        metrics_open: admin.metrics_open,
+        metrics_open: listener.metrics_open,
         jwks: (!jwks.url.is_empty()).then(|| Jwks {
             url: jwks.url.clone(),
             interval: jwks.interval,
@@ -112,7 +114,7 @@ pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
         }),
         webhook: match hook.url.as_str() {
             "" => None,
-            url => Some(Webhook {
+            url => Some(admin::Webhook {
                 url: url.to_owned(),
                 secret: secret(hook)?,
                 timeout: hook.timeout,
@@ -120,6 +122,7 @@ pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
                 waiting: hook.waiting as usize,
             }),
         },
+        hooks: config.lists.webhooks.iter().map(event_hook).collect::<Result<_, _>>()?,
     })
 }
 
@@ -138,6 +141,22 @@ fn key(key: &Key) -> Result<ApiKey, LaunchError> {
     let secret = secret("key.secret_file", &key.secret, &key.secret_file)?;
     let tenant = (!key.tenant.is_empty()).then_some(key.tenant.as_str());
     Ok(ApiKey::new(&key.name, secret.expose(), &scopes, tenant))
+}
+
+fn event_hook(hook: &Webhook) -> Result<EventHook, LaunchError> {
+    Ok(EventHook {
+        name: hook.name.clone(),
+        url: hook.url.clone(),
+        secret: secret("webhook.secret_file", &hook.secret, &hook.secret_file)?,
+        kinds: TidingKinds::of(&hook.events),
+        timeout: hook.timeout,
+        pace: Pace {
+            batch: usize::from(hook.batch),
+            linger: hook.linger,
+            attempts: u32::from(hook.attempts),
+            most_bytes: hook.waiting as usize,
+        },
+    })
 }
 
 /// A secret that stands in the configuration, or else in the file that `key` names.

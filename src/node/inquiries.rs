@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::admin::{Inquiries, Inquiry};
+use crate::admin::{Inquiries, Inquiry, Outgoing};
 use crate::auth::Ruling;
 use crate::mesh::Lane;
 use crate::node::desk::NodeDesk;
@@ -18,12 +18,17 @@ impl Inquiries for NodeDesk {
         self.out().port.wake_fd().try_clone_to_owned()
     }
 
-    fn next(&self) -> Option<Inquiry> {
+    fn next(&self) -> Option<Outgoing> {
         let out = self.out();
         while let Some(mail) = out.port.take(Lane::Request) {
-            if let Mail::Inquiry(inquiry) = mail {
-                let crate::shard::Inquiry { from, number, document } = *inquiry;
-                return Some(Inquiry { from, number, document });
+            match mail {
+                Mail::Inquiry(inquiry) => {
+                    let crate::shard::Inquiry { from, number, document } = *inquiry;
+                    return Some(Outgoing::Question(Inquiry { from, number, document }));
+                }
+                Mail::Tidings(events) => return Some(Outgoing::Events(events)),
+                // Nobody posts anything else here.
+                _ => {}
             }
         }
         None

@@ -8,9 +8,11 @@ use std::fs;
 use aws_lc_rs::rand;
 
 use crate::auth::{
-    Access, ClaimNames, Consult, Key, KeySet, Mode, OriginRule, OriginRules, Revocation, Source,
-    SourceRules, Ticket, TicketKey, TokenError, TokenRules, Verifier, Who, mint,
+    Access, ClaimNames, Consult, Deliver, Key, KeySet, Mode, OriginRule, OriginRules, Reporting,
+    Revocation, Source, SourceRules, Ticket, TicketKey, TokenError, TokenRules, Verifier, Who,
+    mint,
 };
+use crate::base::tidings::TidingKinds;
 use crate::node::config::Config;
 use crate::node::config::auth::{Auth, AuthMode};
 use crate::node::config::hook::{AuthWebhook, OnFailure};
@@ -37,7 +39,7 @@ pub(super) fn furnish(
     tickets: &TicketKey,
 ) -> Result<(), LaunchError> {
     settings.own_keys = keys(&config.auth)?;
-    let mut access = rules(&config.auth);
+    let mut access = Access { report: report(config), ..rules(&config.auth) };
     access.verifier.keys = settings.own_keys.clone();
     access.tickets = access.sources.has(Source::Ticket).then(|| tickets.clone());
     settings.access = access.into();
@@ -103,6 +105,21 @@ pub(super) fn rules(auth: &Auth) -> Access {
         reauth_before: door.reauth_before,
         max_revocations: door.max_revocations as usize,
         consult: consult(&auth.webhook),
+        report: Reporting::default(),
+    }
+}
+
+/// What back ends are told.
+pub(super) fn report(config: &Config) -> Reporting {
+    let of = |namespace: &Namespace| (namespace.pattern.clone(), namespace.deliver);
+    let all = &config.lists.namespaces;
+    let is_plain = all.iter().all(|namespace| namespace.deliver == Deliver::Members);
+    let hooks = config.lists.webhooks.iter();
+    Reporting {
+        kinds: hooks
+            .map(|hook| TidingKinds::of(&hook.events))
+            .fold(TidingKinds::default(), TidingKinds::and),
+        deliver: if is_plain { Vec::new() } else { all.iter().map(of).collect() },
     }
 }
 

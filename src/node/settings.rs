@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::auth::KeySet;
+use crate::auth::{Access, KeySet};
 use crate::connection::{Routes, Timeouts};
 use crate::driver;
 use crate::driver::uring::Idle;
@@ -125,7 +125,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             },
         },
         limits: limits(config, shards(config)),
-        access: Arc::new(keys::rules(&config.auth)),
+        access: Arc::new(Access { report: keys::report(config), ..keys::rules(&config.auth) }),
         own_keys: KeySet::default(),
     }
 }

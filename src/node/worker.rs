@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::auth::user_room;
 use crate::base::id::ShardId;
+use crate::base::tidings::Tiding;
 use crate::base::time::Time;
 use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
@@ -81,8 +82,9 @@ impl Worker {
         let (shard, port) = (&mut self.shard, &self.port);
         shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
         let desk = desk_port(self.board.shards());
-        shard.poll_inquiries(&mut |inquiry| post_inquiry(port, inquiry));
+        shard.poll_inquiries(&mut |inquiry| post_inquiry(port, desk, inquiry));
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
+        shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
         self.board.hear_farewells(&mut self.shard);
         self.board.hear_replies(&mut self.shard);
         if let Some(found) = self.shard.poll_survey(now) {
@@ -235,10 +237,18 @@ fn gather_seen(shard: &mut Shard, seen: &mut Vec<(Arc<str>, u64)>, most: usize) 
     }));
 }
 
-/// Leaves an inquiry at the desk. Its port is the last but one: behind it stands the store's.
-fn post_inquiry(port: &Port<Mail>, inquiry: Inquiry) -> Result<(), Inquiry> {
-    match port.post(port.ports() - 2, Lane::Request, Mail::Inquiry(Box::new(inquiry))) {
+/// Leaves an inquiry at the desk.
+fn post_inquiry(port: &Port<Mail>, desk: usize, inquiry: Inquiry) -> Result<(), Inquiry> {
+    match port.post(desk, Lane::Request, Mail::Inquiry(Box::new(inquiry))) {
         Err(Mail::Inquiry(inquiry)) => Err(*inquiry),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Leaves tidings there.
+fn post_tidings(port: &Port<Mail>, desk: usize, tidings: Vec<Tiding>) -> Result<(), Vec<Tiding>> {
+    match port.post(desk, Lane::Request, Mail::Tidings(tidings)) {
+        Err(Mail::Tidings(tidings)) => Err(tidings),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -83,7 +83,9 @@ impl<'a> Targets<'a> {
         Ok(targets)
     }
 
-    fn is_empty(&self) -> bool {
+    /// True when nobody is named any more; targets that were read name somebody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -101,7 +103,6 @@ impl<'a> Targets<'a> {
 
     /// Rooms, users and connections together; everyone counts for one.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "targets that were read are never none")]
     pub fn len(&self) -> usize {
         let named = self.rooms.len() + self.users().len() + self.connections().len();
         named + usize::from(self.everyone)

@@ -93,7 +93,7 @@ impl Shard {
             Command::Auth { token } => self.login(id, &token, reference, now),
             Command::Inbox(span) => self.run_errand(id, Task::List(span), reference, now),
             Command::Read(marked) => self.run_errand(id, Task::Read(marked), reference, now),
-            Command::Publish(publish) => self.publish(id, &publish, reference, now),
+            Command::Publish(publish) => self.publish_or_report(id, publish, reference, now),
             Command::Ping => {
                 let unix_ms = self.identity.started_unix_ms + millis(now.since(Time::ZERO));
                 let mut text = Vec::new();
@@ -175,6 +175,7 @@ impl Shard {
     fn leave(&mut self, id: ConnId, room: &str, reference: Option<&RawValue>, now: Time) {
         self.settle(now);
         let inner = self.inner_name(id, room);
+        self.report_left(id, &inner, now);
         let Some(connection) = self.table.get(id) else { return };
         if self.rooms.hub.leave(&mut connection.member, &inner) {
             self.rooms.replays.leave(id.index, &inner);
@@ -272,7 +273,7 @@ impl Shard {
         self.reply(question.to.conn, question.reference.as_deref(), &reply, now);
     }
 
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         id: ConnId,
         publish: &Publish<'_>,
@@ -342,7 +343,7 @@ impl Shard {
     }
 
     /// Whether the connection may publish to all of these.
-    fn check_targets(
+    pub(super) fn check_targets(
         &mut self,
         id: ConnId,
         publish: &Publish<'_>,

@@ -16,6 +16,7 @@ use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
 use crate::shard::mail::Inquiry;
+use crate::shard::tidings::Tidings;
 
 /// The rooms that a command names, as its client calls them.
 pub(super) type Rooms = SmallVec<[Box<str>; 1]>;
@@ -113,6 +114,8 @@ pub(super) struct Consults {
     pub(super) rulings: Rulings,
     /// Questions on their way out of the shard.
     pub(super) out: VecDeque<Inquiry>,
+    /// What is to be told.
+    pub(super) tidings: Tidings,
     /// Questions that nobody will answer, as too many wait.
     pub(super) failed: Vec<u64>,
     /// By index, while nobody is known there.
@@ -131,6 +134,7 @@ impl Consults {
             total: (0, 0),
             rulings: Rulings::new(seed),
             out: VecDeque::new(),
+            tidings: Tidings::default(),
             failed: Vec::new(),
             arrivals: seed.map(),
             pass: None,
@@ -142,9 +146,9 @@ impl Consults {
         self.total.0
     }
 
-    /// What they cost, in bytes.
+    /// What they cost, in bytes, and what is to be told with them.
     pub(super) fn bytes(&self) -> u64 {
-        self.total.1
+        self.total.1 + self.tidings.bytes()
     }
 
     /// The place behind all others.
@@ -260,6 +264,7 @@ impl Consults {
                 }
             }
         }
+        self.tidings.check();
         assert_eq!(total, self.total, "what is held and its cost");
         assert!(self.pass.is_none(), "a pass outlives its command");
     }

@@ -200,6 +200,7 @@ impl Shard {
         self.counters.handshakes_total += 1;
         if protocol != Protocol::Echo {
             self.greet(conn, protocol, now);
+            self.report_arrival(conn, now);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::auth::{KeySet, Revocation, Ruling, Ticket};
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
+use crate::base::tidings::Tiding;
 use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::orders::{Report, Reports, Submission};
@@ -183,6 +184,8 @@ pub enum Mail {
     },
     /// To the node's desk, and to no shard: see to this.
     Inquiry(Box<Inquiry>),
+    /// To the node's desk, and to no shard: tell these to whoever wants to hear of them.
+    Tidings(Vec<Tiding>),
     /// Delivery, from the node: what came of the inquiry of that number.
     Ruling(Box<(u64, Ruling)>),
     /// Delivery, from the node: close whom this takes, and let nobody in whom it takes.

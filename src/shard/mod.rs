@@ -42,6 +42,7 @@ mod stream;
 mod survey;
 mod table;
 mod targets;
+mod tidings;
 mod turn;
 mod writes;
 

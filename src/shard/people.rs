@@ -297,6 +297,7 @@ impl People {
         self.known.truncate(bound as usize);
         self.known.shrink_to_fit();
         self.pending.shrink_to_fit();
+        self.consults.tidings.trim(bound);
         self.pages.trim(bound);
     }
 

@@ -183,11 +183,11 @@ impl Shard {
                 } else if let Some(offset) = self.replay(id, slice, now) {
                     self.fall_behind(id, room, Cursor { offset, ..since });
                 } else {
-                    self.confirm(id, room);
+                    self.confirm(id, room, now);
                 }
             }
             (Found::Stale(reason), _) => self.resync(id, answer, *reason, now),
-            _ => self.confirm(id, room),
+            _ => self.confirm(id, room, now),
         }
     }
 
@@ -222,7 +222,7 @@ impl Shard {
                 Some(offset) => self.rooms.replays.advance(id.index, offset),
                 None => {
                     self.rooms.replays.leave(id.index, room);
-                    self.confirm(id, room);
+                    self.confirm(id, room, now);
                 }
             },
             Found::Stale(reason) => {
@@ -272,15 +272,18 @@ impl Shard {
         }
     }
 
-    fn confirm(&mut self, id: ConnId, room: &str) {
-        if let Some(connection) = self.table.get(id) {
-            self.rooms.hub.confirm(&connection.member, room);
+    fn confirm(&mut self, id: ConnId, room: &str, now: Time) {
+        let Some(connection) = self.table.get(id) else { return };
+        let hub = &mut self.rooms.hub;
+        let before = hub.standing(&connection.member, room);
+        if hub.confirm(&connection.member, room) && before == Standing::Pending {
+            self.report_joined(id, room, now);
         }
     }
 
     /// Tells a member that it has to begin anew, from the newest publication on.
     fn resync(&mut self, id: ConnId, answer: &Answer, reason: Stale, now: Time) {
-        self.confirm(id, &answer.question.room);
+        self.confirm(id, &answer.question.room, now);
         self.counters.resyncs_total += 1;
         let mut text = Vec::new();
         encode::resync(&mut text, plain(&answer.question.room), reason, answer.position);

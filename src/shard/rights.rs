@@ -113,6 +113,7 @@ impl Shard {
         // What was delivered before is still for this member.
         self.settle(now);
         for room in lost {
+            self.report_left(id, &room, now);
             let Some(connection) = self.table.get(id) else { return };
             self.rooms.hub.leave(&mut connection.member, &room);
             self.rooms.replays.leave(id.index, &room);

@@ -195,10 +195,11 @@ impl Shard {
     /// What every end has in common once the connection itself has turned to closing.
     pub(super) fn after_close(&mut self, id: ConnId, why: Disconnect, was_open: bool, now: Time) {
         let until = now.tick().plus(self.settings.timeouts.close);
+        let life = self.table.age(id, now.tick());
+        self.report_end(id, why, life, now);
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }
-        let life = self.table.age(id, now.tick());
         self.say_farewell(id, why, life);
         self.depart_person(id);
         self.rooms.replays.forget(id.index);

@@ -35,5 +35,6 @@ mod stream;
 mod survey;
 mod targets;
 mod tickets;
+mod tidings;
 mod tokens;
 mod turns;

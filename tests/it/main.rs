@@ -13,6 +13,7 @@ mod backend;
 mod backpressure;
 mod churn;
 mod drain;
+mod events;
 mod handshake;
 mod history;
 mod hostile;

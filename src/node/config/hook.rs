@@ -1,4 +1,5 @@
-//! `[auth_webhook]`: the application's back end that is asked who may come in and who may use a room.
+//! `[auth_webhook]`: the application's back end that is asked who may come in and who may use a room; and
+//! `[[webhook]]`: back ends that are told what happens.
 //!
 //! What cannot be asked in time is decided by `fail`, and the default decides against the client: a back end
 //! that is down must not open doors. How many questions there may be at a time is bounded twice, where
@@ -6,11 +7,15 @@
 
 use std::time::Duration;
 
+use super::admin::{LONGEST_SECRET, SHORTEST_SECRET};
 use super::auth::FetchUrl;
 use super::group::{group, of};
 use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
-use super::kind_text::{Hidden, Text};
+use super::kind_text::{Hidden, Text, list_of, text};
+use super::list::{About, Row};
+use crate::auth::Deliver;
 use crate::base::secret::Secret;
+use crate::base::tidings::TidingKind;
 
 /// What a question counts as that nobody answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +31,17 @@ impl Word for OnFailure {
         &[(Self::Refuse, "refuse"), (Self::Allow, "allow")];
 }
 
+impl Word for TidingKind {
+    const ALL: &'static [(Self, &'static str)] = TidingKind::ALL;
+}
+
+impl Word for Deliver {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Members, "members"), (Self::Webhook, "webhook"), (Self::Both, "both")];
+}
+
 const DAY_MS: u64 = 86_400_000;
+const GIB: u64 = 1 << 30;
 
 group! {
     /// `[auth_webhook]`.
@@ -56,5 +71,59 @@ group! {
             millis(1, DAY_MS).or_zero("not at all");
         /// Answers that each shard remembers; each takes some 150 bytes.
         "cache_entries" Live remembered: u32 = 10_000, whole(2, 10_000_000).or_zero("none");
+    }
+}
+
+group! {
+    /// One `[[webhook]]`: a back end that is told what happens.
+    pub struct Webhook in "webhook" {
+        /// How logs call it; must be given.
+        "name" Restart name: String = String::new(), text(64).or_empty("not given");
+        /// Where events are posted; must be given.
+        "url" Restart url: String = String::new(), FetchUrl;
+        /// What requests are signed with, so that the back end knows who tells it. At least 16 bytes.
+        "secret" Restart secret: Secret = Secret::default(), Hidden;
+        /// A file that holds the secret instead; white space around it is left out.
+        "secret_file" Restart secret_file: String = String::new(), Text::path();
+        /// What it wants to hear of. A message is what a client publishes in a namespace that says so by
+        /// "deliver".
+        "events" Restart events: Vec<TidingKind> = Vec::new(), list_of(5, one_of());
+        /// Events of one request at most.
+        "max_batch" Restart batch: u16 = 100, whole(1, 10_000);
+        /// How long an event may wait for others to go with.
+        "linger_ms" Restart linger: Duration = Duration::from_millis(50), millis(0, 60_000);
+        /// How long an answer may take.
+        "timeout_ms" Restart timeout: Duration = Duration::from_secs(5), millis(10, 60_000);
+        /// How often a request is tried, with growing rests of half a second to half a minute, before its
+        /// events are given up.
+        "max_attempts" Restart attempts: u16 = 10, whole(1, 1000);
+        /// Bytes of events that may wait; beyond it further ones are dropped and counted.
+        "max_waiting_bytes" Restart waiting: u32 = 16_777_216, whole(65_536, GIB);
+    }
+}
+
+impl Row for Webhook {
+    const ABOUT: About = About {
+        name: "webhook",
+        about: &[
+            "Back ends that are told what happens, in batches, signed, and again if need be (restart).",
+        ],
+        example: &[
+            "name = \"audit\"",
+            "url = \"https://app.example.com/throng/events\"",
+            "secret_file = \"/etc/throng/webhook.key\"",
+            "events = [\"connected\", \"disconnected\"]",
+        ],
+        required: &["name", "url", "events"],
+        unique: Some("name"),
+    };
+
+    fn broken(&self) -> Option<String> {
+        let secret = self.secret.expose().len();
+        if self.secret.is_empty() == self.secret_file.is_empty() {
+            return Some("expected either a secret or a secret_file".to_owned());
+        }
+        let fits = self.secret.is_empty() || (SHORTEST_SECRET..=LONGEST_SECRET).contains(&secret);
+        (!fits).then(|| format!("secret: expected {SHORTEST_SECRET} to {LONGEST_SECRET} bytes"))
     }
 }

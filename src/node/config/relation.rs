@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::admin::{LONGEST_SECRET, SHORTEST_SECRET};
 use super::auth::AuthMode;
+use super::hook::Webhook;
 use super::limits::ProxyProtocol;
 use super::print;
 use super::values::{ClientAuth, Config};
-use crate::auth::{Source, Who};
+use crate::auth::{Deliver, Source, Who};
+use crate::base::tidings::TidingKind;
 
 struct Relation {
     keys: &'static [&'static str],
@@ -231,6 +233,15 @@ impl Config {
         }
         if self.transport.tls.listen.is_none() && !self.lists.certificates.is_empty() {
             warnings.push("[[certificate]]: without effect, as tls.listen is off".to_owned());
+        }
+        let told = self.lists.namespaces.iter().any(|one| one.deliver != Deliver::Members);
+        let is_heard = |hook: &Webhook| hook.events.contains(&TidingKind::Message);
+        if told && !self.lists.webhooks.iter().any(is_heard) {
+            warnings.push(
+                "namespace.deliver: no [[webhook]] has \"message\" among its events, so what is published there \
+                 reaches no back end"
+                    .to_owned(),
+            );
         }
         if self.debug.panic_command {
             warnings.push(

@@ -423,6 +423,37 @@ fn a_webhook_needs_a_secret_and_whoever_is_to_be_asked_a_url() {
 }
 
 #[test]
+fn back_ends_that_are_told_need_a_name_a_url_a_secret_and_something_to_hear() {
+    let hook = |more: &str| {
+        let text = "[[webhook]]\nname = \"a\"\nurl = \"http://[::1]/\"\nevents = [\"message\"]\n";
+        parse(&format!("{text}{more}"), &[])
+    };
+    let config = hook("secret_file = \"k\"").expect("valid");
+    assert_eq!(parse(&config.to_toml(), &[]), Ok(config));
+    let cases = [
+        ("", "expected either a secret or a secret_file"),
+        ("secret = \"hunter2\"", "expected 16 to 1024 bytes"),
+        ("secret_file = \"k\"\nsecret = \"hunter2hunter2hunter2\"", "expected either"),
+        ("secret_file = \"k\"\nmax_batch = 0", "expected a whole number from 1 to 10000"),
+    ];
+    for (more, text) in cases {
+        let error = hook(more).expect_err(text);
+        assert!(error.contains(text) && !error.contains("hunter2"), "{error}");
+    }
+    let error =
+        parse("[[webhook]]\nname = \"a\"\nevents = [\"conected\"]\n", &[]).expect_err("two");
+    assert!(
+        error.contains("did you mean \"connected\"?") && error.contains("expected an url"),
+        "{error}"
+    );
+    let deliver = "[[namespace]]\npattern = \"a\"\ndeliver = \"webhook\"\n";
+    let warnings = parse(deliver, &[]).expect("valid").warnings();
+    assert!(warnings[0].contains("reaches no back end"), "{warnings:?}");
+    let heard = hook(&format!("secret_file = \"k\"\n{deliver}")).expect("valid").warnings();
+    assert_eq!(heard, Vec::<String>::new());
+}
+
+#[test]
 fn a_reload_takes_what_can_change_and_names_what_cannot() {
     let old = Config::default();
     let new = "[server]\nshards = 3\ndrain_timeout_ms = 5\n[log]\nlevel = \"debug\"\nformat = \"json\"\n\

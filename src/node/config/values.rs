@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::admin::{self, AdminListener};
 use super::auth::{Auth, OriginText};
 use super::group::{Group, Key, group, of};
+use super::hook::Webhook;
 use super::kind::{
     Flag, Kind, OptionalAddress, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of,
     power, whole,
@@ -25,7 +26,7 @@ use super::publish::Publish;
 use super::store::Store;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
-use crate::auth::Who;
+use crate::auth::{Deliver, Who};
 use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 
@@ -87,6 +88,8 @@ pub struct Lists {
     pub certificates: Vec<Certificate>,
     /// `[[key]]`.
     pub keys: Vec<admin::Key>,
+    /// `[[webhook]]`.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// `[limits]`, by what they limit.
@@ -151,7 +154,8 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// The sections that are lists, in the order in which they are printed.
-pub(super) const LISTS: &[About] = &[Namespace::ABOUT, Certificate::ABOUT, admin::Key::ABOUT];
+pub(super) const LISTS: &[About] =
+    &[Namespace::ABOUT, Certificate::ABOUT, admin::Key::ABOUT, Webhook::ABOUT];
 
 impl Config {
     /// The structs of the table but those of lists.
@@ -228,12 +232,22 @@ impl Config {
 
     /// The lists, in the order of [`LISTS`].
     pub(super) fn lists(&self) -> Vec<&dyn List> {
-        vec![&self.lists.namespaces, &self.lists.certificates, &self.lists.keys]
+        vec![
+            &self.lists.namespaces,
+            &self.lists.certificates,
+            &self.lists.keys,
+            &self.lists.webhooks,
+        ]
     }
 
     /// The same, to be changed.
     pub(super) fn lists_mut(&mut self) -> Vec<&mut dyn List> {
-        vec![&mut self.lists.namespaces, &mut self.lists.certificates, &mut self.lists.keys]
+        vec![
+            &mut self.lists.namespaces,
+            &mut self.lists.certificates,
+            &mut self.lists.keys,
+            &mut self.lists.webhooks,
+        ]
     }
 
     /// The policy of a room: that of the first namespace that matches, else `queue.overflow`.
@@ -411,6 +425,9 @@ group! {
         "join" Live join: Option<Who> = None, one_of();
         /// Who may publish, by the same words.
         "publish" Live publish: Option<Who> = None, one_of();
+        /// Where what clients publish goes: to the members, to every [[webhook]] that wants messages and to no
+        /// member, or to both.
+        "deliver" Live deliver: Deliver = Deliver::Members, one_of();
         /// The web pages that the rooms are for, of those that may connect. When empty all are. Programs send no
         /// Origin and are not asked.
         "origins" Live origins: Vec<String> = Vec::new(), list_of(64, OriginText);
