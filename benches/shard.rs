@@ -57,6 +57,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let identity = Identity {
+            node: throng::base::id::NodeTag::NONE,
             id: ShardId(0),
             shards: 1,
             seed: Seed::new(1),

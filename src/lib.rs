@@ -20,6 +20,7 @@
 //! | 3 | [`connection`] | one client end to end |
 //! | 4 | [`shard`] | what one core owns |
 //! | rim | [`sys`], [`driver`], [`mesh`] | system calls, the two kernel interfaces, mail between shards |
+//! | rim | [`bridge`] | other nodes, by Redis |
 //! | rim | [`store`] | what outlives the process: inboxes, last-seen times, revocations |
 //! | rim | [`admin`] | the HTTP listener for back ends and operators |
 //! | 5 | [`node`] | configuration, launch, the loop, shutdown |
@@ -29,6 +30,7 @@
 pub mod admin;
 pub mod auth;
 pub mod base;
+pub mod bridge;
 pub mod connection;
 pub mod contract;
 pub mod driver;

@@ -99,6 +99,7 @@ impl Rig {
         settings.limits.connection = [None; throng::shard::COSTS];
         let capacity = settings.capacity.connections;
         let identity = Identity {
+            node: throng::base::id::NodeTag::NONE,
             id: ShardId(0),
             shards: 1,
             seed: Seed::new(3),

@@ -116,6 +116,8 @@ pub type Later = oneshot::Receiver<Outcome>;
 pub struct Standing {
     /// Why it should be given no new clients; empty when it should.
     pub reasons: Vec<&'static str>,
+    /// What does not work meanwhile, though the node serves: no reason to send clients elsewhere.
+    pub degraded: Vec<&'static str>,
 }
 
 /// The node, as the listener sees it.

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::body::{Object, missing};
 use super::consult;
 use super::deliver;
-use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, TicketAsk};
+use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, Standing, TicketAsk};
 use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
 use super::jwks::Record;
@@ -175,7 +175,7 @@ impl Api {
 }
 
 async fn ready(State(api): State<Arc<Api>>) -> Response {
-    let mut reasons = api.desk.standing().reasons;
+    let Standing { mut reasons, degraded } = api.desk.standing();
     if api.jwks.empty.load(Ordering::Relaxed) {
         reasons.push("no keys were fetched yet");
     }
@@ -185,7 +185,11 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
         Err(_) => reasons.push("mail to the shards is backed up"),
     }
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, json!({ "ready": reasons.is_empty(), "reasons": reasons }))
+    let mut body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+    if !degraded.is_empty() {
+        body["degraded"] = json!(degraded);
+    }
+    json(status, body)
 }
 
 async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {

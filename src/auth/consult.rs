@@ -187,7 +187,7 @@ mod tests {
     use crate::base::id::{ConnId, ShardId};
 
     const fn client(index: u32) -> ConnAddress {
-        ConnAddress { shard: ShardId(1), conn: ConnId { index, generation: 7 } }
+        ConnAddress::alone(ShardId(1), ConnId { index, generation: 7 })
     }
 
     fn ada(index: u32) -> Asker<'static> {
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_document_are_what_is_asked_and_what_is_understood() {
-        let client = ConnAddress { shard: ShardId(0), conn: ConnId { index: 0x11, generation: 3 } };
+        let client = ConnAddress::alone(ShardId(0), ConnId { index: 0x11, generation: 3 });
         let known = Asker { client, ..ada(0) };
         let meta: &RawValue = serde_json::from_str(r#"{"plan":"pro"}"#).expect("JSON");
         let origin = Some("https://app.example.com");

@@ -111,6 +111,8 @@ counters! {
     charged_bytes,
     /// Gauge: publications on their way to everyone, each shard counting its own.
     everyone_waiting,
+    /// Commands whose publications went to the bridge, for other nodes.
+    sent_across_total,
     /// Sockets accepted.
     accepted_total,
     /// Sockets refused before a connection existed.

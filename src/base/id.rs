@@ -22,13 +22,39 @@ pub struct ConnId {
     pub generation: u32,
 }
 
-/// A connection within its node. Written `shard-index-generation` in lower-case hexadecimal.
+/// Tells apart the nodes that work as one. A node chooses another at every start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct NodeTag(pub u32);
+
+impl NodeTag {
+    /// Of a node that works alone.
+    pub const NONE: Self = Self(0);
+
+    /// True for one of several nodes.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+/// A connection. Written `shard-index-generation` in lower-case hexadecimal; where nodes work together the
+/// node's tag and another `-` stand in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnAddress {
+    /// The node; all connections of a node that works alone have [`NodeTag::NONE`].
+    pub node: NodeTag,
     /// The shard that owns the connection.
     pub shard: ShardId,
     /// The connection within that shard.
     pub conn: ConnId,
+}
+
+impl ConnAddress {
+    /// An address in a node that works alone.
+    #[must_use]
+    pub const fn alone(shard: ShardId, conn: ConnId) -> Self {
+        Self { node: NodeTag::NONE, shard, conn }
+    }
 }
 
 impl ConnId {
@@ -41,6 +67,9 @@ impl ConnId {
 
 impl fmt::Display for ConnAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.node.is_some() {
+            write!(f, "{:x}-", self.node.0)?;
+        }
         write!(f, "{:x}-{:x}-{:x}", self.shard.0, self.conn.index, self.conn.generation)
     }
 }
@@ -51,7 +80,7 @@ pub struct AddressError;
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a connection id has the form shard-index-generation in hexadecimal")
+        f.write_str("a connection id has the form [node-]shard-index-generation in hexadecimal")
     }
 }
 
@@ -67,7 +96,14 @@ impl FromStr for ConnAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let mut parts = text.split('-');
+        let (node, rest) = match text.split_once('-') {
+            Some((node, rest)) if rest.matches('-').count() == 2 => {
+                let node = Some(node).filter(|p| !p.starts_with('+')).ok_or(AddressError)?;
+                (NodeTag(u32::from_str_radix(node, 16)?), rest)
+            }
+            _ => (NodeTag::NONE, text),
+        };
+        let mut parts = rest.split('-');
         let mut part = || parts.next().filter(|p| !p.starts_with('+')).ok_or(AddressError);
         let (shard, index, generation) = (part()?, part()?, part()?);
         if parts.next().is_some() {
@@ -77,7 +113,7 @@ impl FromStr for ConnAddress {
             index: u32::from_str_radix(index, 16)?,
             generation: u32::from_str_radix(generation, 16)?,
         };
-        Ok(Self { shard: ShardId(u16::from_str_radix(shard, 16)?), conn })
+        Ok(Self { node, shard: ShardId(u16::from_str_radix(shard, 16)?), conn })
     }
 }
 
@@ -88,8 +124,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_reads_back_as_written(shard: u16, index: u32, generation: u32) {
-            let address = ConnAddress { shard: ShardId(shard), conn: ConnId { index, generation } };
+        fn an_address_reads_back_as_written(node: u32, shard: u16, index: u32, generation: u32) {
+            let node = NodeTag(node);
+            let address = ConnAddress { node, shard: ShardId(shard), conn: ConnId { index, generation } };
             prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
 
@@ -101,7 +138,18 @@ mod tests {
 
     #[test]
     fn what_is_not_an_address_is_refused() {
-        for text in ["", "1", "1-2", "1-2-3-4", "x-1-1", "10000-0-0", "+1-2-3", "1--3"] {
+        for text in [
+            "",
+            "1",
+            "1-2",
+            "1-2-3-4-5",
+            "x-1-2-3",
+            "+1-1-2-3",
+            "x-1-1",
+            "10000-0-0",
+            "+1-2-3",
+            "1--3",
+        ] {
             assert_eq!(text.parse::<ConnAddress>(), Err(AddressError), "{text}");
         }
     }

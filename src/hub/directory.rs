@@ -207,6 +207,12 @@ impl Directory {
         counts.iter().map(|(shard, _)| *shard).chain(users)
     }
 
+    /// True when the room has members in the node.
+    #[must_use]
+    pub fn has_members(&self, room: &str) -> bool {
+        self.rooms.get(room).is_some_and(|home| !home.counts.is_empty())
+    }
+
     /// Members of the room in the whole node.
     #[must_use]
     pub fn members(&self, room: &str) -> u64 {

@@ -155,6 +155,8 @@ pub struct Terms {
     pub until: Option<Time>,
     /// Who published it where under which identifier, hashed; given where a repeat is to be found out.
     pub once: Option<Box<u128>>,
+    /// Whether its home sends it on to the other nodes.
+    pub across: bool,
 }
 
 /// A publication's bytes, one place per class; all empty at first.
@@ -169,6 +171,25 @@ impl Encoded {
 }
 
 impl Publication {
+    /// The same before it was numbered, for whoever needs it beside its home.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            room: Arc::clone(&self.room),
+            to: self.to.clone(),
+            offset: 0,
+            at: self.at,
+            kind: self.kind.clone(),
+            payload: self.payload.clone(),
+            id: self.id.clone(),
+            overflow: self.overflow,
+            key: self.key,
+            origin: self.origin,
+            terms: Terms { until: self.terms.until, once: None, across: false },
+            encoded: Encoded::default(),
+        }
+    }
+
     /// The bytes for a class, made by `encode` for the first receiver only.
     pub fn bytes(&self, class: Class, encode: impl FnOnce(&Self) -> Vec<u8>) -> &Arc<[u8]> {
         self.encoded.bytes(class, || encode(self))

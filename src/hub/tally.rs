@@ -123,7 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn conn(index: u32) -> ConnAddress {
-        ConnAddress { shard: ShardId(0), conn: ConnId { index, generation: 0 } }
+        ConnAddress::alone(ShardId(0), ConnId { index, generation: 0 })
     }
 
     proptest! {

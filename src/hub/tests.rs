@@ -310,7 +310,7 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 fn publication() -> Publication {
-    let address = ConnAddress { shard: ShardId(1), conn: ConnId { index: 2, generation: 3 } };
+    let address = ConnAddress::alone(ShardId(1), ConnId { index: 2, generation: 3 });
     Publication {
         room: Arc::from("a"),
         cursor: Cursor { epoch: 1, offset: 1 },

@@ -23,7 +23,6 @@ use crate::admin::{
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
-use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::base::tidings::TidingKinds;
 use crate::mesh::{Lane, Port};
@@ -283,7 +282,7 @@ impl NodeDesk {
         board: &Arc<Board>,
         tickets: &TicketKey,
         store: StoreHandle,
-        seed: &Seed,
+        publishing: Publishing,
         port: Port<Mail>,
         about: About,
     ) -> Self {
@@ -296,7 +295,7 @@ impl NodeDesk {
             about: Mutex::new(about),
             out: Mutex::new(Out::new(shards, port)),
             marked: AtomicU64::new(0),
-            publishing: Publishing::new(seed.clone(), shards),
+            publishing,
             questions: Questions::new(),
             surveys: Mutex::new(Surveys {
                 number: 0,
@@ -370,7 +369,7 @@ impl Desk for NodeDesk {
         }
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
         reasons.extend(about.shortages(&self.board.total()));
-        Standing { reasons }
+        Standing { reasons, degraded: about.troubles() }
     }
 
     fn probe(&self) -> Result<Receipt, Refused> {
@@ -379,7 +378,9 @@ impl Desk for NodeDesk {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let shards = Counters::NAMES.iter().copied().zip(self.board.total().values());
-        shards.chain(self.store.tally().pairs()).collect()
+        let bridge = self.about.lock().unwrap_or_else(PoisonError::into_inner).bridge.clone();
+        let bridge = bridge.into_iter().flat_map(|tally| tally.pairs());
+        shards.chain(self.store.tally().pairs()).chain(bridge).collect()
     }
 
     fn survey(&self) -> Result<Receipt, Refused> {
@@ -410,6 +411,9 @@ impl Desk for NodeDesk {
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
         metrics::expose(out, &self.board, &about, &inboxes);
         metrics::expose_store(out, self.store.tally());
+        if let Some(tally) = &about.bridge {
+            metrics::expose_bridge(out, tally);
+        }
     }
 
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {

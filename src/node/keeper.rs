@@ -324,8 +324,7 @@ mod tests {
     use crossbeam_channel::{Receiver, bounded};
 
     const PATIENCE: Duration = Duration::from_secs(20);
-    const CONN: ConnAddress =
-        ConnAddress { shard: ShardId(1), conn: ConnId { index: 3, generation: 4 } };
+    const CONN: ConnAddress = ConnAddress::alone(ShardId(1), ConnId { index: 3, generation: 4 });
 
     fn clerk(shards: u16, capacity: usize) -> (NodeClerk, Vec<Port<Mail>>) {
         let mut ports = mesh(usize::from(shards) + 1, capacity).expect("eventfds");

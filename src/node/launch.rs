@@ -128,6 +128,8 @@ fn log_counters(node: &Node, config: &Config) {
     let pairs = Counters::NAMES.iter().zip(values).filter(|(_, value)| *value > 0);
     let store = node.store_counters().into_iter().filter(|(_, value)| *value > 0);
     let mut line: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
+    let bridge = node.bridge_counters().into_iter().filter(|(_, value)| *value > 0);
+    line.extend(bridge.map(|(name, value)| format!("{name}={value}")));
     line.extend(store.map(|(name, value)| format!("{name}={value}")));
     if config.debug.turn_clock {
         line.push(node.take_turns().to_string());

@@ -11,16 +11,18 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::admin::{NotPublished, Outcome, Posted, Publisher};
 use crate::auth::{Place, place};
-use crate::base::id::ShardId;
+use crate::base::id::{NodeTag, ShardId};
 use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
 use crate::hub::{Origin, Slip, Terms};
 use crate::mesh::{Lane, Port};
 use crate::node::config::Config;
 use crate::node::desk::{Mutex, NodeDesk};
+use crate::node::link::bridge_port;
 use crate::node::settings;
 use crate::session::{CommandLimits, Order, Orders, parse_orders};
-use crate::shard::{Author, Mail, Places, Report, RoomRules, Submission, SubmissionItem};
+use crate::shard::{Author, Identity, Mail, Places, Report, RoomRules, Submission, SubmissionItem};
+use crate::sys::clock::Clock;
 use crate::sys::memory;
 
 /// Makes the ids of groups of copies unique beside those of shards, which have lower numbers.
@@ -63,6 +65,8 @@ impl Rules {
 #[derive(Debug)]
 pub(super) struct Publishing {
     seed: Seed,
+    node: NodeTag,
+    clock: Clock,
     rules: Mutex<Option<Arc<Rules>>>,
     state: Mutex<State>,
 }
@@ -73,6 +77,8 @@ struct State {
     groups: u64,
     /// Per shard, in order: what an inbox had no space for.
     waiting: Vec<VecDeque<Mail>>,
+    /// For the bridge.
+    across: VecDeque<Mail>,
     /// Publications that homes have yet to number; one with several homes counts for each.
     under_way: usize,
     /// Orders that somebody waits for.
@@ -138,6 +144,12 @@ impl State {
                 }
             }
         }
+        let bridge = bridge_port(self.waiting.len());
+        while let Some(mail) = self.across.pop_front() {
+            if let Err(mail) = port.post(bridge, Lane::Request, mail) {
+                return self.across.push_front(mail);
+            }
+        }
     }
 
     /// Takes in what shards have told.
@@ -151,15 +163,17 @@ impl State {
 }
 
 impl Publishing {
-    pub(super) fn new(seed: Seed, shards: u16) -> Self {
+    pub(super) fn new(identity: &Identity, clock: Clock) -> Self {
+        let Identity { seed, shards, node, .. } = identity.clone();
         let state = State {
             orders: 0,
             groups: 0,
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
+            across: VecDeque::new(),
             under_way: 0,
             open: seed.map(),
         };
-        Self { seed, rules: Mutex::new(None), state: Mutex::new(state) }
+        Self { seed, node, clock, rules: Mutex::new(None), state: Mutex::new(state) }
     }
 
     pub(super) fn adopt(&self, config: &Config) {
@@ -187,18 +201,25 @@ impl Publishing {
         let mut homes: Vec<Vec<SubmissionItem>> = Vec::new();
         let shards = u16::try_from(state.waiting.len()).unwrap_or(u16::MAX);
         homes.resize_with(usize::from(shards), Vec::new);
-        let places = Places { seed: &self.seed, shards, rules: &rules.rooms };
+        let places = Places { seed: &self.seed, shards, rules: &rules.rooms, node: self.node };
         for (item, order) in (0u32..).zip(orders) {
             let slip = order.count.then_some(Slip { order: state.orders, item });
             let tenant = tenant.or(order.tenant.as_deref());
-            let author = Author { tenant, origin: Origin::BackEnd(slip), at: Time::ZERO };
-            let parts = places.parts(&order.publish, &author, &|_| Terms::default());
+            let author =
+                Author { tenant, origin: Origin::BackEnd(slip), at: Time::ZERO, across: true };
             let ttl = order.publish.ttl;
+            // For what goes to other nodes; homes know what holds for them.
+            let until = ttl.map(|ttl| self.clock.now().plus(ttl));
+            let terms = |_: &str| Terms { until, ..Terms::default() };
+            let parts = places.parts(&order.publish, &author, &terms);
             let groups = &mut state.groups;
             let group = parts.group(MAKER, || {
                 *groups += 1;
                 *groups
             });
+            if !parts.across.is_empty() {
+                state.across.push_back(Mail::Across(parts.across));
+            }
             for (home, drafts) in parts.homes {
                 homes[usize::from(home.0)].push(SubmissionItem { index: item, drafts, group, ttl });
             }
@@ -247,7 +268,8 @@ impl Publisher for NodeDesk {
         let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.publishing.state();
         state.read(&out.port);
-        if state.under_way > 0 && state.under_way + list.len() > rules.waiting {
+        let is_long = state.across.len() >= rules.waiting;
+        if is_long || state.under_way > 0 && state.under_way + list.len() > rules.waiting {
             return Err(NotPublished::Behind);
         }
         state.orders += 1;
@@ -291,6 +313,6 @@ impl Publisher for NodeDesk {
         let mut state = self.publishing.state();
         state.read(&out.port);
         state.post(&out.port);
-        state.waiting.iter().any(|waiting| !waiting.is_empty())
+        !state.across.is_empty() || state.waiting.iter().any(|waiting| !waiting.is_empty())
     }
 }

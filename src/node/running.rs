@@ -21,13 +21,16 @@ use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
 use crate::base::time::Time;
+use crate::bridge::Bridge;
 use crate::driver::{self, Kind};
 use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::desk::{self, NodeDesk, Office};
 use crate::node::keeper::{Memories, NodeClerk, Opened, StoreHandle, StoreThread};
+use crate::node::link::{self, Link};
 use crate::node::metrics::About;
+use crate::node::publishing::Publishing;
 use crate::node::tls::Certificates;
 use crate::node::turns::{TurnClock, TurnTimes};
 use crate::node::worker::Worker;
@@ -93,6 +96,8 @@ struct Beside {
     admin: Option<Office>,
     /// The store's; `None` before the start and after the end.
     store: Option<StoreThread>,
+    /// The one to other nodes, where there are any.
+    bridge: Option<Bridge>,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -132,11 +137,14 @@ impl Node {
                 .map_err(|error| LaunchError::new(key, error))?;
         }
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
-        // Behind the shards' ports stand those of the node, of the admin listener (`desk_port`) and of the
-        // store, in this order.
-        let mut ports = mesh(usize::from(shards) + 3, config.inside.mesh.inbox_capacity as usize)
+        // Behind the shards' ports stand those of the node, of the admin listener (`desk_port`), of the store
+        // and, where there is one, of the bridge (`bridge_port`), in this order.
+        let is_linked = !config.inside.bridge.url.is_empty();
+        let count = usize::from(shards) + 3 + usize::from(is_linked);
+        let mut ports = mesh(count, config.inside.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
         let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));
+        let across = is_linked.then(&mut last).transpose()?;
         let (clerk, desk, port) = (last()?, last()?, last()?);
         let mut opened = Opened::open(config)?;
         let memories = Arc::new(std::mem::take(&mut opened.memories));
@@ -155,16 +163,23 @@ impl Node {
             tickets: keys::ticket_key()?,
             workers: Vec::new(),
             ended,
-            beside: Beside { admin: None, store: Some(store) },
+            beside: Beside { store: Some(store), ..Beside::default() },
         };
         let plan = Plan { memories, ..node.plan(config, connections)? };
+        if let Some(across) = across {
+            let identity = &plan.identity;
+            let bridge = Link::start(config, identity, across, &node.board, plan.clock)?;
+            node.beside.bridge = Some(bridge);
+        }
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             node.start_worker(&plan, shard, port, tell.clone())?;
         }
-        let about =
+        let mut about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
-        let seed = &plan.identity.seed;
-        let desk = NodeDesk::new(shards, &node.board, &node.tickets, handle, seed, desk, about);
+        about.bridge = node.beside.bridge.as_ref().map(|bridge| Arc::clone(bridge.tally()));
+        let publishing = Publishing::new(&plan.identity, plan.clock);
+        let desk =
+            NodeDesk::new(shards, &node.board, &node.tickets, handle, publishing, desk, about);
         node.beside.admin = Office::open(config, desk)?;
         Ok(node)
     }
@@ -176,6 +191,7 @@ impl Node {
             kind: self.driver.0,
             identity: Identity {
                 id: ShardId(0),
+                node: link::tag(config),
                 shards: self.shards,
                 seed: Seed::new(random()),
                 jitter: random(),
@@ -296,6 +312,13 @@ impl Node {
         self.store().tally().pairs().collect()
     }
 
+    /// What the bridge counts; nothing where the node works alone.
+    #[must_use]
+    pub fn bridge_counters(&self) -> Vec<(&'static str, u64)> {
+        let bridge = self.beside.bridge.iter();
+        bridge.flat_map(|bridge| bridge.tally().pairs()).collect()
+    }
+
     fn store(&self) -> StoreHandle {
         self.beside.store.as_ref().map_or_else(StoreHandle::nowhere, StoreThread::handle)
     }
@@ -397,6 +420,9 @@ impl Node {
         if self.beside.store.as_ref().is_some_and(StoreThread::has_failed) {
             return Some(LaunchError::new("store", "its thread has ended"));
         }
+        if self.beside.bridge.as_ref().is_some_and(Bridge::has_failed) {
+            return Some(LaunchError::new("bridge", "its thread has ended"));
+        }
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;
         let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
         Some(LaunchError::new(format_args!("shard {}", shard.0), why))
@@ -457,6 +483,7 @@ impl Node {
         }
         // Last: what the others have handed in is still done.
         self.beside.store = None;
+        self.beside.bridge = None;
         result
     }
 }
@@ -547,7 +574,7 @@ mod tests {
     #[test]
     fn a_worker_that_panics_fails_the_node() {
         let node = start("127.0.0.1:0").expect("a running node");
-        let nowhere = ConnAddress { shard: ShardId(99), conn: ConnId { index: 0, generation: 0 } };
+        let nowhere = ConnAddress::alone(ShardId(99), ConnId { index: 0, generation: 0 });
         let (asked, room) = (Asked::Members, Arc::from("r"));
         let question = Question { to: nowhere, asked, reference: None, room };
         let asks = node.port.post(1, Lane::Request, Mail::Ask(Box::new(question)));

@@ -18,6 +18,7 @@ use crate::contract::{Driver, Event};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
+use crate::node::link::bridge_port;
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
 use crate::shard::{Inquiry, LastSeen, Mail, Progress, Relieved, Report, Shard};
@@ -80,8 +81,14 @@ impl Worker {
         self.shard.begin_writes(busy, now);
         self.submit(now);
         let (shard, port) = (&mut self.shard, &self.port);
-        shard.poll_mail(&mut |to, mail| port.post(usize::from(to.0), lane(&mail), mail));
-        let desk = desk_port(self.board.shards());
+        let shards = self.board.shards();
+        shard.poll_mail(&mut |to, mail| {
+            let to = usize::from(to.0);
+            // The receiver behind the shards is the bridge, whose port is not the one behind theirs.
+            let to = if to < shards { to } else { bridge_port(shards) };
+            port.post(to, lane(&mail), mail)
+        });
+        let desk = desk_port(shards);
         shard.poll_inquiries(&mut |inquiry| post_inquiry(port, desk, inquiry));
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
         shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
@@ -328,6 +335,7 @@ pub(super) mod tests {
         let origin = Origin { file: None, sets: sets.to_vec() };
         let config = origin.load().expect("a valid configuration");
         let identity = Identity {
+            node: crate::base::id::NodeTag::NONE,
             id: ShardId(0),
             shards: 1,
             seed: Seed::new(1),

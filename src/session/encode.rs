@@ -250,6 +250,12 @@ fn meant<'o>(object: Object<'o>, whom: Whom<'_>) -> Object<'o> {
     }
 }
 
+/// Appends the push that tells members of a room that they may have missed publications, nobody knows how
+/// many.
+pub fn astray(out: &mut Vec<u8>, room: &str) {
+    Object::typed(out, "throng:gap").text("room", room).plain("lost", "null").end();
+}
+
 /// Appends the push that says that the connection is no longer in the room, and why: the code of an error.
 pub fn left(out: &mut Vec<u8>, room: &str, reason: &str) {
     Object::typed(out, "throng:left").text("room", room).text("reason", reason).end();

@@ -293,9 +293,10 @@ impl Shard {
         self.push_counts(now);
         let person = self.gate.people.get(id.index);
         let tenant = person.and_then(|person| person.names().0);
-        let author = Author { tenant, origin: Origin::Connection(self.address(id)), at: now };
-        let Identity { seed, shards, .. } = &self.identity;
-        let places = Places { seed, shards: *shards, rules: &self.settings.rooms };
+        let author =
+            Author { tenant, origin: Origin::Connection(self.address(id)), at: now, across: true };
+        let Identity { seed, shards, node, .. } = &self.identity;
+        let places = Places { seed, shards: *shards, rules: &self.settings.rooms, node: *node };
         let parts = places.parts(publish, &author, &|room| self.terms(id, publish, room, now));
         let is_answered = reference.is_none() || !is_once(&parts);
         if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
@@ -306,6 +307,9 @@ impl Shard {
             *next += 1;
             *next
         });
+        if !parts.across.is_empty() {
+            self.send_across(parts.across);
+        }
         for (home, mut drafts) in parts.homes {
             if !is_answered && let Some(draft) = drafts.pop() {
                 self.send_once(id, home, draft, reference, now);

@@ -234,7 +234,7 @@ impl Shard {
     ) {
         self.settle(now);
         let limits = self.queue_limits();
-        let except = except.filter(|address| address.shard == self.identity.id);
+        let except = except.filter(|address| self.is_own(address));
         let except = except.map(|address| address.conn).into_iter().collect();
         let kept = |bytes: &Arc<[u8]>| Shared::common(Arc::clone(bytes));
         let Some(frame) = bytes.map(kept) else { return };
@@ -359,7 +359,7 @@ impl Shard {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
             return Item { frame, event, except, except_rooms };
         };
-        let here = |address: &&ConnAddress| address.shard == self.identity.id;
+        let here = |address: &&ConnAddress| self.is_own(address);
         let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
         Item {
             frame,

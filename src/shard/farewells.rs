@@ -110,6 +110,7 @@ impl Shard {
         if !is_told {
             return;
         }
+        let conn = self.address(id);
         let farewells = &mut self.measures.farewells;
         if farewells.waiting.len() >= MOST {
             self.counters.farewells_lost_total += 1;
@@ -118,7 +119,6 @@ impl Shard {
         let [received, sent] = farewells.bytes.get(id.index as usize).copied().unwrap_or_default();
         let person = self.gate.people.get(id.index).map(|person| person.names());
         let who = person.map(|(tenant, user)| (tenant.map(Box::from), Box::from(user)));
-        let conn = ConnAddress { shard: self.identity.id, conn: id };
         farewells.waiting.push_back(Farewell { conn, why, who, received, sent, life });
     }
 

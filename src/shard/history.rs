@@ -49,7 +49,7 @@ impl Shard {
             let connection = user.is_none().then(|| self.address(id));
             Box::new(Repeats::key(&self.identity.seed, (user, connection, room, written.get())))
         });
-        Terms { until, once }
+        Terms { until, once, across: false }
     }
 
     /// The same for a back end's: all of them are one author to each room.
@@ -64,10 +64,11 @@ impl Shard {
         let once = draft.id.as_ref().filter(|_| counts).map(|written| {
             Box::new(Repeats::key(&self.identity.seed, ("back end", room, written.get())))
         });
-        Terms { until: ttl.map(|ttl| now.plus(ttl)), once }
+        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across: draft.terms.across }
     }
 
-    /// As the room's home: gives a draft its number and keeps it, if it is to be sent at all.
+    /// As the room's home: gives a draft its number and keeps it, if it is to be sent at all. What it is to
+    /// send on to other nodes goes there whether anybody here receives it or not.
     pub(super) fn number_one(
         &mut self,
         mut draft: Publication,
@@ -81,6 +82,22 @@ impl Shard {
         if self.is_repeat(&mut draft, memory, now) {
             return None;
         }
+        if !draft.terms.across {
+            return self.number_known(draft, memory, now);
+        }
+        // The copy has a frame of its own to make nothing of; the rest is shared or small.
+        let copy = draft.copy();
+        let publication = self.number_known(draft, memory, now);
+        self.send_across([publication.as_ref().map_or_else(|| Arc::new(copy), Arc::clone)]);
+        publication
+    }
+
+    fn number_known(
+        &mut self,
+        mut draft: Publication,
+        memory: RoomMemory,
+        now: Time,
+    ) -> Option<Arc<Publication>> {
         match draft.to.target {
             Target::Room => {}
             Target::User => {

@@ -161,7 +161,7 @@ impl Shard {
         let Some(ticket) = ticket else { return self.ask_door(conn, now) };
         let shards = u128::from(self.identity.shards.max(1));
         let home = ShardId(u16::try_from(ticket.id % shards).unwrap_or(0));
-        let to = ConnAddress { shard: self.identity.id, conn };
+        let to = self.address(conn);
         if home == self.identity.id {
             self.redeem(to, ticket, now);
         } else {

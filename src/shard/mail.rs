@@ -182,6 +182,17 @@ pub enum Mail {
         /// True when the ticket was not used before.
         fresh: bool,
     },
+    /// To the bridge, and to no shard: other nodes are to have these, all from one command.
+    Across(SmallVec<[Arc<Publication>; 1]>),
+    /// To the bridge, and to no shard: whether the room, whose home the sender is, has members in the node.
+    Interest {
+        /// The room.
+        room: Arc<str>,
+        /// True since the first has come, false since the last has left.
+        wanted: bool,
+    },
+    /// Delivery, from the bridge: publications of other nodes to these rooms may have been lost.
+    Astray(Arc<[Arc<str>]>),
     /// To the node's desk, and to no shard: see to this.
     Inquiry(Box<Inquiry>),
     /// To the node's desk, and to no shard: tell these to whoever wants to hear of them.
@@ -253,6 +264,8 @@ impl Mail {
             self,
             Self::Publish { .. }
                 | Self::Submit(_)
+                | Self::Across(_)
+                | Self::Interest { .. }
                 | Self::Count { .. }
                 | Self::Stand { .. }
                 | Self::Ask(_)

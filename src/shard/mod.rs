@@ -5,6 +5,7 @@
 //! driver and mail for the peers come out by `poll_*`. It holds no lock and shares nothing but the
 //! immutable bytes of publications.
 
+mod across;
 mod admission;
 mod bundle;
 mod check;

@@ -90,7 +90,7 @@ impl Shard {
     pub(super) fn handle_enter(&mut self, party: Party, conn: ConnAddress, most: u32) {
         let excess = self.settings.limits.of(party).excess;
         let mut gone = self.gate.tally.enter(party, conn, most, excess);
-        while let Some(ConnAddress { shard, conn }) = gone {
+        while let Some(ConnAddress { shard, conn, .. }) = gone {
             if shard == self.identity.id {
                 self.gate.evicted.push((conn, excess));
             } else {

@@ -159,6 +159,12 @@ impl Shard {
     /// As the room's home: so many members are in that shard now.
     pub(super) fn set_count(&mut self, room: &Arc<str>, shard: ShardId, members: u32, now: Time) {
         self.note_count(room, now);
+        let had = self.is_linked() && self.rooms.directory.has_members(room);
+        self.count_members(room, shard, members);
+        self.note_interest(room, had);
+    }
+
+    fn count_members(&mut self, room: &Arc<str>, shard: ShardId, members: u32) {
         let directory = &mut self.rooms.directory;
         if self.settings.limits.tenant.rooms == 0 {
             return directory.set_count(room, shard, members);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::counters::Counters;
-use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::id::{ConnAddress, ConnId, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::time::Time;
 use crate::connection::{Connection, Disconnect};
@@ -30,6 +30,8 @@ use crate::shard::writes::Writes;
 pub struct Identity {
     /// This shard.
     pub id: ShardId,
+    /// The node, among those that work together.
+    pub node: NodeTag,
     /// How many shards the node has.
     pub shards: u16,
     /// The key of every map of the node, and of the choice of a room's home.
@@ -109,7 +111,7 @@ impl Shard {
                 presence: Presence::new(seed),
             },
             writes: Writes::new(settings.capacity.flush_window),
-            outbox: Outbox::new(identity.shards),
+            outbox: Outbox::new(identity.shards + u16::from(identity.node.is_some())),
             gate: Gate::new(identity.capacity, seed, &settings),
             relief: Relief::default(),
             counters: Counters::default(),
@@ -168,7 +170,12 @@ impl Shard {
 
     /// A connection's address within the node.
     pub(super) fn address(&self, conn: ConnId) -> ConnAddress {
-        ConnAddress { shard: self.identity.id, conn }
+        ConnAddress { node: self.identity.node, shard: self.identity.id, conn }
+    }
+
+    /// True for an address in this shard of this node.
+    pub(super) fn is_own(&self, address: &ConnAddress) -> bool {
+        address.shard == self.identity.id && address.node == self.identity.node
     }
 
     /// Begins the end of a connection: it leaves its rooms at once, its queue is flushed.

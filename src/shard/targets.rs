@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{connections, everyone, room, user_room};
 use crate::base::cursor::Cursor;
-use crate::base::id::ShardId;
+use crate::base::id::{NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::time::Time;
 use crate::hub::{self, Audience, Encoded, Except, Group, Origin, Publication, Target, Terms};
@@ -32,6 +32,8 @@ pub struct Places<'a> {
     pub shards: u16,
     /// The policies.
     pub rules: &'a RoomRules,
+    /// The node, among those that work together.
+    pub node: NodeTag,
 }
 
 /// Who publishes.
@@ -43,6 +45,8 @@ pub struct Author<'a> {
     pub origin: Origin,
     /// When it publishes.
     pub at: Time,
+    /// Whether other nodes are to have it as well; of no effect in a node that works alone.
+    pub across: bool,
 }
 
 /// The drafts of one command, by their homes.
@@ -52,6 +56,8 @@ pub struct Parts {
     pub homes: SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>,
     /// True when several homes may reach the same connection: then the copies are a [`Group`].
     pub overlap: bool,
+    /// What goes to the other nodes, where the author has to send it because no home knows all of it.
+    pub across: SmallVec<[Arc<Publication>; 1]>,
 }
 
 impl Parts {
@@ -110,13 +116,43 @@ impl Places<'_> {
         if !targets.everyone {
             self.add_connections(&mut parts, &drafter, tenant);
         }
+        if author.across && self.node.is_some() {
+            self.send_on(&mut parts, &drafter, tenant);
+        }
         parts
+    }
+
+    /// Sees to it that other nodes have it: by its home, if it has one, which keeps the order of a room; else
+    /// by its author, in one piece, so that whoever is meant twice there is found too.
+    fn send_on(&self, parts: &mut Parts, drafter: &Drafter<'_, '_>, tenant: Option<&str>) {
+        let targets = &drafter.publish.targets;
+        let listed = if targets.everyone { &[][..] } else { targets.connections() };
+        let far: Vec<_> = listed.iter().filter(|far| far.node != self.node).copied().collect();
+        if far.is_empty()
+            && let [(_, drafts)] = &mut parts.homes[..]
+            && let [draft] = &mut drafts[..]
+        {
+            draft.terms.across = !matches!(draft.to.target, Target::Connections(_));
+            return;
+        }
+        let drafts = parts.homes.iter().flat_map(|(_, drafts)| drafts);
+        let named = drafts.filter(|draft| !matches!(draft.to.target, Target::Connections(_)));
+        let mut across: SmallVec<[_; 1]> = named.map(|draft| Arc::new(draft.copy())).collect();
+        if !far.is_empty() {
+            let target = Target::Connections(far.into());
+            let draft = drafter.draft(&connections(tenant), target, || CONNECTIONS);
+            across.push(Arc::new(draft));
+        }
+        parts.across = across;
     }
 
     fn add_connections(&self, parts: &mut Parts, drafter: &Drafter<'_, '_>, tenant: Option<&str>) {
         let listed = drafter.publish.targets.connections();
-        // They are sorted, and so stand by shards; an address may name a shard that there is not.
-        let known = listed.partition_point(|address| address.shard.0 < self.shards);
+        // They are sorted, and so stand by nodes and shards; an address may name a shard that there is not.
+        let own = listed.partition_point(|address| address.node < self.node);
+        let listed = &listed[own..];
+        let known = listed
+            .partition_point(|address| address.node == self.node && address.shard.0 < self.shards);
         let listed = &listed[..known];
         if listed.is_empty() {
             return;

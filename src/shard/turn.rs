@@ -166,8 +166,9 @@ impl Shard {
         match mail {
             Mail::Publish { drafts, group } => _ = self.number(drafts, group, now),
             Mail::Submit(submission) => self.handle_submission(*submission, now),
-            // The node's own, which reads it before it would get here.
-            Mail::Report(_) => {}
+            // The node's own and the bridge's, which read them before they would get here.
+            Mail::Report(_) | Mail::Across(_) | Mail::Interest { .. } => {}
+            Mail::Astray(rooms) => self.handle_astray(&rooms, now),
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
             Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),
             Mail::Inquire(number, inquire) => self.handle_inquire(number, &inquire),

@@ -11,6 +11,7 @@ mod auth;
 mod authority;
 mod backend;
 mod backpressure;
+mod bridge;
 mod churn;
 mod drain;
 mod events;

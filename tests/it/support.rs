@@ -179,7 +179,7 @@ impl Client {
     }
 
     pub(crate) fn shard(&self) -> &str {
-        self.id.split('-').next().unwrap()
+        self.id.rsplit('-').nth(2).unwrap()
     }
 
     pub(crate) fn send(&mut self, message: &Value) {

@@ -36,6 +36,7 @@ struct Lone {
 impl Lone {
     fn new() -> Self {
         let identity = Identity {
+            node: throng::base::id::NodeTag::NONE,
             id: ShardId(0),
             shards: 1,
             seed: Seed::new(1),

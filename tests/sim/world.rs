@@ -67,6 +67,7 @@ impl World {
         let net = Net::new(seed, faults);
         let settings = Arc::new(settings);
         let identity = |id| Identity {
+            node: throng::base::id::NodeTag::NONE,
             id: ShardId(id),
             shards,
             seed: Seed::new(seed),

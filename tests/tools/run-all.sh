@@ -73,7 +73,7 @@ step_build() { cargo build --workspace; }
 # What some tests of the cargo step drive; each says so and is left out where its program is missing.
 need_peers() {
     local program missing=()
-    for program in prometheus nginx haproxy; do
+    for program in prometheus nginx haproxy redis-server; do
         if ! PATH=$PATH:/usr/sbin command -v "$program" >/dev/null; then missing+=("$program"); fi
     done
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}" || true

@@ -80,7 +80,10 @@ impl Census for SmallDesk {
 impl Desk for SmallDesk {
     fn standing(&self) -> Standing {
         let draining = self.draining.load(Ordering::Relaxed);
-        Standing { reasons: if draining { vec!["draining"] } else { Vec::new() } }
+        Standing {
+            reasons: if draining { vec!["draining"] } else { Vec::new() },
+            degraded: Vec::new(),
+        }
     }
 
     fn probe(&self) -> Result<Receipt, Refused> {

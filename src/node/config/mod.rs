@@ -19,6 +19,7 @@
 //! | [`admin`], [`auth`] | the rows of `[admin]` and `[[key]]`, and of `[auth]` |
 //! | [`limits`] | the rows about how often and how many |
 //! | [`presence`] | the rows of `[presence]` |
+//! | [`bridge`] | the rows of `[bridge]` |
 //! | [`publish`] | the rows of `[publish]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
@@ -35,6 +36,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod bridge;
 mod group;
 pub mod hook;
 mod kind;

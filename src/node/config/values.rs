@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::admin::{self, AdminListener};
 use super::auth::{Auth, OriginText};
+use super::bridge::Bridge;
 use super::group::{Group, Key, group, of};
 use super::hook::Webhook;
 use super::kind::{
@@ -77,6 +78,8 @@ pub struct Inside {
     pub mesh: Mesh,
     /// `[store]`.
     pub store: Store,
+    /// `[bridge]`.
+    pub bridge: Bridge,
 }
 
 /// The sections that are lists, each in the order of the file.
@@ -145,6 +148,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),
     ("store", "What outlives a connection: notifications, last-seen times, revocations."),
+    ("bridge", "Other nodes that this one works with, by Redis."),
     ("tcp", "Socket options of accepted connections."),
     ("uring", "The io_uring driver; without effect under epoll."),
     ("admin", "The HTTP listener for back ends and operators, on a thread of its own."),
@@ -185,6 +189,7 @@ impl Config {
             &self.queue,
             &self.inside.mesh,
             &self.inside.store,
+            &self.inside.bridge,
             &self.transport.tcp,
             &self.transport.uring,
             &self.admin,
@@ -221,6 +226,7 @@ impl Config {
             &mut self.queue,
             &mut self.inside.mesh,
             &mut self.inside.store,
+            &mut self.inside.bridge,
             &mut self.transport.tcp,
             &mut self.transport.uring,
             &mut self.admin,

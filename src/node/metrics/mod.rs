@@ -11,9 +11,12 @@ mod spreads;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::admin::{Exposition, Kind};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
+use crate::bridge;
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::settings;
@@ -31,6 +34,8 @@ pub(super) struct About {
     started_unix_ms: u64,
     /// The memory budget in bytes.
     budget: u64,
+    /// What the bridge counts, where there is one.
+    pub(super) bridge: Option<Arc<bridge::Tally>>,
     /// The patterns of the namespaces that have a row of their own.
     namespaces: Vec<String>,
 }
@@ -39,6 +44,12 @@ impl About {
     /// What is fixed.
     pub(super) fn new(connections: usize, driver: String, started_unix_ms: u64) -> Self {
         Self { connections, driver, started_unix_ms, ..Self::default() }
+    }
+
+    /// What does not work that the node can do without for a while.
+    pub(super) fn troubles(&self) -> Vec<&'static str> {
+        let is_down = self.bridge.as_ref().is_some_and(|tally| !tally.is_up());
+        if is_down { vec!["the link to other nodes is down"] } else { Vec::new() }
     }
 
     /// Why the node should be given no new clients, by its figures.
@@ -75,6 +86,14 @@ pub(super) fn expose(out: &mut Exposition, board: &Board, about: &About, inboxes
 pub(super) fn expose_store(out: &mut Exposition, tally: &Tally) {
     for ((name, value), (_, meaning)) in tally.pairs().zip(Tally::MEANINGS) {
         out.family(&format!("throng_{name}"), Kind::Counter, meaning.trim()).sample(&[], value);
+    }
+}
+
+/// Writes what the bridge counts, in the same way.
+pub(super) fn expose_bridge(out: &mut Exposition, tally: &bridge::Tally) {
+    for ((name, value), (_, meaning)) in tally.pairs().zip(bridge::Tally::MEANINGS) {
+        let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
+        out.family(&format!("throng_{name}"), kind, meaning.trim()).sample(&[], value);
     }
 }
 

@@ -17,8 +17,7 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     text.strip_prefix("before:").expect("what was there before").to_owned()
 }
 
-const CLIENT: ConnAddress =
-    ConnAddress { shard: ShardId(1), conn: ConnId { index: 0x2a, generation: 7 } };
+const CLIENT: ConnAddress = ConnAddress::alone(ShardId(1), ConnId { index: 0x2a, generation: 7 });
 
 #[test]
 fn the_first_push_says_who_the_client_is_and_what_holds() {

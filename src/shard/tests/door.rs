@@ -300,6 +300,6 @@ fn a_departure_is_told_once_and_only_after_an_arrival() {
     assert!(told[0].starts_with("Enter") && told[1].starts_with("Leave"), "{told:?}");
     // An order that comes too late reaches nobody.
     rig.take(Mail::Evict { conn, excess: Excess::Newest });
-    let stranger = ConnAddress { shard: ShardId(0), conn };
+    let stranger = ConnAddress::alone(ShardId(0), conn);
     rig.take(Mail::Leave { party: party("192.0.2.3"), conn: stranger });
 }

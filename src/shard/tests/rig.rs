@@ -145,6 +145,7 @@ impl Rig {
 
     pub(super) fn new(id: u16, shards: u16, settings: Settings) -> Self {
         let identity = Identity {
+            node: crate::base::id::NodeTag::NONE,
             id: ShardId(id),
             shards,
             seed: Seed::new(SEED),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::auth::Source;
-use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::id::{ConnAddress, ConnId, NodeTag, ShardId};
 use crate::base::time::Time;
 use crate::hub::{Origin, Slip, Terms};
 use crate::session::{CommandLimits, parse_orders};
@@ -77,9 +77,10 @@ impl Shards {
         let [order] = &orders.list[..] else { panic!("{text}") };
         self.orders += 1;
         let number = self.orders;
-        let places = Places { seed: &seed, shards: SHARDS, rules: &self.rules };
+        let places =
+            Places { seed: &seed, shards: SHARDS, rules: &self.rules, node: NodeTag::NONE };
         let origin = Origin::BackEnd(Some(Slip { order: number, item: 0 }));
-        let author = Author { tenant, origin, at: Time::ZERO };
+        let author = Author { tenant, origin, at: Time::ZERO, across: true };
         let parts = places.parts(&order.publish, &author, &|_| Terms::default());
         let group = parts.group(MAKER, || number);
         for (home, drafts) in parts.homes {
@@ -121,7 +122,7 @@ struct Client {
 impl Client {
     fn address(&self) -> ConnAddress {
         let shard = ShardId(u16::try_from(self.shard).expect("few"));
-        ConnAddress { shard, conn: self.conn }
+        ConnAddress::alone(shard, self.conn)
     }
 }
 

@@ -100,6 +100,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn place(id: u16) -> Place {
     let identity = Identity {
+        node: throng::base::id::NodeTag::NONE,
         id: ShardId(id),
         shards: SHARDS,
         seed: Seed::new(1),

@@ -1,0 +1,271 @@
+//! One life of the link: from a connection to the error that ends it.
+//!
+//! One command is under way at a time, each of many parts: subscriptions first, then what waits, and now and
+//! then a canary, a message to ourselves that must come back. While it is under way messages are taken in and
+//! the node is listened to. The link is up when everything that matters is subscribed to and a canary has
+//! come back after that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::envelope::{Letter, read};
+use super::line::{Heard, Line, Pending};
+use super::outgoing::Sealed;
+use super::side::{Channel, Refused, Side};
+use super::tally::{add, set};
+use super::thread::Engine;
+use crate::base::time::Time;
+
+/// Channels in one command.
+const CHANNELS: usize = 512;
+/// Envelopes in one command.
+const BATCH: usize = 256;
+/// Messages taken in before the rest has its turn.
+const MESSAGES: usize = 1024;
+/// The channel for all nodes.
+pub(super) const ALL: &str = "all";
+/// How soon shards are asked again that had no space.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// What is under way.
+enum Work {
+    Subscribe,
+    Publish(Vec<Sealed>),
+}
+
+/// The state of one life.
+pub(super) struct Life {
+    line: Line,
+    working: Option<(Pending, Work)>,
+    /// The channels that belong to no room are still to be subscribed to.
+    own: Vec<Channel>,
+    canary: Canary,
+    was_up: bool,
+    /// The link has come up in this life.
+    is_up: bool,
+}
+
+/// When which canary.
+struct Canary {
+    /// When the one under way left.
+    left: Option<Time>,
+    next: Time,
+}
+
+impl Life {
+    pub(super) fn new(line: Line, tag: u32, was_up: bool, now: Time) -> Self {
+        let own = vec![Arc::from(ALL), canary_channel(tag)];
+        let canary = Canary { left: None, next: now };
+        Self { line, working: None, own, canary, was_up, is_up: false }
+    }
+
+    /// What was under way, of which nobody knows whether Redis did it.
+    pub(super) fn end(self) -> Vec<Sealed> {
+        match self.working {
+            Some((_, Work::Publish(batch))) => batch,
+            Some((_, Work::Subscribe)) | None => Vec::new(),
+        }
+    }
+
+    /// Goes on until the link breaks; why it did. Ends only so, or by being dropped.
+    pub(super) async fn go_on<S: Side>(&mut self, engine: &mut Engine<S>) -> String {
+        loop {
+            let more = engine.listen();
+            let busy = match self.step(engine) {
+                Ok(busy) => busy || more,
+                Err(why) => return why,
+            };
+            if busy || !engine.side.before_sleep() {
+                engine.side.awake();
+                tokio::task::yield_now().await;
+                if let Some((pending, _)) = &mut self.working {
+                    // Looked at, not waited for.
+                    let done = tokio::time::timeout(Duration::ZERO, pending).await;
+                    if let Ok(result) = done
+                        && let Err(why) = self.finish(result, engine)
+                    {
+                        return why;
+                    }
+                }
+                continue;
+            }
+            if let Err(why) = self.sleep(engine).await {
+                return why;
+            }
+        }
+    }
+
+    /// Waits until something happens.
+    async fn sleep<S: Side>(&mut self, engine: &mut Engine<S>) -> Result<(), String> {
+        let wait = self.wait(engine);
+        let pending = async {
+            match &mut self.working {
+                Some((pending, _)) => pending.await,
+                None => std::future::pending().await,
+            }
+        };
+        let (mut heard, mut done) = (None, None);
+        tokio::select! {
+            biased;
+            result = pending => done = Some(result),
+            message = self.line.heard.recv() => heard = Some(message),
+            () = engine.wake.woken() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        engine.side.awake();
+        match heard {
+            Some(Some(message)) => self.take(&message, engine),
+            Some(None) => return Err("the connection has ended".to_owned()),
+            None => {}
+        }
+        done.map_or(Ok(()), |result| self.finish(result, engine))
+    }
+
+    /// How long there is nothing to do if nothing happens.
+    fn wait<S: Side>(&self, engine: &Engine<S>) -> Duration {
+        if !engine.is_flushed {
+            return RETRY;
+        }
+        let now = engine.clock.now();
+        let overdue = self.canary.left.map(|left| left.plus(engine.options.command_timeout));
+        let due = [Some(self.canary.next), overdue, engine.interest.due()];
+        let next = due.into_iter().flatten().filter(|due| *due > now).min();
+        next.map_or(RETRY, |due| due.since(now))
+    }
+
+    /// Takes in what came and begins what is next. True when there is more to take in.
+    fn step<S: Side>(&mut self, engine: &mut Engine<S>) -> Result<bool, String> {
+        if self.line.has_ended() {
+            return Err("the connection has ended".to_owned());
+        }
+        let mut taken = 0;
+        while taken < MESSAGES
+            && let Ok(message) = self.line.heard.try_recv()
+        {
+            self.take(&message, engine);
+            taken += 1;
+        }
+        if self.line.take_overrun() {
+            engine.tell_all_gaps();
+        }
+        engine.is_flushed = engine.side.flush();
+        let now = engine.clock.now();
+        let overdue = engine.options.command_timeout;
+        if self.canary.left.is_some_and(|left| now.since(left) > overdue) {
+            return Err(format!("a canary did not come back within {overdue:?}"));
+        }
+        if self.working.is_none() {
+            self.working = self.next_work(engine, now);
+        }
+        Ok(taken == MESSAGES)
+    }
+
+    fn next_work<S: Side>(&mut self, engine: &mut Engine<S>, now: Time) -> Option<(Pending, Work)> {
+        let mut joins = engine.interest.joins(CHANNELS);
+        joins.append(&mut self.own);
+        if !joins.is_empty() {
+            return Some((self.line.subscribe(&joins, true), Work::Subscribe));
+        }
+        let leaves = engine.interest.leaves(CHANNELS, now);
+        set(&engine.tally.subscriptions, engine.interest.len());
+        if !leaves.is_empty() {
+            return Some((self.line.subscribe(&leaves, false), Work::Subscribe));
+        }
+        if self.canary.left.is_none() && now >= self.canary.next {
+            self.canary.left = Some(now);
+            self.canary.next = now.plus(engine.options.canary);
+            let bytes = engine.writer.write(None, None, false);
+            let channels = vec![canary_channel(engine.options.tag)];
+            let canary = [Sealed { channels, bytes }];
+            return Some((self.line.publish(&canary), Work::Publish(Vec::new())));
+        }
+        // Whom it concerns is there once the link is up again.
+        if !self.is_up {
+            return None;
+        }
+        let batch = engine.outgoing.take(BATCH);
+        set(&engine.tally.queued, engine.outgoing.len() + batch.len());
+        (!batch.is_empty()).then(|| (self.line.publish(&batch), Work::Publish(batch)))
+    }
+
+    fn finish<S: Side>(
+        &mut self,
+        result: redis::RedisResult<()>,
+        engine: &mut Engine<S>,
+    ) -> Result<(), String> {
+        if let Err(error) = result {
+            // What was under way is taken back by `end`.
+            if let Some((pending, _)) = &mut self.working {
+                *pending = Box::pin(std::future::pending());
+            }
+            return Err(error.to_string());
+        }
+        if let Some((_, Work::Publish(batch))) = self.working.take() {
+            add(&engine.tally.published, batch.len());
+            set(&engine.tally.queued, engine.outgoing.len());
+        }
+        Ok(())
+    }
+
+    /// A canary has come back: the link does what it should.
+    fn note_canary<S: Side>(&mut self, engine: &mut Engine<S>) {
+        self.canary.left = None;
+        add(&engine.tally.canaries, 1);
+        if self.is_up {
+            return;
+        }
+        // It left when nothing was left to subscribe to.
+        self.is_up = true;
+        engine.come_up(self.was_up);
+    }
+
+    fn take<S: Side>(&mut self, (name, payload): &Heard, engine: &mut Engine<S>) {
+        let name = String::from_utf8_lossy(name);
+        let Some(channel) = self.line.channel_of(&name) else { return };
+        if channel.starts_with(CANARY) {
+            if engine.writer.wrote(payload) {
+                self.note_canary(engine);
+            }
+            return;
+        }
+        if engine.writer.wrote(payload) {
+            return add(&engine.tally.echoes, 1);
+        }
+        let read = str::from_utf8(payload).map_err(|error| error.to_string());
+        let letter = match read.and_then(read_letter) {
+            Ok(letter) => letter,
+            Err(why) => return engine.note_malformed(channel, &why),
+        };
+        let result = match &letter {
+            Letter::Foreign(order) => engine.side.deliver(channel, order, None, true),
+            Letter::Far(envelope) => {
+                if !engine.windows.first(&envelope.node, envelope.epoch, envelope.seq) {
+                    return add(&engine.tally.duplicates, 1);
+                }
+                if envelope.lost {
+                    return engine.tell_gaps(&[Channel::from(channel)]);
+                }
+                let Some(order) = envelope.order else { return };
+                engine.side.deliver(channel, order.get(), envelope.from.as_deref(), false)
+            }
+        };
+        match result {
+            Ok(()) => add(&engine.tally.delivered, 1),
+            Err(Refused::Malformed(why)) => engine.note_malformed(channel, &why),
+            Err(Refused::Full) => {
+                add(&engine.tally.overrun, 1);
+                engine.tell_gaps(&[Channel::from(channel)]);
+            }
+        }
+    }
+}
+
+fn read_letter(text: &str) -> Result<Letter<'_>, String> {
+    read(text)
+}
+
+const CANARY: &str = "canary:";
+
+fn canary_channel(tag: u32) -> Channel {
+    Arc::from(format!("{CANARY}{tag:x}"))
+}

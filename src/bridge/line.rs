@@ -1,0 +1,123 @@
+//! The connection to Redis.
+//!
+//! One connection carries everything: commands, their answers, and what is pushed because we subscribed to
+//! it. So an answer to a command that came after a publication proves that the subscription over which it
+//! would have come was there, and a stall is one stall. Pushes go into a channel of our own with a bound; the
+//! library would keep them without one.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, Value, cmd, pipe};
+use tokio::sync::mpsc;
+
+use super::options::Options;
+use super::outgoing::Sealed;
+use super::side::Channel;
+use super::tally::{Tally, add};
+
+/// A message that came by a channel: its name with the prefix, and the payload.
+pub(super) type Heard = (Vec<u8>, Vec<u8>);
+
+/// A connection, and what is heard over it.
+pub(super) struct Line {
+    connection: MultiplexedConnection,
+    pub(super) heard: mpsc::Receiver<Heard>,
+    flags: Arc<Flags>,
+    prefix: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    /// The connection has ended.
+    ended: AtomicBool,
+    /// A message found no space.
+    overrun: AtomicBool,
+}
+
+/// A command under way.
+pub(super) type Pending = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
+
+impl Line {
+    /// Connects.
+    pub(super) async fn open(
+        client: Client,
+        options: Options,
+        tally: Arc<Tally>,
+    ) -> RedisResult<Self> {
+        let (tell, heard) = mpsc::channel(options.incoming.max(1));
+        let flags = Arc::new(Flags::default());
+        let told = Arc::clone(&flags);
+        let listen = move |push: PushInfo| -> Result<(), ()> {
+            match push.kind {
+                PushKind::Disconnection => told.ended.store(true, Ordering::Release),
+                PushKind::Message => {
+                    add(&tally.received, 1);
+                    if message(push.data).is_none_or(|message| tell.try_send(message).is_err()) {
+                        add(&tally.overrun, 1);
+                        told.overrun.store(true, Ordering::Release);
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(options.connect_timeout))
+            .set_response_timeout(Some(options.command_timeout))
+            .set_push_sender(listen);
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok(Self { connection, heard, flags, prefix: Arc::from(options.prefix) })
+    }
+
+    /// True once the connection has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.flags.ended.load(Ordering::Acquire)
+    }
+
+    /// True if messages were dropped since this was last asked.
+    pub(super) fn take_overrun(&self) -> bool {
+        self.flags.overrun.swap(false, Ordering::AcqRel)
+    }
+
+    /// The name of a channel without the prefix; `None` where it has another.
+    pub(super) fn channel_of<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(&*self.prefix)?.strip_prefix(':')
+    }
+
+    fn name(&self, channel: &str) -> String {
+        format!("{}:{channel}", self.prefix)
+    }
+
+    /// Subscribes, or ends subscriptions.
+    pub(super) fn subscribe(&self, channels: &[Channel], begin: bool) -> Pending {
+        let mut command = cmd(if begin { "SUBSCRIBE" } else { "UNSUBSCRIBE" });
+        for channel in channels {
+            command.arg(self.name(channel));
+        }
+        let mut connection = self.connection.clone();
+        Box::pin(async move { command.exec_async(&mut connection).await })
+    }
+
+    /// Publishes each on its channels, in order.
+    pub(super) fn publish(&self, batch: &[Sealed]) -> Pending {
+        let mut pipeline = pipe();
+        for Sealed { channels, bytes } in batch {
+            for channel in channels {
+                pipeline.cmd("PUBLISH").arg(self.name(channel)).arg(&bytes[..]).ignore();
+            }
+        }
+        let mut connection = self.connection.clone();
+        Box::pin(async move { pipeline.exec_async(&mut connection).await })
+    }
+}
+
+fn message(data: Vec<Value>) -> Option<Heard> {
+    match <[Value; 2]>::try_from(data) {
+        Ok([Value::BulkString(channel), Value::BulkString(payload)]) => Some((channel, payload)),
+        _ => None,
+    }
+}

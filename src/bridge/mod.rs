@@ -1,0 +1,37 @@
+//! Several nodes that work as one: what is published on one reaches the others by Redis.
+//!
+//! The bridge is a thread of its own with one connection to Redis, over which it publishes and hears. It
+//! subscribes to what its node has members for and to little else, so what a node receives grows with its
+//! own rooms and not with the number of nodes. Pub/sub keeps nothing: while the link is down, and at the
+//! moment a subscription begins, publications of other nodes are missed. Of the first the members are told
+//! once the link is up again. Nothing that happens here holds up the node: what cannot be sent is queued up
+//! to a bound and then dropped and counted, and delivery within the node knows nothing of it.
+//!
+//! What is published, whom it is for and who may know it are the node's business: it is reached by [`Side`],
+//! and a publication is a text here.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `envelope` | what is published around a node's publication |
+//! | `window` | which envelopes came before |
+//! | `interest` | which channels to be subscribed to |
+//! | `outgoing` | what waits to be published, and what was dropped |
+//! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
+//! | `line` | the connection to Redis |
+//! | `thread`, `life` | the thread, and one life of the link |
+
+mod envelope;
+mod interest;
+mod life;
+mod line;
+mod options;
+mod outgoing;
+mod side;
+mod tally;
+mod thread;
+mod window;
+
+pub use options::{Fault, Options};
+pub use side::{Channel, Parcel, Refused, Side, Word};
+pub use tally::Tally;
+pub use thread::Bridge;

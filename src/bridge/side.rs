@@ -1,0 +1,70 @@
+//! The node, as the bridge sees it.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// A channel's name without the prefix. [`Side`] makes them, and each means one room or all nodes.
+pub type Channel = Arc<str>;
+
+/// What the node publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel {
+    /// Where to; the same on each, to be taken once by whoever hears several.
+    pub channels: Vec<Channel>,
+    /// The publication: a JSON object, which the node at the other end understands.
+    pub order: Vec<u8>,
+    /// The publishing connection, as clients know it.
+    pub from: Option<String>,
+}
+
+/// What the node tells its bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Publish this.
+    Publish(Parcel),
+    /// Whether what is published there matters to the node.
+    Interest(Channel, bool),
+}
+
+/// Why the node does not take what was published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is not what may be published there: why.
+    Malformed(String),
+    /// Too much waits for the shards already.
+    Full,
+}
+
+/// The node, as the bridge sees it. Owned by the bridge's thread; nothing in it blocks.
+pub trait Side: Send + 'static {
+    /// The next word from the shards.
+    fn next(&mut self) -> Option<Word>;
+
+    /// Delivers what was published on a channel: by another node, or (`from` is `None` then) perhaps by any
+    /// program.
+    ///
+    /// # Errors
+    /// When the node does not take it.
+    fn deliver(
+        &mut self,
+        channel: &str,
+        order: &str,
+        from: Option<&str>,
+        foreign: bool,
+    ) -> Result<(), Refused>;
+
+    /// Tells the members behind these channels that they may have missed something.
+    fn astray(&mut self, channels: &[Channel]);
+
+    /// Hands on what waits for shards; true when nothing waits any more.
+    fn flush(&mut self) -> bool;
+
+    /// Becomes readable when there is a word, once [`Side::before_sleep`] has said true.
+    fn wake_fd(&self) -> BorrowedFd<'_>;
+
+    /// Announces sleep; false when there is a word already.
+    fn before_sleep(&self) -> bool;
+
+    /// Ends the announcement.
+    fn awake(&self);
+}

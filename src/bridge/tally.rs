@@ -1,0 +1,72 @@
+//! What the bridge counts, for everybody to read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! tally {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal,)*) => {
+        /// What the bridge counts. Names that end in `_total` are totals, the others gauges.
+        #[derive(Debug, Default)]
+        pub struct Tally {
+            $(#[doc = $doc] pub $name: AtomicU64,)*
+        }
+
+        impl Tally {
+            /// The counters by name.
+            pub fn pairs(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                [$(($text, self.$name.load(Ordering::Relaxed))),*].into_iter()
+            }
+
+            /// What the counters mean, by name.
+            pub const MEANINGS: &'static [(&'static str, &'static str)] = &[$(($text, $doc)),*];
+        }
+    };
+}
+
+tally! {
+    /// 1 while the link to Redis is up, with all subscriptions made and a canary back, else 0.
+    up = "bridge_up",
+    /// Channels that are subscribed to.
+    subscriptions = "bridge_subscriptions",
+    /// Envelopes that wait to be published.
+    queued = "bridge_queued",
+    /// Envelopes published, each once for all of its channels.
+    published = "bridge_published_total",
+    /// Envelopes dropped because too many waited.
+    dropped = "bridge_dropped_total",
+    /// Messages of any kind received from channels.
+    received = "bridge_received_total",
+    /// Those that this node had published itself.
+    echoes = "bridge_echoes_total",
+    /// Those that had come before by another channel, or again.
+    duplicates = "bridge_duplicates_total",
+    /// Those handed to the node's shards.
+    delivered = "bridge_delivered_total",
+    /// Those that are not what may be published there.
+    malformed = "bridge_malformed_total",
+    /// Those dropped because too much waited for the shards, or for this thread.
+    overrun = "bridge_overrun_total",
+    /// Times the link came up.
+    links = "bridge_links_total",
+    /// Times the link was lost or could not be made.
+    failures = "bridge_failures_total",
+    /// Canaries that came back.
+    canaries = "bridge_canaries_total",
+    /// Rooms whose members were told that they may have missed something.
+    gaps = "bridge_gaps_total",
+}
+
+impl Tally {
+    /// True while the link to Redis is up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed) == 1
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, more: usize) {
+    counter.fetch_add(more as u64, Ordering::Relaxed);
+}
+
+pub(super) fn set(gauge: &AtomicU64, value: usize) {
+    gauge.store(value as u64, Ordering::Relaxed);
+}

@@ -1,0 +1,279 @@
+//! The thread: what outlives a link, and how a new one is come by.
+//!
+//! Between two attempts lies a random time of a range that doubles, so that a thousand nodes whose Redis
+//! came back do not all come at once. Whatever the link does, the node is listened to all the time: its inbox
+//! here never stays full.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redis::Client;
+use serde_json::value::RawValue;
+use tokio::io::Interest as Readiness;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::envelope::Writer;
+use super::interest::Interest;
+use super::life::Life;
+use super::line::Line;
+use super::options::{Fault, Options};
+use super::outgoing::{Outgoing, Sealed};
+use super::side::{Channel, Parcel, Side, Word};
+use super::tally::{Tally, add, set};
+use super::window::Windows;
+use crate::base::map::Seed;
+use crate::sys::clock::Clock;
+
+/// Words taken from the node before the rest has its turn.
+const WORDS: usize = 1024;
+/// The first range of the pause between attempts, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Of malformed messages, one in so many is logged, so that a program gone wild fills no disk.
+const LOGGED: u64 = 1000;
+
+/// The running bridge. Dropping it ends it.
+#[derive(Debug)]
+pub struct Bridge {
+    tally: Arc<Tally>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bridge {
+    /// Starts the thread. It connects by itself, again and again: a Redis that is away at the start is like
+    /// one that goes away later.
+    ///
+    /// # Errors
+    /// When an option cannot be used: then it is a [`Fault`]. When the kernel refuses a thread or what its
+    /// loop needs.
+    pub fn start<S: Side>(options: Options, side: S) -> Result<Self, io::Error> {
+        let client = options.client().map_err(|fault: Fault| {
+            io::Error::new(io::ErrorKind::InvalidInput, fault.to_string())
+        })?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let tally = Arc::new(Tally::default());
+        let fd = side.wake_fd().try_clone_to_owned()?;
+        let (stop, stopped) = oneshot::channel();
+        let counted = Arc::clone(&tally);
+        let work = move || {
+            let result = runtime.block_on(async move {
+                let wake = Wake::new(fd)?;
+                let mut engine = Engine::new(options, side, wake, counted);
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = engine.run(&client) => {}
+                }
+                Ok::<(), io::Error>(())
+            });
+            if let Err(error) = result {
+                tracing::error!("the bridge failed: {error}");
+            }
+        };
+        let thread = std::thread::Builder::new().name("bridge".to_owned()).spawn(work)?;
+        Ok(Self { tally, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// True when the thread has ended; it does so by itself only by failing.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic in there has been printed, and ends nothing but the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// By which the node wakes the thread.
+#[derive(Debug)]
+pub(super) struct Wake(AsyncFd<OwnedFd>);
+
+impl Wake {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe for types that may change their descriptor; an OwnedFd cannot"
+    )]
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        AsyncFd::with_interest(fd, Readiness::READABLE).map(Self)
+    }
+
+    pub(super) async fn woken(&self) {
+        let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
+        let mut count = [0; 8];
+        // Nothing to read is a wake-up that was taken already.
+        let _ = rustix::io::read(&self.0, &mut count);
+        ready.clear_ready();
+    }
+}
+
+/// What outlives a link.
+pub(super) struct Engine<S> {
+    pub(super) options: Options,
+    pub(super) side: S,
+    pub(super) wake: Wake,
+    pub(super) clock: Clock,
+    pub(super) tally: Arc<Tally>,
+    pub(super) writer: Writer,
+    pub(super) interest: Interest,
+    pub(super) outgoing: Outgoing,
+    pub(super) windows: Windows,
+    /// False while something waits for shards.
+    pub(super) is_flushed: bool,
+}
+
+impl<S: Side> Engine<S> {
+    fn new(options: Options, side: S, wake: Wake, tally: Arc<Tally>) -> Self {
+        Self {
+            writer: Writer::new(&options.node, options.epoch),
+            interest: Interest::new(&Seed::new(fastrand::u64(..)), options.linger),
+            outgoing: Outgoing::new(options.queue, options.queue_bytes),
+            windows: Windows::default(),
+            clock: Clock::start(),
+            is_flushed: true,
+            options,
+            side,
+            wake,
+            tally,
+        }
+    }
+
+    async fn run(&mut self, client: &Client) {
+        let (mut pause, mut was_up) = (FIRST_PAUSE, false);
+        loop {
+            let opening = Line::open(client.clone(), self.options.clone(), Arc::clone(&self.tally));
+            let why = match self.meanwhile(opening).await {
+                Ok(line) => {
+                    self.interest.forget_told();
+                    let now = self.clock.now();
+                    let mut life = Life::new(line, self.options.tag, was_up, now);
+                    let why = life.go_on(self).await;
+                    self.outgoing.put_back(life.end());
+                    why
+                }
+                Err(error) => error.to_string(),
+            };
+            if self.tally.is_up() {
+                (pause, was_up) = (FIRST_PAUSE, true);
+                tracing::error!("the bridge lost Redis: {why}");
+            } else {
+                tracing::warn!("the bridge has no link to Redis yet: {why}");
+            }
+            set(&self.tally.up, 0);
+            set(&self.tally.queued, self.outgoing.len());
+            add(&self.tally.failures, 1);
+            self.meanwhile(tokio::time::sleep(pause.mul_f64(fastrand::f64()))).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits for something, and listens to the node all the while.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let more = self.listen();
+            self.is_flushed = self.side.flush();
+            if more || !self.side.before_sleep() {
+                self.side.awake();
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let tick = if self.is_flushed { LONGEST_PAUSE } else { Duration::from_millis(2) };
+            let done = tokio::select! {
+                biased;
+                done = &mut work => Some(done),
+                () = self.wake.woken() => None,
+                () = tokio::time::sleep(tick) => None,
+            };
+            self.side.awake();
+            if let Some(done) = done {
+                return done;
+            }
+        }
+    }
+
+    /// Takes the node's words; true when there may be more.
+    pub(super) fn listen(&mut self) -> bool {
+        let mut left = WORDS;
+        while left > 0
+            && let Some(word) = self.side.next()
+        {
+            left -= 1;
+            match word {
+                Word::Publish(parcel) => self.seal(parcel),
+                Word::Interest(channel, wanted) => {
+                    self.interest.note(channel, wanted, self.clock.now());
+                }
+            }
+        }
+        if left < WORDS {
+            set(&self.tally.queued, self.outgoing.len());
+        }
+        left == 0
+    }
+
+    fn seal(&mut self, parcel: Parcel) {
+        let Parcel { channels, order, from } = parcel;
+        let order: Result<&RawValue, _> = serde_json::from_slice(&order);
+        let Ok(order) = order else { return add(&self.tally.dropped, 1) };
+        let bytes = self.writer.write(from.as_deref(), Some(order), false);
+        if !self.outgoing.push(Sealed { channels, bytes }) {
+            add(&self.tally.dropped, 1);
+        }
+    }
+
+    /// The link is up: those who were failed are told.
+    pub(super) fn come_up(&mut self, again: bool) {
+        set(&self.tally.up, 1);
+        add(&self.tally.links, 1);
+        tracing::info!(subscriptions = self.interest.len(), "the bridge has its link to Redis");
+        if again {
+            self.tell_all_gaps();
+        }
+        let lost: Vec<Channel> = self.outgoing.take_lost().into_iter().collect();
+        let sealed: Vec<Sealed> = lost
+            .into_iter()
+            .map(|channel| {
+                let bytes = self.writer.write(None, None, true);
+                Sealed { channels: vec![channel], bytes }
+            })
+            .collect();
+        self.outgoing.put_back(sealed);
+    }
+
+    pub(super) fn tell_all_gaps(&mut self) {
+        let channels: Vec<Channel> = self.interest.channels().cloned().collect();
+        self.tell_gaps(&channels);
+    }
+
+    pub(super) fn tell_gaps(&mut self, channels: &[Channel]) {
+        add(&self.tally.gaps, channels.len());
+        self.side.astray(channels);
+    }
+
+    pub(super) fn note_malformed(&self, channel: &str, why: &str) {
+        add(&self.tally.malformed, 1);
+        let count = self.tally.malformed.load(std::sync::atomic::Ordering::Relaxed);
+        if count % LOGGED == 1 {
+            tracing::warn!(channel, count, "the bridge cannot use what was published: {why}");
+        }
+    }
+}

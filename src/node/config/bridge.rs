@@ -1,0 +1,45 @@
+//! `[bridge]`: the other nodes, by Redis.
+
+use std::time::Duration;
+
+use super::group::{group, of};
+use super::kind::{Kind, Value, millis, whole};
+use super::kind_text::{Hidden, Text, text};
+use crate::base::secret::Secret;
+
+group! {
+    /// `[bridge]`.
+    pub struct Bridge in "bridge" {
+        /// Where Redis is: `redis://HOST:PORT`, `rediss://HOST:PORT` for TLS, or `redis+unix:///PATH`.
+        "url" Restart url: String = String::new(), text(2048).or_empty("the node works alone");
+        /// The ACL user to log in as.
+        "user" Restart user: String = String::new(), text(256).or_empty("Redis's default user");
+        /// The user's password.
+        "password" Restart password: Secret = Secret::default(), Hidden;
+        /// A file that holds the password instead; white space around it is left out.
+        "password_file" Restart password_file: String = String::new(), Text::path();
+        /// Certificates, in PEM, of authorities to believe about Redis instead of those that the system trusts.
+        "ca_file" Restart ca_file: String = String::new(), Text::path();
+        /// The names of channels begin with it. Nodes with the same one work together.
+        "prefix" Restart prefix: String = "throng".to_owned(), text(64);
+        /// The node's name among the others, in envelopes and logs.
+        "node" Restart node: String = String::new(), text(64).or_empty("a random one");
+        /// How long a connection to Redis may take.
+        "connect_timeout_ms" Restart connect_timeout: Duration = Duration::from_secs(2),
+            millis(10, 60_000);
+        /// How long Redis may take to answer, and a canary to come back, before the link counts as lost.
+        "command_timeout_ms" Restart command_timeout: Duration = Duration::from_secs(2),
+            millis(10, 60_000);
+        /// Publications that may wait for Redis; more are dropped and counted.
+        "queue_messages" Restart queue_messages: u32 = 65_536, whole(1, 16_777_216);
+        /// Bytes of those.
+        "queue_bytes" Restart queue_bytes: u32 = 67_108_864, whole(1024, 1 << 31);
+        /// Publications of other nodes that may wait for this one's shards; more are dropped, counted, and
+        /// told to the members as a gap.
+        "incoming_messages" Restart incoming: u32 = 65_536, whole(1, 16_777_216);
+        /// How often a message to ourselves proves that the link and its subscriptions work.
+        "canary_interval_ms" Restart canary: Duration = Duration::from_secs(5), millis(10, 600_000);
+        /// How long the subscription to a room outlives the room's last member here.
+        "linger_ms" Restart linger: Duration = Duration::from_secs(5), millis(0, 600_000);
+    }
+}

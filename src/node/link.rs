@@ -1,0 +1,270 @@
+//! The node's side of the bridge: mail becomes parcels, and what other nodes and programs publish becomes
+//! drafts for homes.
+//!
+//! It lives on the bridge's thread and has a port of the mesh of its own, the last. What comes is split by homes
+//! as a client's command is, and goes to them as such, but is not sent on again. What an inbox has no
+//! space for waits here up to a number; then it is dropped and the bridge is told.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use crate::base::id::{ConnAddress, NodeTag, ShardId};
+use crate::base::map::Seed;
+use crate::base::secret::Secret;
+use crate::bridge::{Bridge, Channel, Options, Refused, Side, Word};
+use crate::hub::{Origin, Terms};
+use crate::mesh::{Lane, Port};
+use crate::node::board::Board;
+use crate::node::config::Config;
+use crate::node::crossing::{self, room_of};
+use crate::node::running::LaunchError;
+use crate::node::settings;
+use crate::session::{CommandLimits, Order, parse_orders};
+use crate::shard::{Author, Identity, Mail, Places, RoomRules};
+use crate::sys::clock::Clock;
+
+/// Makes the ids of groups of copies unique beside those of shards and of the admin listener.
+const MAKER: u16 = u16::MAX - 1;
+/// Publications to everyone that may be in line in a shard.
+const TO_EVERYONE: u64 = 256;
+/// Rooms in one piece of mail that tells of gaps.
+const ROOMS: usize = 64;
+
+/// The bridge's port: behind those of the shards, the node, the admin listener and the store.
+pub(super) fn bridge_port(shards: usize) -> usize {
+    shards + 3
+}
+
+/// The tag of a node as the configuration has it: another at every start.
+pub(super) fn tag(config: &Config) -> NodeTag {
+    if config.inside.bridge.url.is_empty() { NodeTag::NONE } else { NodeTag(fastrand::u32(1..)) }
+}
+
+/// The node, as the bridge sees it.
+#[derive(Debug)]
+pub(super) struct Link {
+    port: Port<Mail>,
+    board: Arc<Board>,
+    clock: Clock,
+    seed: Seed,
+    node: NodeTag,
+    rules: RoomRules,
+    /// What clients and programs are held to, and what nodes are.
+    limits: [CommandLimits; 2],
+    groups: u64,
+    /// Per shard, in order: what its inbox had no space for.
+    waiting: Vec<VecDeque<Mail>>,
+    most_waiting: usize,
+}
+
+impl Link {
+    /// Starts the bridge's thread.
+    ///
+    /// # Errors
+    /// When a file that the configuration names cannot be used, or an option.
+    pub(super) fn start(
+        config: &Config,
+        identity: &Identity,
+        port: Port<Mail>,
+        board: &Arc<Board>,
+        clock: Clock,
+    ) -> Result<Bridge, LaunchError> {
+        let own = &config.inside.bridge;
+        let limits = settings::commands(config);
+        // What a node has let through is not to be refused by another whose limits are narrower.
+        let of_nodes = CommandLimits {
+            max_keys: usize::MAX,
+            max_room_bytes: 1024,
+            max_rooms: 1024,
+            max_except: 4096,
+            max_targets: 2048,
+            max_type_bytes: 1024,
+            max_id_bytes: 1024,
+            ..limits.clone()
+        };
+        let link = Self {
+            port,
+            board: Arc::clone(board),
+            clock,
+            seed: identity.seed.clone(),
+            node: identity.node,
+            rules: settings::rooms(config),
+            limits: [limits, of_nodes],
+            groups: 0,
+            waiting: (0..identity.shards).map(|_| VecDeque::new()).collect(),
+            most_waiting: own.incoming as usize,
+        };
+        let bridge = Bridge::start(options(config, identity)?, link);
+        bridge.map_err(|error| LaunchError::new("bridge", error))
+    }
+
+    fn shards(&self) -> u16 {
+        u16::try_from(self.waiting.len()).unwrap_or(u16::MAX)
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.iter().map(VecDeque::len).sum::<usize>() >= self.most_waiting
+    }
+
+    fn has_long_line(&self) -> bool {
+        let waiting = |shard| self.board.shard(ShardId(shard)).everyone_waiting;
+        (0..self.shards()).map(waiting).max().is_some_and(|longest| longest >= TO_EVERYONE)
+    }
+
+    fn spread(&mut self, order: &Order<'_>, origin: Origin) {
+        let now = self.clock.now();
+        let until = order.publish.ttl.map(|ttl| now.plus(ttl));
+        let terms = |_: &str| Terms { until, ..Terms::default() };
+        let author = Author { tenant: order.tenant.as_deref(), origin, at: now, across: false };
+        let (shards, node) = (self.shards(), self.node);
+        let places = Places { seed: &self.seed, shards, rules: &self.rules, node };
+        let parts = places.parts(&order.publish, &author, &terms);
+        let groups = &mut self.groups;
+        let group = parts.group(MAKER, || {
+            *groups += 1;
+            *groups
+        });
+        for (home, drafts) in parts.homes {
+            let mail = Mail::Publish { drafts: drafts.into_vec(), group };
+            self.waiting[usize::from(home.0)].push_back(mail);
+        }
+    }
+}
+
+impl Side for Link {
+    fn next(&mut self) -> Option<Word> {
+        loop {
+            let mail = self.port.take(Lane::Request).or_else(|| self.port.take(Lane::Delivery))?;
+            match mail {
+                Mail::Across(publications) => {
+                    if let Some(parcel) = crossing::parcel(&publications, self.clock.now()) {
+                        return Some(Word::Publish(parcel));
+                    }
+                }
+                Mail::Interest { room, wanted } => {
+                    return Some(Word::Interest(crossing::channel_of(&room), wanted));
+                }
+                // Nothing else is sent here.
+                _ => {}
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        channel: &str,
+        order: &str,
+        from: Option<&str>,
+        foreign: bool,
+    ) -> Result<(), Refused> {
+        if self.is_full() {
+            return Err(Refused::Full);
+        }
+        let own;
+        let order = if foreign {
+            own = crossing::addressed(channel, order).map_err(Refused::Malformed)?;
+            &own
+        } else {
+            order
+        };
+        let limits = self.limits[usize::from(!foreign)].clone();
+        let orders = parse_orders(order, &limits, 1)
+            .map_err(|wrong| Refused::Malformed(wrong.error.message))?;
+        let origin = match from.map(str::parse::<ConnAddress>) {
+            None => Origin::BackEnd(None),
+            Some(Ok(address)) => Origin::Connection(address),
+            Some(Err(error)) => return Err(Refused::Malformed(error.to_string())),
+        };
+        for order in &orders.list {
+            if order.publish.targets.everyone && self.has_long_line() {
+                return Err(Refused::Full);
+            }
+            self.spread(order, origin);
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn astray(&mut self, channels: &[Channel]) {
+        let rooms = channels.iter().filter_map(|channel| {
+            let (tenant, room) = room_of(channel)?;
+            Some(Arc::from(&*crate::auth::room(tenant.as_deref(), room)))
+        });
+        let rooms: Vec<Arc<str>> = rooms.collect();
+        for some in rooms.chunks(ROOMS) {
+            let some: Arc<[Arc<str>]> = some.into();
+            for waiting in &mut self.waiting {
+                waiting.push_back(Mail::Astray(Arc::clone(&some)));
+            }
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) -> bool {
+        let mut empty = true;
+        for (shard, waiting) in self.waiting.iter_mut().enumerate() {
+            while let Some(mail) = waiting.pop_front() {
+                let lane = if mail.is_request() { Lane::Request } else { Lane::Delivery };
+                if let Err(mail) = self.port.post(shard, lane, mail) {
+                    waiting.push_front(mail);
+                    empty = false;
+                    break;
+                }
+            }
+        }
+        empty
+    }
+
+    fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.port.wake_fd()
+    }
+
+    fn before_sleep(&self) -> bool {
+        self.port.before_sleep(&Lane::ALL)
+    }
+
+    fn awake(&self) {
+        self.port.awake();
+    }
+}
+
+fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError> {
+    let own = &config.inside.bridge;
+    let read = |key: &str, path: &str| {
+        fs::read(path).map_err(|error| LaunchError::new(format_args!("{key} = {path:?}"), error))
+    };
+    let password = match own.password_file.as_str() {
+        "" => own.password.clone(),
+        path => {
+            let text = read("bridge.password_file", path)?;
+            Secret::new(String::from_utf8_lossy(&text).trim())
+        }
+    };
+    let roots = match own.ca_file.as_str() {
+        "" => None,
+        path => Some(read("bridge.ca_file", path)?),
+    };
+    Ok(Options {
+        url: own.url.clone(),
+        user: own.user.clone(),
+        password,
+        roots,
+        prefix: own.prefix.clone(),
+        node: if own.node.is_empty() {
+            format!("{:08x}", identity.node.0)
+        } else {
+            own.node.clone()
+        },
+        epoch: identity.epoch,
+        tag: identity.node.0,
+        connect_timeout: own.connect_timeout,
+        command_timeout: own.command_timeout,
+        queue: own.queue_messages as usize,
+        queue_bytes: own.queue_bytes as usize,
+        incoming: own.incoming as usize,
+        canary: own.canary,
+        linger: own.linger,
+    })
+}

@@ -1,0 +1,64 @@
+//! What a shard has to do with other nodes, all of it by mail to the bridge.
+//!
+//! The bridge is one more receiver of mail, with the number that follows those of the shards; what it has no
+//! space for is parked like all mail, and stops publishers by the same rules. A node that works alone has no
+//! bridge: then nothing here does anything. To the bridge goes what is to be sent on, once for each command,
+//! and which rooms have members here, as their homes know. What comes from other nodes comes as drafts to
+//! homes, as if a back end of this node had published it, but not to be sent on again.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::auth::plain;
+use crate::base::id::ShardId;
+use crate::base::time::Time;
+use crate::hub::Publication;
+use crate::session::encode;
+use crate::shard::mail::Mail;
+use crate::shard::state::Shard;
+use crate::wire::websocket;
+
+impl Shard {
+    /// True when the node is one of several.
+    pub(super) fn is_linked(&self) -> bool {
+        self.identity.node.is_some()
+    }
+
+    fn push_across(&mut self, mail: Mail) {
+        if self.is_linked() {
+            self.outbox.push(ShardId(self.identity.shards), mail);
+        }
+    }
+
+    /// Sends publications, all from one command, on to the other nodes.
+    pub(super) fn send_across(&mut self, publications: impl IntoIterator<Item = Arc<Publication>>) {
+        let publications: SmallVec<_> = publications.into_iter().collect();
+        self.counters.sent_across_total += 1;
+        self.push_across(Mail::Across(publications));
+    }
+
+    /// As the room's home: tells the bridge if the room has members now and had none before, or the other way.
+    pub(super) fn note_interest(&mut self, room: &Arc<str>, had: bool) {
+        if !self.is_linked() {
+            return;
+        }
+        let wanted = self.rooms.directory.has_members(room);
+        if wanted != had {
+            self.push_across(Mail::Interest { room: Arc::clone(room), wanted });
+        }
+    }
+
+    /// Tells members that they may have missed what other nodes published.
+    pub(super) fn handle_astray(&mut self, rooms: &[Arc<str>], now: Time) {
+        for room in rooms {
+            if self.rooms.hub.members(room).is_empty() {
+                continue;
+            }
+            let mut text = Vec::new();
+            encode::astray(&mut text, plain(room));
+            let frame = Arc::from(websocket::text(&text));
+            self.deliver_kept(room, &frame, None, now);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What crosses: publications, their targets and their exceptions, once each. Rows O1, R5 and R7.
+
+use serde_json::{Value, json};
+use throng::node::Node;
+
+use super::cluster::{Redis, bridge, linked, members};
+use crate::admin::{ask, with_admin};
+use crate::auth::{SECRET, enter};
+use crate::support::{Client, on_both_drivers, wait_until};
+
+/// A linked node where everybody must say who they are.
+fn guarded(driver: &str, redis: &Redis) -> Node {
+    let secret = format!("auth.secret={SECRET:?}");
+    let sets = ["auth.mode=token", secret.as_str(), "auth.require_expiry=false"];
+    linked(driver, redis.address(), &sets)
+}
+
+fn chat(room: &str, payload: &Value) -> Value {
+    json!({"type": "chat", "room": room, "payload": payload})
+}
+
+on_both_drivers! {
+    fn a_publication_on_either_node_reaches_members_on_both_exactly_once(driver) {
+        let redis = Redis::start();
+        let nodes = [(); 3].map(|()| linked(driver, redis.address(), &[]));
+        let mut clients = members(&redis, &[&nodes[0], &nodes[1], &nodes[2]], "lobby");
+        for number in 0..30_u64 {
+            let author = usize::try_from(number % 3).unwrap();
+            clients[author].send(&chat("lobby", &json!(number)));
+            // Each hears it before the next is published, so the numbers come once each and in order.
+            let id = clients[author].id.clone();
+            for client in &mut clients {
+                let push = client.next();
+                assert_eq!((&push["payload"], &push["from"]), (&json!(number), &json!(id)));
+                assert_eq!((&push["room"], &push["type"]), (&json!("lobby"), &json!("chat")));
+            }
+        }
+        clients.iter_mut().for_each(Client::expect_silence);
+        for node in &nodes {
+            assert_eq!((bridge(node, "bridge_published_total"), bridge(node, "bridge_delivered_total")), (10, 20));
+            // Each is told of its own by Redis too, and knows it.
+            wait_until("its own", || bridge(node, "bridge_echoes_total") == 10);
+        }
+    }
+
+    fn many_publications_keep_the_order_of_their_author(driver) {
+        let redis = Redis::start();
+        let nodes = [(); 2].map(|()| linked(driver, redis.address(), &[]));
+        let mut clients = members(&redis, &[&nodes[0], &nodes[1]], "lobby");
+        for number in 0..2000 {
+            clients[0].send(&chat("lobby", &json!(number)));
+        }
+        for number in 0..2000 {
+            assert_eq!(clients[1].next()["payload"], json!(number));
+        }
+        clients[1].expect_silence();
+    }
+
+    fn who_is_in_two_of_the_rooms_has_one_copy_on_every_node(driver) {
+        let redis = Redis::start();
+        let nodes = [(); 2].map(|()| linked(driver, redis.address(), &[]));
+        let rooms: Vec<String> = (0..6).map(|room| format!("r{room}")).collect();
+        let mut clients = [0, 1].map(|node: usize| Client::connect(nodes[node].address()));
+        for room in &rooms {
+            clients.iter_mut().for_each(|client| _ = client.join(room));
+        }
+        rooms.iter().for_each(|room| redis.wait_for_room(room, 2));
+        let whole = json!({"type": "x", "rooms": rooms, "payload": 1});
+        clients[0].send(&whole);
+        clients[0].send(&chat("r5", &json!("after")));
+        for client in &mut clients {
+            assert_eq!(client.next()["payload"], 1);
+            assert_eq!(client.next()["payload"], "after", "and no second copy");
+        }
+        wait_until("the other copies", || bridge(&nodes[1], "bridge_duplicates_total") == 5);
+    }
+
+    fn exceptions_of_connections_users_and_rooms_hold_on_the_other_node(driver) {
+        let redis = Redis::start();
+        let nodes = [(); 2].map(|()| guarded(driver, &redis));
+        let on = |node: usize, user: &str| {
+            let mut client = enter(nodes[node].address(), &json!({"sub": user, "rooms": ["*"]}));
+            client.join("lobby");
+            client
+        };
+        let (mut author, mut here) = (on(0, "author"), on(0, "ada"));
+        let mut there = [on(1, "ada"), on(1, "ada"), on(1, "bob")];
+        there[2].join("quiet");
+        redis.wait_for_room("lobby", 2);
+        redis.wait_for_room("quiet", 1);
+        let cases = [
+            (json!([there[0].id]), [true, false, true, true]),
+            (json!({"connections": [there[0].id, here.id]}), [false, false, true, true]),
+            (json!({"users": ["ada"]}), [false, false, false, true]),
+            (json!({"rooms": ["quiet"]}), [true, true, true, false]),
+            (json!({"users": ["ada"], "rooms": ["quiet"]}), [false; 4]),
+        ];
+        for (number, (except, reached)) in (0..).zip(cases) {
+            let mut message = chat("lobby", &json!(number));
+            message["except"] = except;
+            author.send(&message);
+            author.send(&chat("lobby", &json!("marker")));
+            for (client, reached) in std::iter::once(&mut here).chain(&mut there).zip(reached) {
+                if reached {
+                    assert_eq!(client.next()["payload"], json!(number), "{message}");
+                }
+                assert_eq!(client.next()["payload"], "marker", "{message}");
+            }
+        }
+    }
+
+    fn users_connections_and_everyone_are_reached_on_every_node(driver) {
+        let redis = Redis::start();
+        let nodes = [(); 2].map(|()| guarded(driver, &redis));
+        let rights = json!({"*": ["join", "publish"], "user:*": ["publish"],
+            "connections": ["publish"], "everyone": ["publish"]});
+        let on = |node: usize, user: &str| {
+            enter(nodes[node].address(), &json!({"sub": user, "rooms": rights}))
+        };
+        let (mut author, mut ada, mut bob) = (on(0, "author"), on(1, "ada"), on(1, "bob"));
+        bob.join("lobby");
+        redis.wait_for_room("lobby", 1);
+        let cases = [
+            (json!({"users": ["ada"]}), [true, false]),
+            (json!({"connections": [bob.id]}), [false, true]),
+            (json!({"connections": [bob.id], "users": ["ada", "bob"], "room": "lobby"}), [true, true]),
+            (json!({"everyone": true, "room": "lobby", "except": {"users": ["ada"]}}), [false, true]),
+        ];
+        for (number, (mut message, reached)) in (0..).zip(cases) {
+            message["type"] = json!("x");
+            message["payload"] = json!(number);
+            author.send(&message);
+            for (client, reached) in [&mut ada, &mut bob].into_iter().zip(reached) {
+                if reached {
+                    assert_eq!(client.next()["payload"], json!(number), "{message}");
+                }
+            }
+        }
+        // What is for everyone goes behind everything that was for everyone: no copy was left over.
+        author.send(&json!({"type": "x", "everyone": true, "payload": "end"}));
+        for client in [&mut ada, &mut bob] {
+            assert_eq!(client.next()["payload"], "end");
+            client.expect_silence();
+        }
+    }
+
+    fn any_program_publishes_by_redis_and_what_is_malformed_is_counted(driver) {
+        let redis = Redis::start();
+        let sets = with_admin(r#""publish""#);
+        let nodes = [(); 2].map(|()| linked(driver, redis.address(), &[&sets[0], &sets[1]]));
+        let mut clients = members(&redis, &[&nodes[0], &nodes[1]], "lobby");
+        redis.publish("throng:room:lobby", r#"{"type":"chat","payload":{"a":1.50}}"#);
+        redis.publish("throng:all", r#"{"type":"news","everyone":true}"#);
+        let wrong = [
+            "hello",
+            "{}",
+            r#"{"type":"throng:join"}"#,
+            r#"{"type":"x","room":"elsewhere"}"#,
+            r#"{"v":2,"type":"x"}"#,
+            r#"{"type":"x","unknown":1}"#,
+        ];
+        wrong.iter().for_each(|text| redis.publish("throng:room:lobby", text));
+        let body = r#"{"type":"by http","room":"lobby"}"#;
+        let admin = nodes[1].admin_address().unwrap();
+        for client in &mut clients {
+            let push = client.next();
+            let expected = json!({"type": "chat", "room": "lobby", "offset": 1, "payload": {"a": 1.5}});
+            assert_eq!(push, expected, "and no connection is named as its author");
+            assert_eq!(client.next()["type"], "news");
+        }
+        assert_eq!(ask(admin, "POST /v1/publish", body).0, 200);
+        for client in &mut clients {
+            assert_eq!(client.next()["type"], "by http");
+            client.expect_silence();
+        }
+        for node in &nodes {
+            assert_eq!(bridge(node, "bridge_malformed_total"), wrong.len() as u64);
+        }
+    }
+}
