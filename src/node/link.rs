@@ -21,6 +21,7 @@ use crate::node::config::Config;
 use crate::node::crossing::{self, room_of};
 use crate::node::running::LaunchError;
 use crate::node::settings;
+use crate::session::command::AudienceLimits;
 use crate::session::{CommandLimits, Order, parse_orders};
 use crate::shard::{Author, Identity, Mail, Places, RoomRules};
 use crate::sys::clock::Clock;
@@ -78,8 +79,7 @@ impl Link {
             max_keys: usize::MAX,
             max_room_bytes: 1024,
             max_rooms: 1024,
-            max_except: 4096,
-            max_targets: 2048,
+            audience: AudienceLimits { targets: 2048, except: 4096 },
             max_type_bytes: 1024,
             max_id_bytes: 1024,
             ..limits.clone()

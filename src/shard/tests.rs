@@ -3,6 +3,7 @@
 //! No socket, no thread, no clock. The invariants of the whole shard are asserted after every step, so
 //! a test says only what its own theme promises.
 
+mod across;
 mod bundle;
 mod consult;
 mod consult_door;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::auth::{KeySet, Ruling, Who};
-use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::id::{ConnAddress, ConnId, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::shared::Overflow;
 use crate::base::time::Time;
@@ -144,8 +144,13 @@ impl Rig {
     }
 
     pub(super) fn new(id: u16, shards: u16, settings: Settings) -> Self {
+        Self::new_in(NodeTag::NONE, id, shards, settings)
+    }
+
+    /// The same in a node that is one of several.
+    pub(super) fn new_in(node: NodeTag, id: u16, shards: u16, settings: Settings) -> Self {
         let identity = Identity {
-            node: crate::base::id::NodeTag::NONE,
+            node,
             id: ShardId(id),
             shards,
             seed: Seed::new(SEED),
