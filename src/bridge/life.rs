@@ -13,7 +13,7 @@ use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
 use super::side::{Channel, Refused, Side};
 use super::tally::{add, set};
-use super::thread::Engine;
+use super::thread::{Engine, pause};
 use crate::base::time::Time;
 
 /// Channels in one command.
@@ -110,7 +110,7 @@ impl Life {
             result = pending => done = Some(result),
             message = self.line.heard.recv() => heard = Some(message),
             () = engine.wake.woken() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = pause(wait) => {}
         }
         engine.side.awake();
         match heard {

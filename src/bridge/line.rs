@@ -48,7 +48,7 @@ impl Line {
         options: Options,
         tally: Arc<Tally>,
     ) -> RedisResult<Self> {
-        let (tell, heard) = mpsc::channel(options.incoming.max(1));
+        let (tell, heard) = mpsc::channel(options.bounds.incoming.max(1));
         let flags = Arc::new(Flags::default());
         let told = Arc::clone(&flags);
         let listen = move |push: PushInfo| -> Result<(), ()> {

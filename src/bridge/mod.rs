@@ -31,7 +31,7 @@ mod tally;
 mod thread;
 mod window;
 
-pub use options::{Fault, Options};
+pub use options::{Bounds, Fault, Options, Server};
 pub use side::{Channel, Parcel, Refused, Side, Word};
 pub use tally::Tally;
 pub use thread::Bridge;

@@ -10,14 +10,8 @@ use crate::base::secret::Secret;
 /// What the bridge is told. Built by `node` from the configuration.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where Redis is: `redis://HOST:PORT`, `rediss://HOST:PORT` for TLS, or `redis+unix:///PATH`.
-    pub url: String,
-    /// The ACL user; empty: Redis's default user.
-    pub user: String,
-    /// Its password; empty: none.
-    pub password: Secret,
-    /// The certificates, in PEM, of whom to believe besides those the system trusts.
-    pub roots: Option<Vec<u8>>,
+    /// Where Redis is, and who we are to it.
+    pub server: Server,
     /// In front of the names of channels.
     pub prefix: String,
     /// The node's name in envelopes.
@@ -30,16 +24,36 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long Redis may take to answer a command, and a canary to come back.
     pub command_timeout: Duration,
-    /// Envelopes that may wait to be published.
-    pub queue: usize,
-    /// Bytes of those.
-    pub queue_bytes: usize,
-    /// Messages from channels that may wait for this thread.
-    pub incoming: usize,
+    /// What may wait.
+    pub bounds: Bounds,
     /// Between two canaries.
     pub canary: Duration,
     /// How long a subscription outlives its last member.
     pub linger: Duration,
+}
+
+/// What may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Envelopes to be published.
+    pub queue: usize,
+    /// Bytes of those.
+    pub queue_bytes: usize,
+    /// Messages from channels, for this thread.
+    pub incoming: usize,
+}
+
+/// Where Redis is, and who we are to it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where Redis is: `redis://HOST:PORT`, `rediss://HOST:PORT` for TLS, or `redis+unix:///PATH`.
+    pub url: String,
+    /// The ACL user; empty: Redis's default user.
+    pub user: String,
+    /// Its password; empty: none.
+    pub password: Secret,
+    /// The certificates, in PEM, of whom to believe besides those the system trusts.
+    pub roots: Option<Vec<u8>>,
 }
 
 /// Why options cannot be used.
@@ -57,8 +71,8 @@ impl fmt::Display for Fault {
     }
 }
 
-impl Options {
-    /// A client as the options say. Nothing is connected.
+impl Server {
+    /// A client for it. Nothing is connected.
     ///
     /// # Errors
     /// When the address or a certificate cannot be used.
@@ -95,41 +109,24 @@ impl Options {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
-    /// Options for a Redis that is not there.
-    pub(in crate::bridge) fn options(url: &str) -> Options {
-        Options {
-            url: url.to_owned(),
-            user: String::new(),
-            password: Secret::new(""),
-            roots: None,
-            prefix: "throng".to_owned(),
-            node: "a".to_owned(),
-            epoch: 1,
-            tag: 1,
-            connect_timeout: Duration::from_secs(2),
-            command_timeout: Duration::from_secs(2),
-            queue: 8,
-            queue_bytes: 1 << 20,
-            incoming: 8,
-            canary: Duration::from_secs(5),
-            linger: Duration::from_secs(5),
-        }
+    fn server(url: &str) -> Server {
+        Server { url: url.to_owned(), user: String::new(), password: Secret::new(""), roots: None }
     }
 
     #[test]
     fn an_address_that_is_none_or_holds_a_password_is_refused_with_its_key() {
         for url in ["", "redis", "http://a:1", "redis://:secret@a:1", "redis://u:p@a:1"] {
-            let fault = options(url).client().err().unwrap_or_else(|| panic!("{url}"));
+            let fault = server(url).client().err().unwrap_or_else(|| panic!("{url}"));
             assert_eq!(fault.key, "bridge.url", "{url}");
             assert!(!fault.to_string().contains("secret"), "{fault}");
         }
         for url in ["redis://a:1", "rediss://a:1", "redis://[::1]:1", "redis+unix:///tmp/r"] {
-            assert!(options(url).client().is_ok(), "{url}");
+            assert!(server(url).client().is_ok(), "{url}");
         }
-        let wrong = Options { roots: Some(b"x".to_vec()), ..options("redis://a:1") };
+        let wrong = Server { roots: Some(b"x".to_vec()), ..server("redis://a:1") };
         assert_eq!(wrong.client().err().map(|fault| fault.key), Some("bridge.ca_file"));
     }
 }

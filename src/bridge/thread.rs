@@ -52,7 +52,7 @@ impl Bridge {
     /// When an option cannot be used: then it is a [`Fault`]. When the kernel refuses a thread or what its
     /// loop needs.
     pub fn start<S: Side>(options: Options, side: S) -> Result<Self, io::Error> {
-        let client = options.client().map_err(|fault: Fault| {
+        let client = options.server.client().map_err(|fault: Fault| {
             io::Error::new(io::ErrorKind::InvalidInput, fault.to_string())
         })?;
         let runtime =
@@ -125,6 +125,11 @@ impl Wake {
     }
 }
 
+/// Waits; other tasks go on.
+pub(super) async fn pause(wait: Duration) {
+    let _ = tokio::time::timeout(wait, std::future::pending::<()>()).await;
+}
+
 /// What outlives a link.
 pub(super) struct Engine<S> {
     pub(super) options: Options,
@@ -145,7 +150,7 @@ impl<S: Side> Engine<S> {
         Self {
             writer: Writer::new(&options.node, options.epoch),
             interest: Interest::new(&Seed::new(fastrand::u64(..)), options.linger),
-            outgoing: Outgoing::new(options.queue, options.queue_bytes),
+            outgoing: Outgoing::new(options.bounds.queue, options.bounds.queue_bytes),
             windows: Windows::default(),
             clock: Clock::start(),
             is_flushed: true,
@@ -180,7 +185,7 @@ impl<S: Side> Engine<S> {
             set(&self.tally.up, 0);
             set(&self.tally.queued, self.outgoing.len());
             add(&self.tally.failures, 1);
-            self.meanwhile(tokio::time::sleep(pause.mul_f64(fastrand::f64()))).await;
+            self.meanwhile(self::pause(pause.mul_f64(fastrand::f64()))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -201,7 +206,7 @@ impl<S: Side> Engine<S> {
                 biased;
                 done = &mut work => Some(done),
                 () = self.wake.woken() => None,
-                () = tokio::time::sleep(tick) => None,
+                () = pause(tick) => None,
             };
             self.side.awake();
             if let Some(done) = done {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
-use crate::bridge::{Bridge, Channel, Options, Refused, Side, Word};
+use crate::bridge::{Bounds, Bridge, Channel, Options, Refused, Server, Side, Word};
 use crate::hub::{Origin, Terms};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
@@ -247,10 +247,7 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
         path => Some(read("bridge.ca_file", path)?),
     };
     Ok(Options {
-        url: own.url.clone(),
-        user: own.user.clone(),
-        password,
-        roots,
+        server: Server { url: own.url.clone(), user: own.user.clone(), password, roots },
         prefix: own.prefix.clone(),
         node: if own.node.is_empty() {
             format!("{:08x}", identity.node.0)
@@ -261,9 +258,11 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
         tag: identity.node.0,
         connect_timeout: own.connect_timeout,
         command_timeout: own.command_timeout,
-        queue: own.queue_messages as usize,
-        queue_bytes: own.queue_bytes as usize,
-        incoming: own.incoming as usize,
+        bounds: Bounds {
+            queue: own.queue_messages as usize,
+            queue_bytes: own.queue_bytes as usize,
+            incoming: own.incoming as usize,
+        },
         canary: own.canary,
         linger: own.linger,
     })

@@ -280,6 +280,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         }
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
         "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
+        "throng:gap" if object["lost"].is_null() => encode::astray(&mut out, text(object, "room")),
         "throng:gap" => encode::gap(&mut out, whom_of(object), number(object, "lost")),
         "throng:left" => encode::left(&mut out, text(object, "room"), text(object, "reason")),
         "throng:reload" => {

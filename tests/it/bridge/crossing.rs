@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use throng::node::Node;
 
-use super::cluster::{Redis, bridge, linked, members};
+use super::cluster::{Redis, bridge, linked, members, unlinked};
 use crate::admin::{ask, with_admin};
 use crate::auth::{SECRET, enter};
 use crate::support::{Client, on_both_drivers, wait_until};
@@ -144,13 +144,30 @@ on_both_drivers! {
         }
     }
 
+    fn an_acl_user_with_the_documented_rights_is_enough_and_a_wrong_password_is_no_link(driver) {
+        let redis = Redis::start();
+        redis.ask(&["ACL", "SETUSER", "throng", "on", ">secret", "resetchannels", "&throng:*",
+            "+@connection", "+@pubsub"]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret\n").unwrap();
+        let path = format!("bridge.password_file={}", file.path().display());
+        let nodes = [&path[..], "bridge.password=secret"]
+            .map(|set| linked(driver, redis.address(), &["bridge.user=throng", set]));
+        let mut clients = members(&redis, &[&nodes[0], &nodes[1]], "lobby");
+        clients[0].send(&chat("lobby", &json!(1)));
+        clients.iter_mut().for_each(|client| assert_eq!(client.next()["payload"], 1));
+        let sets = ["bridge.user=throng", "bridge.password=wrong"];
+        let wrong = unlinked(driver, redis.address(), &sets);
+        wait_until("it is refused", || bridge(&wrong, "bridge_failures_total") > 1);
+        assert_eq!(bridge(&wrong, "bridge_up"), 0);
+    }
+
     fn any_program_publishes_by_redis_and_what_is_malformed_is_counted(driver) {
         let redis = Redis::start();
         let sets = with_admin(r#""publish""#);
         let nodes = [(); 2].map(|()| linked(driver, redis.address(), &[&sets[0], &sets[1]]));
         let mut clients = members(&redis, &[&nodes[0], &nodes[1]], "lobby");
         redis.publish("throng:room:lobby", r#"{"type":"chat","payload":{"a":1.50}}"#);
-        redis.publish("throng:all", r#"{"type":"news","everyone":true}"#);
         let wrong = [
             "hello",
             "{}",
@@ -166,6 +183,9 @@ on_both_drivers! {
             let push = client.next();
             let expected = json!({"type": "chat", "room": "lobby", "offset": 1, "payload": {"a": 1.5}});
             assert_eq!(push, expected, "and no connection is named as its author");
+        }
+        redis.publish("throng:all", r#"{"type":"news","everyone":true}"#);
+        for client in &mut clients {
             assert_eq!(client.next()["type"], "news");
         }
         assert_eq!(ask(admin, "POST /v1/publish", body).0, 200);
