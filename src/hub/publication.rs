@@ -177,7 +177,7 @@ impl Publication {
         Self {
             room: Arc::clone(&self.room),
             to: self.to.clone(),
-            offset: 0,
+            cursor: Cursor::default(),
             at: self.at,
             kind: self.kind.clone(),
             payload: self.payload.clone(),

@@ -17,7 +17,7 @@ use crate::hub::Publication;
 use crate::session::encode;
 use crate::shard::mail::Mail;
 use crate::shard::state::Shard;
-use crate::wire::websocket;
+use crate::wire::{sse, websocket};
 
 impl Shard {
     /// True when the node is one of several.
@@ -58,7 +58,8 @@ impl Shard {
             let mut text = Vec::new();
             encode::astray(&mut text, plain(room));
             let frame = Arc::from(websocket::text(&text));
-            self.deliver_kept(room, &frame, None, now);
+            let event = self.has_streams().then(|| Arc::from(sse::event(None, None, &text)));
+            self.deliver_kept(room, [Some(&frame), event.as_ref()], None, now);
         }
     }
 }

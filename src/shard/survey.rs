@@ -85,11 +85,12 @@ impl Shard {
     }
 
     fn laggard(&mut self, weight: usize, id: ConnId, now: Time) -> Option<Laggard> {
+        let conn = self.address(id);
         let connection = self.table.get(id)?;
         let rooms = self.rooms.hub.count_of(&connection.member);
         let person = self.gate.people.get(id.index).map(|person| person.names());
         Some(Laggard {
-            conn: ConnAddress { shard: self.identity.id, conn: id },
+            conn,
             who: person.map(|(tenant, user)| (tenant.map(Box::from), Box::from(user))),
             waiting: weight as u64,
             rooms,

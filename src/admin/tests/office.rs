@@ -60,7 +60,7 @@ impl Census for SmallDesk {
         let user =
             |name: &str, state, last_seen| UserSeen { user: name.to_owned(), state, last_seen };
         let connection = |index, user: Option<&str>| MemberSeen {
-            client: ConnAddress { shard: ShardId(0), conn: ConnId { index, generation: 7 } },
+            client: ConnAddress::alone(ShardId(0), ConnId { index, generation: 7 }),
             user: user.map(str::to_owned),
             state: "online",
             connected: user.map(|_| 1_750_000_000_000),

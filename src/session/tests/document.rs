@@ -143,6 +143,13 @@ fn presence_of(object: &Map<String, Value>) -> RoomNews<'_> {
     RoomNews { room: text(object, "room"), members: number(object, "members"), users }
 }
 
+fn gap_of(out: &mut Vec<u8>, object: &Map<String, Value>) {
+    if object["lost"].is_null() {
+        return encode::astray(out, text(object, "room"));
+    }
+    encode::gap(out, whom_of(object), number(object, "lost"));
+}
+
 fn whom_of(object: &Map<String, Value>) -> Whom<'_> {
     let is = |key: &str| object.get(key) == Some(&Value::Bool(true));
     match (is("user"), is("connection"), is("everyone")) {
@@ -280,8 +287,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         }
         "throng:pong" => encode::pong(&mut out, reference, number(object, "time")),
         "throng:reauth" => encode::reauth(&mut out, number(object, "inMs")),
-        "throng:gap" if object["lost"].is_null() => encode::astray(&mut out, text(object, "room")),
-        "throng:gap" => encode::gap(&mut out, whom_of(object), number(object, "lost")),
+        "throng:gap" => gap_of(&mut out, object),
         "throng:left" => encode::left(&mut out, text(object, "room"), text(object, "reason")),
         "throng:reload" => {
             encode::reload(&mut out, number(object, "reconnectDelayMs"), text(object, "reason"));

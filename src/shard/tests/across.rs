@@ -84,7 +84,7 @@ fn what_came_from_another_node_is_not_sent_on_and_excepts_by_node() {
     let draft = Publication {
         room: "r".into(),
         to: Audience { target: Target::Room, except: Some(Arc::new(except)) },
-        offset: 0,
+        cursor: crate::base::cursor::Cursor::default(),
         at: Time::ZERO,
         kind: serde_json::from_str(r#""x""#).expect("JSON"),
         payload: None,
