@@ -65,7 +65,8 @@ on_both_drivers! {
         }
         say(&mut clients[0], &json!("meanwhile"));
         assert_eq!(clients[0].next()["payload"], "meanwhile");
-        wait_until("it waits", || bridge(&author, "bridge_queued") == 1);
+        // The probe may wait beside it, if Redis went before it had answered.
+        wait_until("it waits", || bridge(&author, "bridge_queued") >= 1);
         // Redis is back for the reader first: what the author has kept finds its subscription.
         redis.restart();
         [&author, &reader].into_iter().for_each(wait_link);
