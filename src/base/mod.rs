@@ -2,7 +2,7 @@
 //!
 //! Identifiers, cursors, time arithmetic, the seeded map, room name patterns, networks and the parties that share
 //! a limit, secrets, shared buffers, spare memory, what is kept for users, ages, histograms and the counters of
-//! a shard. Nothing here knows a protocol, a socket or a room; nothing here reads a clock or a source of
+//! a shard, or of a thread beside them. Nothing here knows a protocol, a socket or a room; nothing here reads a clock or a source of
 //! randomness.
 
 pub mod ages;
@@ -18,5 +18,6 @@ pub mod party;
 pub mod secret;
 pub mod shared;
 pub mod spare;
+pub(crate) mod tally;
 pub mod tidings;
 pub mod time;

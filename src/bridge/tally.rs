@@ -2,25 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-macro_rules! tally {
-    ($(#[doc = $doc:literal] $name:ident = $text:literal,)*) => {
-        /// What the bridge counts. Names that end in `_total` are totals, the others gauges.
-        #[derive(Debug, Default)]
-        pub struct Tally {
-            $(#[doc = $doc] pub $name: AtomicU64,)*
-        }
-
-        impl Tally {
-            /// The counters by name.
-            pub fn pairs(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$(($text, self.$name.load(Ordering::Relaxed))),*].into_iter()
-            }
-
-            /// What the counters mean, by name.
-            pub const MEANINGS: &'static [(&'static str, &'static str)] = &[$(($text, $doc)),*];
-        }
-    };
-}
+use crate::base::tally::tally;
 
 tally! {
     /// 1 while the link to Redis is up, with all subscriptions made and a canary back, else 0.

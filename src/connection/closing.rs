@@ -56,7 +56,7 @@ impl Closing {
     /// The FIN goes down right behind the last write, which need not have come back for that; letting go
     /// must wait for it, or our last words could be lost.
     pub(super) fn poll_op(&mut self, conn: ConnId, outbound: &Outbound, lane: Lane) -> Option<Op> {
-        if self.stage == Stage::Flushing && outbound.is_empty() && lane.is_idle {
+        if self.is_flushing(outbound) && lane.is_idle {
             if !self.ended {
                 self.stage = Stage::Lingering;
                 return Some(Op::ShutdownWrite { conn });
@@ -81,7 +81,12 @@ impl Closing {
 
     /// True when the queue has been flushed and the FIN is next.
     pub(super) fn is_flushed(&self, outbound: &Outbound) -> bool {
-        self.stage == Stage::Flushing && outbound.is_empty() && !outbound.in_flight()
+        self.is_flushing(outbound) && !outbound.in_flight()
+    }
+
+    /// True when all that was queued was handed over, though it may be in flight.
+    pub(super) fn is_flushing(&self, outbound: &Outbound) -> bool {
+        self.stage == Stage::Flushing && outbound.is_empty()
     }
 
     pub(super) fn check(&self) {

@@ -305,8 +305,7 @@ impl Connection {
     /// True when everything that is left to say was handed over, and FIN is next though it may be in flight.
     #[must_use]
     pub fn is_flushing(&self) -> bool {
-        let closing = matches!(&self.phase, Phase::Closing(c) if c.stage() == Stage::Flushing);
-        closing && self.outbound.is_empty()
+        matches!(&self.phase, Phase::Closing(closing) if closing.is_flushing(&self.outbound))
     }
 
     /// True when a write that has come back may leave something to be done that is not on the queue.

@@ -410,9 +410,9 @@ impl Desk for NodeDesk {
         let inboxes: Vec<_> = (0..self.shards).map(depth).collect();
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
         metrics::expose(out, &self.board, &about, &inboxes);
-        metrics::expose_store(out, self.store.tally());
+        metrics::expose_tally(out, self.store.tally().rows());
         if let Some(tally) = &about.bridge {
-            metrics::expose_bridge(out, tally);
+            metrics::expose_tally(out, tally.rows());
         }
     }
 

@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 
 use super::ask::{Answer, Ask, Outcome, Refused};
 use super::table::Store;
+use crate::base::tally::tally;
 use crate::base::time::Time;
 use crate::sys::clock::{Clock, unix_millis};
 
@@ -59,26 +60,6 @@ const RETRY: Duration = Duration::from_millis(1);
 
 /// The pause between two slices of a walk.
 const SLICE: Duration = Duration::from_millis(100);
-
-macro_rules! tally {
-    ($(#[doc = $doc:literal] $name:ident = $text:literal,)*) => {
-        /// What the thread counts, for everybody to read.
-        #[derive(Debug, Default)]
-        pub struct Tally {
-            $(#[doc = $doc] pub $name: AtomicU64,)*
-        }
-
-        impl Tally {
-            /// The counters by name.
-            pub fn pairs(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-                [$(($text, self.$name.load(Ordering::Relaxed))),*].into_iter()
-            }
-
-            /// What the counters mean, by name.
-            pub const MEANINGS: &'static [(&'static str, &'static str)] = &[$(($text, $doc)),*];
-        }
-    };
-}
 
 tally! {
     /// Requests done, refused ones included.

@@ -53,6 +53,16 @@ group! {
     }
 }
 
+/// What is wrong with a secret that is to stand here or in a file, and in one of them only.
+pub(super) fn one_secret(secret: &Secret, file: &str) -> Option<String> {
+    if secret.is_empty() == file.is_empty() {
+        return Some("expected either a secret or a secret_file".to_owned());
+    }
+    let bytes = secret.expose().len();
+    let fits = secret.is_empty() || (SHORTEST_SECRET..=LONGEST_SECRET).contains(&bytes);
+    (!fits).then(|| format!("secret: expected {SHORTEST_SECRET} to {LONGEST_SECRET} bytes"))
+}
+
 impl Row for Key {
     const ABOUT: About = About {
         name: "key",
@@ -67,11 +77,6 @@ impl Row for Key {
     };
 
     fn broken(&self) -> Option<String> {
-        let secret = self.secret.expose().len();
-        if self.secret.is_empty() == self.secret_file.is_empty() {
-            return Some("expected either a secret or a secret_file".to_owned());
-        }
-        let fits = self.secret.is_empty() || (SHORTEST_SECRET..=LONGEST_SECRET).contains(&secret);
-        (!fits).then(|| format!("secret: expected {SHORTEST_SECRET} to {LONGEST_SECRET} bytes"))
+        one_secret(&self.secret, &self.secret_file)
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::admin::{LONGEST_SECRET, SHORTEST_SECRET};
+use super::admin::one_secret;
 use super::auth::FetchUrl;
 use super::group::{group, of};
 use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
@@ -119,11 +119,6 @@ impl Row for Webhook {
     };
 
     fn broken(&self) -> Option<String> {
-        let secret = self.secret.expose().len();
-        if self.secret.is_empty() == self.secret_file.is_empty() {
-            return Some("expected either a secret or a secret_file".to_owned());
-        }
-        let fits = self.secret.is_empty() || (SHORTEST_SECRET..=LONGEST_SECRET).contains(&secret);
-        (!fits).then(|| format!("secret: expected {SHORTEST_SECRET} to {LONGEST_SECRET} bytes"))
+        one_secret(&self.secret, &self.secret_file)
     }
 }

@@ -21,7 +21,6 @@ use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::settings;
 use crate::shard::{NAMESPACES, REFUSE};
-use crate::store::Tally;
 use crate::sys::memory;
 
 /// What is fixed or changes with the configuration only.
@@ -82,16 +81,13 @@ pub(super) fn expose(out: &mut Exposition, board: &Board, about: &About, inboxes
     spreads::expose(out, &total, &measured, &about.namespaces);
 }
 
-/// Writes what the store's thread counts, under the names of `/v1/counters` with `throng_` before them.
-pub(super) fn expose_store(out: &mut Exposition, tally: &Tally) {
-    for ((name, value), (_, meaning)) in tally.pairs().zip(Tally::MEANINGS) {
-        out.family(&format!("throng_{name}"), Kind::Counter, meaning.trim()).sample(&[], value);
-    }
-}
-
-/// Writes what the bridge counts, in the same way.
-pub(super) fn expose_bridge(out: &mut Exposition, tally: &bridge::Tally) {
-    for ((name, value), (_, meaning)) in tally.pairs().zip(bridge::Tally::MEANINGS) {
+/// Writes what a thread beside the shards counts: rows of its tally, under the names of `/v1/counters` with
+/// `throng_` before them.
+pub(super) fn expose_tally(
+    out: &mut Exposition,
+    rows: impl Iterator<Item = (&'static str, &'static str, u64)>,
+) {
+    for (name, meaning, value) in rows {
         let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
         out.family(&format!("throng_{name}"), kind, meaning.trim()).sample(&[], value);
     }
