@@ -117,6 +117,16 @@ impl Batches {
         Some(body)
     }
 
+    /// The tenants of the events that are under way, each once.
+    pub(super) fn tenants(&self) -> Vec<Option<Box<str>>> {
+        let State::Posting(count) = self.state else { return Vec::new() };
+        let of = |(event, _): &(Tiding, Time)| event.tenant.clone();
+        let mut tenants: Vec<_> = self.waiting.iter().take(count).map(of).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        tenants
+    }
+
     /// The request has ended; `random` spreads the rests of those who failed together.
     pub(super) fn done(&mut self, heard: bool, now: Time, random: u32) -> Fate {
         let State::Posting(count) = self.state else { return Fate::Again };
@@ -167,7 +177,7 @@ mod tests {
     }
 
     fn event(text: &str) -> Tiding {
-        Tiding { kind: TidingKind::Joined, document: text.as_bytes().into() }
+        Tiding { kind: TidingKind::Joined, tenant: None, document: text.as_bytes().into() }
     }
 
     fn body(batches: &mut Batches, millis: u64) -> Option<String> {
@@ -214,6 +224,18 @@ mod tests {
         assert_eq!((batches.len(), batches.bytes), (0, 0));
         batches.push(event("3"), at(2001));
         assert_eq!(batches.due(), Some(at(3000)), "twice as long, by the second failure");
+    }
+
+    #[test]
+    fn a_batch_knows_whose_events_it_holds_and_no_others() {
+        let mut batches = Batches::new(PACE);
+        for tenant in [Some("b"), None, Some("b"), Some("c")] {
+            let tiding = Tiding { tenant: tenant.map(Box::from), ..event("1") };
+            assert!(batches.push(tiding, at(0)));
+        }
+        assert_eq!(batches.tenants(), []);
+        assert!(body(&mut batches, 0).is_some());
+        assert_eq!(batches.tenants(), [None, Some("b".into())], "three of four are under way");
     }
 
     #[test]

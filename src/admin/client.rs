@@ -127,7 +127,8 @@ impl Client {
         let status = response.status();
         let read = Limited::new(response.into_body(), limit).collect().await;
         let body = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-            Some(_) => Failure::TooLarge(limit),
+            Some(_) if status == StatusCode::OK => Failure::TooLarge(limit),
+            Some(_) => Failure::Status(status),
             None => failed(&*error),
         })?;
         Ok((status, body.to_bytes()))

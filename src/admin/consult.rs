@@ -80,7 +80,7 @@ pub(super) async fn serve(api: Arc<Api>, client: Client, mut told: watch::Receiv
     let hooks = told.borrow().options.hooks.clone();
     let mut own = Consults {
         api: Arc::clone(&api),
-        deliveries: Deliveries::new(&hooks, client.clone()),
+        deliveries: Deliveries::new(&hooks, client.clone(), Arc::clone(&api.desk)),
         client,
         line: Line::new(),
         under_way: JoinSet::new(),

@@ -1,11 +1,11 @@
 //! Posting events to the back ends that want to hear of them.
 //!
 //! Each back end has its own queue (`batch`), so one that is slow or dead keeps no other waiting. An answer of
-//! 200 says that the events were heard; what else it says is not read. At the end of the thread what waits
-//! gets one more chance, within the grace of the whole listener.
+//! 200 says that the events were heard; what it says beyond that is read where the back end may publish
+//! (`reply`). At the end of the thread what waits gets one more chance, within the grace of the whole listener.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use hyper::Uri;
@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 
 use super::batch::{Batches, Fate};
 use super::client::{Client, Failure};
+use super::desk::Desk;
 use super::options::EventHook;
+use super::reply::{self, Replied};
 use super::sign::{SIGNATURE, signature};
 use crate::base::tidings::Tiding;
 use crate::base::time::Time;
@@ -33,6 +35,10 @@ pub(super) struct Record {
     pub(super) dropped: AtomicU64,
     /// Requests that failed.
     pub(super) failed: AtomicU64,
+    /// Publications that came back.
+    pub(super) published: AtomicU64,
+    /// Those that came back and may not be.
+    pub(super) refused: AtomicU64,
 }
 
 /// One back end.
@@ -41,26 +47,35 @@ struct Hearer {
     batches: Batches,
     /// True while the last request has failed.
     is_failing: bool,
+    /// True while the last answer asked for more than it may.
+    is_refused: bool,
 }
 
 /// A request that has ended: whose, and how.
-pub(super) type Posted = (usize, Result<Bytes, Failure>);
+pub(super) type Posted = (usize, Result<Replied, Failure>);
 
 /// The back ends.
 pub(super) struct Deliveries {
     hearers: Vec<Hearer>,
     client: Client,
+    desk: Arc<dyn Desk>,
     pub(super) under_way: JoinSet<Posted>,
 }
 
 impl Deliveries {
-    pub(super) fn new(hooks: &[EventHook], client: Client) -> Self {
+    pub(super) fn new(hooks: &[EventHook], client: Client, desk: Arc<dyn Desk>) -> Self {
         let hearer = |hook: &EventHook| Hearer {
             batches: Batches::new(hook.pace),
             hook: hook.clone(),
             is_failing: false,
+            is_refused: false,
         };
-        Self { hearers: hooks.iter().map(hearer).collect(), client, under_way: JoinSet::new() }
+        Self {
+            hearers: hooks.iter().map(hearer).collect(),
+            client,
+            desk,
+            under_way: JoinSet::new(),
+        }
     }
 
     /// Takes events in for all who want to hear of them.
@@ -88,14 +103,36 @@ impl Deliveries {
     pub(super) fn start(&mut self, now: Time, hurry: bool) {
         for (at, hearer) in self.hearers.iter_mut().enumerate() {
             if let Some(body) = hearer.batches.poll(now, hurry) {
-                self.under_way.spawn(post(self.client.clone(), hearer.hook.clone(), at, body));
+                let tenants = match hearer.hook.voice.is_mute() {
+                    true => Vec::new(),
+                    false => hearer.batches.tenants(),
+                };
+                let (client, desk) = (self.client.clone(), Arc::clone(&self.desk));
+                let hook = hearer.hook.clone();
+                self.under_way.spawn(async move {
+                    let answer = post(client, &hook, body).await;
+                    let patience = hook.timeout;
+                    (at, reply::publish(desk, answer, &hook.voice, &tenants, patience).await)
+                });
             }
         }
     }
 
     /// A request has ended.
     pub(super) fn finish(&mut self, (at, answer): Posted, record: &Record, now: Time) {
-        let Hearer { hook, batches, is_failing } = &mut self.hearers[at];
+        let Hearer { hook, batches, is_failing, is_refused } = &mut self.hearers[at];
+        if let Ok(replied) = &answer {
+            record.published.fetch_add(replied.published as u64, Ordering::Relaxed);
+            record.refused.fetch_add(replied.refused as u64, Ordering::Relaxed);
+            let was_refused = std::mem::replace(is_refused, replied.refused > 0);
+            if let (Some(why), false) = (&replied.why, was_refused) {
+                let count = replied.refused;
+                tracing::warn!(
+                    "the webhook {:?}: {count} of its publications are refused: {why}",
+                    hook.name
+                );
+            }
+        }
         match batches.done(answer.is_ok(), now, fastrand::u32(..)) {
             Fate::Heard(count) => {
                 record.heard.fetch_add(count as u64, Ordering::Relaxed);
@@ -116,13 +153,11 @@ impl Deliveries {
     }
 }
 
-async fn post(client: Client, hook: EventHook, at: usize, body: Vec<u8>) -> Posted {
+async fn post(client: Client, hook: &EventHook, body: Vec<u8>) -> Result<Bytes, Failure> {
     let signature = signature(&hook.secret, unix_millis() / 1000, &body);
     let headers = [("content-type", "application/json"), (SIGNATURE, &*signature)];
-    let patience: Duration = hook.timeout;
-    let answer = match hook.url.parse::<Uri>() {
-        Ok(uri) => client.post(&uri, &headers, body.into(), ANSWER_BYTES, patience).await,
+    match hook.url.parse::<Uri>() {
+        Ok(uri) => client.post(&uri, &headers, body.into(), ANSWER_BYTES, hook.timeout).await,
         Err(error) => Err(Failure::Connection(error.to_string())),
-    };
-    (at, answer)
+    }
 }

@@ -24,6 +24,7 @@
 //! | `consult` | questions of the shards to the application's back end |
 //! | `line` | those that wait |
 //! | `deliver` | events to the back ends that want to hear of them |
+//! | `reply` | what they answer |
 //! | `batch` | those that wait, and what becomes of a batch that fails |
 //! | `jwks` | keys by URL |
 //! | `refusal` | every answer that is a no |
@@ -46,6 +47,7 @@ mod page;
 mod presence;
 mod publish;
 mod refusal;
+mod reply;
 mod routes;
 mod server;
 mod sign;
@@ -63,4 +65,5 @@ pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Scope, Webhook};
 pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};
+pub use reply::{Reach, Replied, Reply, Voice};
 pub use server::Admin;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::batch::Pace;
+use super::reply::Voice;
 use crate::base::secret::Secret;
 use crate::base::tidings::TidingKinds;
 
@@ -148,6 +149,8 @@ pub struct EventHook {
     pub timeout: Duration,
     /// How events are gathered, and tried again.
     pub pace: Pace,
+    /// What it may publish by its answers.
+    pub voice: Voice,
 }
 
 /// Everything a running listener can be told anew.

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::desk::Desk;
 use super::options::Scope;
 use super::refusal::{Refusal, json};
+use super::reply::{Replied, Reply};
 use super::routes::{Api, LOOK};
 
 /// How often it is looked at once: an answer is most often there in less time than a timer takes.
@@ -73,6 +74,12 @@ pub trait Publisher {
     /// Why nothing was posted.
     fn publish(&self, body: &str, tenant: Option<&str>) -> Result<Posted, NotPublished>;
 
+    /// Posts what a back end answers to events, as far as it may be published: each publication by itself.
+    ///
+    /// # Errors
+    /// [`NotPublished::Behind`]; then nothing was posted.
+    fn reply(&self, reply: Reply<'_>) -> Result<Replied, NotPublished>;
+
     /// What came of an order, once that is known; then it is forgotten.
     fn outcome(&self, order: u64) -> Option<Vec<Outcome>>;
 
@@ -84,9 +91,9 @@ pub trait Publisher {
 }
 
 /// An order that somebody waits for. However the waiting ends, the order is not kept.
-struct Awaited {
-    desk: Arc<dyn Desk>,
-    order: u64,
+pub(super) struct Awaited {
+    pub(super) desk: Arc<dyn Desk>,
+    pub(super) order: u64,
 }
 
 impl Drop for Awaited {

@@ -242,6 +242,12 @@ fn expose_deliveries(deliveries: &deliver::Record, out: &mut Exposition) {
     let help = "Requests with events that failed, those that were tried again included.";
     let mut family = out.family("throng_webhook_failures_total", Kind::Counter, help);
     family.sample(&[], deliveries.failed.load(Ordering::Relaxed));
+    let help = "Publications that back ends gave in answer to events, by what became of them.";
+    let mut family = out.family("throng_webhook_replies_total", Kind::Counter, help);
+    for (outcome, count) in [("published", &deliveries.published), ("refused", &deliveries.refused)]
+    {
+        family.sample(&[("outcome", outcome)], count.load(Ordering::Relaxed));
+    }
 }
 
 async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
@@ -257,6 +263,8 @@ async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
         ("webhook_dead_total", &api.deliveries.dead),
         ("webhook_dropped_total", &api.deliveries.dropped),
         ("webhook_failed_total", &api.deliveries.failed),
+        ("webhook_published_total", &api.deliveries.published),
+        ("webhook_refused_total", &api.deliveries.refused),
     ];
     let own = own.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
     let counters = api.desk.counters().into_iter().chain(own);

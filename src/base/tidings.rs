@@ -65,6 +65,8 @@ impl TidingKinds {
 pub struct Tiding {
     /// What.
     pub kind: TidingKind,
+    /// Of whose client, where tenants are told apart.
+    pub tenant: Option<Box<str>>,
     /// The rest: a JSON object.
     pub document: Box<[u8]>,
 }
@@ -73,7 +75,8 @@ impl Tiding {
     /// What it costs while it waits, about, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        size_of::<Self>() + self.document.len() + 16
+        let tenant = self.tenant.as_ref().map_or(0, |tenant| tenant.len() + 16);
+        size_of::<Self>() + tenant + self.document.len() + 16
     }
 }
 

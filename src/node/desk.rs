@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{
     self, Admin, ApiKey, Desk, EventHook, Exposition, Inquiries, Jwks, Later, Limits, Options,
-    Pace, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk,
+    Pace, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Voice,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -155,6 +155,7 @@ fn event_hook(hook: &Webhook) -> Result<EventHook, LaunchError> {
             attempts: u32::from(hook.attempts),
             most_bytes: hook.waiting as usize,
         },
+        voice: Voice { rooms: hook.may_publish.clone(), reach: hook.may_reach.clone() },
     })
 }
 

@@ -19,6 +19,7 @@ mod link;
 mod metrics;
 mod publishing;
 pub mod remote;
+mod replies;
 mod running;
 mod service;
 mod settings;

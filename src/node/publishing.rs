@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use crate::admin::{NotPublished, Outcome, Posted, Publisher};
+use crate::admin::{NotPublished, Outcome, Posted, Publisher, Replied, Reply};
 use crate::auth::{Place, place};
 use crate::base::id::{NodeTag, ShardId};
 use crate::base::map::{Map, Seed};
@@ -19,6 +19,7 @@ use crate::mesh::{Lane, Port};
 use crate::node::config::Config;
 use crate::node::desk::{Mutex, NodeDesk};
 use crate::node::link::bridge_port;
+use crate::node::replies;
 use crate::node::settings;
 use crate::session::{CommandLimits, Order, Orders, parse_orders};
 use crate::shard::{Author, Identity, Mail, Places, Report, RoomRules, Submission, SubmissionItem};
@@ -37,10 +38,11 @@ pub(super) fn desk_port(shards: usize) -> usize {
 
 /// What the configuration says about publishing.
 #[derive(Debug)]
-struct Rules {
-    commands: CommandLimits,
+pub(super) struct Rules {
+    pub(super) commands: CommandLimits,
     rooms: RoomRules,
-    batch: usize,
+    /// Publications of one request.
+    pub(super) batch: usize,
     waiting: usize,
     /// The memory budget of the whole node.
     memory: u64,
@@ -185,7 +187,7 @@ impl Publishing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rules(&self) -> Result<Arc<Rules>, NotPublished> {
+    pub(super) fn rules(&self) -> Result<Arc<Rules>, NotPublished> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         rules.clone().ok_or(NotPublished::Behind)
     }
@@ -240,6 +242,45 @@ impl NodeDesk {
     fn memory_is_short(&self, rules: &Rules) -> bool {
         self.board.charged_by_others(ShardId(u16::MAX)) >= rules.memory / 2
     }
+
+    /// Posts orders to the homes of their targets: all or none. `tenant`: whose all of them are; `None` for
+    /// what each says itself. Gives the number by which their outcome is known.
+    pub(super) fn submit(
+        &self,
+        rules: &Rules,
+        list: &[Order<'_>],
+        tenant: Option<&str>,
+    ) -> Result<u64, NotPublished> {
+        let to_all = list.iter().filter(|order| order.publish.targets.everyone).count() as u64;
+        if to_all > 0 && self.line_is_long(to_all) || self.memory_is_short(rules) {
+            return Err(NotPublished::Behind);
+        }
+        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.publishing.state();
+        state.read(&out.port);
+        let is_long = state.across.len() >= rules.waiting;
+        if is_long || state.under_way > 0 && state.under_way + list.len() > rules.waiting {
+            return Err(NotPublished::Behind);
+        }
+        state.orders += 1;
+        let order = state.orders;
+        let mut open = Open::default();
+        open.outcomes.extend(
+            list.iter().map(|order| Outcome {
+                connections: order.count.then_some(0),
+                ..Outcome::default()
+            }),
+        );
+        let homes = self.publishing.submissions(&mut state, rules, list, tenant);
+        for (shard, items) in homes.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
+            open.homes += 1;
+            state.under_way += items.len();
+            state.waiting[shard].push_back(Mail::Submit(Box::new(Submission { order, items })));
+        }
+        state.open.insert(order, open);
+        state.post(&out.port);
+        Ok(order)
+    }
 }
 
 impl Publisher for NodeDesk {
@@ -261,35 +302,12 @@ impl Publisher for NodeDesk {
         if let Some(at) = list.iter().position(foreign) {
             return Err(NotPublished::OtherTenant { at: batch.then_some(at) });
         }
-        let to_all = list.iter().filter(|order| order.publish.targets.everyone).count() as u64;
-        if to_all > 0 && self.line_is_long(to_all) || self.memory_is_short(&rules) {
-            return Err(NotPublished::Behind);
-        }
-        let out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self.publishing.state();
-        state.read(&out.port);
-        let is_long = state.across.len() >= rules.waiting;
-        if is_long || state.under_way > 0 && state.under_way + list.len() > rules.waiting {
-            return Err(NotPublished::Behind);
-        }
-        state.orders += 1;
-        let order = state.orders;
-        let mut open = Open::default();
-        open.outcomes.extend(
-            list.iter().map(|order| Outcome {
-                connections: order.count.then_some(0),
-                ..Outcome::default()
-            }),
-        );
-        let homes = self.publishing.submissions(&mut state, &rules, &list, tenant);
-        for (shard, items) in homes.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
-            open.homes += 1;
-            state.under_way += items.len();
-            state.waiting[shard].push_back(Mail::Submit(Box::new(Submission { order, items })));
-        }
-        state.open.insert(order, open);
-        state.post(&out.port);
+        let order = self.submit(&rules, &list, tenant)?;
         Ok(Posted { order, batch })
+    }
+
+    fn reply(&self, reply: Reply<'_>) -> Result<Replied, NotPublished> {
+        replies::reply(self, reply)
     }
 
     fn outcome(&self, order: u64) -> Option<Vec<Outcome>> {

@@ -92,7 +92,11 @@ pub fn parse_orders<'a>(
     Ok(Orders { list: orders, batch: true })
 }
 
-fn parse_order<'a>(text: &'a str, limits: &CommandLimits) -> Result<Order<'a>, CommandError> {
+/// Reads one publication.
+///
+/// # Errors
+/// Whatever is wrong with it first.
+pub fn parse_order<'a>(text: &'a str, limits: &CommandLimits) -> Result<Order<'a>, CommandError> {
     let (envelope, _) = open(text, limits, limits.max_keys)?;
     let (raw, kind) = kind_of(&envelope, limits)?;
     if kind.starts_with(RESERVED) {

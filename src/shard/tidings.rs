@@ -179,7 +179,8 @@ impl Shard {
         };
         // Text, and JSON that was read as such: neither can fail to be written.
         let document = serde_json::to_vec(&written).unwrap_or_default();
-        Tiding { kind, document: document.into() }
+        let tenant = person.and_then(|(tenant, _)| tenant).map(Box::from);
+        Tiding { kind, tenant, document: document.into() }
     }
 
     fn report(&mut self, id: ConnId, kind: TidingKind, more: More<'_>, now: Time) {

@@ -11,18 +11,18 @@ use crate::backend::{Backend, Posted, SHARED, ok, response};
 use crate::support::{Client, node, on_both_drivers, wait_until};
 
 /// What `[[webhook]]` says of a back end, beside its name.
-fn hook(name: &str, backend: &Backend, events: &str, more: &str) -> String {
+pub(crate) fn hook(name: &str, backend: &Backend, events: &str, more: &str) -> String {
     let url = backend.url();
     format!(r#"{{name="{name}", url="{url}", secret="{SHARED}", events=[{events}]{more}}}"#)
 }
 
-fn telling(driver: &str, hooks: &[String], sets: &[&str]) -> Node {
+pub(crate) fn telling(driver: &str, hooks: &[String], sets: &[&str]) -> Node {
     let hooks = format!("webhook=[{}]", hooks.join(", "));
     node(driver, &[&[hooks.as_str()], sets].concat())
 }
 
 /// The counters are looked at all the time here.
-const EAGER: &str = "admin.requests_per_second=1000000";
+pub(crate) const EAGER: &str = "admin.requests_per_second=1000000";
 
 const ALL: &str = r#""connected", "disconnected", "joined", "left", "message""#;
 
@@ -43,7 +43,7 @@ fn of_client<'a>(events: &'a [Value], client: &str) -> Vec<&'a str> {
     own.filter_map(|event| event["event"].as_str()).collect()
 }
 
-fn counter(node: &Node, name: &str) -> u64 {
+pub(crate) fn counter(node: &Node, name: &str) -> u64 {
     let (_, counters) = ask(node.admin_address().unwrap(), "GET /v1/counters", "");
     let counters: Value = serde_json::from_str(&counters).unwrap();
     counters[name].as_u64().expect(name)

@@ -32,6 +32,7 @@ mod program;
 mod proxies;
 mod publish;
 mod quotas;
+mod replies;
 mod rooms;
 mod service;
 mod shortage;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::office::{Office, SECRET, SmallDesk};
-use crate::admin::{Limits, NotPublished, Outcome, Posted, Publisher};
+use crate::admin::{Limits, NotPublished, Outcome, Posted, Publisher, Replied, Reply};
 
 /// Understands the name of what is to happen.
 impl Publisher for SmallDesk {
@@ -27,6 +27,10 @@ impl Publisher for SmallDesk {
         self.open.fetch_add(1, Ordering::Relaxed);
         let order = if tenant == Some("acme") { 2 } else { 1 };
         Ok(Posted { order, batch: body.starts_with('[') })
+    }
+
+    fn reply(&self, _: Reply<'_>) -> Result<Replied, NotPublished> {
+        Err(NotPublished::Behind)
     }
 
     fn outcome(&self, order: u64) -> Option<Vec<Outcome>> {

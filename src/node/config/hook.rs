@@ -10,10 +10,12 @@ use std::time::Duration;
 use super::admin::one_secret;
 use super::auth::FetchUrl;
 use super::group::{group, of};
-use super::kind::{Flag, Kind, Value, Word, millis, one_of, whole};
+use super::kind::{Flag, Kind, Pattern, Value, Word, millis, one_of, whole};
 use super::kind_text::{Hidden, Text, list_of, text};
 use super::list::{About, Row};
+use crate::admin::Reach;
 use crate::auth::Deliver;
+use crate::base::glob::Glob;
 use crate::base::secret::Secret;
 use crate::base::tidings::TidingKind;
 
@@ -33,6 +35,11 @@ impl Word for OnFailure {
 
 impl Word for TidingKind {
     const ALL: &'static [(Self, &'static str)] = TidingKind::ALL;
+}
+
+impl Word for Reach {
+    const ALL: &'static [(Self, &'static str)] =
+        &[(Self::Users, "users"), (Self::Connections, "connections"), (Self::Everyone, "everyone")];
 }
 
 impl Word for Deliver {
@@ -99,6 +106,10 @@ group! {
         "max_attempts" Restart attempts: u16 = 10, whole(1, 1000);
         /// Bytes of events that may wait; beyond it further ones are dropped and counted.
         "max_waiting_bytes" Restart waiting: u32 = 16_777_216, whole(65_536, GIB);
+        /// In which rooms its answers may publish; with none here and in "may_reach" they are not read.
+        "may_publish" Restart may_publish: Vec<Glob> = Vec::new(), list_of(64, Pattern);
+        /// To whom else its answers may publish.
+        "may_reach" Restart may_reach: Vec<Reach> = Vec::new(), list_of(3, one_of());
     }
 }
 
