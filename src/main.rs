@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use throng::node::config::{Config, Origin};
+use throng::node::console::{self, RoomQuery, Top};
 use throng::node::doctor::{self, Url, Verdict};
 use throng::node::remote::{Publication, Remote};
 use throng::node::{check, launch};
@@ -37,6 +38,10 @@ enum Command {
     Doctor(Doctor),
     /// Publish by the admin listener of a running node, and print the answer.
     Publish(Box<Publish>),
+    /// List the rooms of a running node, by its admin listener.
+    Rooms(Rooms),
+    /// Watch a running node: connections, rates, the largest rooms and the slowest readers.
+    Top(TopArgs),
     /// Print the configuration, complete and with comments, as a file that can be used as it is.
     PrintConfig(Input),
 }
@@ -64,6 +69,100 @@ struct Doctor {
     /// For how many seconds to stay silent.
     #[arg(long, value_name = "SECONDS", default_value_t = 130, requires = "through")]
     patience: u64,
+}
+
+#[derive(Args, Debug)]
+struct RemoteArgs {
+    /// The admin listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    url: String,
+    /// A file that holds the secret of a key with the scope "inspect".
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// Whose rooms; those of clients without a tenant when left out.
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
+}
+
+#[derive(Args, Debug)]
+struct Rooms {
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// Only rooms whose names begin so.
+    #[arg(long, value_name = "TEXT")]
+    prefix: Option<String>,
+    /// Those with most members first.
+    #[arg(long, conflicts_with = "after")]
+    largest: bool,
+    /// Only rooms behind this one.
+    #[arg(long, value_name = "ROOM")]
+    after: Option<String>,
+    /// The most rooms.
+    #[arg(long, value_name = "ROOMS", default_value_t = 20)]
+    limit: u16,
+}
+
+#[derive(Args, Debug)]
+struct TopArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// Seconds between two looks, over which rates are taken.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
+    /// Print one screen and end.
+    #[arg(long)]
+    once: bool,
+}
+
+impl RemoteArgs {
+    fn remote(&self) -> Remote<'_> {
+        Remote { url: &self.url, key_file: &self.key_file }
+    }
+}
+
+impl Rooms {
+    fn execute(self) -> ExitCode {
+        let query = RoomQuery {
+            tenant: self.remote.tenant.as_deref(),
+            prefix: self.prefix.as_deref(),
+            after: self.after.as_deref(),
+            largest: self.largest,
+            limit: self.limit,
+        };
+        match console::rooms(&self.remote.remote(), &query) {
+            Ok(table) => print(&table),
+            Err(error) => {
+                complain("rooms", &error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl TopArgs {
+    fn execute(self) -> ExitCode {
+        let interval = Duration::from_secs(self.interval);
+        let (remote, tenant) = (self.remote.remote(), self.remote.tenant.as_deref());
+        let mut top = Top::new(remote, tenant, interval);
+        loop {
+            let screen = match top.look_again() {
+                Ok(screen) => screen,
+                Err(error) => {
+                    complain("top", &error);
+                    return ExitCode::FAILURE;
+                }
+            };
+            if self.once {
+                return print(&screen);
+            }
+            // Home, and clear from there: the screen before is written over.
+            let mut out = io::stdout();
+            let text = format!("\x1b[H\x1b[J{screen}");
+            if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+                return ExitCode::SUCCESS;
+            }
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -186,6 +285,8 @@ fn execute(command: Command) -> ExitCode {
         Command::PrintConfig(input) => input.with(|config, _| print(&config.to_toml())),
         Command::Doctor(doctor) => doctor.input.clone().with(|config, _| diagnose(config, &doctor)),
         Command::Publish(publish) => publish.execute(),
+        Command::Rooms(rooms) => rooms.execute(),
+        Command::Top(top) => top.execute(),
     }
 }
 

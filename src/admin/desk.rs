@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::store::{self, Ask, Outcome};
 
 use super::exposition::Exposition;
+use super::overview::Registry;
 use super::presence::Census;
 use super::publish::Publisher;
 use crate::base::id::ShardId;
@@ -121,7 +122,7 @@ pub struct Standing {
 }
 
 /// The node, as the listener sees it.
-pub trait Desk: Publisher + Census + Send + Sync + 'static {
+pub trait Desk: Publisher + Census + Registry + Send + Sync + 'static {
     /// Whether the node is fit to serve.
     fn standing(&self) -> Standing;
 

@@ -15,6 +15,7 @@
 //! | `publish` | publishing |
 //! | `guard` | who may ask: keys, scopes, rates |
 //! | `laggards` | the connections with most to read |
+//! | `overview` | rooms and connections, and who is sent away |
 //! | `page` | the operator's page |
 //! | `exposition` | the text that Prometheus reads |
 //! | `body` | strict JSON objects |
@@ -43,6 +44,7 @@ mod jwks;
 mod laggards;
 mod line;
 mod options;
+mod overview;
 mod page;
 mod presence;
 mod publish;
@@ -63,6 +65,7 @@ pub use desk::{
 };
 pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Scope, Webhook};
+pub use overview::{ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Registry, RoomSeen, Whom};
 pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};
 pub use reply::{Reach, Replied, Reply, Voice};

@@ -24,7 +24,7 @@ const USERS: usize = 100;
 /// Connections on one page.
 const PAGE: u64 = 1000;
 /// Bytes of a room's name.
-const ROOM_BYTES: usize = 1024;
+pub(super) const ROOM_BYTES: usize = 1024;
 
 /// A question about presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,10 +177,7 @@ pub(super) async fn room(
     let after = object.text("after", NAME_BYTES)?;
     let limit = object.whole("limit", 1, PAGE)?.unwrap_or(100);
     object.finish()?;
-    if room.is_empty() || room.len() > ROOM_BYTES || room.chars().any(char::is_control) {
-        let expected = format!("expected 1 to {ROOM_BYTES} bytes without control characters");
-        return Err(Refusal::field("room", expected));
-    }
+    checked_room(&room)?;
     let after = after.map(|after| after.parse()).transpose();
     let after = after.map_err(|_| Refusal::field("after", "expected a connection's id"))?;
     let tenant = guard::tenant(&key, tenant)?;
@@ -197,8 +194,17 @@ pub(super) async fn room(
     Ok(json(StatusCode::OK, answered(body, &seen.missing)))
 }
 
+/// Refuses a name that no room can have.
+pub(super) fn checked_room(room: &str) -> Result<(), Refusal> {
+    if room.is_empty() || room.len() > ROOM_BYTES || room.chars().any(char::is_control) {
+        let expected = format!("expected 1 to {ROOM_BYTES} bytes without control characters");
+        return Err(Refusal::field("room", expected));
+    }
+    Ok(())
+}
+
 /// The answer, with the shards that are missing in it where there are any.
-fn answered(mut body: Value, missing: &[u16]) -> Value {
+pub(super) fn answered(mut body: Value, missing: &[u16]) -> Value {
     if !missing.is_empty() {
         body["missingShards"] = missing.into();
     }

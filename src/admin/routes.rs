@@ -26,7 +26,7 @@ use super::options::{ApiKey, Limits, Options, Scope};
 use super::presence;
 use super::publish;
 use super::refusal::{Refusal, json};
-use super::{inbox, laggards, page};
+use super::{inbox, laggards, overview, page};
 use crate::base::time::Time;
 use crate::sys::clock::Clock;
 
@@ -78,6 +78,11 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/v1/inbox", get(inbox::list))
         .route("/v1/inbox/read", post(inbox::read))
         .route("/v1/publish", post(publish::publish))
+        .route("/v1/rooms", get(overview::rooms))
+        .route("/v1/rooms/{room}", get(overview::room))
+        .route("/v1/connections", get(overview::connections))
+        .route("/v1/connections/{id}", get(overview::connection))
+        .route("/v1/disconnect", post(overview::disconnect))
         .route("/v1/presence/users", get(presence::users))
         .route("/v1/presence/rooms/{room}", get(presence::room))
         .fallback(async || {

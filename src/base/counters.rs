@@ -203,6 +203,8 @@ counters! {
     parties_refused_total,
     /// Connections closed (4409) because their user has come again.
     replaced_total,
+    /// Connections closed because a back end sent them away.
+    dismissed_total,
     /// Joins refused because the tenant has as many rooms as it may.
     rooms_refused_total,
     /// Handshakes that were given a place in the line and asked to come back.

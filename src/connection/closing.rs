@@ -132,7 +132,7 @@ impl Connection {
             }
             (_, Some((code, reason))) if was_open && self.is_stream() => {
                 let mut text = Vec::new();
-                encode::close(&mut text, code.get(), &reason);
+                encode::close(&mut text, code.get(), words.unwrap_or(&reason));
                 let event = Shared::kept(sse::event(None, None, &text));
                 self.outbound.push_control(queues, event, Control::Close, deadline);
                 Stage::Flushing

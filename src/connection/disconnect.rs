@@ -51,6 +51,8 @@ pub enum Disconnect {
     TooMany,
     /// The same user has come with one connection too many, and the newest ones stay.
     Replaced,
+    /// A back end sends the connection away, with a code of its choice.
+    Dismissed(CloseCode),
     /// The handshake came at a busy time; the client was given a place in the line.
     TryLater {
         /// When its turn comes.
@@ -88,6 +90,7 @@ impl Disconnect {
                 let reason = format!("busy: come back in {seconds} s");
                 return Some((CloseCode::TRY_AGAIN, reason.into()));
             }
+            Self::Dismissed(code) => (code, "disconnected by the application"),
             Self::ClosedByClient
             | Self::Vanished
             | Self::Lost
@@ -103,6 +106,9 @@ impl Disconnect {
     /// True when the client may come back (after a delay); false when the same would happen again.
     #[must_use]
     pub fn may_return(self) -> bool {
+        if let Self::Dismissed(code) = self {
+            return [CloseCode::AWAY, CloseCode::RESTART, CloseCode::TRY_AGAIN].contains(&code);
+        }
         !matches!(
             self,
             Self::Violated(_)
@@ -140,6 +146,7 @@ impl Disconnect {
             Self::TooMany => "too_many",
             Self::Replaced => "replaced",
             Self::MemoryShort => "memory_short",
+            Self::Dismissed(_) => "dismissed",
             Self::TryLater { .. } => "try_later",
             Self::Unannounced => "unannounced",
         }
@@ -167,6 +174,7 @@ impl Disconnect {
             Self::TooMany => &mut counters.parties_refused_total,
             Self::Replaced => &mut counters.replaced_total,
             Self::MemoryShort => &mut counters.memory_shed_total,
+            Self::Dismissed(_) => &mut counters.dismissed_total,
             Self::Unannounced => &mut counters.unannounced_total,
         };
         *counter += 1;

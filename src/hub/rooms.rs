@@ -356,6 +356,20 @@ impl Hub {
         memberships.iter().any(|membership| rooms.contains(&RoomKey(membership.room)))
     }
 
+    /// One more than the highest place that a room of this shard stands at now.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        index(self.rooms.end())
+    }
+
+    /// The room at a place, with its members in this shard; `None` where none has any. A room keeps its place
+    /// while it has members.
+    #[must_use]
+    pub fn room_at(&self, place: u32) -> Option<(&Arc<str>, u32)> {
+        let room = self.rooms.get(place).filter(|room| !room.members.is_empty())?;
+        Some((&room.name, index(room.members.len())))
+    }
+
     /// Rooms with members in this shard.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -49,6 +49,11 @@ impl<T> Table<T> {
         self.slab.iter().map(|(key, entry)| (index(key), entry))
     }
 
+    /// One more than the highest key in use.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }

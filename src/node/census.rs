@@ -12,24 +12,26 @@ use crate::base::map::{Map, Seed};
 use crate::node::desk::{Mutex, NodeDesk};
 use crate::session::Status;
 use crate::session::presence::State;
-use crate::shard::{Attendance, Guest, Inquire, Mail, Page, Reply, stand_in_a_word};
+use crate::shard::{Attendance, Guest, Inquire, Inspected, Mail, Page, Reply, stand_in_a_word};
 
 /// The questions under way.
 #[derive(Debug)]
 pub(super) struct Questions {
-    next: AtomicU64,
+    pub(super) next: AtomicU64,
     open: Mutex<Map<u64, Open>>,
 }
 
 /// A question that somebody waits for.
 #[derive(Debug, Default)]
-struct Open {
+pub(super) struct Open {
     /// Shards that have yet to answer.
-    waiting: Vec<u16>,
+    pub(super) waiting: Vec<u16>,
     /// The rooms of the users' own, in the order of the question.
     users: Vec<(Arc<str>, Option<UserSeen>)>,
     members: u64,
     guests: Vec<Guest>,
+    /// What is known of rooms and connections.
+    pub(super) inspected: Vec<Inspected>,
 }
 
 impl Questions {
@@ -38,12 +40,17 @@ impl Questions {
         Self { next: AtomicU64::new(0), open: Mutex::new(Seed::new(0).map()) }
     }
 
-    fn open(&self) -> MutexGuard<'_, Map<u64, Open>> {
+    pub(super) fn open(&self) -> MutexGuard<'_, Map<u64, Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Open {
+    /// A question to so many shards.
+    pub(super) fn to(shards: u16) -> Self {
+        Self { waiting: (0..shards).collect(), ..Self::default() }
+    }
+
     fn take(&mut self, reply: Reply) {
         let before = self.waiting.len();
         self.waiting.retain(|shard| *shard != reply.shard.0);
@@ -65,6 +72,7 @@ impl Open {
                 self.members += members;
                 self.guests.extend(guests);
             }
+            Attendance::Inspected(found) => self.inspected.push(found),
         }
     }
 
@@ -99,7 +107,7 @@ fn member(guest: Guest) -> MemberSeen {
 
 impl NodeDesk {
     /// Takes in what shards have answered.
-    fn hear(&self) {
+    pub(super) fn hear(&self) {
         let mut open = self.questions.open();
         for reply in self.board.replies() {
             if let Some(question) = open.get_mut(&reply.number) {
@@ -112,7 +120,7 @@ impl NodeDesk {
 impl Census for NodeDesk {
     fn ask_presence(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
         let number = self.questions.next.fetch_add(1, Ordering::Relaxed);
-        let mut question = Open { waiting: (0..self.shards).collect(), ..Open::default() };
+        let mut question = Open::to(self.shards);
         let inquire = match ask {
             PresenceAsk::Users(users) => {
                 let own = |user: &String| Arc::from(user_room(tenant, user));

@@ -47,6 +47,14 @@ impl Remote<'_> {
         self.ask("/v1/publish", Some(publication.message()?))
     }
 
+    /// Asks for what is at a path, its query included; the answer, as it came.
+    ///
+    /// # Errors
+    /// What is wrong: the file, the connection, or what the node says.
+    pub fn get(&self, path: &str) -> Result<String, String> {
+        self.ask(path, None)
+    }
+
     fn ask(&self, path: &str, body: Option<String>) -> Result<String, String> {
         let secret = fs::read_to_string(self.key_file)
             .map_err(|error| format!("the key file {}: {error}", self.key_file.display()))?;

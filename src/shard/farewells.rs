@@ -90,6 +90,7 @@ fn is_orderly(why: Disconnect) -> bool {
             | Disconnect::Reload
             | Disconnect::Answered
             | Disconnect::Idle
+            | Disconnect::Dismissed(_)
             | Disconnect::TryLater { .. }
     )
 }

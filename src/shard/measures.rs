@@ -10,6 +10,7 @@ use crate::base::histogram::Histogram;
 use crate::base::time::Time;
 use crate::flow::outbound::Lengths;
 use crate::shard::farewells::Farewells;
+use crate::shard::inspect::Inspections;
 use crate::shard::settings::RoomRules;
 use crate::shard::state::Shard;
 use crate::shard::survey::Survey;
@@ -44,6 +45,8 @@ pub struct Measures {
     pub(super) farewells: Farewells,
     /// Present while an operator waits for it.
     pub(super) survey: Option<Survey>,
+    /// What back ends ask about rooms and connections.
+    pub(super) inspections: Inspections,
     losses: [Losses; LOSS_ROWS],
     /// One bit for each row that has changed since it was last taken.
     lost: u64,
@@ -57,6 +60,7 @@ impl Default for Measures {
             lives: Histogram::default(),
             farewells: Farewells::default(),
             survey: None,
+            inspections: Inspections::default(),
             losses: [Losses::default(); LOSS_ROWS],
             lost: 0,
         }

@@ -16,6 +16,7 @@ mod grants;
 mod guard;
 mod history;
 mod inbox;
+mod inspect;
 mod login;
 mod mail;
 mod measures;

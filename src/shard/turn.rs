@@ -120,6 +120,7 @@ impl Shard {
         self.table.fired = fired;
         self.queues.relax(now.tick());
         self.sweep_some(now);
+        self.inspect_some(now);
         self.fail_some(now);
         self.tend_presence(now);
         self.resume_delayed(now);
@@ -338,6 +339,7 @@ impl Shard {
             self.history_due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),
             self.is_surveying().then_some(now),
+            self.is_inspecting().then_some(now),
             (!self.gate.people.consults.failed.is_empty()).then_some(now),
             self.rooms.walks.is_ready().then_some(now),
         ];

@@ -25,6 +25,7 @@ mod liveness;
 mod logs;
 mod memory;
 mod metrics;
+mod overview;
 mod panics;
 mod presence;
 mod process;

@@ -7,6 +7,7 @@ mod keys;
 mod limits;
 mod office;
 mod orders;
+mod overview;
 mod presence;
 mod publish;
 mod seeing;

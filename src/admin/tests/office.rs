@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::admin::routes::Lock;
 use crate::admin::{
-    Admin, ApiKey, Census, Desk, Exposition, Jwks, Kind, Laggard, Later, Limits, MemberSeen,
-    Options, PresenceAsk, PresenceSeen, Receipt, Refused, Revocation, Scope, Standing, Ticket,
-    TicketAsk, UserSeen,
+    Admin, ApiKey, Census, Desk, Exposition, Jwks, Kind, Laggard, Later, Limits, Lookup,
+    MemberSeen, Options, PresenceAsk, PresenceSeen, Receipt, Refused, Revocation, Scope, Standing,
+    Ticket, TicketAsk, UserSeen,
 };
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::store::{self, Ask, Memory, Store as _};
@@ -26,8 +26,7 @@ pub(super) const SECRET: &str = "a secret of the back end";
 /// Numbers its tickets, keeps its revocations, and takes them when told to.
 pub(super) struct SmallDesk {
     pub(super) tickets: AtomicU64,
-    revoked: Sender<Revocation>,
-    asked: Sender<Asked>,
+    pub(super) told: Told,
     pub(super) takes: AtomicBool,
     pub(super) surveys: AtomicU64,
     pub(super) draining: AtomicBool,
@@ -43,10 +42,17 @@ pub(super) struct SmallDesk {
     pub(super) posted: AtomicU64,
 }
 
+/// Where it tells what it was asked.
+pub(super) struct Told {
+    revoked: Sender<Revocation>,
+    asked: Sender<Asked>,
+    pub(super) looked: Sender<(Option<String>, Lookup)>,
+}
+
 impl Census for SmallDesk {
     fn ask_presence(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
         let asked = (tenant.map(str::to_owned), ask.clone());
-        self.asked.try_send(asked).map_err(|_| Refused::Busy)?;
+        self.told.asked.try_send(asked).map_err(|_| Refused::Busy)?;
         Ok(0)
     }
 
@@ -130,7 +136,7 @@ impl Desk for SmallDesk {
     }
 
     fn revoke(&self, revocation: &Revocation) -> Result<(Receipt, Later), Refused> {
-        self.revoked.try_send(revocation.clone()).map_err(|_| Refused::Busy)?;
+        self.told.revoked.try_send(revocation.clone()).map_err(|_| Refused::Busy)?;
         let (tell, later) = oneshot::channel();
         let refused = self.refusal.lock().expect("no panic").clone();
         tell.send(refused.map_or(Ok(store::Answer::Done), Err)).expect("somebody listens");
@@ -190,6 +196,7 @@ pub(super) struct Office {
     pub(super) desk: Arc<SmallDesk>,
     pub(super) revoked: Receiver<Revocation>,
     pub(super) asked: Receiver<Asked>,
+    pub(super) looked: Receiver<(Option<String>, Lookup)>,
 }
 
 impl Office {
@@ -210,12 +217,12 @@ impl Office {
         ];
         let (tell, revoked) = bounded(4);
         let (ask, asked) = bounded(4);
+        let (look, looked) = bounded(4);
         let (age_ms, seen_age_ms) = (1000, 1000);
         let kept = store::Limits { count: 5, bytes: 1000, age_ms, seen_age_ms, revocations: 4 };
         let desk = Arc::new(SmallDesk {
             tickets: AtomicU64::new(0),
-            revoked: tell,
-            asked: ask,
+            told: Told { revoked: tell, asked: ask, looked: look },
             takes: AtomicBool::new(true),
             surveys: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -231,7 +238,7 @@ impl Office {
         let behind: Arc<dyn Desk> = Arc::<SmallDesk>::clone(&desk);
         let options = Options { keys, limits, jwks, ..Options::default() };
         let admin = Admin::start(Some(socket), behind, options.clone()).expect("a thread");
-        Self { admin, options, desk, revoked, asked }
+        Self { admin, options, desk, revoked, asked, looked }
     }
 
     pub(super) fn address(&self) -> SocketAddr {

@@ -45,8 +45,8 @@ group! {
         "secret" Live secret: Secret = Secret::default(), Hidden;
         /// A file that holds the secret instead; white space around it is left out.
         "secret_file" Live secret_file: String = String::new(), Text::path();
-        /// What the key opens: making tickets, revoking tokens and users, reading counters, notifying
-        /// users, publishing.
+        /// What the key opens: making tickets, revoking tokens and users and closing connections, reading
+        /// counters and who is there, notifying users, publishing.
         "scopes" Live scopes: Vec<KeyScope> = Vec::new(), list_of(5, one_of());
         /// The only tenant that the key is for.
         "tenant" Live tenant: String = String::new(), text(256).or_empty("all tenants");

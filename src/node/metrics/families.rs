@@ -66,6 +66,7 @@ const GROUPED: &[Grouped] = &[
             ("denied", "auth_closed_total"),
             ("expired", "expired_total"),
             ("revoked", "revoked_total"),
+            ("dismissed", "dismissed_total"),
             ("tls", "tls_failed_total"),
             ("panic", "panics_total"),
         ],

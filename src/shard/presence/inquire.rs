@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::base::id::ShardId;
 use crate::hub::{Sight, Stand};
+use crate::shard::inspect::{Inspect, Inspected};
 use crate::shard::presence::{Guest, Page, state};
 use crate::shard::state::Shard;
 
@@ -18,6 +19,8 @@ pub enum Inquire {
     Users(Vec<Arc<str>>),
     /// A page of a room's members.
     Members(Page),
+    /// About rooms and connections, in slices.
+    Inspect(Arc<Inspect>),
 }
 
 /// A shard's answer to it.
@@ -38,6 +41,8 @@ pub enum Attendance {
     Users(Vec<(usize, Sight)>),
     /// How many members the room has in it, and its part of the page.
     Members(u64, Vec<Guest>),
+    /// Of rooms and connections.
+    Inspected(Inspected),
 }
 
 /// Answers that the node has yet to fetch.
@@ -60,7 +65,13 @@ impl Shard {
                 let (members, guests) = self.list(page);
                 Attendance::Members(members, guests)
             }
+            Inquire::Inspect(what) => return self.begin_inspection(number, what),
         };
+        self.reply_to_node(number, found);
+    }
+
+    /// Keeps an answer until the node fetches it.
+    pub(in crate::shard) fn reply_to_node(&mut self, number: u64, found: Attendance) {
         let replies = &mut self.rooms.presence.replies.0;
         if replies.len() >= MOST {
             replies.pop_front();
