@@ -1,7 +1,7 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench peers fuzz sim doc conformance browser load goals million clean
+.PHONY: help run test check bench peers fuzz sim doc conformance browser api load goals million clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
 # ARGS="--duration 3".
@@ -61,6 +61,9 @@ doc: ## Build the documentation of the code
 
 conformance: ## Autobahn's cases against the echo endpoint, on every driver
 	tests/tools/run-all.sh build conformance
+
+api: ## What the admin listener's OpenAPI document says, asked of a running node, on every driver
+	tests/tools/run-all.sh build api
 
 browser: ## The demo page in headless Chromium, on every driver
 	tests/tools/run-all.sh build browser

@@ -15,6 +15,7 @@
 //! | `publish` | publishing |
 //! | `guard` | who may ask: keys, scopes, rates |
 //! | `laggards` | the connections with most to read |
+//! | `openapi` | the listener described for programs |
 //! | `overview` | rooms and connections, and who is sent away |
 //! | `page` | the operator's page |
 //! | `exposition` | the text that Prometheus reads |
@@ -43,6 +44,7 @@ mod inbox;
 mod jwks;
 mod laggards;
 mod line;
+mod openapi;
 mod options;
 mod overview;
 mod page;

@@ -26,7 +26,7 @@ use super::options::{ApiKey, Limits, Options, Scope};
 use super::presence;
 use super::publish;
 use super::refusal::{Refusal, json};
-use super::{inbox, laggards, overview, page};
+use super::{inbox, laggards, openapi, overview, page};
 use crate::base::time::Time;
 use crate::sys::clock::Clock;
 
@@ -70,6 +70,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(ready))
         .route("/", get(page::page))
         .route("/metrics", get(metrics))
+        .route("/v1/openapi.json", get(openapi::document))
         .route("/v1/laggards", get(laggards::laggards))
         .route("/v1/counters", get(counters))
         .route("/v1/tickets", post(tickets))

@@ -204,7 +204,7 @@ on_both_drivers! {
             assert_eq!(code, expected, "{example}: {answer}");
             asked += 1;
         }
-        assert_eq!(asked, 20);
+        assert_eq!(asked, 21);
     }
 
     fn a_node_has_no_admin_listener_unless_it_is_told_to(driver) {

@@ -2,7 +2,7 @@
 # Installs what the tests need, runs every suite, and closes with one line of real numbers.
 #
 #   run-all.sh [STEP...]      all steps without arguments, else the named ones in the given order:
-#                             fmt clippy build cargo load browser conformance
+#                             fmt clippy build cargo load api browser conformance
 #
 # A suite's own summary is what is counted; nothing is counted twice or by guess. A step that ends badly
 # without naming a failed test counts as one failure, and so does a suite that ran no test at all, so that
@@ -89,6 +89,13 @@ step_load() { timeout 600 tests/tools/load.sh --quick; }
 count_load() {
     awk '/^load: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
 }
+need_python() {
+    if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then apt_install python3-venv || true; fi
+}
+step_api() { need_node && need_python && timeout 900 node tests/api/run.mjs; }
+count_api() {
+    awk '/^api: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
+}
 step_browser() {
     need_browser || return 1
     CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/run.mjs
@@ -140,11 +147,11 @@ show_failure() {
 }
 
 steps=("$@")
-if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load browser conformance); fi
+if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api browser conformance); fi
 
 for step in "${steps[@]}"; do
     if ! declare -F "step_$step" >/dev/null; then
-        say "no such step: $step (there are fmt clippy build cargo load browser conformance)" >&2
+        say "no such step: $step (there are fmt clippy build cargo load api browser conformance)" >&2
         exit 2
     fi
 done

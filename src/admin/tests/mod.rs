@@ -6,6 +6,7 @@ mod inbox;
 mod keys;
 mod limits;
 mod office;
+mod openapi;
 mod orders;
 mod overview;
 mod presence;
