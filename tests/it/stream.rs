@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use throng::node::Node;
 
+use crate::admin::{ask, with_admin};
 use crate::metrics::is_installed;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
@@ -80,6 +81,21 @@ impl Listener {
 }
 
 on_both_drivers! {
+    fn a_stream_that_a_back_end_sends_away_is_told_the_code_and_its_words(driver) {
+        let sets = with_admin(r#""inspect", "revoke""#);
+        let node = node(driver, &[&sets[0], &sets[1]]);
+        let admin = node.admin_address().expect("an admin listener");
+        let mut listener = Listener::settled(node.address(), "/sse?room=lobby");
+        let (_, seen) = ask(admin, "GET /v1/connections?room=lobby", "");
+        assert!(seen.contains("\"transport\":\"sse\""), "{seen}");
+        let order = r#"{"room":"lobby","code":4100,"reason":"the game is over"}"#;
+        let answer = (200, "{\"disconnected\":1}\n".to_owned());
+        assert_eq!(ask(admin, "POST /v1/disconnect", order), answer);
+        let close = json!({"type": "throng:close", "code": 4100, "reason": "the game is over"});
+        assert_eq!(listener.next().1, close);
+        assert_eq!(listener.try_next(), None, "the end of the stream");
+    }
+
     /// Listeners and sockets on both shards, a publisher on one of them.
     fn a_stream_and_a_websocket_get_the_same(driver) {
         let node = node(driver, &[]);
