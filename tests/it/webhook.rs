@@ -10,7 +10,8 @@ use throng::node::Node;
 use crate::admin::{ask, with_admin};
 use crate::auth::{enter, guarded, knock, status, token};
 use crate::backend::{Backend, Posted, SHARED, ok, response};
-use crate::support::{Client, node, on_both_drivers, wait_for};
+use crate::process::Program;
+use crate::support::{Client, node, on_both_drivers, wait_for, wait_until};
 
 const YES: &str = r#"{"allow":true}"#;
 const ROOMS: &str = r#"namespace=[{pattern="club:*", join="webhook", publish="webhook"}]"#;
@@ -192,4 +193,28 @@ on_both_drivers! {
         assert_eq!(backend.next().body["clientId"], client.id.as_str());
         assert_eq!(node.counters().questions_total, 1);
     }
+}
+
+#[test]
+fn sighup_changes_what_an_unanswered_question_counts_as() {
+    // Nothing listens there, so that every question stays without an answer.
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("throng.toml");
+    let write = |fail: &str| {
+        let hook = format!("[auth_webhook]\nurl = \"http://{nowhere}/\"\nsecret = \"{SHARED}\"");
+        let room = "[[namespace]]\npattern = \"club:*\"\njoin = \"webhook\"";
+        std::fs::write(&file, format!("{hook}\nfail = \"{fail}\"\n{room}\n")).unwrap();
+    };
+    write("refuse");
+    let program = Program::start(&["--config", file.to_str().unwrap()]);
+    let mut client = Client::connect(program.address);
+    let join = json!({"type": "throng:join", "room": "club:a"});
+    assert_eq!(client.ask(join.clone())["code"], "overloaded");
+    write("allow");
+    program.signal("-HUP");
+    wait_until("the new word holds", || client.ask(join.clone())["ok"] == json!(true));
+    program.signal("-TERM");
+    drop(client);
+    assert_eq!(program.exit_code(), Some(0));
 }
