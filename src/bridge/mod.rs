@@ -16,6 +16,7 @@
 //! | `window` | which envelopes came before |
 //! | `interest` | which channels to be subscribed to |
 //! | `outgoing` | what waits to be published, and what was dropped |
+//! | `sequence` | in which order what several shards have numbered is published |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
 //! | `line` | the connection to Redis |
 //! | `thread`, `life` | the thread, and one life of the link |
@@ -26,12 +27,14 @@ mod life;
 mod line;
 mod options;
 mod outgoing;
+mod sequence;
 mod side;
 mod tally;
 mod thread;
 mod window;
 
 pub use options::{Bounds, Fault, Options, Server};
+pub use sequence::{Part, Sequence};
 pub use side::{Channel, Parcel, Refused, Side, Word};
 pub use tally::Tally;
 pub use thread::Bridge;

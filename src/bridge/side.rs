@@ -15,6 +15,8 @@ pub struct Parcel {
     pub order: Vec<u8>,
     /// The publishing connection, as clients know it.
     pub from: Option<String>,
+    /// False when it goes before something that one of its homes had numbered before it, by another author.
+    pub in_turn: bool,
 }
 
 /// What the node tells its bridge.

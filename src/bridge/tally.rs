@@ -15,6 +15,8 @@ tally! {
     published = "bridge_published_total",
     /// Envelopes dropped because too many waited.
     dropped = "bridge_dropped_total",
+    /// Publications to several targets that went before others which one of their homes had numbered first.
+    reordered = "bridge_reordered_total",
     /// Messages of any kind received from channels.
     received = "bridge_received_total",
     /// Those that this node had published itself.

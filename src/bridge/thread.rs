@@ -236,7 +236,8 @@ impl<S: Side> Engine<S> {
     }
 
     fn seal(&mut self, parcel: Parcel) {
-        let Parcel { channels, order, from } = parcel;
+        let Parcel { channels, order, from, in_turn } = parcel;
+        add(&self.tally.reordered, usize::from(!in_turn));
         let order: Result<&RawValue, _> = serde_json::from_slice(&order);
         let Ok(order) = order else { return add(&self.tally.dropped, 1) };
         let bytes = self.writer.write(from.as_deref(), Some(order), false);

@@ -60,7 +60,11 @@ struct Exceptions<'a> {
 }
 
 /// What is to be published of the publications of one command; `None` when nobody is to have them any more.
-pub(super) fn parcel(publications: &[Arc<Publication>], now: Time) -> Option<Parcel> {
+pub(super) fn parcel(
+    publications: &[Arc<Publication>],
+    in_turn: bool,
+    now: Time,
+) -> Option<Parcel> {
     let first = publications.first().filter(|first| !first.is_over(now))?;
     let mut order = Order {
         kind: &first.kind,
@@ -93,7 +97,7 @@ pub(super) fn parcel(publications: &[Arc<Publication>], now: Time) -> Option<Par
         vec![Channel::from(ALL)]
     };
     let from = first.origin.connection().map(|address| address.to_string());
-    Some(Parcel { channels, order: serde_json::to_vec(&order).ok()?, from })
+    Some(Parcel { channels, order: serde_json::to_vec(&order).ok()?, from, in_turn })
 }
 
 fn exceptions(except: &Except) -> Exceptions<'_> {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
-use crate::bridge::{Bounds, Bridge, Channel, Options, Refused, Server, Side, Word};
+use crate::bridge::{
+    Bounds, Bridge, Channel, Options, Part, Refused, Sequence, Server, Side, Word,
+};
 use crate::hub::{Origin, Terms};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
@@ -23,7 +25,7 @@ use crate::node::running::LaunchError;
 use crate::node::settings;
 use crate::session::command::AudienceLimits;
 use crate::session::{CommandLimits, Order, parse_orders};
-use crate::shard::{Author, Identity, Mail, Places, RoomRules};
+use crate::shard::{Author, Crossing, Identity, Mail, NO_HOME, Places, RoomRules};
 use crate::sys::clock::Clock;
 
 /// Makes the ids of groups of copies unique beside those of shards and of the admin listener.
@@ -55,6 +57,7 @@ pub(super) struct Link {
     /// What clients and programs are held to, and what nodes are.
     limits: [CommandLimits; 2],
     groups: u64,
+    sequence: Sequence<Crossing>,
     /// Per shard, in order: what its inbox had no space for.
     waiting: Vec<VecDeque<Mail>>,
     most_waiting: usize,
@@ -93,6 +96,7 @@ impl Link {
             rules: settings::rooms(config),
             limits: [limits, of_nodes],
             groups: 0,
+            sequence: Sequence::default(),
             waiting: (0..identity.shards).map(|_| VecDeque::new()).collect(),
             most_waiting: own.incoming as usize,
         };
@@ -127,7 +131,7 @@ impl Link {
             *groups
         });
         for (home, drafts) in parts.homes {
-            let mail = Mail::Publish { drafts: drafts.into_vec(), group };
+            let mail = Mail::Publish { drafts: drafts.into_vec(), group, across: None };
             self.waiting[usize::from(home.0)].push_back(mail);
         }
     }
@@ -136,12 +140,23 @@ impl Link {
 impl Side for Link {
     fn next(&mut self) -> Option<Word> {
         loop {
+            while let Some((crossing, in_turn)) = self.sequence.pop() {
+                let publications = crossing.publications();
+                if let Some(parcel) = crossing::parcel(publications, in_turn, self.clock.now()) {
+                    return Some(Word::Publish(parcel));
+                }
+            }
             let mail = self.port.take(Lane::Request).or_else(|| self.port.take(Lane::Delivery))?;
             match mail {
-                Mail::Across(publications) => {
-                    if let Some(parcel) = crossing::parcel(&publications, self.clock.now()) {
-                        return Some(Word::Publish(parcel));
-                    }
+                Mail::Across { home, crossing } => {
+                    let part = match &crossing {
+                        Crossing::Part(whole) if whole.homes > 1 => {
+                            Some(Part { id: whole.id, homes: whole.homes })
+                        }
+                        Crossing::One(_) | Crossing::Part(_) => None,
+                    };
+                    let author = author_of(&crossing);
+                    self.sequence.take(home.0, author, part, crossing);
                 }
                 Mail::Interest { room, wanted } => {
                     return Some(Word::Interest(crossing::channel_of(&room), wanted));
@@ -228,6 +243,12 @@ impl Side for Link {
     fn awake(&self) {
         self.port.awake();
     }
+}
+
+/// Whose commands keep their order: those of a shard's clients, and those of back ends.
+fn author_of(crossing: &Crossing) -> u16 {
+    let author = crossing.publications().first().and_then(|first| first.origin.connection());
+    author.map_or(NO_HOME, |address| address.shard).0
 }
 
 fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError> {

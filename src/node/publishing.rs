@@ -22,7 +22,10 @@ use crate::node::link::bridge_port;
 use crate::node::replies;
 use crate::node::settings;
 use crate::session::{CommandLimits, Order, Orders, parse_orders};
-use crate::shard::{Author, Identity, Mail, Places, Report, RoomRules, Submission, SubmissionItem};
+use crate::shard::{
+    Author, Crossing, Identity, Mail, NO_HOME, Places, Report, RoomRules, Submission,
+    SubmissionItem,
+};
 use crate::sys::clock::Clock;
 use crate::sys::memory;
 
@@ -213,17 +216,23 @@ impl Publishing {
             // For what goes to other nodes; homes know what holds for them.
             let until = ttl.map(|ttl| self.clock.now().plus(ttl));
             let terms = |_: &str| Terms { until, ..Terms::default() };
-            let parts = places.parts(&order.publish, &author, &terms);
+            let mut parts = places.parts(&order.publish, &author, &terms);
             let groups = &mut state.groups;
             let group = parts.group(MAKER, || {
                 *groups += 1;
                 *groups
             });
-            if !parts.across.is_empty() {
-                state.across.push_back(Mail::Across(parts.across));
+            let mut whole = parts.take_whole(group.as_ref());
+            if parts.homeless
+                && let Some(whole) = whole.take()
+            {
+                let crossing = Crossing::Part(whole);
+                state.across.push_back(Mail::Across { home: NO_HOME, crossing });
             }
             for (home, drafts) in parts.homes {
-                homes[usize::from(home.0)].push(SubmissionItem { index: item, drafts, group, ttl });
+                let across = whole.clone();
+                let item = SubmissionItem { index: item, drafts, group, ttl, across };
+                homes[usize::from(home.0)].push(item);
             }
         }
         homes

@@ -8,14 +8,12 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::auth::plain;
 use crate::base::id::ShardId;
 use crate::base::time::Time;
 use crate::hub::Publication;
 use crate::session::encode;
-use crate::shard::mail::Mail;
+use crate::shard::mail::{Crossing, Mail, Whole};
 use crate::shard::state::Shard;
 use crate::wire::{sse, websocket};
 
@@ -31,11 +29,20 @@ impl Shard {
         }
     }
 
-    /// Sends publications, all from one command, on to the other nodes.
-    pub(super) fn send_across(&mut self, publications: impl IntoIterator<Item = Arc<Publication>>) {
-        let publications: SmallVec<_> = publications.into_iter().collect();
+    /// Sends a publication, which is the whole of its command, on to the other nodes.
+    pub(super) fn send_across(&mut self, publication: Arc<Publication>) {
         self.counters.sent_across_total += 1;
-        self.push_across(Mail::Across(publications));
+        let (home, crossing) = (self.identity.id, Crossing::One(publication));
+        self.push_across(Mail::Across { home, crossing });
+    }
+
+    /// Tells the bridge, if it is to know, that this shard's part of a command has its place in the shard's
+    /// order. To be told whatever became of the drafts, as the bridge waits for it.
+    pub(super) fn send_part(&mut self, whole: Option<Arc<Whole>>) {
+        let Some(whole) = whole else { return };
+        self.counters.sent_across_total += 1;
+        let (home, crossing) = (self.identity.id, Crossing::Part(whole));
+        self.push_across(Mail::Across { home, crossing });
     }
 
     /// As the room's home: tells the bridge if the room has members now and had none before, or the other way.

@@ -297,7 +297,7 @@ impl Shard {
             Author { tenant, origin: Origin::Connection(self.address(id)), at: now, across: true };
         let Identity { seed, shards, node, .. } = &self.identity;
         let places = Places { seed, shards: *shards, rules: &self.settings.rooms, node: *node };
-        let parts = places.parts(publish, &author, &|room| self.terms(id, publish, room, now));
+        let mut parts = places.parts(publish, &author, &|room| self.terms(id, publish, room, now));
         let is_answered = reference.is_none() || !is_once(&parts);
         if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
             return self.refuse(id, &outstanding(reference), now);
@@ -307,16 +307,19 @@ impl Shard {
             *next += 1;
             *next
         });
-        if !parts.across.is_empty() {
-            self.send_across(parts.across);
+        let mut whole = parts.take_whole(group.as_ref());
+        if parts.homeless {
+            self.send_part(whole.take());
         }
         for (home, mut drafts) in parts.homes {
             if !is_answered && let Some(draft) = drafts.pop() {
                 self.send_once(id, home, draft, reference, now);
             } else if home == self.identity.id {
                 self.number(drafts, group, now);
+                self.send_part(whole.clone());
             } else {
-                self.outbox.push(home, Mail::Publish { drafts: drafts.into_vec(), group });
+                let (drafts, across) = (drafts.into_vec(), whole.clone());
+                self.outbox.push(home, Mail::Publish { drafts, group, across });
             }
         }
         if self.outbox.is_blocked() {

@@ -88,7 +88,7 @@ impl Shard {
         // The copy has a frame of its own to make nothing of; the rest is shared or small.
         let copy = draft.copy();
         let publication = self.number_known(draft, memory, now);
-        self.send_across([publication.as_ref().map_or_else(|| Arc::new(copy), Arc::clone)]);
+        self.send_across(publication.as_ref().map_or_else(|| Arc::new(copy), Arc::clone));
         publication
     }
 

@@ -122,6 +122,41 @@ pub struct Inquiry {
     pub document: Vec<u8>,
 }
 
+/// A command with several targets, as other nodes are to have it: in one piece, so that whoever is meant
+/// twice there is found.
+#[derive(Debug)]
+pub struct Whole {
+    /// Unique in the node while parts are under way; of no meaning when there is one home.
+    pub id: u64,
+    /// Homes that have a part of it and tell the bridge so, each once.
+    pub homes: u16,
+    /// One for each target; never empty.
+    pub publications: SmallVec<[Arc<Publication>; 1]>,
+}
+
+/// What other nodes are to have.
+#[derive(Clone, Debug)]
+pub enum Crossing {
+    /// A publication to one target.
+    One(Arc<Publication>),
+    /// A command of which the sender has numbered its part.
+    Part(Arc<Whole>),
+}
+
+impl Crossing {
+    /// All that it consists of: one for each target.
+    #[must_use]
+    pub fn publications(&self) -> &[Arc<Publication>] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Part(whole) => &whole.publications,
+        }
+    }
+}
+
+/// Stands for the home of what has none and comes from no shard.
+pub const NO_HOME: ShardId = ShardId(u16::MAX);
+
 /// What shards tell each other.
 #[derive(Debug)]
 pub enum Mail {
@@ -132,6 +167,8 @@ pub enum Mail {
         drafts: Vec<Publication>,
         /// Set when the command named rooms of several homes.
         group: Option<Group>,
+        /// The whole command, where the home is to tell the bridge in its turn that it has its part.
+        across: Option<Arc<Whole>>,
     },
     /// Request, from the node: number these, all of targets whose home the receiver is, fan them out, and say so.
     Submit(Box<Submission>),
@@ -182,8 +219,13 @@ pub enum Mail {
         /// True when the ticket was not used before.
         fresh: bool,
     },
-    /// To the bridge, and to no shard: other nodes are to have these, all from one command.
-    Across(SmallVec<[Arc<Publication>; 1]>),
+    /// To the bridge, and to no shard: other nodes are to have this, in the order in which the home has it.
+    Across {
+        /// The home; the author's shard, or [`NO_HOME`], of what has none.
+        home: ShardId,
+        /// What.
+        crossing: Crossing,
+    },
     /// To the bridge, and to no shard: whether the room, whose home the sender is, has members in the node.
     Interest {
         /// The room.
@@ -264,7 +306,7 @@ impl Mail {
             self,
             Self::Publish { .. }
                 | Self::Submit(_)
-                | Self::Across(_)
+                | Self::Across { .. }
                 | Self::Interest { .. }
                 | Self::Count { .. }
                 | Self::Stand { .. }

@@ -52,7 +52,7 @@ pub use drain::Progress;
 pub use farewells::{Farewell, Told};
 pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use inspect::{ConnectionSeen, Inspect, Inspected, RoomSeen, Whom};
-pub use mail::{Answer, Asked, Found, Inquiry, Joining, Mail, Question};
+pub use mail::{Answer, Asked, Crossing, Found, Inquiry, Joining, Mail, NO_HOME, Question, Whole};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};

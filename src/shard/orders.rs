@@ -17,6 +17,7 @@ use crate::base::counters::Counters;
 use crate::base::cursor::Cursor;
 use crate::base::time::Time;
 use crate::hub::{Group, Publication, Slip, Target};
+use crate::shard::mail::Whole;
 use crate::shard::state::Shard;
 
 /// The part of an order whose home the receiver is.
@@ -39,6 +40,8 @@ pub struct SubmissionItem {
     pub group: Option<Group>,
     /// How long it is worth delivering.
     pub ttl: Option<Duration>,
+    /// The whole of it, where the home is to tell the bridge in its turn that it has its part.
+    pub across: Option<Arc<Whole>>,
 }
 
 /// The number that a publication was given in a room.
@@ -99,13 +102,14 @@ impl Shard {
         let Submission { order, items } = submission;
         let (mut numbers, mut copies) = (Vec::new(), 0);
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        for SubmissionItem { index, mut drafts, group, ttl } in items {
+        for SubmissionItem { index, mut drafts, group, ttl, across } in items {
             // The node's other threads do not know the shards' time.
             for draft in &mut drafts {
                 draft.at = now;
                 draft.terms = self.terms_of_order(draft, ttl, now);
             }
             let (publications, sent) = self.number(drafts, group, now);
+            self.send_part(across);
             for publication in publications.iter().filter(|p| p.to.target == Target::Room) {
                 let Cursor { epoch, offset } = publication.cursor;
                 let (room, position) = (Arc::clone(&publication.room), (epoch, offset));

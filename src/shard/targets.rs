@@ -21,6 +21,7 @@ use crate::base::time::Time;
 use crate::hub::{self, Audience, Encoded, Except, Group, Origin, Publication, Target, Terms};
 use crate::session::Publish;
 use crate::session::targets::{self, MAX_USER_BYTES};
+use crate::shard::mail::Whole;
 use crate::shard::settings::RoomRules;
 
 /// Where homes are and what holds for targets.
@@ -56,8 +57,10 @@ pub struct Parts {
     pub homes: SmallVec<[(ShardId, SmallVec<[Publication; 1]>); 1]>,
     /// True when several homes may reach the same connection: then the copies are a [`Group`].
     pub overlap: bool,
-    /// What goes to the other nodes, where the author has to send it because no home knows all of it.
+    /// What goes to the other nodes in one piece because no draft stands for all of it.
     pub across: SmallVec<[Arc<Publication>; 1]>,
+    /// True when no target in `across` has a home: then its author sends it.
+    pub homeless: bool,
 }
 
 impl Parts {
@@ -74,6 +77,13 @@ impl Parts {
         let homes = u16::try_from(self.homes.len()).unwrap_or(u16::MAX);
         self.overlap
             .then(|| Group { id: (u64::from(maker) << 48) | (number() & 0xffff_ffff_ffff), homes })
+    }
+
+    /// What goes to the other nodes in one piece; all homes send it, or the author if it is `homeless`.
+    pub fn take_whole(&mut self, group: Option<&Group>) -> Option<Arc<Whole>> {
+        let publications = std::mem::take(&mut self.across);
+        let (id, homes) = group.map_or((0, 1), |group| (group.id, group.homes));
+        (!publications.is_empty()).then(|| Arc::new(Whole { id, homes, publications }))
     }
 }
 
@@ -122,8 +132,8 @@ impl Places<'_> {
         parts
     }
 
-    /// Sees to it that other nodes have it: by its home, if it has one, which keeps the order of a room; else
-    /// by its author, in one piece, so that whoever is meant twice there is found too.
+    /// Sees to it that other nodes have it: by its homes, if it has any, which keep the order of each target;
+    /// else by its author. In one piece, so that whoever is meant twice there is found too.
     fn send_on(&self, parts: &mut Parts, drafter: &Drafter<'_, '_>, tenant: Option<&str>) {
         let targets = &drafter.publish.targets;
         let listed = if targets.everyone { &[][..] } else { targets.connections() };
@@ -138,6 +148,7 @@ impl Places<'_> {
         let drafts = parts.homes.iter().flat_map(|(_, drafts)| drafts);
         let named = drafts.filter(|draft| !matches!(draft.to.target, Target::Connections(_)));
         let mut across: SmallVec<[_; 1]> = named.map(|draft| Arc::new(draft.copy())).collect();
+        parts.homeless = across.is_empty();
         if !far.is_empty() {
             let target = Target::Connections(far.into());
             let draft = drafter.draft(&connections(tenant), target, || CONNECTIONS);

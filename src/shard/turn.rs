@@ -165,10 +165,13 @@ impl Shard {
     pub fn handle_mail(&mut self, mail: Mail, now: Time) {
         self.counters.mail_taken_total += 1;
         match mail {
-            Mail::Publish { drafts, group } => _ = self.number(drafts, group, now),
+            Mail::Publish { drafts, group, across } => {
+                self.number(drafts, group, now);
+                self.send_part(across);
+            }
             Mail::Submit(submission) => self.handle_submission(*submission, now),
             // The node's own and the bridge's, which read them before they would get here.
-            Mail::Report(_) | Mail::Across(_) | Mail::Interest { .. } => {}
+            Mail::Report(_) | Mail::Across { .. } | Mail::Interest { .. } => {}
             Mail::Astray(rooms) => self.handle_astray(&rooms, now),
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
             Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),

@@ -23,9 +23,10 @@ fn sent(rig: &mut Rig, shards: u16) -> (Vec<Vec<String>>, Vec<String>) {
     let (mut across, mut interest) = (Vec::new(), Vec::new());
     for (to, mail) in std::mem::take(&mut rig.post) {
         match mail {
-            Mail::Across(all) => {
+            Mail::Across { crossing, .. } => {
                 assert_eq!(to, ShardId(shards));
-                across.push(all.iter().map(|one| one.room.to_string()).collect());
+                across
+                    .push(crossing.publications().iter().map(|one| one.room.to_string()).collect());
             }
             Mail::Interest { room, wanted } => {
                 assert_eq!(to, ShardId(shards));
@@ -95,7 +96,7 @@ fn what_came_from_another_node_is_not_sent_on_and_excepts_by_node() {
         terms: Terms::default(),
         encoded: Encoded::default(),
     };
-    rig.take(Mail::Publish { drafts: vec![draft], group: None });
+    rig.take(Mail::Publish { drafts: vec![draft], group: None, across: None });
     assert!(sent(&mut rig, 1).0.is_empty());
     let [Heard::Text(push)] = &rig.heard(conn)[..] else { panic!("one push") };
     assert_eq!(push["from"], same_place_elsewhere.to_string());

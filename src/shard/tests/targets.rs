@@ -84,7 +84,13 @@ impl Shards {
         let parts = places.parts(&order.publish, &author, &|_| Terms::default());
         let group = parts.group(MAKER, || number);
         for (home, drafts) in parts.homes {
-            let items = vec![SubmissionItem { index: 0, drafts, group, ttl: order.publish.ttl }];
+            let items = vec![SubmissionItem {
+                index: 0,
+                drafts,
+                group,
+                ttl: order.publish.ttl,
+                across: None,
+            }];
             let submission = Submission { order: number, items };
             self.rigs[usize::from(home.0)].take(Mail::Submit(Box::new(submission)));
         }

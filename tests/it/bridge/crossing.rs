@@ -1,5 +1,7 @@
 //! What crosses: publications, their targets and their exceptions, once each. Rows O1, R5 and R7.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use throng::node::Node;
 
@@ -17,6 +19,30 @@ fn guarded(driver: &str, redis: &Redis) -> Node {
 
 fn chat(room: &str, payload: &Value) -> Value {
     json!({"type": "chat", "room": room, "payload": payload})
+}
+
+/// Publications of each author in the test of order.
+const NUMBERS: usize = 500;
+
+/// Reads all that a member of the rooms gets of both authors: each once, and none before what its author
+/// published earlier to the room by which it came.
+fn for_each_once_and_in_order(
+    client: &mut Client,
+    own: &[String],
+    targets: &dyn Fn(usize) -> Vec<String>,
+) {
+    let meant = |number: usize| targets(number).iter().any(|room| own.contains(room));
+    let expected = (0..NUMBERS).filter(|number| meant(*number)).count();
+    let mut seen = [BTreeSet::new(), BTreeSet::new()];
+    while seen.iter().any(|seen| seen.len() < expected) {
+        let push = client.next();
+        let number = usize::try_from(push["payload"].as_u64().unwrap()).unwrap();
+        let seen = &mut seen[usize::from(push["type"] == "program")];
+        assert!(seen.insert(number), "twice: {push}");
+        let room = push["room"].as_str().unwrap().to_owned();
+        let missed = (0..number).find(|at| targets(*at).contains(&room) && !seen.contains(at));
+        assert_eq!(missed, None, "{push}");
+    }
 }
 
 on_both_drivers! {
@@ -37,7 +63,9 @@ on_both_drivers! {
         }
         clients.iter_mut().for_each(Client::expect_silence);
         for node in &nodes {
-            assert_eq!((bridge(node, "bridge_published_total"), bridge(node, "bridge_delivered_total")), (10, 20));
+            // They are counted a moment after they have gone on.
+            let counted = || (bridge(node, "bridge_published_total"), bridge(node, "bridge_delivered_total"));
+            wait_until("all are counted", || counted() == (10, 20));
             // Each is told of its own by Redis too, and knows it.
             wait_until("its own", || bridge(node, "bridge_echoes_total") == 10);
         }
@@ -73,6 +101,47 @@ on_both_drivers! {
             assert_eq!(client.next()["payload"], "after", "and no second copy");
         }
         wait_until("the other copies", || bridge(&nodes[1], "bridge_duplicates_total") == 5);
+    }
+
+    fn an_author_keeps_its_order_to_every_target_whatever_it_publishes_to(driver) {
+        let redis = Redis::start();
+        let sets = with_admin(r#""publish""#);
+        let nodes = [(); 2].map(|()| linked(driver, redis.address(), &[&sets[0], &sets[1]]));
+        let rooms: Vec<String> = (0..6).map(|room| format!("r{room}")).collect();
+        let mut author = Client::connect(nodes[0].address());
+        // On each node one in all of the rooms, and for each room one that is in no other.
+        let mut listeners: Vec<(Client, Vec<String>)> = Vec::new();
+        for node in &nodes {
+            let alone = rooms.iter().map(|room| vec![room.clone()]);
+            for own in alone.chain([rooms.clone()]) {
+                let mut client = Client::connect(node.address());
+                own.iter().for_each(|room| _ = client.join(room));
+                listeners.push((client, own));
+            }
+        }
+        rooms.iter().for_each(|room| redis.wait_for_room(room, 2));
+        // To all of the rooms, to pairs of them, and between these to single ones. Back ends do the same over HTTP.
+        let targets = |number: usize| match number % 4 {
+            0 => rooms.clone(),
+            2 => vec![rooms[number / 2 % 6].clone(), rooms[(number / 2 + 1) % 6].clone()],
+            _ => vec![rooms[(number + 1) / 4 % 6].clone()],
+        };
+        let order = |kind: &str, number: usize| match &targets(number)[..] {
+            [room] => json!({"type": kind, "room": room, "payload": number}),
+            rooms => json!({"type": kind, "rooms": rooms, "payload": number}),
+        };
+        let admin = nodes[0].admin_address().unwrap();
+        for number in 0..NUMBERS {
+            author.send(&order("client", number));
+            if number % 10 == 0 {
+                let list: Vec<Value> = (number..number + 10).map(|at| order("program", at)).collect();
+                assert_eq!(ask(admin, "POST /v1/publish", &json!(list).to_string()).0, 200);
+            }
+        }
+        for (client, own) in &mut listeners {
+            for_each_once_and_in_order(client, own, &targets);
+            client.expect_silence();
+        }
     }
 
     fn exceptions_of_connections_users_and_rooms_hold_on_the_other_node(driver) {
