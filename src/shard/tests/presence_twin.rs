@@ -3,7 +3,8 @@
 //! Users come, drop, return within their grace and after it, turn idle and active, join and leave rooms, on
 //! three shards; observers watch users and rooms and cease to. At the end, and whatever the order was, what
 //! each observer has put together from its pushes is what the twin knows. And whatever an observer was told
-//! on the way was true shortly before: nobody is reported offline who returned in time.
+//! on the way was true shortly before: nobody is reported offline who returned in time. A shard whose mail is
+//! backed up refuses joins and watches; who is refused asks again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -176,6 +177,15 @@ impl Observer {
     }
 }
 
+/// Puts something into a set, or takes it out.
+fn put(set: &mut BTreeSet<usize>, what: usize, on: bool) {
+    if on {
+        set.insert(what);
+    } else {
+        set.remove(&what);
+    }
+}
+
 struct World {
     node: Trio,
     twin: Twin,
@@ -217,12 +227,35 @@ impl World {
         self.listen();
     }
 
-    fn with_tab(&mut self, at: prop::sample::Index, act: impl FnOnce(&mut Trio, &mut Tab)) {
-        if self.twin.tabs.is_empty() {
-            return;
+    /// A client says something. One that is refused, because too much mail waits or its last question about the
+    /// room has no answer yet, says it again after a pause, as the protocol has it.
+    fn say(&mut self, place: Place, message: &Value) {
+        if self.is_refused(place, message) {
+            self.node.settle();
+            self.listen();
+            assert!(!self.is_refused(place, message), "refused after a pause: {message}");
         }
-        let at = at.index(self.twin.tabs.len());
-        act(&mut self.node, &mut self.twin.tabs[at]);
+    }
+
+    fn is_refused(&mut self, place: Place, message: &Value) -> bool {
+        let errors = |node: &Trio| node.rigs[place.0].shard.counters().command_errors_total;
+        let before = errors(&self.node);
+        self.node.say(place, message);
+        errors(&self.node) > before
+    }
+
+    /// A tab says something, and changes.
+    fn with_tab(
+        &mut self,
+        at: prop::sample::Index,
+        message: &Value,
+        change: impl FnOnce(&mut Tab),
+    ) {
+        if !self.twin.tabs.is_empty() {
+            let at = at.index(self.twin.tabs.len());
+            self.say(self.twin.tabs[at].place, message);
+            change(&mut self.twin.tabs[at]);
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -239,38 +272,34 @@ impl World {
                 self.node.go(tab.place);
             }
             Step::Drop(_) => {}
-            Step::Status(at, idle) => self.with_tab(at, |node, tab| {
-                tab.idle = idle;
+            Step::Status(at, idle) => {
                 let status = if idle { "idle" } else { "active" };
-                node.say(tab.place, &json!({"type": "throng:status", "status": status}));
-            }),
-            Step::Join(at, room) => self.with_tab(at, |node, tab| {
-                tab.rooms.insert(room);
-                node.say(tab.place, &json!({"type": "throng:join", "room": ROOMS[room]}));
-            }),
-            Step::Leave(at, room) => self.with_tab(at, |node, tab| {
-                tab.rooms.remove(&room);
-                node.say(tab.place, &json!({"type": "throng:leave", "room": ROOMS[room]}));
-            }),
+                let message = json!({"type": "throng:status", "status": status});
+                self.with_tab(at, &message, |tab| tab.idle = idle);
+            }
+            Step::Join(at, room) => {
+                let message = json!({"type": "throng:join", "room": ROOMS[room]});
+                self.with_tab(at, &message, |tab| _ = tab.rooms.insert(room));
+            }
+            Step::Leave(at, room) if !self.twin.tabs.is_empty() => {
+                let at = at.index(self.twin.tabs.len());
+                let message = json!({"type": "throng:leave", "room": ROOMS[room]});
+                let refused = self.is_refused(self.twin.tabs[at].place, &message);
+                let was_in = self.twin.tabs[at].rooms.remove(&room);
+                assert_eq!(refused, !was_in, "only whoever is not in it cannot leave");
+            }
+            Step::Leave(..) => {}
             Step::WatchUser(at, user, on) => {
-                let observer = &mut self.observers[at];
                 let kind = if on { "throng:watch" } else { "throng:unwatch" };
-                self.node.say(observer.place, &json!({"type": kind, "users": [USERS[user]]}));
-                if on {
-                    observer.watched.insert(user);
-                } else {
-                    observer.watched.remove(&user);
-                }
+                let message = json!({"type": kind, "users": [USERS[user]]});
+                self.say(self.observers[at].place, &message);
+                put(&mut self.observers[at].watched, user, on);
             }
             Step::WatchRoom(at, room, on) => {
-                let observer = &mut self.observers[at];
                 let kind = if on { "throng:watch" } else { "throng:unwatch" };
-                self.node.say(observer.place, &json!({"type": kind, "room": ROOMS[room]}));
-                if on {
-                    observer.rooms.insert(room);
-                } else {
-                    observer.rooms.remove(&room);
-                }
+                let message = json!({"type": kind, "room": ROOMS[room]});
+                self.say(self.observers[at].place, &message);
+                put(&mut self.observers[at].rooms, room, on);
             }
             Step::Carry => {
                 self.node.settle();
@@ -327,11 +356,29 @@ proptest! {
 
     #[test]
     fn what_observers_put_together_equals_a_twin_that_sees_everything(steps in steps()) {
-        let mut world = World::new();
-        for step in steps {
-            world.step(step);
-        }
-        world.judge();
-        world.end();
+        play(steps);
     }
+}
+
+/// Plays the steps and compares.
+fn play(steps: impl IntoIterator<Item = Step>) {
+    let mut world = World::new();
+    for step in steps {
+        world.step(step);
+    }
+    world.judge();
+    world.end();
+}
+
+#[test]
+fn who_is_refused_because_mail_waits_and_asks_again_is_told_as_everybody_else() {
+    play([
+        Step::WatchRoom(1, 0, true),
+        Step::WatchRoom(1, 0, false),
+        Step::WatchUser(1, 1, true),
+        Step::Come(0, 0),
+        Step::WatchRoom(1, 1, true),
+        Step::WatchRoom(1, 0, true),
+        Step::WatchUser(1, 0, true),
+    ]);
 }
