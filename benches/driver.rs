@@ -270,6 +270,7 @@ impl Core {
             Event::Sent { batch, .. } => self.spare.push(batch),
             Event::ReceivedEnd { conn } => self.ops.push_back(Op::Close { conn, abort: false }),
             Event::Closed { .. } => self.closed += 1,
+            Event::Looked { .. } => unreachable!("nobody looks"),
             Event::AcceptFailed { error } | Event::Lost { error, .. } => panic!("{error}"),
         }
     }

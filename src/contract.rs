@@ -15,6 +15,7 @@
 //!   still has to submit [`Op::Close`].
 //! - [`Op::Close`] is always answered by one [`Event::Closed`], the last event of that connection. Only
 //!   then may the index be used again. Between the two the core accepts and ignores late events.
+//! - [`Op::Look`] is answered at once, unless the connection was reported lost.
 //! - Submitting [`Op::Send`], [`Op::ShutdownWrite`] or a pause for a connection that the driver has
 //!   already reported lost is allowed and ignored.
 
@@ -81,6 +82,13 @@ pub enum Event<'a> {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The answer to [`Op::Look`].
+    Looked {
+        /// The connection.
+        conn: ConnId,
+        /// True when bytes of the peer's, its end or a failure may have arrived that no event has told of yet.
+        unread: bool,
+    },
     /// The descriptor is closed and nothing of the connection is in flight any more.
     Closed {
         /// The connection.
@@ -122,6 +130,12 @@ pub enum Op {
     },
     /// Read again.
     ResumeReads {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Say whether something of the peer's has arrived that was not reported, as a host that is behind may
+    /// take a peer for silent whose words it has not read. Costs a system call.
+    Look {
         /// The connection.
         conn: ConnId,
     },

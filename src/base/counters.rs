@@ -189,6 +189,9 @@ counters! {
     lost_total,
     /// Connections reaped because the peer stayed silent past its heartbeat.
     heartbeat_lost_total,
+    /// Times a connection was due to be reaped for its silence, and was not because what its peer had sent
+    /// lay unread.
+    heartbeat_spared_total,
     /// Connections closed for a protocol violation.
     violations_total,
     /// Connections closed as slow consumers.

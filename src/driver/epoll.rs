@@ -240,6 +240,7 @@ impl Driver for Epoll {
             Op::ShutdownWrite { conn } => self.finish(conn),
             Op::PauseReads { conn } => self.streams.pause(conn),
             Op::ResumeReads { conn } => self.streams.resume(conn),
+            Op::Look { conn } => return self.streams.look(conn, false),
             Op::Close { conn, abort } => return self.close(conn, abort),
             Op::ResumeAccept => return self.resume_accept(),
             Op::StopAccepting => self.listeners.clear(),

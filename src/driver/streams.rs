@@ -53,6 +53,15 @@ impl Streams {
         }
     }
 
+    /// Whether something of the peer's lies unread: in the kernel, or, where the driver knows of some already,
+    /// `elsewhere`.
+    pub(super) fn look(&mut self, conn: ConnId, elsewhere: bool) -> Option<Event<'static>> {
+        let entry = self.table.find(conn).filter(|entry| !entry.facts.any(Facts::LOST))?;
+        let is_over = entry.facts.any(Facts::ENDED);
+        let unread = elsewhere || !is_over && socket::is_readable(entry.fd());
+        Some(Event::Looked { conn, unread })
+    }
+
     /// Gives back what connections from index `from` on have cost.
     pub(super) fn trim(&mut self, from: u32) {
         self.table.trim(from as usize);

@@ -10,6 +10,8 @@
 //! went out. If deadlines fire in time, a silent peer is given up within a second of those two.
 //! A deadline that fires more than half a second late means that this shard was stalled, so the
 //! answer may still lie unread in the kernel: the peer is asked once more instead of being given up.
+//! A shard that keeps its turns short under more input than it can read is not late, so whoever acts
+//! on [`Beat::Dead`] first looks whether something of the peer lies unread.
 //!
 //! The first ping comes early by a random part of half the interval, and since every later one
 //! follows its answer, connections that arrived together stay apart. Nothing here knows what a ping

@@ -21,6 +21,9 @@ use crate::shard::state::{Shard, enlist};
 /// Places in the wheel looked at in one turn: the longest walk that time alone can cause.
 const EXPIRIES_PER_TURN: usize = 128;
 
+/// When a silent peer of which something lies unread is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 impl Shard {
     /// Takes in what the driver reports.
     pub fn handle_event(&mut self, event: Event<'_>, now: Time) {
@@ -33,6 +36,7 @@ impl Shard {
             Event::ReceivedEnd { conn } => self.handle_end(conn, now),
             Event::Sent { conn, batch, bytes } => self.handle_sent(conn, batch, bytes, now),
             Event::Lost { conn, .. } => self.handle_lost(conn, now),
+            Event::Looked { conn, unread } => self.handle_looked(conn, unread, now),
             Event::Closed { conn } => self.handle_closed(conn),
         }
     }
@@ -54,6 +58,17 @@ impl Shard {
         } else {
             connection.handle_lost(&mut self.queues, conn.index);
             self.enlist(conn.index);
+        }
+    }
+
+    /// A peer is given up for its silence when nothing of it lies unread. In a shard with more input than it
+    /// can read in time what does is on its way, and the peer is no less alive for it.
+    fn handle_looked(&mut self, conn: ConnId, unread: bool, now: Time) {
+        let Some(connection) = self.table.get(conn) else { return };
+        if unread {
+            self.counters.heartbeat_spared_total += 1;
+        } else if connection.is_living() {
+            self.close(conn, Disconnect::HeartbeatLost, now);
         }
     }
 
@@ -151,6 +166,10 @@ impl Shard {
                 self.table.wheel.set(key, before_token(next));
             }
             Due::End(Disconnect::HandshakeTimeout) => self.refuse_late(id, now),
+            Due::End(Disconnect::HeartbeatLost) => {
+                self.writes.ops.push_back(Op::Look { conn: id });
+                self.table.wheel.set(key, before_token(tick.plus(LOOK_AGAIN)));
+            }
             Due::End(why) => self.close(id, why, now),
             Due::Release => {
                 connection.handle_close_deadline(&mut self.queues, key);
@@ -358,6 +377,7 @@ impl Shard {
             | Event::ReceivedEnd { conn }
             | Event::Sent { conn, .. }
             | Event::Lost { conn, .. }
+            | Event::Looked { conn, .. }
             | Event::Closed { conn } => Some(*conn),
         }
     }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags,
@@ -53,6 +54,13 @@ fn readable(address: SocketAddrAny) -> Option<SocketAddr> {
 pub fn read(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let (bytes, _) = recv(socket, into, RecvFlags::DONTWAIT)?;
     Ok(bytes)
+}
+
+/// True when reading would give something at once: bytes, the end or a failure; also when that cannot be told.
+#[must_use]
+pub fn is_readable(socket: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+    poll(&mut asked, Some(&Timespec::default())).map_or(true, |found| found > 0)
 }
 
 /// Writes as much of `bytes` as there is room for.

@@ -35,6 +35,7 @@ macro_rules! suite {
                     bytes_arrive_in_order_in_whatever_pieces_they_were_sent
                     a_large_transfer_arrives_entirely
                     a_paused_connection_hears_nothing_new_until_resumed
+                    a_look_tells_whether_something_lies_unread
                     pausing_and_resuming_at_random_loses_nothing
                     the_peers_end_comes_once_after_its_last_bytes
                     an_end_during_a_pause_is_told_on_resuming

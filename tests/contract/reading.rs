@@ -2,7 +2,7 @@
 
 use throng::contract::Op;
 
-use crate::world::{World, pattern};
+use crate::world::{Seen, World, pattern};
 
 pub(crate) fn bytes_arrive_in_order_in_whatever_pieces_they_were_sent(w: &mut World) {
     let (conn, mut peer) = w.pair();
@@ -48,6 +48,31 @@ pub(crate) fn a_paused_connection_hears_nothing_new_until_resumed(w: &mut World)
         w.until_received(paused, 4 * round + 4);
     }
     assert_eq!(w.life(paused).received, b"abcdabcdabcd");
+}
+
+pub(crate) fn a_look_tells_whether_something_lies_unread(w: &mut World) {
+    let (conn, mut peer) = w.pair();
+    let look = |w: &mut World| {
+        w.submit(Op::Look { conn });
+        match w.seen.last() {
+            Some(Seen::Looked(of, unread)) if *of == conn => *unread,
+            other => panic!("{other:?} is no answer"),
+        }
+    };
+    for round in 1..=3 {
+        w.linger();
+        assert!(!look(w), "all is read");
+        w.submit(Op::PauseReads { conn });
+        w.linger();
+        w.peer_writes(&mut *peer, b"ab");
+        w.until("it has arrived", |w| look(w) || w.life(conn).received.len() == 2 * round);
+        w.submit(Op::ResumeReads { conn });
+        w.until_received(conn, 2 * round);
+    }
+    w.submit(Op::PauseReads { conn });
+    w.linger();
+    peer.finish();
+    w.until("its end has arrived", |w| look(w) || w.life(conn).ended);
 }
 
 pub(crate) fn pausing_and_resuming_at_random_loses_nothing(w: &mut World) {

@@ -60,6 +60,7 @@ pub(crate) enum Seen {
     End(ConnId),
     Sent(ConnId, usize),
     Lost(ConnId, io::Error),
+    Looked(ConnId, bool),
     Closed(ConnId),
 }
 
@@ -299,6 +300,10 @@ fn note(
             assert!(!std::mem::replace(&mut life.lost, true), "{conn:?}: lost twice");
             life.sending = None;
             Seen::Lost(conn, error)
+        }
+        Event::Looked { conn, unread } => {
+            living(lives, conn).must_not_be_lost(conn);
+            Seen::Looked(conn, unread)
         }
         Event::Closed { conn } => {
             living(lives, conn).closed = true;

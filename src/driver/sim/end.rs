@@ -107,6 +107,17 @@ impl End {
         self.is_reading = reading;
     }
 
+    /// Tells whether input has arrived that was not reported.
+    pub(super) fn look(&self, world: &World) -> Option<Event<'static>> {
+        self.assert_not_closing("Look");
+        let (link, now) = (&world.links[self.link], world.now(self.link));
+        let unread = !self.already_read.is_empty()
+            || link.broken.is_some()
+            || link.inbound.is_readable(now)
+            || link.inbound.is_ended(now) && !self.is_input_over;
+        (self.stage == Stage::Open).then_some(Event::Looked { conn: self.conn, unread })
+    }
+
     /// Lets go of the link. True when the answer is due at once.
     pub(super) fn close(&mut self, abort: bool, world: &mut World) -> bool {
         self.assert_not_closing("Close");

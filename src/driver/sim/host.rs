@@ -136,6 +136,7 @@ impl Driver for SimDriver {
             Op::ResumeReads { conn } => {
                 self.with(conn, |end, world| end.set_reading(true, world));
             }
+            Op::Look { conn } => return self.with(conn, |end, world| end.look(world)),
             Op::Close { conn, abort } => return self.close(conn, abort),
             Op::ResumeAccept => self.is_accepting = true,
             Op::StopAccepting => self.stop_accepting(),

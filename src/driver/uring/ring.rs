@@ -175,6 +175,11 @@ impl Ring {
         if is_idle { Ok(0) } else { self.ring.submit_and_wait(0) }
     }
 
+    /// True when an answer is there that was not reaped.
+    pub(super) fn has_answers(&mut self) -> bool {
+        !self.stash.is_empty() || !self.ring.completion().is_empty()
+    }
+
     /// The next answer.
     pub(super) fn reap(&mut self) -> Option<Answer> {
         if let Some(answer) = self.stash.pop_front() {

@@ -137,6 +137,29 @@ fn a_ping_is_answered_with_its_payload_and_keeps_the_connection() {
 }
 
 #[test]
+fn a_peer_whose_words_lie_unread_is_not_taken_for_silent() {
+    let mut rig = Rig::alone();
+    let (unread, silent) = (rig.open(), rig.open());
+    rig.unread.insert(unread);
+    let turns = |rig: &mut Rig, seconds: u32| {
+        (0..10 * seconds).any(|_| {
+            rig.later(Duration::from_millis(100));
+            rig.turn();
+            rig.ops.iter().any(|op| matches!(op, Seen::Close(conn, true) if *conn == unread))
+        })
+    };
+    assert!(!turns(&mut rig, 120), "its bytes have arrived");
+    let counters = rig.shard.counters();
+    assert_eq!((counters.heartbeat_lost_total, counters.connections), (1, 1), "not so {silent:?}");
+    // It is asked once more, and then looked at once a second, which is what it costs.
+    assert!((40..=60).contains(&counters.heartbeat_spared_total), "{counters:?}");
+    rig.receive(unread, &frame(0x8a, b""));
+    rig.unread.clear();
+    assert!(!turns(&mut rig, 20), "it was heard");
+    assert!(turns(&mut rig, 60), "and is silent from then on");
+}
+
+#[test]
 fn a_silent_peer_is_asked_and_then_reset_and_one_that_answers_stays() {
     let mut rig = Rig::alone();
     let (silent, alive) = (rig.open(), rig.open());

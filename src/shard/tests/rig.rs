@@ -45,6 +45,7 @@ pub(super) enum Seen {
     Shutdown(ConnId),
     Pause(ConnId),
     Resume(ConnId),
+    Look(ConnId),
     Close(ConnId, bool),
     ResumeAccept,
     StopAccepting,
@@ -77,6 +78,8 @@ pub(super) struct Rig {
     pub(super) full: BTreeSet<ShardId>,
     /// Writes to these connections do not end.
     pub(super) stalled: BTreeSet<ConnId>,
+    /// Bytes of these connections' peers have arrived and were not reported.
+    pub(super) unread: BTreeSet<ConnId>,
     /// Whether the driver confirms closes by itself.
     pub(super) confirms: bool,
     wires: BTreeMap<ConnId, Wire>,
@@ -166,6 +169,7 @@ impl Rig {
             post: Vec::new(),
             full: BTreeSet::new(),
             stalled: BTreeSet::new(),
+            unread: BTreeSet::new(),
             confirms: true,
             wires: BTreeMap::new(),
             closing: Vec::new(),
@@ -419,6 +423,11 @@ impl Rig {
             Op::ShutdownWrite { conn } => Seen::Shutdown(conn),
             Op::PauseReads { conn } => Seen::Pause(conn),
             Op::ResumeReads { conn } => Seen::Resume(conn),
+            Op::Look { conn } => {
+                let unread = self.unread.contains(&conn);
+                self.event(Event::Looked { conn, unread });
+                Seen::Look(conn)
+            }
             Op::Close { conn, abort } => {
                 assert!(!self.closing.contains(&conn), "closed twice");
                 self.closing.push(conn);

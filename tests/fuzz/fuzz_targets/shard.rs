@@ -281,7 +281,7 @@ impl Place {
         link
     }
 
-    fn submit(&mut self, op: Op) {
+    fn submit(&mut self, op: Op, now: Time) {
         match op {
             Op::Open { conn, .. } => {
                 self.offered -= 1;
@@ -300,6 +300,10 @@ impl Place {
                 assert!(self.link(conn).in_flight.is_none(), "a FIN ahead of bytes");
             }
             Op::PauseReads { conn } | Op::ResumeReads { conn } => _ = self.link(conn),
+            Op::Look { conn } => {
+                self.link(conn);
+                self.shard.handle_event(Event::Looked { conn, unread: conn.index % 2 == 0 }, now);
+            }
             Op::Close { conn, .. } => self.link(conn).closing = true,
             Op::ResumeAccept => self.accepting = true,
             Op::StopAccepting => self.accepting = false,
@@ -321,7 +325,7 @@ fn turn(places: &mut [Place; 2], at: usize, busy: bool, now: Time) {
     place.shard.handle_timeout(now);
     place.shard.begin_writes(busy, now);
     while let Some(op) = place.shard.poll_op() {
-        place.submit(op);
+        place.submit(op, now);
         place.shard.check();
     }
     assert_eq!(place.offered, 0, "a socket without an answer");

@@ -62,6 +62,7 @@ impl Anarchist {
                 events.push(Ok(Event::Sent { conn, batch, bytes }));
             }
             Event::Lost { conn, error } => events.push(Ok(Event::Lost { conn, error })),
+            Event::Looked { conn, unread } => events.push(Ok(Event::Looked { conn, unread })),
             Event::Closed { conn } => events.push(Ok(Event::Closed { conn })),
         };
         self.driver.wait(None, sort).expect("a turn");
@@ -129,6 +130,7 @@ impl Anarchist {
                 law.is_lost = true;
                 law.is_sending = None;
             }
+            Event::Looked { .. } => unreachable!("nobody looks"),
             Event::Closed { conn } => {
                 assert!(self.law(conn).is_closing);
                 self.conns.remove(&conn.index);

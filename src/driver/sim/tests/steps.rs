@@ -63,6 +63,7 @@ fn note(event: Event<'_>, events: &mut Vec<String>, input: &mut BTreeMap<u32, Ve
             format!("{} sent {bytes}", conn.index)
         }
         Event::Lost { conn, .. } => format!("{} lost", conn.index),
+        Event::Looked { conn, unread } => format!("{} looked {unread}", conn.index),
         Event::Closed { conn } => format!("{} closed", conn.index),
     });
 }
