@@ -64,10 +64,10 @@ impl Shard {
             }
             let mut text = Vec::new();
             encode::join(&mut text, room, since(wish.last.as_deref(), room));
-            match str::from_utf8(&text).map(|text| session::parse(text, &settings.commands)) {
-                Ok(Ok(request)) => self.obey(id, request, now),
-                Ok(Err(error)) => self.refuse(id, &error, now),
-                Err(_) => unreachable!("JSON of a string is text"),
+            let Ok(text) = str::from_utf8(&text) else { unreachable!("JSON of a string is text") };
+            match session::parse(text, &settings.commands) {
+                Ok(request) => self.consider(id, request, text, None, now),
+                Err(error) => self.refuse(id, &error, now),
             }
         }
     }

@@ -13,16 +13,16 @@ use crate::metrics::is_installed;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
 /// One who reads an event stream.
-struct Listener {
+pub(crate) struct Listener {
     reader: BufReader<TcpStream>,
     head: Vec<String>,
 }
 
 /// An event: its id and its text.
-type Event = (Option<String>, Value);
+pub(crate) type Event = (Option<String>, Value);
 
 impl Listener {
-    fn connect(address: SocketAddr, target: &str, headers: &str) -> Self {
+    pub(crate) fn connect(address: SocketAddr, target: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
@@ -56,7 +56,7 @@ impl Listener {
     }
 
     /// The next event; comments and the lines of a proxy's chunks are passed over.
-    fn next(&mut self) -> Event {
+    pub(crate) fn next(&mut self) -> Event {
         self.try_next().expect("an event and not the end")
     }
 
@@ -75,7 +75,7 @@ impl Listener {
         }
     }
 
-    fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         &self.head[0][9..12]
     }
 }

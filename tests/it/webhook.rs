@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 use throng::node::Node;
 
@@ -11,6 +12,7 @@ use crate::admin::{ask, with_admin};
 use crate::auth::{enter, guarded, knock, status, token};
 use crate::backend::{Backend, Posted, SHARED, ok, response};
 use crate::process::Program;
+use crate::stream::Listener;
 use crate::support::{Client, node, on_both_drivers, wait_for, wait_until};
 
 const YES: &str = r#"{"allow":true}"#;
@@ -32,8 +34,24 @@ fn doorkeeper(posted: &Posted) -> Option<String> {
     ok(YES)
 }
 
+/// Who may use a room: everybody if its name begins with "club:open".
+fn steward(posted: &Posted) -> Option<String> {
+    let is_open = posted.body["room"].as_str().is_some_and(|room| room.starts_with("club:open"));
+    ok(if is_open { YES } else { r#"{"allow":false,"message":"members only"}"# })
+}
+
 fn bearer(user: &str) -> String {
     format!("Bearer {}", token(&json!({ "sub": user })))
+}
+
+/// A listener who has read the greeting.
+fn listen(node: &Node, target: &str, user: &str, last: Option<&str>) -> Listener {
+    let last = last.map_or(String::new(), |last| format!("Last-Event-ID: {last}\r\n"));
+    let headers = format!("Authorization: {}\r\n{last}", bearer(user));
+    let mut listener = Listener::connect(node.address(), target, &headers);
+    assert_eq!(listener.status(), "200");
+    assert_eq!(listener.next().1["type"], "throng:connected");
+    listener
 }
 
 fn clients(address: SocketAddr, user: &str) -> [Client; 2] {
@@ -177,6 +195,102 @@ on_both_drivers! {
         let counters = node.counters();
         assert_eq!((counters.pending_tickets, counters.handshakes_total), (0, 0));
         assert_eq!(counters.memberships, 0);
+    }
+
+    fn an_event_stream_is_asked_about_like_any_client(driver) {
+        let backend = Backend::open(|posted: &Posted| match &posted.body["room"] {
+            Value::Null => doorkeeper(posted),
+            _ => steward(posted),
+        });
+        let node = asking(driver, &backend.url(), &["auth_webhook.connect=true"]);
+        let target = "/sse?room=club:open&room=club:closed";
+        let bob = format!("Authorization: {}\r\n", bearer("bob"));
+        assert_eq!(Listener::connect(node.address(), target, &bob).status(), "401");
+        assert_eq!(backend.next().body["question"], "connect");
+        wait_for(&node, "the refused one is gone", |c| (c.auth_vetoed_total, c.connections) == (1, 0));
+        assert_eq!((backend.waiting(), node.counters().memberships), (0, 0), "no room was asked about");
+        let mut listener = listen(&node, target, "ada", None);
+        // The answers come in the order of the back end and not of the request.
+        let mut said = [listener.next().1, listener.next().1];
+        said.sort_by_key(|reply| reply["ok"] == json!(true));
+        let refused = (&said[0]["code"], &said[0]["message"]);
+        assert_eq!(refused, (&json!("forbidden"), &json!("members only")), "{said:?}");
+        assert_eq!((&said[1]["ok"], &said[1]["room"]), (&json!(true), &json!("club:open")), "{said:?}");
+        wait_for(&node, "in one room beside the user's own", |c| (c.memberships, c.home_rooms) == (2, 1));
+        let mut author = enter(node.address(), &json!({"sub": "ann", "rooms": ["*"]}));
+        for (room, payload) in [("club:closed", 1), ("club:open", 2)] {
+            let sent = author.ask(json!({"type": "t", "room": room, "payload": payload}));
+            assert_eq!(sent["ok"], true, "{sent}");
+        }
+        assert_eq!(listener.next().1["payload"], 2);
+    }
+
+    fn a_stream_that_comes_back_gets_what_it_missed_of_the_rooms_it_is_allowed(driver) {
+        let backend = Backend::open(steward);
+        let url = format!("auth_webhook.url={}", backend.url());
+        let secret = format!("auth_webhook.secret={SHARED}");
+        let rooms = ROOMS.replace("}]", ", history_count=100, history_age_ms=60000}]");
+        let node = guarded(driver, &[&url, &secret, &rooms]);
+        let mut author = enter(node.address(), &json!({"sub": "ann", "rooms": ["*"]}));
+        let mut publish = |room: &str, payload: u64| {
+            let sent = author.ask(json!({"type": "t", "room": room, "payload": payload}));
+            assert_eq!(sent["ok"], true, "{sent}");
+            sent
+        };
+        let target = "/sse?room=club:open&room=club:closed&room=club:open:2";
+        /// How many replies say yes, no, and that nothing was missed; and the payloads, in order.
+        fn sorted(events: &[Value]) -> ([usize; 3], Vec<u64>) {
+            let count = |key: &str, value: Value| events.iter().filter(|e| e[key] == value).count();
+            let replies = [count("ok", json!(true)), count("code", json!("forbidden")), count("recovered", json!(true))];
+            (replies, events.iter().filter_map(|event| event["payload"].as_u64()).collect())
+        }
+        let mut listener = listen(&node, target, "ada", None);
+        let replies: Vec<Value> = (0..3).map(|_| listener.next().1).collect();
+        assert_eq!(sorted(&replies), ([2, 1, 0], vec![]), "{replies:?}");
+        publish("club:closed", 1);
+        publish("club:open", 2);
+        let (last, event) = listener.next();
+        assert_eq!(event["payload"], 2);
+        drop(listener);
+        wait_for(&node, "the listener has gone", |c| c.stream_connections == 0);
+        publish("club:open", 3);
+        publish("club:open:2", 4);
+        let closed = publish("club:closed", 5);
+        publish("club:open", 6);
+        let mut listener = listen(&node, target, "ada", last.as_deref());
+        let events: Vec<Value> = (0..5).map(|_| listener.next().1).collect();
+        assert_eq!(sorted(&events), ([2, 1, 1], vec![3, 6]), "{events:?}");
+        // Who names an event of a room that it may not join learns nothing of it.
+        let at = format!("{}.0.club:closed", closed["epoch"].as_str().unwrap_or("1"));
+        let mut curious = listen(&node, target, "ada", Some(&at));
+        let events: Vec<Value> = (0..3).map(|_| curious.next().1).collect();
+        assert_eq!(sorted(&events), ([2, 1, 0], vec![]), "{events:?}");
+        publish("club:open", 7);
+        assert_eq!([listener.next().1, curious.next().1].map(|event| event["payload"].clone()), [7, 7]);
+    }
+
+    fn a_stream_that_is_gone_before_the_answer_joins_nothing(driver) {
+        let (answer, wait) = bounded(1);
+        let backend = Backend::open(move |_: &Posted| {
+            wait.recv().unwrap();
+            ok(YES)
+        });
+        let node = asking(driver, &backend.url(), &["auth_webhook.timeout_ms=60000"]);
+        let listener = listen(&node, "/sse?room=club:a", "ada", None);
+        assert_eq!(backend.waiting(), 0);
+        wait_for(&node, "it is held", |c| (c.held_commands, c.pending_questions) == (1, 1));
+        drop(listener);
+        wait_for(&node, "it is gone", |c| (c.connections, c.held_commands) == (0, 0));
+        // Whoever comes now may stand where the listener stood, and gets nothing of what it asked for.
+        let mut others: Vec<Client> =
+            (0..4).map(|_| enter(node.address(), &json!({"sub": "eve"}))).collect();
+        wait_for(&node, "each in its user's own room", |counters| counters.memberships == 4);
+        answer.send(()).unwrap();
+        assert_eq!(backend.next().body["room"], "club:a");
+        wait_for(&node, "the answer is there", |c| c.pending_questions == 0);
+        others.iter_mut().for_each(Client::expect_silence);
+        let counters = node.counters();
+        assert_eq!((counters.memberships, counters.home_rooms, counters.forbidden_total), (4, 0, 0));
     }
 
     fn without_authentication_rooms_may_be_asked_about_too(driver) {
