@@ -48,4 +48,6 @@ pub use tally::{Excess, Tally};
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
+mod roster_tests;
+#[cfg(test)]
 mod tests;

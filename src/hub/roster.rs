@@ -75,6 +75,9 @@ struct Watched {
     told: Sight,
     /// True exactly while the user stands in [`Roster::changed`].
     changed: bool,
+    /// True when a shard that began to watch has been given something else than `told`, so that it has to be told
+    /// even if the user is as before when it is the user's turn.
+    uneven: bool,
 }
 
 /// What the roster counts.
@@ -209,8 +212,9 @@ impl Roster {
             let told = self.sight_of(key);
             let watched = self.watched.entry(key).or_insert_with(|| {
                 let (user, shards) = (Arc::clone(user), SmallVec::new());
-                Watched { user, shards, told, changed: false }
+                Watched { user, shards, told, changed: false, uneven: false }
             });
+            watched.uneven |= watched.told != told;
             if !watched.shards.contains(&shard) {
                 watched.shards.push(shard);
             }
@@ -229,7 +233,7 @@ impl Roster {
             let sight = self.sight_of(key);
             let Some(watched) = self.watched.get_mut(&key) else { continue };
             watched.changed = false;
-            if watched.told != sight {
+            if std::mem::take(&mut watched.uneven) || watched.told != sight {
                 watched.told = sight;
                 watched.shards.iter().for_each(|shard| tell(*shard, &watched.user, sight));
             }
