@@ -284,7 +284,7 @@ counters! {
     replies_lost_total,
     /// Users of whom it was forgotten when they were last seen.
     last_seen_forgotten_total,
-    /// Moments of going that were not fetched in time to be stored.
+    /// Moments of coming and going that were not fetched in time to be stored.
     last_seen_lost_total,
     /// Publish commands refused because mail could not be parked.
     publishes_refused_total,

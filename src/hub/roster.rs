@@ -55,6 +55,17 @@ impl Sight {
     }
 }
 
+/// A user who has come or gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// The room of the user's own.
+    pub user: Arc<str>,
+    /// When the first connection came, or the last one ended, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// True for one who has come. A return within the grace is no coming.
+    pub here: bool,
+}
+
 /// Who has gone from everywhere and is not offline yet.
 #[derive(Debug)]
 struct Grace {
@@ -87,7 +98,7 @@ pub struct RosterCounts {
     pub hurried: u64,
     /// Users of whom it was forgotten when they were last seen.
     pub forgotten: u64,
-    /// Moments of going that nobody fetched in time.
+    /// Moments of coming and going that nobody fetched in time.
     pub lost: u64,
 }
 
@@ -104,8 +115,8 @@ pub struct Roster {
     watched: Map<u64, Watched>,
     /// Watched users of whom there may be news.
     changed: VecDeque<u64>,
-    /// Who has gone offline and when, while somebody fetches that.
-    departed: Option<VecDeque<(Arc<str>, u64)>>,
+    /// Who has come and gone, and when, while somebody fetches that.
+    passages: Option<VecDeque<Passage>>,
     counts: RosterCounts,
 }
 
@@ -115,8 +126,8 @@ const MOST_GRACES: usize = 1 << 20;
 /// Graces that are ended in one turn.
 const GRACES_PER_TURN: usize = 2048;
 
-/// Moments of going that wait to be fetched.
-const MOST_DEPARTED: usize = 1 << 16;
+/// Moments of coming and going that wait to be fetched.
+const MOST_PASSAGES: usize = 1 << 16;
 
 impl Roster {
     /// A roster of nobody.
@@ -130,7 +141,7 @@ impl Roster {
             remembered: Remembered::new(seed),
             watched: seed.map(),
             changed: VecDeque::new(),
-            departed: None,
+            passages: None,
             counts: RosterCounts::default(),
         }
     }
@@ -151,6 +162,8 @@ impl Roster {
                 self.places.insert(key, Places::one(shard, stand));
                 if self.graces.remove(&key).is_some() {
                     relax(&mut self.graces);
+                } else {
+                    self.pass(user, unix_ms, true);
                 }
                 self.remembered.forget(key);
             }
@@ -183,7 +196,7 @@ impl Roster {
             let Some(ended) = is_this.then(|| self.graces.remove(&key)).flatten() else { continue };
             self.counts.hurried += u64::from(since.plus(grace) > now);
             self.counts.forgotten += self.remembered.insert(key, ended.unix_ms, most);
-            self.depart(ended);
+            self.pass(&ended.user, ended.unix_ms, false);
             self.note(key);
         }
         relax(&mut self.graces);
@@ -240,10 +253,10 @@ impl Roster {
         }
     }
 
-    /// Who has gone offline, and when, in milliseconds since 1970. They are kept for this from the first call
-    /// on, so many at a time; of more the earliest are lost, and counted.
-    pub fn poll_departed(&mut self) -> Option<(Arc<str>, u64)> {
-        self.departed.get_or_insert_default().pop_front()
+    /// Who has come or gone offline next. They are kept for this from the first call on, so many at a time; of
+    /// more the earliest are lost, and counted.
+    pub fn poll_passage(&mut self) -> Option<Passage> {
+        self.passages.get_or_insert_default().pop_front()
     }
 
     /// Takes over when a user was last seen in an earlier life of the node, and remembers at most `most`. Whoever
@@ -349,13 +362,13 @@ impl Roster {
         }
     }
 
-    fn depart(&mut self, grace: Grace) {
-        let Some(departed) = &mut self.departed else { return };
-        if departed.len() >= MOST_DEPARTED {
-            departed.pop_front();
+    fn pass(&mut self, user: &Arc<str>, unix_ms: u64, here: bool) {
+        let Some(passages) = &mut self.passages else { return };
+        if passages.len() >= MOST_PASSAGES {
+            passages.pop_front();
             self.counts.lost += 1;
         }
-        departed.push_back((grace.user, grace.unix_ms));
+        passages.push_back(Passage { user: Arc::clone(user), unix_ms, here });
     }
 }
 

@@ -25,7 +25,7 @@ use crate::node::running::LaunchError;
 use crate::shard::{Errand, Errands, Kept, Mail, News, Notice, Said, Task};
 use crate::store::{
     Answer, Appended, Ask, Clerk, Disk, Draft, Handle, Keeper, Limits, Memory, Outcome, Pace,
-    Refused, Revoked, Store,
+    Refused, Revoked, Seen, Store,
 };
 use crate::sys::clock::unix_millis;
 
@@ -40,6 +40,10 @@ const RECEIPTS: usize = 1024;
 
 const DAY_MS: u64 = 86_400_000;
 const PRUNE: Duration = Duration::from_secs(3600);
+
+/// The pause between two notes that the process lives. A user who was here when it was killed is said to have been
+/// last seen this much too early, at most.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// Who asks the store.
 #[derive(Debug)]
@@ -204,8 +208,8 @@ pub(super) fn hand_in(store: &StoreHandle, errands: Errands) -> Result<(), Box<E
     store.ask(from, ask).map_err(|_| errand)
 }
 
-/// Has it kept when users were last here. What the store has no space for stays.
-pub(super) fn keep_seen(store: &StoreHandle, seen: &mut Vec<(Arc<str>, u64)>) {
+/// Has it kept who has come and gone. What the store has no space for stays.
+pub(super) fn keep_seen(store: &StoreHandle, seen: &mut Vec<Seen>) {
     if seen.is_empty() {
         return;
     }
@@ -215,7 +219,7 @@ pub(super) fn keep_seen(store: &StoreHandle, seen: &mut Vec<(Arc<str>, u64)>) {
 }
 
 /// The same at the end, when there is time to wait.
-pub(super) fn keep_last_seen(store: &StoreHandle, seen: &[(Arc<str>, u64)]) {
+pub(super) fn keep_last_seen(store: &StoreHandle, seen: &[Seen]) {
     for part in seen.chunks(SEEN_AT_ONCE) {
         if !store.ask_patiently(From::Nobody, Ask::Seen(part.to_vec()), END_PATIENCE) {
             tracing::warn!("the store is too slow: when some users were last seen is not kept");
@@ -288,6 +292,9 @@ impl Opened {
             let cache = own.cache_bytes as usize;
             Box::new(Disk::open(Path::new(&own.path), limits, cache).map_err(failed)?)
         };
+        while let Some(Ok(Answer::Settled { more: true })) =
+            store.commit(&[Ask::Settle], unix_millis()).map_err(failed)?.pop()
+        {}
         let limit = config.auth.presence.remembered as usize;
         let asks = [Ask::Revocations, Ask::Recent { limit }];
         let mut memories = Memories::default();
@@ -300,7 +307,13 @@ impl Opened {
                 _ => {}
             }
         }
-        let pace = Pace { queue: own.queue as usize, window: own.commit_window, prune: PRUNE };
+        let pace = Pace {
+            queue: own.queue as usize,
+            window: own.commit_window,
+            prune: PRUNE,
+            // What is gone with the process need not know when that was.
+            alive: if own.path.is_empty() { Duration::ZERO } else { ALIVE },
+        };
         Ok(Self { store, pace, memories })
     }
 
@@ -453,7 +466,7 @@ mod tests {
     fn a_disk_that_stands_still_gives_a_shards_errands_back_at_once() {
         let (clerk, ports) = clerk(2, 64);
         let (go, stuck) = bounded::<()>(0);
-        let pace = Pace { queue: 8, window: Duration::ZERO, prune: PRUNE };
+        let pace = Pace { queue: 8, window: Duration::ZERO, prune: PRUNE, alive: Duration::ZERO };
         let keeper = Keeper::start(Box::new(Stuck(stuck)), clerk, pace).expect("a thread");
         let errand = |index| {
             let to = ConnAddress { conn: ConnId { index, generation: 1 }, ..CONN };

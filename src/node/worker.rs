@@ -22,8 +22,12 @@ use crate::node::link::bridge_port;
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
 use crate::shard::{Inquiry, LastSeen, Mail, Progress, Relieved, Report, Shard};
+use crate::store::Seen;
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};
+
+/// Requests with users who have come and gone, in one turn.
+const SEEN_PER_TURN: usize = 8;
 
 /// Mail taken in one turn, per lane, so that a flood of it leaves time for the sockets.
 const MAIL_PER_TURN: usize = 1024;
@@ -46,21 +50,26 @@ pub(super) struct Worker {
     /// Present when the times of turns are asked for.
     pub(super) turn_clock: Option<TurnClock>,
     pub(super) store: StoreHandle,
-    /// When users were last seen, while the store has no space for it. `None` where what is kept does not
+    /// Who has come and gone, while the store has no space for it. `None` where what is kept does not
     /// outlive the process: then nobody asks the shard.
-    pub(super) seen: Option<Vec<(Arc<str>, u64)>>,
+    pub(super) seen: Option<Vec<Seen>>,
 }
 
 impl Worker {
     /// Turns until the node says stop.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut now = self.clock.now();
+        if let Some(seen) = &mut self.seen {
+            // From the first time on the shard keeps them for this.
+            gather_seen(&mut self.shard, seen, SEEN_AT_ONCE);
+        }
         while self.shard.progress() != Progress::Stopped {
             now = self.turn(now)?;
         }
         if let Some(mut seen) = self.seen.take() {
             gather_seen(&mut self.shard, &mut seen, usize::MAX);
-            seen.extend(self.shard.end_presence());
+            let ended = self.shard.end_presence().into_iter();
+            seen.extend(ended.map(|(owner, at)| Seen { owner, at, here: false }));
             keep_last_seen(&self.store, &seen);
         }
         Ok(())
@@ -88,6 +97,8 @@ impl Worker {
             let to = if to < shards { to } else { bridge_port(shards) };
             port.post(to, lane(&mail), mail)
         });
+        self.keep_passages();
+        let (shard, port) = (&mut self.shard, &self.port);
         let desk = desk_port(shards);
         shard.poll_inquiries(&mut |inquiry| post_inquiry(port, desk, inquiry));
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
@@ -177,11 +188,21 @@ impl Worker {
                 self.shard.handle_given_back(&errand, now);
             }
         }
-        if let Some(seen) = &mut self.seen {
+    }
+
+    /// Hands the store who has come and gone. To be called when the counts are out: users whose home is this shard
+    /// come with those, and no other turn may follow for long.
+    fn keep_passages(&mut self) {
+        let Some(seen) = &mut self.seen else { return };
+        for _ in 0..SEEN_PER_TURN {
             if seen.is_empty() {
                 gather_seen(&mut self.shard, seen, SEEN_AT_ONCE);
             }
+            let is_last = seen.len() < SEEN_AT_ONCE;
             keep_seen(&self.store, seen);
+            if is_last || !seen.is_empty() {
+                break;
+            }
         }
     }
 
@@ -236,11 +257,12 @@ fn feed(shard: &mut Shard, event: Event<'_>, now: Time) {
     }
 }
 
-/// Takes from the shard who has gone offline, `most` of them.
-fn gather_seen(shard: &mut Shard, seen: &mut Vec<(Arc<str>, u64)>, most: usize) {
-    let gone = std::iter::from_fn(|| shard.poll_last_seen()).take(most);
-    seen.extend(gone.map(|LastSeen { tenant, user, unix_ms }| {
-        (user_room(tenant.as_deref(), &user).into(), unix_ms)
+/// Takes from the shard who has come and who has gone offline, `most` of them.
+fn gather_seen(shard: &mut Shard, seen: &mut Vec<Seen>, most: usize) {
+    let passed = std::iter::from_fn(|| shard.poll_last_seen()).take(most);
+    seen.extend(passed.map(|LastSeen { tenant, user, unix_ms, here }| {
+        let owner = user_room(tenant.as_deref(), &user).into();
+        Seen { owner, at: unix_ms, here }
     }));
 }
 

@@ -19,6 +19,17 @@ pub struct Draft {
     pub name: Box<str>,
 }
 
+/// A user who has come, or who has gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Who: the name of the user's own room.
+    pub owner: Arc<str>,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// True for one who has come and stays, false for one who has gone.
+    pub here: bool,
+}
+
 /// What was taken back, and until when that is to be remembered. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revoked {
@@ -51,8 +62,14 @@ pub enum Ask {
         /// Which.
         marked: Marked,
     },
-    /// Note when users were last here, in milliseconds since 1970; answered with [`Answer::Done`].
-    Seen(Vec<(Arc<str>, u64)>),
+    /// Note who has come and who has gone, in this order; answered with [`Answer::Done`].
+    Seen(Vec<Seen>),
+    /// Note that the process lives; answered with [`Answer::Done`].
+    Alive,
+    /// The process that wrote this before has ended: a slice of those who were here then, and of whom nobody said
+    /// that they went, were last here when it last lived. Answered with [`Answer::Settled`]. To be asked, until
+    /// nothing is left, before anybody comes.
+    Settle,
     /// When was the user last here? Answered with [`Answer::LastSeen`].
     LastSeen {
         /// Whose.
@@ -108,6 +125,11 @@ pub enum Answer {
     LastSeen(Option<u64>),
     /// To [`Ask::Recent`]: users with the time in milliseconds since 1970, in no particular order.
     Recent(Vec<(Arc<str>, u64)>),
+    /// To [`Ask::Settle`].
+    Settled {
+        /// True when there may be more.
+        more: bool,
+    },
     /// To [`Ask::Revocations`].
     Revoked(Vec<Revoked>),
     /// To [`Ask::Prune`].

@@ -1,4 +1,4 @@
-//! The thread that owns the store: its queue, group commit, pruning.
+//! The thread that owns the store: its queue, group commit, pruning, signs of life.
 //!
 //! Requests come by a bounded queue; a full one gives the request back and nobody ever waits for space. The
 //! thread takes what is there, up to a number, and does it in one transaction: while a disk writes one, the
@@ -50,6 +50,8 @@ pub struct Pace {
     pub window: Duration,
     /// The pause between two walks over everything for what has grown old.
     pub prune: Duration,
+    /// The pause between two notes that the process lives; zero: it notes nothing.
+    pub alive: Duration,
 }
 
 /// Requests in one transaction at most.
@@ -212,6 +214,7 @@ impl<C: Clerk> Work<C> {
     fn run(mut self) {
         let (mut slice, mut due) = (Vec::new(), self.clock.now());
         let (mut from, mut asks) = (Vec::new(), Vec::new());
+        let mut shown = None;
         loop {
             let is_idle = self.clerk.deliver();
             if !self.clerk.has_space() {
@@ -220,7 +223,9 @@ impl<C: Clerk> Work<C> {
                 continue;
             }
             let now = self.clock.now();
-            let patience = if is_idle { due.since(now) } else { RETRY.min(due.since(now)) };
+            let sign = self.show_life(&mut shown, now);
+            let patience = due.since(now).min(sign);
+            let patience = if is_idle { patience } else { RETRY.min(patience) };
             match self.queue.recv_timeout(patience) {
                 Ok(message) => {
                     let goes_on = self.sort(message, &mut from, &mut asks)
@@ -239,6 +244,21 @@ impl<C: Clerk> Work<C> {
         }
         // Whoever waits for the last answers gets them, as far as there is anyone.
         self.clerk.deliver();
+    }
+
+    /// Notes that the process lives, if that is due; says how long it is until it is due again.
+    fn show_life(&mut self, shown: &mut Option<Time>, now: Time) -> Duration {
+        let pause = self.pace.alive;
+        if pause.is_zero() {
+            return Duration::MAX;
+        }
+        let passed = shown.map_or(pause, |shown| now.since(shown));
+        if passed < pause {
+            return pause - passed;
+        }
+        *shown = Some(now);
+        self.transact(&[Ask::Alive]);
+        pause
     }
 
     /// False at the end.

@@ -17,7 +17,7 @@
 //! | `memory`, `disk` | the two kinds |
 //! | `inbox` | notifications of one user: append, list, mark as read, bounds |
 //! | `rows` | how rows are laid out as bytes |
-//! | `records` | last-seen times and revocations |
+//! | `records` | last-seen times, also after a crash, and revocations |
 //! | `prune` | what has grown old leaves, a slice at a time |
 //! | `keeper` | the thread, its queue, group commit |
 
@@ -34,7 +34,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use ask::{Answer, Appended, Ask, Draft, Fault, Limits, Outcome, Refused, Revoked};
+pub use ask::{Answer, Appended, Ask, Draft, Fault, Limits, Outcome, Refused, Revoked, Seen};
 pub use disk::Disk;
 pub use keeper::{Clerk, Handle, Keeper, Pace, Tally};
 pub use memory::Memory;

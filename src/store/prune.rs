@@ -7,7 +7,7 @@
 use super::ask::{Answer, Fault, Limits, Outcome};
 use super::inbox;
 use super::records;
-use super::rows::{self, AGEING, HEAD, Head, SEEN};
+use super::rows::{self, AGEING, HEAD, HERE, Head, SEEN};
 use super::table::Table;
 
 /// Rows that one slice looks at.
@@ -38,7 +38,8 @@ pub(super) fn slice(
                     return Ok(Ok(Answer::Pruned { next: Some(key.clone()), dropped }));
                 }
             }
-            SEEN => {
+            // Who has been here for longer than that is not known after a crash.
+            SEEN | HERE => {
                 let [at] = rows::numbers(value)?;
                 if at < now.saturating_sub(limits.seen_age_ms) {
                     table.remove(key)?;

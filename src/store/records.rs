@@ -1,31 +1,74 @@
 //! Last-seen times and revocations.
+//!
+//! Who has gone is written down with the time. A process that is killed writes nothing of the sort, so who comes
+//! is written down as well, once and not at each heartbeat, and every few seconds that the process lives. The
+//! next process finds whom nobody saw going: they were last here when the one before it last lived, or when
+//! they came, whichever is later. The row of somebody who is here leaves with the proper time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::ask::{Answer, Fault, Limits, Outcome, Refused, Revoked};
-use super::rows::{self, REVOCATIONS_KEY, REVOKED, SEEN};
+use super::ask::{Answer, Fault, Limits, Outcome, Refused, Revoked, Seen};
+use super::rows::{self, ALIVE_KEY, HERE, REVOCATIONS_KEY, REVOKED, SEEN};
 use super::table::Table;
 
 /// Bytes of a row beside its name.
 const ROW: u64 = 160;
 
-/// Notes when users were last here; a time never goes back.
-pub(super) fn note_seen(table: &mut dyn Table, seen: &[(Arc<str>, u64)]) -> Result<Outcome, Fault> {
-    let bytes = seen.iter().map(|(owner, _)| owner.len() as u64 + ROW).sum();
+/// Users of an earlier process that one request settles.
+pub(super) const SETTLED_AT_ONCE: usize = 4096;
+
+/// Notes who has come and who has gone.
+pub(super) fn note_seen(table: &mut dyn Table, seen: &[Seen]) -> Result<Outcome, Fault> {
+    let bytes = seen.iter().map(|seen| seen.owner.len() as u64 + ROW).sum();
     if !table.has_space(bytes) {
         return Ok(Err(Refused::Full));
     }
-    for (owner, at) in seen {
-        let key = rows::owned(SEEN, owner);
-        let before = table.get(&key)?.map(|value| rows::numbers(&value)).transpose()?;
-        let [before] = before.unwrap_or_default();
-        if *at > before {
+    for Seen { owner, at, here } in seen {
+        let key = rows::owned(HERE, owner);
+        if *here {
             table.put(&key, &rows::of_numbers([*at]))?;
+        } else {
+            table.remove(&key)?;
+            put_seen(table, owner, *at)?;
         }
     }
     Ok(Ok(Answer::Done))
+}
+
+/// Notes when a user was last here; the time never goes back.
+fn put_seen(table: &mut dyn Table, owner: &str, at: u64) -> Result<(), Fault> {
+    let key = rows::owned(SEEN, owner);
+    let [before] = table.get(&key)?.map_or(Ok([0]), |value| rows::numbers(&value))?;
+    if at > before { table.put(&key, &rows::of_numbers([at])) } else { Ok(()) }
+}
+
+/// Notes that the process lives.
+pub(super) fn note_alive(table: &mut dyn Table, now: u64) -> Result<Outcome, Fault> {
+    table.put(ALIVE_KEY, &rows::of_numbers([now]))?;
+    Ok(Ok(Answer::Done))
+}
+
+/// When somebody was last here who came then and whom nobody saw going, of a process that lived at `alive`.
+fn last_sign(since: u64, alive: u64) -> u64 {
+    since.max(alive)
+}
+
+/// Notes when those were last here whom the process before this one did not see going; a slice of them.
+pub(super) fn settle(table: &mut dyn Table) -> Result<Outcome, Fault> {
+    let [alive] = table.get(ALIVE_KEY)?.map_or(Ok([0]), |value| rows::numbers(&value))?;
+    let mut here = Vec::new();
+    table.scan(&[HERE], &[HERE + 1], &mut |key, value| {
+        here.push((key.to_vec(), value.to_vec()));
+        here.len() < SETTLED_AT_ONCE
+    })?;
+    for (key, value) in &here {
+        let [since] = rows::numbers(value)?;
+        table.remove(key)?;
+        put_seen(table, rows::owner_of(key)?, last_sign(since, alive))?;
+    }
+    Ok(Ok(Answer::Settled { more: here.len() == SETTLED_AT_ONCE }))
 }
 
 /// When the user was last here.

@@ -9,23 +9,26 @@
 //! | `a` owner | head of an inbox: last id, unread, their bytes, stubs |
 //! | `b` owner | when the user was last here |
 //! | `c` kind name | a revocation: issued, until |
+//! | `d` owner | the user is here: since when; of one who has gone there is no such row |
 //! | `n` owner 0 id | a notification: when, lengths of kind and name, kind, name, payload |
 //! | `s` owner 0 id | a stub, what is left of a named notification that was read: when, name |
 //! | `x` owner 0 name | the id of the notification that was kept under a name |
-//! | `z` ... | the format, the number of revocations |
+//! | `z` ... | the format, the number of revocations, when the process last lived |
 
 use super::ask::Fault;
 
 pub(super) const FORMAT_KEY: &[u8] = b"z:format";
 pub(super) const REVOCATIONS_KEY: &[u8] = b"z:revocations";
+pub(super) const ALIVE_KEY: &[u8] = b"z:alive";
 
 /// Where the rows begin that grow old by themselves, and where they end.
-pub(super) const AGEING: (&[u8], &[u8]) = (b"a", b"d");
+pub(super) const AGEING: (&[u8], &[u8]) = (b"a", b"e");
 
 /// A key's first byte.
 pub(super) const HEAD: u8 = b'a';
 pub(super) const SEEN: u8 = b'b';
 pub(super) const REVOKED: u8 = b'c';
+pub(super) const HERE: u8 = b'd';
 pub(super) const NOTE: u8 = b'n';
 pub(super) const STUB: u8 = b's';
 pub(super) const NAME: u8 = b'x';

@@ -65,6 +65,8 @@ pub(super) fn answer(
         Ask::List { owner, span } => inbox::list(table, owner, *span, limits, now),
         Ask::Read { owner, marked } => inbox::read(table, owner, marked, limits, now),
         Ask::Seen(seen) => records::note_seen(table, seen),
+        Ask::Alive => records::note_alive(table, now),
+        Ask::Settle => records::settle(table),
         Ask::LastSeen { owner } => records::last_seen(table, owner),
         Ask::Recent { limit } => records::recent(table, *limit),
         Ask::Revoke(revoked) => records::revoke(table, revoked, limits, now),

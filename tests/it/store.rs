@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
+use throng::sys::clock::unix_millis;
 
 use crate::admin::{ask, with_admin};
 use crate::auth::{SECRET, enter, knock, status, token};
@@ -182,6 +183,46 @@ fn nothing_that_was_acknowledged_is_lost_when_the_program_is_killed_while_it_wri
     assert!(kept.len() >= KILLS as usize * 5, "{}", kept.len());
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
+}
+
+#[test]
+fn who_was_connected_when_the_program_was_killed_was_last_seen_when_it_last_lived() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = arguments(folder.path(), &[]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let observer = json!({"sub": "eve", "rooms": {"user:*": ["presence"]}});
+    let last_seen = |program: &Program, users: &[&str]| -> Vec<Option<u64>> {
+        let mut eve = enter(program.address, &observer);
+        whois(&mut eve, users).iter().map(|told| told["lastSeen"].as_u64()).collect()
+    };
+    let program = Program::start(&arguments);
+    let admin = admin_of(&program);
+    let counted = |name: &str| {
+        let counters: Value = serde_json::from_str(&ask(admin, "GET /v1/counters", "").1).unwrap();
+        counters[name].as_u64().unwrap()
+    };
+    let ada = enter(program.address, &json!({"sub": "ada"}));
+    wait_until("it is kept that ada is here", || counted("store_requests_total") == 1);
+    let here = unix_millis();
+    let commits = counted("store_commits_total");
+    // The first of them may have been on its way, or have dropped what is old.
+    wait_until("the program lives", || counted("store_commits_total") >= commits + 2);
+    let bob = enter(program.address, &json!({"sub": "bob"}));
+    wait_until("it is kept that bob is here", || counted("store_requests_total") == 2);
+    program.signal("-KILL");
+    assert_eq!(program.exit_code(), None, "killed");
+    let killed = unix_millis();
+    drop((ada, bob));
+    let program = Program::start(&arguments);
+    let told = last_seen(&program, &["ada", "bob", "carl"]);
+    assert!(told[0] >= Some(here) && told[0] <= Some(killed), "{told:?}: {here} to {killed}");
+    assert!(told[1] >= told[0] && told[1] <= Some(killed), "{told:?}: {here} to {killed}");
+    assert_eq!(told[2], None, "who never came");
+    program.signal("-KILL");
+    assert_eq!(program.exit_code(), None, "killed again");
+    let program = Program::start(&arguments);
+    let again = last_seen(&program, &["ada", "bob", "carl"]);
+    assert_eq!(again, told, "they did not come back meanwhile");
 }
 
 #[test]

@@ -23,7 +23,8 @@ group! {
         "inbox_age_days" Restart inbox_age_days: u32 = 30, whole(1, 3650);
         /// Notifications in one answer to a client; it asks for the next ones.
         "inbox_page" Live inbox_page: u16 = 100, whole(1, 1000);
-        /// Age in days at which it is forgotten when a user was last here.
+        /// Age in days at which it is forgotten when a user was last here. Of who has been connected for longer than
+        /// that, nothing is known after a crash.
         "last_seen_days" Restart last_seen_days: u32 = 90, whole(1, 3650);
         /// Requests that may wait for the store; more are refused.
         "queue" Restart queue: u32 = 4096, whole(1, 1_048_576);

@@ -6,7 +6,7 @@ use crate::auth::{is_user_room, user_of};
 use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ShardId};
 use crate::base::time::Time;
-use crate::hub::{Display, Known, Next, Sight, Stand};
+use crate::hub::{Display, Known, Next, Passage, Sight, Stand};
 use crate::shard::mail::Mail;
 use crate::shard::presence::{LastSeen, Word};
 use crate::shard::state::Shard;
@@ -275,11 +275,11 @@ impl Shard {
         self.rooms.directory.users.end()
     }
 
-    /// The next user who has gone offline, whose home this shard is. They are kept from the first call on, up
-    /// to 65,536 of them; of more the earliest are lost and counted.
+    /// The next user who has come or gone offline, whose home this shard is, in the order in which each of them did.
+    /// They are kept from the first call on, up to 65,536 of them; of more the earliest are lost and counted.
     pub fn poll_last_seen(&mut self) -> Option<LastSeen> {
-        let (own, unix_ms) = self.rooms.directory.users.poll_departed()?;
+        let Passage { user: own, unix_ms, here } = self.rooms.directory.users.poll_passage()?;
         let (tenant, user) = user_of(&own);
-        Some(LastSeen { tenant: tenant.map(Box::from), user: Box::from(user), unix_ms })
+        Some(LastSeen { tenant: tenant.map(Box::from), user: Box::from(user), unix_ms, here })
     }
 }

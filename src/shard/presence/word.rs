@@ -144,13 +144,15 @@ impl Word {
     }
 }
 
-/// A user who has gone offline.
+/// A user who has come, or who has gone offline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSeen {
     /// Whose user; `None` where there are no tenants.
     pub tenant: Option<Box<str>>,
     /// The user.
     pub user: Box<str>,
-    /// When the last connection ended, in milliseconds since 1970.
+    /// When the last connection ended, or the first one came, in milliseconds since 1970.
     pub unix_ms: u64,
+    /// True for one who has come. A return within the grace is no coming.
+    pub here: bool,
 }

@@ -439,24 +439,39 @@ fn questions_are_answered_by_all_homes_and_pages_are_without_gap() {
 }
 
 #[test]
-fn who_went_offline_is_given_to_whoever_stores_it_from_the_first_call_on() {
-    let mut node = Trio::new(|rules| rules.grace = Duration::ZERO);
-    let fetch = |node: &mut Trio| -> Vec<LastSeen> {
+fn who_came_and_went_offline_is_given_to_whoever_stores_it_from_the_first_call_on() {
+    let mut node = Trio::new(|_| {});
+    let fetch = |node: &mut Trio| -> Vec<(String, u64, bool)> {
         let shards = node.rigs.iter_mut();
-        shards.flat_map(|rig| std::iter::from_fn(|| rig.shard.poll_last_seen())).collect()
+        let seen = shards.flat_map(|rig| std::iter::from_fn(|| rig.shard.poll_last_seen()));
+        seen.map(|LastSeen { user, unix_ms, here, .. }| (user.into(), unix_ms, here)).collect()
+    };
+    let unix_ms = |node: &mut Trio| {
+        node.settle();
+        node.rigs[0].shard.unix_ms(node.rigs[0].now)
     };
     let ada = node.come(0, "ada");
     node.go(ada);
-    node.later(SECOND);
+    node.later(SECOND * 6);
     assert_eq!(fetch(&mut node), [], "nothing is kept before somebody asks");
     let ada = node.come(1, "ada");
-    node.settle();
-    node.go(ada);
-    node.settle();
-    let unix_ms = node.rigs[0].shard.unix_ms(node.rigs[0].now);
+    let came = unix_ms(&mut node);
+    let other = node.come(2, "ada");
     node.later(SECOND);
-    let seen = LastSeen { tenant: None, user: "ada".into(), unix_ms };
-    assert_eq!(fetch(&mut node), [seen]);
+    assert_eq!(fetch(&mut node), [("ada".to_owned(), came, true)], "once, however many tabs");
+    node.go(ada);
+    node.go(other);
+    node.later(SECOND);
+    let ada = node.come(0, "ada");
+    node.later(SECOND * 10);
+    assert_eq!(fetch(&mut node), [], "a return within the grace is no coming");
+    node.go(ada);
+    let went = unix_ms(&mut node);
+    node.later(SECOND * 6);
+    node.come(0, "ada");
+    let back = unix_ms(&mut node);
+    let both = [("ada".to_owned(), went, false), ("ada".to_owned(), back, true)];
+    assert_eq!(fetch(&mut node), both, "in order");
     assert_eq!(fetch(&mut node), []);
 }
 

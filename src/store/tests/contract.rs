@@ -157,8 +157,8 @@ fn a_walk_prunes_any_number_of_users_in_slices() {
         for owner in &owners {
             world.append(owner, "x");
         }
-        let seen = owners.iter().map(|owner| (owner.as_str().into(), NOW)).collect();
-        assert_eq!(world.ask(Ask::Seen(seen)), Ok(Answer::Done));
+        let seen = gone(owners.iter().map(|owner| (owner.as_str(), NOW)));
+        assert_eq!(world.ask(seen), Ok(Answer::Done));
         world.now += 91 * DAY;
         let mut slices = 0;
         let (mut from, mut left) = (Vec::new(), 0);
@@ -181,7 +181,7 @@ fn a_walk_prunes_any_number_of_users_in_slices() {
 fn when_someone_was_last_here_never_goes_back() {
     on_both(|mut world| {
         assert_eq!(world.last_seen("u"), None);
-        let seen = |owner: &str, at| Ask::Seen(vec![(owner.into(), at)]);
+        let seen = |owner: &'static str, at| gone([(owner, at)]);
         assert_eq!(world.ask(seen("u", NOW)), Ok(Answer::Done));
         assert_eq!(world.ask(seen("u", NOW - 5)), Ok(Answer::Done));
         assert_eq!((world.last_seen("u"), world.last_seen("us")), (Some(NOW), None));
@@ -191,8 +191,10 @@ fn when_someone_was_last_here_never_goes_back() {
 #[test]
 fn those_who_were_here_last_are_found_whatever_their_names() {
     on_both(|mut world| {
-        let seen = (0..50_u64).map(|n| (format!("user-{n}").into(), NOW + (n * 7) % 50)).collect();
-        assert_eq!(world.ask(Ask::Seen(seen)), Ok(Answer::Done));
+        let users: Vec<(String, u64)> =
+            (0..50).map(|n| (format!("user-{n}"), NOW + (n * 7) % 50)).collect();
+        let seen = gone(users.iter().map(|(user, at)| (user.as_str(), *at)));
+        assert_eq!(world.ask(seen), Ok(Answer::Done));
         for (limit, found) in [(0, 0), (3, 3), (100, 50)] {
             let Ok(Answer::Recent(mut recent)) = world.ask(Ask::Recent { limit }) else {
                 panic!("no answer");

@@ -9,7 +9,7 @@ fn what_was_committed_is_there_when_the_file_is_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut world = World { store: Box::new(open(folder.path())), now: NOW };
     let id = world.append_as("u", "1", "n").id;
-    world.ask(Ask::Seen(vec![("u".into(), NOW)])).expect("noted");
+    world.ask(gone([("u", NOW)])).expect("noted");
     drop(world);
     let mut world = World { store: Box::new(open(folder.path())), now: NOW };
     let page = world.list("u", 0, 10);

@@ -2,13 +2,14 @@
 
 mod contract;
 mod disk;
+mod here;
 mod thread;
 mod twin;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Answer, Appended, Ask, Disk, Draft, Limits, Memory, Outcome, Refused, Store};
+use super::{Answer, Appended, Ask, Disk, Draft, Limits, Memory, Outcome, Refused, Seen, Store};
 use crate::base::inbox::{LAST_ID, Marked, Page, Span};
 
 pub(super) const DAY: u64 = 86_400_000;
@@ -91,6 +92,12 @@ impl World {
             }
         }
     }
+}
+
+/// Users who went then, as a request.
+pub(super) fn gone<'u>(users: impl IntoIterator<Item = (&'u str, u64)>) -> Ask {
+    let gone = |(owner, at): (&str, u64)| Seen { owner: owner.into(), at, here: false };
+    Ask::Seen(users.into_iter().map(gone).collect())
 }
 
 pub(super) fn draft(owner: &str, payload: &str, name: &str) -> Draft {
