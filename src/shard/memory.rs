@@ -189,13 +189,19 @@ impl Shard {
         pressure.level = by_share.max(by_time);
         if pressure.level >= Level::Shed {
             let share = if by_time == Level::Shed { ENOUGH } else { SHED };
-            self.hunt((hundredth * share).saturating_sub(1), now);
+            let in_vain = self.hunt((hundredth * share).saturating_sub(1), now);
+            if in_vain && by_share == Level::Calm {
+                // What is held lies in other shards. These may never have seen it reach the mark at which
+                // something begins, and will if publishing makes more of it.
+                self.gate.pressure.since = None;
+                self.gate.pressure.level = Level::Calm;
+            }
         } else {
             let pressure = &mut self.gate.pressure;
             (pressure.cursor, pressure.leaving) = (0, 0);
             pressure.heaviest.clear();
         }
-        if self.held() / hundredth < ENOUGH {
+        if self.gate.pressure.since.is_none() || self.held() / hundredth < ENOUGH {
             self.resume_publishers();
         }
     }
@@ -229,8 +235,9 @@ impl Shard {
     }
 
     /// Looks at a slice of the table, and at its end closes the heaviest that were found, until no more
-    /// than `target` is held besides what is leaving already.
-    fn hunt(&mut self, target: u64, now: Time) {
+    /// than `target` is held besides what is leaving already. True at the end of the table when nothing in it
+    /// would help.
+    fn hunt(&mut self, target: u64, now: Time) -> bool {
         let mut left = SLICE;
         while left > 0 {
             let (begin, bound) = (self.gate.pressure.cursor, self.table.touched());
@@ -240,10 +247,15 @@ impl Shard {
             }
             self.gate.pressure.cursor = end;
             left -= end.saturating_sub(begin);
-            if end < bound || !self.shed(target, now) {
-                return;
+            if end < bound {
+                return false;
+            }
+            let is_bare = self.gate.pressure.heaviest.is_empty() && self.gate.pressure.leaving == 0;
+            if !self.shed(target, now) {
+                return is_bare;
             }
         }
+        false
     }
 
     /// Closes the heaviest of those found; false when that was not needed or did not help.

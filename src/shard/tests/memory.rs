@@ -191,6 +191,38 @@ fn what_another_shard_frees_halfway_leaves_no_publisher_waiting() {
 }
 
 #[test]
+fn no_publisher_waits_for_what_other_shards_hold_and_will_not_let_go() {
+    let mut rig = Rig::new(0, 1, budget(1024 * KIB));
+    let (publisher, reader) = (rig.open(), rig.member("good"));
+    rig.shard.note_others(600 * KIB);
+    rig.turn();
+    rig.say(publisher, &kilobyte("good"));
+    rig.turn();
+    assert!(rig.ops.contains(&Seen::Pause(publisher)));
+    // Another shard has dropped some and sees no need to do more; here is nobody who lags.
+    rig.shard.note_others(450 * KIB);
+    let start = rig.now;
+    let mut resumed = false;
+    while !resumed {
+        rig.later(rig.shard.poll_timeout(rig.now).expect("it is looked at again"));
+        rig.turn();
+        resumed = rig.ops.contains(&Seen::Resume(publisher));
+        assert!(rig.now.since(start) < 1000 * MILLI, "it waits for ever");
+    }
+    rig.say(publisher, &kilobyte("good"));
+    rig.settle();
+    assert_eq!(rig.published(reader).len(), 2);
+    let counters = rig.shard.counters();
+    assert_eq!((counters.memory_shed_total, counters.memory_pauses_total), (0, 1));
+    // At the mark everybody waits, as before.
+    rig.shard.note_others(600 * KIB);
+    rig.turn();
+    rig.say(publisher, &kilobyte("good"));
+    rig.turn();
+    assert!(rig.ops.contains(&Seen::Pause(publisher)));
+}
+
+#[test]
 fn with_the_budget_spent_nobody_comes_in_until_there_is_enough() {
     let mut rig = Rig::new(0, 1, budget(1024 * KIB));
     let halfway = rig.accept().expect("let in");
