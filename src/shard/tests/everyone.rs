@@ -1,8 +1,13 @@
 //! Publications to everyone: in slices, in order, and each whole or not at all.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use crate::base::time::Time;
+use crate::hub::{Audience, Encoded, Origin, Publication, Slip, Target, Terms};
 use crate::shard::tests::rig::{Heard, Rig, room_of, settings};
+use crate::shard::{Mail, Report, Submission};
 
 fn to_all(payload: u64) -> String {
     json!({"type": "t", "everyone": true, "payload": payload}).to_string()
@@ -93,4 +98,70 @@ fn a_long_line_refuses_clients_and_a_full_one_loses_and_counts() {
     assert_eq!(refused[0]["code"], "overloaded");
     assert_eq!(rig.shard.counters().publishes_refused_total, 1);
     assert_eq!(rig.shard.counters().everyone_waiting, 0);
+}
+
+/// A publication to everyone whose sender wants to know whom it reaches.
+fn asked_for() -> Publication {
+    Publication {
+        room: "".into(),
+        to: Audience { target: Target::Everyone, except: None },
+        cursor: crate::base::cursor::Cursor::default(),
+        at: Time::ZERO,
+        kind: serde_json::from_str(r#""x""#).expect("JSON"),
+        payload: None,
+        id: None,
+        overflow: crate::base::shared::Overflow::DropOldest,
+        key: 0,
+        origin: Origin::BackEnd(Some(Slip { order: 1, item: 0 })),
+        terms: Terms::default(),
+        encoded: Encoded::default(),
+    }
+}
+
+fn reports(rig: &mut Rig) -> Vec<Report> {
+    let mut reports = Vec::new();
+    rig.shard.poll_reports(&mut |report| {
+        reports.push(report);
+        Ok(())
+    });
+    reports
+}
+
+#[test]
+fn a_line_to_everyone_that_is_full_loses_what_comes_and_tells_its_sender_that_it_reached_nobody() {
+    let mut rig = Rig::alone();
+    let publication = Arc::new(asked_for());
+    for _ in 0..1024 {
+        rig.shard.get_in_line(&publication, None, 0);
+    }
+    assert_eq!(rig.shard.counters().everyone_dropped_total, 0);
+    assert!(reports(&mut rig).is_empty(), "all wait");
+    for _ in 0..7 {
+        rig.shard.get_in_line(&publication, None, 0);
+    }
+    rig.shard.check();
+    let counters = rig.shard.counters();
+    assert_eq!((counters.everyone_waiting, counters.everyone_dropped_total), (1024, 7));
+    let told = reports(&mut rig);
+    assert_eq!(told.len(), 7);
+    assert!(told.iter().all(|report| matches!(report, Report::Reached { connections: 0, .. })));
+}
+
+#[test]
+fn reports_that_nobody_reads_are_bounded_and_counted_but_what_a_home_has_taken_is_always_told() {
+    let mut rig = Rig::alone();
+    let publication = asked_for();
+    for _ in 0..65_536 {
+        rig.shard.report_reached(&publication, 1);
+    }
+    assert_eq!(rig.shard.counters().reports_dropped_total, 0);
+    for _ in 0..5 {
+        rig.shard.report_reached(&publication, 1);
+    }
+    assert_eq!(rig.shard.counters().reports_dropped_total, 5);
+    rig.take(Mail::Submit(Box::new(Submission { order: 9, items: Vec::new() })));
+    assert_eq!(rig.shard.counters().reports_dropped_total, 5);
+    let told = reports(&mut rig);
+    assert_eq!(told.len(), 65_537);
+    assert!(matches!(told.last(), Some(Report::Taken { order: 9, .. })));
 }

@@ -169,6 +169,38 @@ fn a_member_that_shows_a_cursor_keeps_its_place_in_the_stream() {
 }
 
 #[test]
+fn a_member_that_resumes_gets_nothing_that_excepted_it_nor_what_is_over() {
+    let mut rig = Rig::new(0, 1, remembering(10));
+    // A room with a member lives on while the other one is away.
+    let (publisher, conn) = (rig.member("room"), rig.open());
+    rig.say(conn, r#"{"type":"throng:join","room":"room","ref":1}"#);
+    rig.settle();
+    let cursor = texts(&mut rig, conn).remove(0);
+    rig.say(conn, r#"{"type":"throng:leave","room":"room"}"#);
+    rig.settle();
+    let (own, other) = (rig.address(conn), rig.address(publisher));
+    for (number, more) in [
+        (1, json!({})),
+        (2, json!({"except": [own.to_string()]})),
+        (3, json!({"ttlMs": 500})),
+        (4, json!({"except": [other.to_string()]})),
+        (5, json!({"ttlMs": 60_000})),
+    ] {
+        let mut message = json!({"type": "t", "room": "room", "payload": number});
+        message.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("one"));
+        rig.say(publisher, &message.to_string());
+    }
+    rig.later(Duration::from_secs(1));
+    rig.settle();
+    texts(&mut rig, conn);
+    rig.say(conn, &join_since("room", &cursor, 0));
+    rig.settle();
+    let heard = texts(&mut rig, conn);
+    assert_eq!(heard[0]["recovered"], json!(true), "{heard:?}");
+    assert_eq!(offsets(&heard), [1, 4, 5], "{heard:?}");
+}
+
+#[test]
 fn more_than_a_queue_takes_comes_in_parts_and_live_waits_behind() {
     for home in [0, 1] {
         let mut rigs = [0, 1].map(|id| Rig::new(id, 2, remembering(1000)));
