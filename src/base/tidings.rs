@@ -17,6 +17,12 @@ pub enum TidingKind {
     Left = 8,
     /// A client has published where that goes to back ends.
     Message = 16,
+    /// A user has come who had no connection.
+    Online = 32,
+    /// A user has no connection any more, and the grace is over.
+    Offline = 64,
+    /// Something was published to a user who has no connection.
+    Undelivered = 128,
 }
 
 impl TidingKind {
@@ -27,6 +33,9 @@ impl TidingKind {
         (Self::Joined, "joined"),
         (Self::Left, "left"),
         (Self::Message, "message"),
+        (Self::Online, "online"),
+        (Self::Offline, "offline"),
+        (Self::Undelivered, "undelivered"),
     ];
 
     /// The name.

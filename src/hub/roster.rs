@@ -146,29 +146,32 @@ impl Roster {
         }
     }
 
-    /// Notes how `shard` stands with the user now, at `now`, which is `unix_ms` milliseconds since 1970.
+    /// Notes how `shard` stands with the user now, at `now`, which is `unix_ms` milliseconds since 1970. True
+    /// when the user was offline before and is not any more.
     pub fn set(
         &mut self,
         user: &Arc<str>,
         shard: ShardId,
         stand: Stand,
         (now, unix_ms): (Time, u64),
-    ) {
+    ) -> bool {
         let key = self.key(user);
         let before = self.places.get(&key).map_or(Stand::Gone, Places::stand);
+        let mut came = false;
         match (before, stand) {
-            (Stand::Gone, Stand::Gone) => return,
+            (Stand::Gone, Stand::Gone) => return false,
             (Stand::Gone, _) => {
                 self.places.insert(key, Places::one(shard, stand));
                 if self.graces.remove(&key).is_some() {
                     relax(&mut self.graces);
                 } else {
                     self.pass(user, unix_ms, true);
+                    came = true;
                 }
                 self.remembered.forget(key);
             }
             (_, _) => {
-                let Some(places) = self.places.get_mut(&key) else { return };
+                let Some(places) = self.places.get_mut(&key) else { return false };
                 places.set(shard, stand);
                 if places.stand() == Stand::Gone {
                     self.places.remove(&key);
@@ -180,10 +183,18 @@ impl Roster {
             }
         }
         self.note(key);
+        came
     }
 
     /// Ends the graces that are over, a slice of them, and remembers at most `most` of those who have gone.
-    pub fn expire(&mut self, now: Time, grace: Duration, most: usize) {
+    /// `tell` hears who is offline now, and since when, in milliseconds since 1970.
+    pub fn expire(
+        &mut self,
+        now: Time,
+        grace: Duration,
+        most: usize,
+        tell: &mut dyn FnMut(&Arc<str>, u64),
+    ) {
         for _ in 0..GRACES_PER_TURN {
             let Some((since, key)) = self.line.front().copied() else { break };
             let is_crowded = self.line.len() > MOST_GRACES;
@@ -196,6 +207,7 @@ impl Roster {
             let Some(ended) = is_this.then(|| self.graces.remove(&key)).flatten() else { continue };
             self.counts.hurried += u64::from(since.plus(grace) > now);
             self.counts.forgotten += self.remembered.insert(key, ended.unix_ms, most);
+            tell(&ended.user, ended.unix_ms);
             self.pass(&ended.user, ended.unix_ms, false);
             self.note(key);
         }

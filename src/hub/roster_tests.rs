@@ -68,7 +68,7 @@ impl World {
             }
             Step::Pass(millis) => {
                 self.millis += millis;
-                self.roster.expire(self.now(), GRACE, 10);
+                self.roster.expire(self.now(), GRACE, 10, &mut |_, _| {});
             }
             Step::News => self.news(),
         }

@@ -101,7 +101,11 @@ impl Shard {
         match draft.to.target {
             Target::Room => {}
             Target::User => {
-                draft.cursor = self.rooms.directory.number(&draft.room)?;
+                let Some(cursor) = self.rooms.directory.number(&draft.room) else {
+                    self.report_undelivered(&draft, now);
+                    return None;
+                };
+                draft.cursor = cursor;
                 self.counters.publications_total += 1;
                 return Some(Arc::new(draft));
             }

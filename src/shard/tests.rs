@@ -38,5 +38,6 @@ mod survey;
 mod targets;
 mod tickets;
 mod tidings;
+mod tidings_users;
 mod tokens;
 mod turns;

@@ -13,12 +13,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::auth::{Deliver, is_user_room, plain};
+use crate::auth::{Deliver, is_user_room, plain, user_of};
 use crate::base::id::ConnId;
 use crate::base::tidings::{Tiding, TidingKind};
 use crate::base::time::Time;
 use crate::connection::Disconnect;
-use crate::hub::Standing;
+use crate::hub::{Publication, Standing};
 use crate::session::encode::Reply;
 use crate::session::{Code, CommandError, Publish};
 use crate::shard::state::Shard;
@@ -122,7 +122,8 @@ struct Written<'a> {
     user_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
-    client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
     #[serde(flatten)]
     more: More<'a>,
 }
@@ -145,6 +146,10 @@ struct More<'a> {
     payload: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<u64>,
 }
 
 impl Shard {
@@ -158,33 +163,49 @@ impl Shard {
         }
     }
 
-    fn reports(&self, kind: TidingKind) -> bool {
+    pub(super) fn reports(&self, kind: TidingKind) -> bool {
         self.settings.access.report.kinds.has(kind)
     }
 
-    /// Writes an event down.
+    /// Writes an event of a connection down.
     fn compose_event(&mut self, id: ConnId, kind: TidingKind, more: More<'_>, now: Time) -> Tiding {
+        let own = self.gate.people.get(id.index).map(|person| Arc::clone(person.own()));
+        let client = Some(self.address(id).to_string());
+        self.write_down(kind, (own.as_deref(), client), more, now)
+    }
+
+    /// Writes an event down: `own` is the name of the room of the user it is about.
+    fn write_down(
+        &mut self,
+        kind: TidingKind,
+        (own, client_id): (Option<&str>, Option<String>),
+        more: More<'_>,
+        now: Time,
+    ) -> Tiding {
         self.gate.people.consults.tidings.next += 1;
         let number = self.gate.people.consults.tidings.next;
-        let person = self.gate.people.get(id.index).map(|person| person.names());
-        let since_start = u64::try_from(now.since(Time::ZERO).as_millis()).unwrap_or(u64::MAX);
+        let (tenant, user_id) = own.map(user_of).unzip();
+        let tenant = tenant.flatten();
         let written = Written {
             event: kind.name(),
             id: format!("{:x}-{}-{number}", self.identity.epoch, self.identity.id.0),
-            at: self.identity.started_unix_ms.saturating_add(since_start),
-            user_id: person.map(|(_, user)| user),
-            tenant: person.and_then(|(tenant, _)| tenant),
-            client_id: self.address(id).to_string(),
+            at: self.unix_ms(now),
+            user_id,
+            tenant,
+            client_id,
             more,
         };
         // Text, and JSON that was read as such: neither can fail to be written.
         let document = serde_json::to_vec(&written).unwrap_or_default();
-        let tenant = person.and_then(|(tenant, _)| tenant).map(Box::from);
-        Tiding { kind, tenant, document: document.into() }
+        Tiding { kind, tenant: tenant.map(Box::from), document: document.into() }
     }
 
     fn report(&mut self, id: ConnId, kind: TidingKind, more: More<'_>, now: Time) {
         let event = self.compose_event(id, kind, more, now);
+        self.put_down(event);
+    }
+
+    fn put_down(&mut self, event: Tiding) {
         let reports = &mut self.gate.people.consults.tidings;
         if reports.has_space(event.cost()) {
             self.counters.events_total += 1;
@@ -192,6 +213,39 @@ impl Shard {
         } else {
             self.counters.events_lost_total += 1;
         }
+    }
+
+    /// As the home: a user has come who was offline.
+    pub(super) fn report_online(&mut self, user: &str, now: Time) {
+        if self.reports(TidingKind::Online) {
+            let event =
+                self.write_down(TidingKind::Online, (Some(user), None), More::default(), now);
+            self.put_down(event);
+        }
+    }
+
+    /// As the home: a user is offline, since `unix_ms` milliseconds after 1970. To be called only where somebody
+    /// wants to hear of it.
+    pub(super) fn report_offline(&mut self, user: &str, unix_ms: u64, now: Time) {
+        let more = More { last_seen: Some(unix_ms), ..More::default() };
+        let event = self.write_down(TidingKind::Offline, (Some(user), None), more, now);
+        self.put_down(event);
+    }
+
+    /// As the home: something was published to a user who has no connection, and is gone with this.
+    pub(super) fn report_undelivered(&mut self, draft: &Publication, now: Time) {
+        if !self.reports(TidingKind::Undelivered) {
+            return;
+        }
+        let more = More {
+            kind: Some(&draft.kind),
+            payload: draft.payload.as_deref(),
+            message_id: draft.id.as_deref(),
+            from: draft.origin.connection().map(|address| address.to_string()),
+            ..More::default()
+        };
+        let event = self.write_down(TidingKind::Undelivered, (Some(&draft.room), None), more, now);
+        self.put_down(event);
     }
 
     /// A client has come in.

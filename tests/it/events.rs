@@ -27,7 +27,7 @@ pub(crate) const EAGER: &str = "admin.requests_per_second=1000000";
 const ALL: &str = r#""connected", "disconnected", "joined", "left", "message""#;
 
 /// The events of the requests that came so far and of those to come, until there are so many.
-fn events(backend: &Backend, count: usize) -> Vec<Value> {
+pub(crate) fn events(backend: &Backend, count: usize) -> Vec<Value> {
     let mut events = Vec::new();
     while events.len() < count {
         let Value::Array(batch) = backend.next().body["events"].take() else { panic!("no events") };

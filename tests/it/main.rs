@@ -42,4 +42,5 @@ mod stream;
 mod support;
 mod targets;
 mod tls;
+mod users;
 mod webhook;

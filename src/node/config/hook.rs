@@ -93,8 +93,8 @@ group! {
         /// A file that holds the secret instead; white space around it is left out.
         "secret_file" Restart secret_file: String = String::new(), Text::path();
         /// What it wants to hear of. A message is what a client publishes in a namespace that says so by
-        /// "deliver".
-        "events" Restart events: Vec<TidingKind> = Vec::new(), list_of(5, one_of());
+        /// "deliver"; undelivered is what is published to a user without a connection.
+        "events" Restart events: Vec<TidingKind> = Vec::new(), list_of(8, one_of());
         /// Events of one request at most.
         "max_batch" Restart batch: u16 = 100, whole(1, 10_000);
         /// How long an event may wait for others to go with.

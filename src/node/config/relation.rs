@@ -22,6 +22,15 @@ struct Relation {
 
 const RELATIONS: &[Relation] = &[
     Relation {
+        keys: &["bridge.url"],
+        holds: |c| {
+            let asks = |hook: &Webhook| hook.events.contains(&TidingKind::Undelivered);
+            c.inside.bridge.url.is_empty() || !c.lists.webhooks.iter().any(asks)
+        },
+        rule: "a [[webhook]] has \"undelivered\" among its events, and a node of several does not know of \
+               users' connections to the others",
+    },
+    Relation {
         keys: &["server.listen", "tls.listen", "auth.mode"],
         holds: |c| {
             let listens = [c.server.listen, c.transport.tls.listen];

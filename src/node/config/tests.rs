@@ -449,6 +449,10 @@ fn back_ends_that_are_told_need_a_name_a_url_a_secret_and_something_to_hear() {
     let deliver = "[[namespace]]\npattern = \"a\"\ndeliver = \"webhook\"\n";
     let warnings = parse(deliver, &[]).expect("valid").warnings();
     assert!(warnings[0].contains("reaches no back end"), "{warnings:?}");
+    let hooks = r#"webhook=[{name="a", url="http://a/", secret_file="k", events=["undelivered"]}]"#;
+    assert!(parse("", &[hooks]).is_ok());
+    let error = parse("", &[hooks, "bridge.url=redis://a:1"]).expect_err("of several nodes");
+    assert!(error.contains("bridge.url") && error.contains("\"undelivered\""), "{error}");
     let heard = hook(&format!("secret_file = \"k\"\n{deliver}")).expect("valid").warnings();
     assert_eq!(heard, Vec::<String>::new());
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::auth::{is_user_room, user_of};
 use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ShardId};
+use crate::base::tidings::TidingKind;
 use crate::base::time::Time;
 use crate::hub::{Display, Known, Next, Passage, Sight, Stand};
 use crate::shard::mail::Mail;
@@ -40,7 +41,9 @@ impl Shard {
         now: Time,
     ) {
         let times = (now, self.unix_ms(now));
-        self.rooms.directory.users.set(user, shard, stand, times);
+        if self.rooms.directory.users.set(user, shard, stand, times) {
+            self.report_online(user, now);
+        }
     }
 
     /// Somebody has joined or left a room whose home this is.
@@ -56,7 +59,16 @@ impl Shard {
         self.rooms.presence.now = now;
         self.rooms.presence.spread = 0;
         let rules = &self.settings.rooms.presence;
-        self.rooms.directory.users.expire(now, rules.grace, rules.remembered);
+        let (mut gone, is_told) = (Vec::new(), self.reports(TidingKind::Offline));
+        let mut tell = |user: &Arc<str>, unix_ms| {
+            if is_told {
+                gone.push((Arc::clone(user), unix_ms));
+            }
+        };
+        self.rooms.directory.users.expire(now, rules.grace, rules.remembered, &mut tell);
+        for (user, unix_ms) in gone {
+            self.report_offline(&user, unix_ms, now);
+        }
         self.spread_notices(now);
         if self.is_overloaded() {
             return;

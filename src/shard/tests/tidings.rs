@@ -36,7 +36,7 @@ fn alone() -> Rig {
 }
 
 /// All that has left for back ends.
-fn told(rig: &mut Rig) -> Vec<Value> {
+pub(super) fn told(rig: &mut Rig) -> Vec<Value> {
     let mut told = Vec::new();
     rig.shard.poll_tidings(&mut |reports| {
         told.extend(reports.iter().map(|report| {
