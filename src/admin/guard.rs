@@ -24,18 +24,45 @@ pub(super) struct Guard {
 /// Requests a key may still make: a bucket that fills with time.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
+    rate: u64,
+    /// Requests that a full bucket holds.
+    burst: u64,
     /// Millionths of a request.
     left: u64,
     at: Time,
+    /// Requests refused because there were too many.
+    refused: u64,
 }
 
 const REQUEST: u64 = 1_000_000;
 
 impl Guard {
     pub(super) fn new(options: Options, now: Time) -> Self {
-        let full = u64::from(options.limits.requests_per_second) * REQUEST;
-        let allowances = vec![Allowance { left: full, at: now }; options.keys.len()];
+        let usual = options.limits.requests_per_second;
+        let allowance = |key: &ApiKey| {
+            let rate = key.rate.per_second.unwrap_or(usual);
+            let burst = u64::from(key.rate.burst.unwrap_or(rate));
+            Allowance { rate: rate.into(), burst, left: burst * REQUEST, at: now, refused: 0 }
+        };
+        let allowances = options.keys.iter().map(allowance).collect();
         Self { options, allowances }
+    }
+
+    /// Takes other keys and limits. Every allowance is full again, and the counts of keys that keep their
+    /// names go on.
+    pub(super) fn renew(&mut self, options: Options, now: Time) {
+        let mut next = Self::new(options, now);
+        for (key, allowance) in next.options.keys.iter().zip(&mut next.allowances) {
+            let counted = self.refused().find(|(name, _)| *name == key.name);
+            allowance.refused = counted.map_or(0, |(_, count)| count);
+        }
+        *self = next;
+    }
+
+    /// How many requests of each key came too often.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&str, u64)> {
+        let names = self.options.keys.iter().map(|key| key.name.as_str());
+        names.zip(self.allowances.iter().map(|allowance| allowance.refused))
     }
 
     /// The key that a request comes with, if it opens what the request asks for.
@@ -63,16 +90,17 @@ impl Guard {
     }
 
     fn spend(&mut self, at: usize, now: Time) -> Result<(), Refusal> {
-        let rate = u64::from(self.options.limits.requests_per_second);
         let allowance = &mut self.allowances[at];
-        let passed = now.since(allowance.at);
-        allowance.left = (rate * REQUEST).min(allowance.left.saturating_add(gained(rate, passed)));
+        let gain = gained(allowance.rate, now.since(allowance.at));
+        allowance.left = (allowance.burst * REQUEST).min(allowance.left.saturating_add(gain));
         allowance.at = now;
         if let Some(left) = allowance.left.checked_sub(REQUEST) {
             allowance.left = left;
             return Ok(());
         }
-        let message = format!("this key may make {rate} requests a second");
+        allowance.refused += 1;
+        let message = format!("this key may make {} requests a second", allowance.rate);
+        // A rate is a request a second at least, so that after one second there is one to spend.
         Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message).retry_after(1))
     }
 }
@@ -101,5 +129,69 @@ pub(super) fn tenant(key: &ApiKey, asked: Option<String>) -> Result<Option<Strin
         }
         (Some(own), _) => Ok(Some(own.clone())),
         (None, asked) => Ok(asked),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::http::HeaderValue;
+
+    use super::super::options::{Limits, Rate};
+    use super::*;
+
+    const SECRETS: [&str; 3] = ["the first secret", "the second secret", "the third secret"];
+
+    fn options(rates: [Rate; 3]) -> Options {
+        let key = |(secret, rate): (&str, Rate)| {
+            ApiKey::new(secret, secret, &[Scope::Inspect], None).with_rate(rate)
+        };
+        let limits = Limits { requests_per_second: 7, ..Limits::default() };
+        Options {
+            keys: SECRETS.into_iter().zip(rates).map(key).collect(),
+            limits,
+            ..Options::default()
+        }
+    }
+
+    /// How many requests of each key are admitted at that time, before the first that is not.
+    fn admitted(guard: &mut Guard, now: Time) -> [usize; 3] {
+        SECRETS.map(|secret| {
+            let mut headers = HeaderMap::new();
+            let value = format!("Bearer {secret}");
+            headers.insert(AUTHORIZATION, HeaderValue::from_str(&value).expect("a header"));
+            let asks = std::iter::repeat_with(|| guard.admit(&headers, Scope::Inspect, now));
+            asks.take_while(Result::is_ok).count()
+        })
+    }
+
+    #[test]
+    fn each_key_has_its_own_rate_and_burst_and_the_usual_ones_without_them() {
+        let own = Rate { per_second: Some(2), burst: Some(5) };
+        let patient = Rate { per_second: None, burst: Some(20) };
+        let start = Time::ZERO;
+        let mut guard = Guard::new(options([Rate::default(), own, patient]), start);
+        assert_eq!(admitted(&mut guard, start), [7, 5, 20], "after a pause a burst");
+        let later = start.plus(Duration::from_secs(1));
+        assert_eq!(admitted(&mut guard, later), [7, 2, 7], "then the rate");
+        let half = later.plus(Duration::from_millis(500));
+        assert_eq!(admitted(&mut guard, half), [3, 1, 3]);
+        let much_later = half.plus(Duration::from_secs(3600));
+        assert_eq!(admitted(&mut guard, much_later), [7, 5, 20], "and never more than a burst");
+    }
+
+    #[test]
+    fn requests_that_come_too_often_are_counted_for_their_key_and_new_keys_keep_the_counts() {
+        let mut guard = Guard::new(options([Rate::default(); 3]), Time::ZERO);
+        admitted(&mut guard, Time::ZERO);
+        admitted(&mut guard, Time::ZERO);
+        let counts = |guard: &Guard| guard.refused().map(|(_, count)| count).collect::<Vec<_>>();
+        assert_eq!(counts(&guard), [2, 2, 2]);
+        let mut other = options([Rate { per_second: Some(1), burst: None }; 3]);
+        other.keys.remove(0);
+        guard.renew(other, Time::ZERO);
+        assert_eq!(admitted(&mut guard, Time::ZERO), [0, 1, 1], "the first is not known any more");
+        assert_eq!(counts(&guard), [3, 3]);
     }
 }

@@ -66,7 +66,7 @@ pub use desk::{
     Standing, Ticket, TicketAsk,
 };
 pub use exposition::{Exposition, Family, Kind, Label};
-pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Scope, Webhook};
+pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Rate, Scope, Webhook};
 pub use overview::{ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Registry, RoomSeen, Whom};
 pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};

@@ -49,6 +49,8 @@ pub struct ApiKey {
     pub scopes: Vec<Scope>,
     /// The only tenant it is for; `None` for all.
     pub tenant: Option<String>,
+    /// How often it may ask.
+    pub rate: Rate,
     /// SHA-256 of the secret.
     pub(super) hash: [u8; 32],
 }
@@ -61,9 +63,25 @@ impl ApiKey {
             name: name.to_owned(),
             scopes: scopes.to_vec(),
             tenant: tenant.map(str::to_owned),
+            rate: Rate::default(),
             hash: hash(secret.as_bytes()),
         }
     }
+
+    /// The same key with a rate of its own.
+    #[must_use]
+    pub fn with_rate(self, rate: Rate) -> Self {
+        Self { rate, ..self }
+    }
+}
+
+/// How often a key may ask, where that is not as for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// Requests a second, one at least; `None` for [`Limits::requests_per_second`].
+    pub per_second: Option<u32>,
+    /// Requests that may come at once after a pause; `None` for those of one second.
+    pub burst: Option<u32>,
 }
 
 impl fmt::Debug for ApiKey {
@@ -88,7 +106,7 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Connections at once; others wait in the kernel.
     pub connections: usize,
-    /// Requests a second of each key; as many again may come at once after a pause.
+    /// Requests a second of each key without a rate of its own; as many may come at once after a pause.
     pub requests_per_second: u32,
     /// How long an answer waits for all shards to have taken what was asked.
     pub shard_timeout: Duration,

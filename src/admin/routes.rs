@@ -103,7 +103,7 @@ impl Api {
 
     /// Takes new keys and limits; every key's allowance is full again.
     pub(super) fn renew(&self, options: Options) {
-        *self.locked() = Guard::new(options, self.clock.now());
+        self.locked().renew(options, self.clock.now());
     }
 
     fn locked(&self) -> MutexGuard<'_, Guard> {
@@ -212,6 +212,11 @@ async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
     }
     expose_consults(&api.consults, &mut out);
     expose_deliveries(&api.deliveries, &mut out);
+    let help = "Requests to the admin listener answered with 429 because their key asks too often, by key.";
+    let mut family = out.family("throng_admin_rate_limited_total", Kind::Counter, help);
+    for (key, count) in api.locked().refused() {
+        family.sample(&[("key", key)], count);
+    }
     let mut response = Response::new(Body::from(out.finish()));
     let kind = HeaderValue::from_static(Exposition::MEDIA_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -273,6 +278,8 @@ async fn counters(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer {
         ("webhook_refused_total", &api.deliveries.refused),
     ];
     let own = own.map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+    let limited = api.locked().refused().map(|(_, count)| count).sum();
+    let own = own.into_iter().chain([("admin_rate_limited_total", limited)]);
     let counters = api.desk.counters().into_iter().chain(own);
     let counters: Map<String, Value> =
         counters.map(|(name, value)| (name.to_owned(), Value::from(value))).collect();

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::{
     self, Admin, ApiKey, Desk, EventHook, Exposition, Inquiries, Jwks, Later, Limits, Options,
-    Pace, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Voice,
+    Pace, Rate, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Voice,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -139,7 +139,9 @@ fn key(key: &Key) -> Result<ApiKey, LaunchError> {
         .collect();
     let secret = secret("key.secret_file", &key.secret, &key.secret_file)?;
     let tenant = (!key.tenant.is_empty()).then_some(key.tenant.as_str());
-    Ok(ApiKey::new(&key.name, secret.expose(), &scopes, tenant))
+    let given = |number: u32| (number > 0).then_some(number);
+    let rate = Rate { per_second: given(key.requests_per_second), burst: given(key.burst) };
+    Ok(ApiKey::new(&key.name, secret.expose(), &scopes, tenant).with_rate(rate))
 }
 
 fn event_hook(hook: &Webhook) -> Result<EventHook, LaunchError> {

@@ -207,6 +207,28 @@ on_both_drivers! {
         assert_eq!(asked, 21);
     }
 
+    fn a_key_has_a_rate_of_its_own_and_what_it_costs_is_counted_for_it(driver) {
+        let keys = format!(
+            r#"key=[{{name="test", secret="{SECRET}", scopes=["inspect"], requests_per_second=1, burst=3}}]"#
+        );
+        let metrics = "admin.metrics_open=true";
+        let node = node(driver, &["admin.listen=127.0.0.1:0", &keys, metrics]);
+        let admin = node.admin_address().expect("an admin listener");
+        // A slow machine gives tokens back meanwhile, so how many are admitted is not asked here.
+        let mut answers = (0..1000).map(|_| ask(admin, "GET /v1/counters", ""));
+        let (admitted, refused): (Vec<_>, Vec<_>) =
+            answers.by_ref().take(4).partition(|(status, _)| *status == 200);
+        assert!(admitted.len() >= 3, "a burst is admitted: {refused:?}");
+        let refused = refused.into_iter().next().or_else(|| answers.find(|(status, _)| *status != 200));
+        let (status, why) = refused.expect("a limit");
+        assert_eq!(status, 429);
+        assert!(why.contains("this key may make 1 requests a second"), "{why}");
+        let (_, metrics) = ask(admin, "GET /metrics", "");
+        let sample = "throng_admin_rate_limited_total{key=\"test\"} ";
+        let (_, count) = metrics.split_once(sample).expect("a sample");
+        assert!(count.lines().next().expect("a figure").parse::<u64>().expect("a number") > 0);
+    }
+
     fn a_node_has_no_admin_listener_unless_it_is_told_to(driver) {
         assert_eq!(node(driver, &[]).admin_address(), None);
     }

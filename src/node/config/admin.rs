@@ -29,7 +29,8 @@ group! {
         "max_connections" Restart max_connections: u16 = 64, whole(1, 4096);
         /// Serve /metrics to whoever reaches this listener, without a key.
         "metrics_open" Live metrics_open: bool = false, Flag;
-        /// Requests a second of each key; beyond it 429. As many again may come at once after a pause.
+        /// Requests a second of each key without a rate of its own; beyond it 429. As many may come at once
+        /// after a pause.
         "requests_per_second" Live requests_per_second: u32 = 100, whole(1, 1_000_000);
         /// How long an answer waits for all shards to have taken what was asked; beyond it 503.
         "shard_timeout_ms" Live shard_timeout: Duration = Duration::from_secs(1), millis(1, 60_000);
@@ -50,6 +51,11 @@ group! {
         "scopes" Live scopes: Vec<KeyScope> = Vec::new(), list_of(5, one_of());
         /// The only tenant that the key is for.
         "tenant" Live tenant: String = String::new(), text(256).or_empty("all tenants");
+        /// Requests a second of this key; beyond it 429.
+        "requests_per_second" Live requests_per_second: u32 = 0,
+            whole(1, 1_000_000).or_zero("as admin.requests_per_second");
+        /// Requests of this key that may come at once after a pause.
+        "burst" Live burst: u32 = 0, whole(1, 1_000_000).or_zero("those of one second");
     }
 }
 
