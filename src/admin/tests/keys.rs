@@ -14,16 +14,16 @@ const ONE: &str = r#"{"keys":[1]}"#;
 const TWO: &str = r#"{"keys":[1,2]}"#;
 
 /// Serves one answer at a time to whoever asks, and counts.
-struct Provider {
-    address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+pub(super) struct Provider {
+    pub(super) address: SocketAddr,
+    pub(super) asked: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Provider {
     /// The n-th request gets the n-th answer, and all after the last one that.
-    fn open(answers: Vec<String>) -> Self {
+    pub(super) fn open(answers: Vec<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         let (asked, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -64,7 +64,7 @@ impl Drop for Provider {
     }
 }
 
-fn answer(status: &str, body: &str) -> String {
+pub(super) fn answer(status: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
 }

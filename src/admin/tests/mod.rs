@@ -11,4 +11,5 @@ mod orders;
 mod overview;
 mod presence;
 mod publish;
+mod replies;
 mod seeing;

@@ -40,6 +40,15 @@ pub(super) struct SmallDesk {
     pub(super) open: AtomicU64,
     /// How often it was asked to post what waits.
     pub(super) posted: AtomicU64,
+    pub(super) replies: Replies,
+}
+
+/// What it does with answers of back ends.
+pub(super) struct Replies {
+    /// How many it does not take yet, because shards are behind.
+    pub(super) behind: AtomicU64,
+    /// How many it has taken.
+    pub(super) taken: AtomicU64,
 }
 
 /// Where it tells what it was asked.
@@ -232,6 +241,7 @@ impl Office {
             refusal: Lock::default(),
             open: AtomicU64::new(0),
             posted: AtomicU64::new(0),
+            replies: Replies { behind: AtomicU64::new(u64::MAX), taken: AtomicU64::new(0) },
         });
         let any = "127.0.0.1:0".parse().expect("an address");
         let socket = listen(any, &ListenOptions::default()).expect("a listener");

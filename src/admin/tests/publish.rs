@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::office::{Office, SECRET, SmallDesk};
+use super::office::{Office, Replies, SECRET, SmallDesk};
 use crate::admin::{Limits, NotPublished, Outcome, Posted, Publisher, Replied, Reply};
 
 /// Understands the name of what is to happen.
@@ -30,7 +30,13 @@ impl Publisher for SmallDesk {
     }
 
     fn reply(&self, _: Reply<'_>) -> Result<Replied, NotPublished> {
-        Err(NotPublished::Behind)
+        let Replies { behind, taken } = &self.replies;
+        let less = |left: u64| left.checked_sub(1);
+        if behind.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            return Err(NotPublished::Behind);
+        }
+        taken.fetch_add(1, Ordering::Relaxed);
+        Ok(Replied { published: 1, ..Replied::default() })
     }
 
     fn outcome(&self, order: u64) -> Option<Vec<Outcome>> {
