@@ -7,7 +7,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use throng::base::counters::Counters;
+
+/// For the allocator: what it reserves counts as data, so it must not take a GiB for a start.
+const SPARING: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "16MiB");
 
 /// A running program, killed when a test ends before it does.
 pub(crate) struct Program {
@@ -39,14 +43,9 @@ impl Program {
         Self::start_by(shell, more)
     }
 
-    /// The same with so much address space, in KiB. The allocator is told to reserve in small pieces, which
-    /// it does not do by itself.
-    pub(crate) fn start_small(space: u64, more: &[&str]) -> Self {
-        let mut shell = Command::new("sh");
-        let script = format!("ulimit -v {space} && exec \"$0\" \"$@\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_throng")]);
-        shell.env("MIMALLOC_ARENA_RESERVE", "16MiB");
-        Self::start_by(shell, more)
+    /// The same with an allocator that reserves in small pieces, which it does not do by itself.
+    pub(crate) fn start_sparing(more: &[&str]) -> Self {
+        Self::start_with(&[SPARING], more)
     }
 
     /// The same where no file may have more than so many bytes, as if the disk were full.
@@ -63,6 +62,7 @@ impl Program {
         let mut shell = Command::new("sh");
         let script = "echo $$ > \"$GROUP\"/cgroup.procs && exec \"$0\" \"$@\"";
         shell.args(["-c", script, env!("CARGO_BIN_EXE_throng")]).env("GROUP", group);
+        shell.envs([SPARING]);
         Self::start_by(shell, more)
     }
 
@@ -95,6 +95,21 @@ impl Program {
     /// The process number, for system calls that want it.
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// From now on the kernel refuses it data, beyond what it has, of more than so many bytes.
+    pub(crate) fn confine(&self, more: u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).expect("a size");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        let limit = Some((kib << 10) + more);
+        let limits = Rlimit { current: limit, maximum: limit };
+        prlimit(Pid::from_raw(self.pid()), Resource::Data, limits).unwrap();
+    }
+
+    /// True once it has ended, whichever way.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Sends a signal by its name.
