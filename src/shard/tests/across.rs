@@ -5,10 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::base::id::{ConnAddress, NodeTag, ShardId};
-use crate::base::time::Time;
-use crate::hub::{Audience, Encoded, Origin, Publication, Target, Terms};
+use crate::hub::{Audience, Origin, Target};
 use crate::shard::Mail;
-use crate::shard::tests::rig::{Heard, Rig, settings};
+use crate::shard::tests::rig::{Heard, Rig, draft, settings};
 
 const NODE: NodeTag = NodeTag(0xabc);
 
@@ -82,20 +81,8 @@ fn what_came_from_another_node_is_not_sent_on_and_excepts_by_node() {
         connections: [same_place_elsewhere, own].into(),
         ..crate::hub::Except::default()
     };
-    let draft = Publication {
-        room: "r".into(),
-        to: Audience { target: Target::Room, except: Some(Arc::new(except)) },
-        cursor: crate::base::cursor::Cursor::default(),
-        at: Time::ZERO,
-        kind: serde_json::from_str(r#""x""#).expect("JSON"),
-        payload: None,
-        id: None,
-        overflow: crate::base::shared::Overflow::DropOldest,
-        key: 0,
-        origin: Origin::Connection(same_place_elsewhere),
-        terms: Terms::default(),
-        encoded: Encoded::default(),
-    };
+    let to = Audience { target: Target::Room, except: Some(Arc::new(except)) };
+    let draft = draft("r", to, Origin::Connection(same_place_elsewhere));
     rig.take(Mail::Publish { drafts: vec![draft], group: None, across: None });
     assert!(sent(&mut rig, 1).0.is_empty());
     let [Heard::Text(push)] = &rig.heard(conn)[..] else { panic!("one push") };

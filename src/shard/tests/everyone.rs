@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::base::time::Time;
-use crate::hub::{Audience, Encoded, Origin, Publication, Slip, Target, Terms};
-use crate::shard::tests::rig::{Heard, Rig, room_of, settings};
+use crate::hub::{Audience, Origin, Publication, Slip, Target};
+use crate::shard::tests::rig::{Heard, Rig, draft, room_of, settings};
 use crate::shard::{Mail, Report, Submission};
 
 fn to_all(payload: u64) -> String {
@@ -102,20 +101,8 @@ fn a_long_line_refuses_clients_and_a_full_one_loses_and_counts() {
 
 /// A publication to everyone whose sender wants to know whom it reaches.
 fn asked_for() -> Publication {
-    Publication {
-        room: "".into(),
-        to: Audience { target: Target::Everyone, except: None },
-        cursor: crate::base::cursor::Cursor::default(),
-        at: Time::ZERO,
-        kind: serde_json::from_str(r#""x""#).expect("JSON"),
-        payload: None,
-        id: None,
-        overflow: crate::base::shared::Overflow::DropOldest,
-        key: 0,
-        origin: Origin::BackEnd(Some(Slip { order: 1, item: 0 })),
-        terms: Terms::default(),
-        encoded: Encoded::default(),
-    }
+    let origin = Origin::BackEnd(Some(Slip { order: 1, item: 0 }));
+    draft("", Audience { target: Target::Everyone, except: None }, origin)
 }
 
 fn reports(rig: &mut Rig) -> Vec<Report> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::auth::{KeySet, Ruling, Who};
+use crate::base::cursor::Cursor;
 use crate::base::id::{ConnAddress, ConnId, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::shared::Overflow;
@@ -20,7 +21,7 @@ use crate::connection::{Routes, Timeouts};
 use crate::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
-use crate::hub;
+use crate::hub::{self, Audience, Encoded, Origin, Publication, Terms};
 use crate::session::CommandLimits;
 use crate::shard::{
     Capacity, Echo, Identity, Limits, Mail, PresenceRules, RoomRules, Settings, Shard, Told,
@@ -487,6 +488,24 @@ pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend(mask);
     frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
+}
+
+/// A draft without a payload, as it comes by mail.
+pub(super) fn draft(room: &str, to: Audience, origin: Origin) -> Publication {
+    Publication {
+        room: room.into(),
+        to,
+        cursor: Cursor::default(),
+        at: Time::ZERO,
+        kind: serde_json::from_str(r#""x""#).expect("JSON"),
+        payload: None,
+        id: None,
+        overflow: Overflow::DropOldest,
+        key: 0,
+        origin,
+        terms: Terms::default(),
+        encoded: Encoded::default(),
+    }
 }
 
 /// A publication of `payload` to rooms.
