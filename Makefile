@@ -1,7 +1,7 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench peers fuzz sim doc conformance browser api load goals million clean
+.PHONY: help run test check bench peers fuzz sim doc conformance browser api load goals million edges clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
 # ARGS="--duration 3".
@@ -12,6 +12,8 @@ PEERS_ARGS ?=
 GOALS_ARGS ?=
 # Arguments for `make million`, such as MILLION_ARGS="--clients 100000 --driver uring".
 MILLION_ARGS ?=
+# Arguments for `make edges`, such as EDGES_ARGS="--only publish --driver epoll".
+EDGES_ARGS ?=
 # Seconds for each fuzz target, and which: all there are unless named here.
 SECONDS_EACH ?= 60
 TARGETS ?=
@@ -49,6 +51,10 @@ goals: ## Measure the goals that figures decide, beside the floor and interleave
 million: ## A million connections on this machine, both ends: time, memory, heartbeats, a broadcast
 	cargo build --release --workspace
 	node benches/goals/million.mjs $(MILLION_ARGS)
+
+edges: ## What back ends that publish, large rooms and event streams cost, against their limits
+	cargo build --release --workspace
+	node benches/edges/edges.mjs $(EDGES_ARGS)
 
 fuzz: ## Fuzz each target for SECONDS_EACH seconds
 	tests/tools/fuzz.sh $(SECONDS_EACH) $(TARGETS)

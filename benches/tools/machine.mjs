@@ -1,7 +1,7 @@
 // What the machine is and what it has left, from /proc.
 
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import os from "node:os";
 
 import { ROOT } from "./servers.mjs";
@@ -24,6 +24,14 @@ export function numbers(path) {
 export function bytes(text, name) {
   const found = new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text);
   return found ? Number(found[1]) * 1024 : undefined;
+}
+
+/** The threads of a process: their names, and the seconds of processor time that each has used. */
+export function threads(pid) {
+  return readdirSync(`/proc/${pid}/task`).map((task) => {
+    const path = `/proc/${pid}/task/${task}`;
+    return { name: read(`${path}/comm`).trim(), cpu: Number(read(`${path}/schedstat`).split(" ")[0]) / 1e9 };
+  });
 }
 
 /** The most descriptors that a table may have. */
