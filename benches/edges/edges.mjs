@@ -1,6 +1,7 @@
 // Measures the edges: what back ends, large rooms and event streams cost, each as a table with its limit.
 //
-//   node edges.mjs [--only publish,...] [--driver epoll,uring] [--seconds N] [--cores SERVER,GENERATOR]
+//   node edges.mjs [--only publish,...] [--driver epoll,uring] [--seconds N] [--members N]
+//                  [--cores SERVER,GENERATOR]
 //
 // Servers have a core of their own and whoever loads them another. Logs and outcomes are kept in target/edges.
 
@@ -13,11 +14,13 @@ import { parseArgs } from "node:util";
 import { figures, row } from "../tools/figures.mjs";
 import { surroundings } from "../tools/machine.mjs";
 import { ROOT } from "../tools/servers.mjs";
+import { BUDGET, everybody } from "./fanout.mjs";
 import { CASES, LEAST, publishing } from "./publish.mjs";
+import { MOST, PROFILE, turns } from "./turns.mjs";
 
 const OUT = join(ROOT, "target/edges");
 const say = (text) => process.stderr.write(`${text}\n`);
-const PARTS = { publish };
+const PARTS = { publish, fanout, turns: profile };
 
 try {
   const options = readOptions();
@@ -38,6 +41,7 @@ function readOptions() {
       only: { type: "string", default: Object.keys(PARTS).join(",") },
       driver: { type: "string", default: "epoll,uring" },
       seconds: { type: "string", default: "5" },
+      members: { type: "string", default: "100000" },
       cores: { type: "string", default: "0,1" },
     },
   });
@@ -55,7 +59,9 @@ function readOptions() {
   }
   const seconds = Number(values.seconds);
   if (!(seconds > 0)) throw new Error("--seconds takes a number above 0");
-  return { only, drivers, seconds, cores: { server, generator }, out: OUT };
+  const members = Number(values.members);
+  if (!(members >= 1)) throw new Error("--members takes a number from 1");
+  return { only, drivers, seconds, members, cores: { server, generator }, out: OUT };
 }
 
 /** Says whether a limit is met, and remembers when it is not. */
@@ -73,6 +79,37 @@ async function publish(options) {
       const whole = made.delivered === made.expected;
       const delivered = made.expected === 0 ? "-" : `${made.delivered} of ${made.expected}`;
       lines.push(row([made.name, driver, figures(made.admin), figures(made.all), figures(made.rate), delivered, met(whole && made.admin >= LEAST)]));
+      say(lines.at(-1));
+    }
+  }
+  return lines.join("\n");
+}
+
+async function fanout(options) {
+  const head = ["one publication to a room", "server", "last byte queued, ms", "written, ms", "the slowest", "to the floor", "last receiver, ms", "received", "met"];
+  const lines = [row(head), row(head.map((_, nth) => (nth < 2 ? "---" : "---:")))];
+  const scale = options.members / 100_000;
+  let floor;
+  for (const variant of ["floor", ...options.drivers]) {
+    const made = await everybody(variant, options);
+    floor ??= made;
+    const ratio = made.written / floor.written;
+    const fits = made.queued <= BUDGET.queued * scale && made.written <= BUDGET.written * scale && made.last <= BUDGET.last * scale && ratio <= BUDGET.ratio;
+    const judged = variant === "floor" ? "" : met(fits);
+    lines.push(row([`${figures(options.members)} members, median of ${made.seen}`, variant, figures(made.queued), figures(made.written), figures(made.worst), figures(ratio), figures(made.last), made.counted, judged]));
+    say(lines.at(-1));
+  }
+  return lines.join("\n");
+}
+
+async function profile(options) {
+  const head = ["load profile", "driver", "turns", "above 1 ms", "share", "above 2 ms", "longest, ms", "met"];
+  const lines = [row(head), row(head.map((_, nth) => (nth < 2 ? "---" : "---:")))];
+  for (const scenario of PROFILE) {
+    for (const driver of options.drivers) {
+      const made = await turns(scenario, { ...options, driver });
+      const share = made.over / made.turns;
+      lines.push(row([made.name, driver, figures(made.turns), made.over, `${figures(share * 100)} %`, made.over2, figures(made.longest / 1000), met(share <= MOST)]));
       say(lines.at(-1));
     }
   }

@@ -13,6 +13,7 @@
 #[path = "../support/authority.rs"]
 mod authority;
 mod client;
+mod crowd;
 mod damage;
 mod malformed;
 mod named;

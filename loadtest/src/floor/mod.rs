@@ -1,6 +1,6 @@
 //! The floor: a bare server that does the least a correct one could, for the engine to be compared with.
 //!
-//! One thread, one epoll set, one `recv` for each readable connection and one write for each that is to get
+//! One thread (several where one descriptor table is too small: `tables`), one epoll set, one `recv` for each readable connection and one write for each that is to get
 //! something. There are no limits, no heartbeats, no UTF-8 check, no roles and no protocol of its own beyond
 //! the path: what a server with all of these costs more than this one is the price of them. The generator
 //! drives both with the same clients (`--dialect plain` here), so that a ratio of the two is one of servers.
@@ -15,6 +15,7 @@
 
 mod frames;
 mod server;
+mod tables;
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -33,6 +34,12 @@ pub(crate) struct Args {
     /// The core to run on; without it the kernel chooses.
     #[arg(long, value_name = "K")]
     core: Option<usize>,
+    /// Threads with a descriptor table each, for more connections than one table holds.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    tables: u16,
+    /// With several tables: say of each publication on standard error when a table began and ended to write it.
+    #[arg(long)]
+    tell: bool,
 }
 
 impl Args {
@@ -46,14 +53,22 @@ impl Args {
             cores::pin(&[core])?;
         }
         limits::raise_descriptors();
+        if self.tables > 1 {
+            let listeners = tables::bind(self.listen, self.tables.into())?;
+            announce(server::address_of(&listeners[0].0)?)?;
+            return tables::serve(listeners, self.tell);
+        }
         let mut server = Server::bind(self.listen)?;
-        let address = server.address()?;
-        writeln!(io::stdout(), "floor serves ws://{address}")
-            .map_err(|e| format!("stdout: {e}"))?;
+        announce(server.address()?)?;
         loop {
             server.turn(None)?;
         }
     }
+}
+
+fn announce(address: SocketAddr) -> Result<(), String> {
+    writeln!(io::stdout(), "floor serves ws://{address}")
+        .map_err(|error| format!("stdout: {error}"))
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{self, RecvFlags, SendFlags, SocketFlags};
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tungstenite::handshake::derive_accept_key;
 
 use super::frames::{self, Kind};
+use super::tables::{Across, DATAGRAM};
+use crate::clock;
 
 /// A bare WebSocket server.
 pub(crate) struct Server {
@@ -41,6 +43,8 @@ struct Clients {
     names: BTreeMap<Vec<u8>, usize>,
     /// The descriptors of the members of each room, in no order.
     rooms: Vec<Vec<usize>>,
+    /// Where other tables have members too.
+    across: Option<Across>,
 }
 
 struct Client {
@@ -81,6 +85,7 @@ struct Progress {
 }
 
 const LISTENER: u64 = u64::MAX;
+const OTHERS: u64 = u64::MAX - 1;
 const EVENTS: usize = 1024;
 const BUFFER: usize = 64 * 1024;
 /// Accepted in one turn; a storm must not keep those who are connected waiting.
@@ -99,25 +104,27 @@ impl Server {
     ///
     /// The address cannot be had.
     pub(crate) fn bind(address: SocketAddr) -> Result<Self, String> {
-        let listen = || -> std::io::Result<Socket> {
-            let domain = Domain::for_address(address);
-            let kind = Type::STREAM.nonblocking().cloexec();
-            let listener = Socket::new(domain, kind, Some(Protocol::TCP))?;
-            listener.set_reuse_address(true)?;
-            listener.set_tcp_nodelay(true)?;
-            listener.bind(&address.into())?;
-            listener.listen(BACKLOG)?;
-            Ok(listener)
-        };
-        let listener = listen().map_err(|error| format!("cannot listen on {address}: {error}"))?;
+        Self::over(listen(address, false)?, None)
+    }
+
+    /// Serves what a listener brings; `across` where it is one of several.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors have run out.
+    pub(super) fn over(listener: Socket, across: Option<Across>) -> Result<Self, String> {
         let watch = || -> Result<OwnedFd, Errno> {
             let epoll = epoll::create(CreateFlags::CLOEXEC)?;
             epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+            if let Some(across) = &across {
+                epoll::add(&epoll, &across.own, EventData::new_u64(OTHERS), EventFlags::IN)?;
+            }
             Ok(epoll)
         };
         let epoll = watch().map_err(|error| format!("epoll: {error}"))?;
         let events = Vec::with_capacity(EVENTS);
-        Ok(Self { epoll, listener, events, buffer: vec![0; BUFFER], clients: Clients::default() })
+        let clients = Clients { across, ..Clients::default() };
+        Ok(Self { epoll, listener, events, buffer: vec![0; BUFFER], clients })
     }
 
     /// Where it listens.
@@ -126,8 +133,7 @@ impl Server {
     ///
     /// The kernel does not say.
     pub(crate) fn address(&self) -> Result<SocketAddr, String> {
-        let address = self.listener.local_addr().map_err(|error| error.to_string())?;
-        address.as_socket().ok_or_else(|| "the listener has no IP address".to_owned())
+        address_of(&self.listener)
     }
 
     /// Waits for events, at most as long as said, and does what they ask for.
@@ -144,6 +150,8 @@ impl Server {
             let Event { flags, data } = self.events[at];
             if data.u64() == LISTENER {
                 self.accept()?;
+            } else if data.u64() == OTHERS {
+                self.clients.publish_heard(&self.epoll);
             } else if let Ok(who) = usize::try_from(data.u64()) {
                 if flags.contains(EventFlags::OUT) {
                     self.clients.flush(who, &self.epoll);
@@ -325,11 +333,40 @@ impl Clients {
         }
     }
 
+    /// Publishes here, and tells the other tables first, if there are any.
     fn publish(&mut self, room: usize, frames: &[IoSlice<'_>], epoll: &OwnedFd) {
+        if let Some(across) = &self.across
+            && let Some((name, _)) = self.names.iter().find(|(_, at)| **at == room)
+        {
+            let frames: Vec<&[u8]> = frames.iter().map(|frame| &frame[..]).collect();
+            across.tell(name, &frames.concat());
+        }
+        self.publish_here(room, frames, epoll);
+    }
+
+    /// Publishes what other tables have told.
+    fn publish_heard(&mut self, epoll: &OwnedFd) {
+        let mut buffer = vec![0; DATAGRAM];
+        while let Some(across) = &self.across
+            && let Some((name, frames)) = across.hear(&mut buffer)
+        {
+            if let Some(room) = self.names.get(name).copied() {
+                self.publish_here(room, &[IoSlice::new(frames)], epoll);
+            }
+        }
+    }
+
+    fn publish_here(&mut self, room: usize, frames: &[IoSlice<'_>], epoll: &OwnedFd) {
+        let tells = self.across.as_ref().is_some_and(|across| across.tell);
+        let began = if tells { clock::now_ns() } else { 0 };
         for member in &self.rooms[room] {
             if let Some(client) = &mut self.table[*member] {
                 client.write(*member, frames, epoll);
             }
+        }
+        if tells {
+            let (members, ended) = (self.rooms[room].len(), clock::now_ns());
+            eprintln!("wrote to {members} from {began} to {ended}");
         }
     }
 
@@ -397,6 +434,36 @@ impl Client {
             let _ = epoll::modify(epoll, &self.socket, token(who), flags);
         }
     }
+}
+
+/// A listener, which others may share the address with where that is said.
+///
+/// # Errors
+///
+/// The address cannot be had.
+pub(super) fn listen(address: SocketAddr, shared: bool) -> Result<Socket, String> {
+    let listen = || -> std::io::Result<Socket> {
+        let domain = Domain::for_address(address);
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let listener = Socket::new(domain, kind, Some(Protocol::TCP))?;
+        listener.set_reuse_address(true)?;
+        sockopt::set_socket_reuseport(&listener, shared)?;
+        listener.set_tcp_nodelay(true)?;
+        listener.bind(&address.into())?;
+        listener.listen(BACKLOG)?;
+        Ok(listener)
+    };
+    listen().map_err(|error| format!("cannot listen on {address}: {error}"))
+}
+
+/// Where a listener is.
+///
+/// # Errors
+///
+/// The kernel does not say.
+pub(super) fn address_of(listener: &Socket) -> Result<SocketAddr, String> {
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    address.as_socket().ok_or_else(|| "the listener has no IP address".to_owned())
 }
 
 /// Appends all but the first `sent` bytes.

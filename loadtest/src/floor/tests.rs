@@ -236,3 +236,41 @@ fn what_is_not_served_is_refused() {
     let rest = io::copy(&mut stream, &mut io::sink()).expect("an end");
     assert_eq!(rest, 0);
 }
+
+#[test]
+fn what_one_table_is_told_reaches_the_members_of_all() {
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let listeners = tables::bind(address, 3).expect("three listeners");
+    let server = |(listener, end)| Server::over(listener, Some(end)).expect("a server");
+    let mut servers: Vec<Server> = listeners.into_iter().map(server).collect();
+    let address = servers[0].address().expect("their address");
+    let mut turn = || servers.iter_mut().for_each(|one| one.turn(Some(&AT_ONCE)).expect("a turn"));
+    let mut dial = |path: &str| {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_nonblocking(true).expect("non-blocking");
+        let mut attempt = client(format!("ws://{address}{path}"), stream);
+        loop {
+            match attempt {
+                Ok((socket, _)) => return socket,
+                Err(HandshakeError::Interrupted(half)) => {
+                    turn();
+                    attempt = half.handshake();
+                }
+                Err(HandshakeError::Failure(error)) => panic!("{path}: {error}"),
+            }
+        }
+    };
+    // As many as make it sure that no table has all of them.
+    let mut members: Vec<_> = (0..64).map(|_| dial("/room/lobby")).collect();
+    let mut publisher = dial("/publish/lobby");
+    send(&mut publisher, "hello");
+    for member in &mut members {
+        loop {
+            match member.read() {
+                Ok(message) => break assert_eq!(message.to_text().expect("a text"), "hello"),
+                Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => turn(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
