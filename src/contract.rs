@@ -165,6 +165,8 @@ pub struct SendBatch {
     left: usize,
     /// Frames that were pushed.
     frames: u64,
+    /// Whatever the core knows the batch by. Drivers leave it alone, and so does [`SendBatch::clear`].
+    pub tag: u64,
 }
 
 impl SendBatch {
@@ -215,6 +217,11 @@ impl SendBatch {
             .iter()
             .enumerate()
             .map(move |(at, part)| if at == 0 { &part.bytes()[skip..] } else { part.bytes() })
+    }
+
+    /// All buffers that were pushed, in order, also those already written.
+    pub fn items(&self) -> impl Iterator<Item = &Shared> {
+        self.parts.iter()
     }
 
     /// Notes that the kernel took `bytes` more.

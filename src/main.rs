@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use throng::node::config::{Config, Origin};
 use throng::node::console::{self, RoomQuery, Top};
 use throng::node::doctor::{self, Url, Verdict};
+use throng::node::explain::{self, ExplainQuery};
 use throng::node::remote::{Publication, Remote};
 use throng::node::{check, launch};
 
@@ -40,6 +41,8 @@ enum Command {
     Publish(Box<Publish>),
     /// List the rooms of a running node, by its admin listener.
     Rooms(Rooms),
+    /// Say what became of a publication for a user or a connection, by the admin listener of a running node.
+    Explain(ExplainArgs),
     /// Watch a running node: connections, rates, the largest rooms and the slowest readers.
     Top(TopArgs),
     /// Print the configuration, complete and with comments, as a file that can be used as it is.
@@ -103,6 +106,24 @@ struct Rooms {
 }
 
 #[derive(Args, Debug)]
+struct ExplainArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// The user.
+    #[arg(long, value_name = "USER", required_unless_present = "connection")]
+    user: Option<String>,
+    /// One connection instead of a user.
+    #[arg(long, value_name = "CLIENT_ID", conflicts_with = "user")]
+    connection: Option<String>,
+    /// The room that it was published to.
+    #[arg(long, value_name = "ROOM")]
+    room: String,
+    /// Its number in the room.
+    #[arg(long, value_name = "OFFSET")]
+    offset: u64,
+}
+
+#[derive(Args, Debug)]
 struct TopArgs {
     #[command(flatten)]
     remote: RemoteArgs,
@@ -133,6 +154,25 @@ impl Rooms {
             Ok(table) => print(&table),
             Err(error) => {
                 complain("rooms", &error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl ExplainArgs {
+    fn execute(self) -> ExitCode {
+        let query = ExplainQuery {
+            room: &self.room,
+            offset: self.offset,
+            user: self.user.as_deref(),
+            connection: self.connection.as_deref(),
+            tenant: self.remote.tenant.as_deref(),
+        };
+        match explain::explain(&self.remote.remote(), &query) {
+            Ok(told) => print(&told),
+            Err(error) => {
+                complain("explain", &error);
                 ExitCode::FAILURE
             }
         }
@@ -286,6 +326,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Doctor(doctor) => doctor.input.clone().with(|config, _| diagnose(config, &doctor)),
         Command::Publish(publish) => publish.execute(),
         Command::Rooms(rooms) => rooms.execute(),
+        Command::Explain(explain) => explain.execute(),
         Command::Top(top) => top.execute(),
     }
 }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::refusal::Refusal;
 
 /// Names in a query whose values are numbers.
-const NUMBERS: &[&str] = &["after", "until", "limit"];
+const NUMBERS: &[&str] = &["after", "until", "limit", "offset"];
 
 /// An object, as far as it has not been asked for.
 #[derive(Debug)]

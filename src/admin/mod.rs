@@ -38,6 +38,7 @@ mod client;
 mod consult;
 mod deliver;
 mod desk;
+mod explain;
 mod exposition;
 mod guard;
 mod inbox;
@@ -65,6 +66,7 @@ pub use desk::{
     Desk, Inquiries, Inquiry, Laggard, Later, Outgoing, Receipt, Refused, Revocation, Revoked,
     Standing, Ticket, TicketAsk,
 };
+pub use explain::Subject;
 pub use exposition::{Exposition, Family, Kind, Label};
 pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Rate, Scope, Webhook};
 pub use overview::{ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Registry, RoomSeen, Whom};

@@ -20,6 +20,8 @@ use super::options::Scope;
 use super::presence::{ROOM_BYTES, answered, checked_room};
 use super::refusal::{Refusal, json};
 use super::routes::{Answer, Api, LOOK, NAME_BYTES};
+use super::explain::Subject;
+use crate::base::fate::Account;
 use crate::base::id::ConnAddress;
 
 /// Rooms or connections on one page.
@@ -60,6 +62,15 @@ pub enum Lookup {
     },
     /// One connection.
     Connection(ConnAddress),
+    /// What became of a publication.
+    Explain {
+        /// Its room.
+        room: String,
+        /// Its number in the room.
+        offset: u64,
+        /// For whom.
+        of: Subject,
+    },
     /// Closes connections.
     Disconnect(Dismissal),
 }
@@ -140,6 +151,8 @@ pub struct Overview {
     pub members: u64,
     /// How many were closed.
     pub disconnected: u64,
+    /// What became of a publication, as each shard knows it.
+    pub accounts: Vec<Account>,
     /// Shards that have not answered.
     pub missing: Vec<u16>,
 }
@@ -173,7 +186,7 @@ impl Drop for Awaited {
 
 impl Api {
     /// Asks all shards, and waits for them as long as an answer may take.
-    async fn look_up(&self, tenant: Option<&str>, ask: &Lookup) -> Result<Overview, Refusal> {
+    pub(super) async fn look_up(&self, tenant: Option<&str>, ask: &Lookup) -> Result<Overview, Refusal> {
         let number = self.desk.look_up(tenant, ask)?;
         let awaited = Awaited { desk: Arc::clone(&self.desk), number };
         let all = async {

@@ -19,6 +19,7 @@ use super::body::{Object, missing};
 use super::consult;
 use super::deliver;
 use super::desk::{Desk, Receipt, Refused, Revocation, Revoked, Standing, TicketAsk};
+use super::explain;
 use super::exposition::{Exposition, Kind};
 use super::guard::{self, Guard};
 use super::jwks::Record;
@@ -83,6 +84,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
         .route("/v1/rooms/{room}", get(overview::room))
         .route("/v1/connections", get(overview::connections))
         .route("/v1/connections/{id}", get(overview::connection))
+        .route("/v1/explain", get(explain::explain))
         .route("/v1/disconnect", post(overview::disconnect))
         .route("/v1/presence/users", get(presence::users))
         .route("/v1/presence/rooms/{room}", get(presence::room))

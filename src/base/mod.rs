@@ -8,6 +8,7 @@
 pub mod ages;
 pub mod counters;
 pub mod cursor;
+pub mod fate;
 pub mod glob;
 pub mod histogram;
 pub mod id;

@@ -35,6 +35,30 @@ pub struct Mark {
     pub key: u64,
 }
 
+/// Which publication bytes are of, where somebody remembers what becomes of it. Says nothing by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The room's name, hashed; zero: nobody is to remember it.
+    pub room: u64,
+    /// Its number in the room. Of several publications, that of the first: the others' follow.
+    pub offset: u64,
+}
+
+impl Trace {
+    /// True when somebody is to remember it.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self.room != 0
+    }
+
+    /// True when one of `frames` publications from this one on is that one.
+    #[must_use]
+    pub fn covers(self, frames: u32, other: Self) -> bool {
+        let behind = other.offset.checked_sub(self.offset);
+        self.room == other.room && behind.is_some_and(|behind| behind < u64::from(frames))
+    }
+}
+
 /// Bytes that belong to one shard, or to all of them.
 #[derive(Debug)]
 enum Bytes {
@@ -50,13 +74,14 @@ struct Inner {
     mark: Option<Mark>,
     /// At least 1.
     frames: u32,
+    trace: Trace,
     /// Counts the bytes from the first charge on, until nobody refers to them any more.
     gauge: OnceCell<Gauge>,
 }
 
 impl Inner {
     fn new(bytes: Bytes, mark: Option<Mark>, frames: u32) -> Self {
-        Self { bytes, mark, frames, gauge: OnceCell::new() }
+        Self { bytes, mark, frames, trace: Trace::default(), gauge: OnceCell::new() }
     }
 
     /// What these bytes cost, with what stands around them.
@@ -118,6 +143,21 @@ impl Shared {
     pub fn bundle(bytes: Vec<u8>, frames: u32, mark: Mark) -> Self {
         assert!(frames > 0, "a bundle of nothing");
         Self(Rc::new(Inner::new(Bytes::Own(bytes), Some(mark), frames)))
+    }
+
+    /// The same, of that publication. To be called before anybody else refers to the bytes; later it does nothing.
+    #[must_use]
+    pub fn traced(mut self, trace: Trace) -> Self {
+        if let Some(inner) = Rc::get_mut(&mut self.0) {
+            inner.trace = trace;
+        }
+        self
+    }
+
+    /// Which publication, or which first one of several, the bytes are of.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        self.0.trace
     }
 
     /// Charges the bytes to a shard. They count once, however often they are charged and referred to.

@@ -139,7 +139,7 @@ impl<'a> Top<'a> {
     }
 }
 
-fn read<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, String> {
+pub(super) fn read<'a, T: Deserialize<'a>>(answer: &'a str) -> Result<T, String> {
     serde_json::from_str(answer).map_err(|error| format!("the answer cannot be read: {error}"))
 }
 
@@ -221,7 +221,7 @@ fn screen(
 }
 
 /// A text from elsewhere without what would move the cursor.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().map(|one| if one.is_control() { '?' } else { one }).collect()
 }
 

@@ -11,6 +11,7 @@ pub mod console;
 mod crossing;
 mod desk;
 pub mod doctor;
+pub mod explain;
 mod farewells;
 mod inquiries;
 mod keeper;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admin::{
-    ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Refused, Registry, RoomSeen, Whom,
+    ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Refused, Registry, RoomSeen, Subject, Whom,
 };
 use crate::auth::{plain, room, user_room};
 use crate::node::census::Open;
 use crate::node::desk::NodeDesk;
-use crate::shard::{self, Inquire, Inspect, Inspected, Mail};
+use crate::shard::{self, Explain, Inquire, Inspect, Inspected, Mail, Recipient};
 use crate::wire::websocket::CloseCode;
 
 /// Questions about rooms and connections, and about presence, that may be under way.
@@ -73,6 +73,14 @@ fn inspect(tenant: Option<&str>, ask: &Lookup) -> Result<Inspect, Refused> {
             Inspect::Connections { room: crowd(of), after: *after, limit: *limit }
         }
         Lookup::Connection(address) => Inspect::Connection(*address, owner()),
+        Lookup::Explain { room, offset, of } => Inspect::Explain(Explain {
+            room: within(room),
+            offset: *offset,
+            of: match of {
+                Subject::User(user) => Recipient::User(Arc::from(user_room(tenant, user))),
+                Subject::Connection(address) => Recipient::Connection(*address, owner()),
+            },
+        }),
         Lookup::Disconnect(Dismissal { whom, code, reason }) => Inspect::Dismiss {
             whom: match whom {
                 Whom::Connection(address) => shard::Whom::Connection(*address, owner()),
@@ -91,7 +99,8 @@ fn inspect(tenant: Option<&str>, ask: &Lookup) -> Result<Inspect, Refused> {
 fn overview(question: Open) -> Overview {
     let mut rooms: BTreeMap<Arc<str>, RoomSeen> = BTreeMap::new();
     let mut seen = Overview { missing: question.waiting, ..Overview::default() };
-    for Inspected { rooms: here, connections, members, dismissed } in question.inspected {
+    for Inspected { rooms: here, connections, members, dismissed, account } in question.inspected {
+        seen.accounts.extend(account.map(|account| *account));
         seen.untold += here.last().map_or(0, |last| last.members);
         seen.members += members;
         seen.disconnected += dismissed;

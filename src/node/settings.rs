@@ -123,6 +123,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
                 Closings::Faults => Told::Faults,
                 Closings::All => Told::Everything,
             },
+            outcomes: config.inside.explain.outcomes as usize,
         },
         limits: limits(config, shards(config)),
         access: Arc::new(Access { report: keys::report(config), ..keys::rules(&config.auth) }),

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use crate::base::shared::{Mark, Overflow, Shared};
+use crate::base::shared::{Mark, Overflow, Shared, Trace};
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::Publication;
 
@@ -21,6 +21,8 @@ use crate::hub::Publication;
 pub(super) struct Bundle {
     /// The room and its policy; `None` exactly while nothing is gathered.
     mark: Option<Mark>,
+    /// Which publication is the first. What becomes of an item is remembered by it, so the others' numbers follow.
+    trace: Trace,
     /// One frame of each publication, and one event of each that came while somebody listened to a stream.
     /// Who begins to listen in between is no confirmed member before this is queued.
     frames: Vec<Arc<[u8]>>,
@@ -52,19 +54,27 @@ impl Bundle {
     ) -> bool {
         let Some(mark) = &self.mark else { return true };
         let same = Arc::ptr_eq(&mark.room, &publication.room) || mark.room == publication.room;
-        same && mark.overflow == publication.overflow
+        let follows = !self.trace.is_some()
+            || self.trace.offset + self.frames.len() as u64 == publication.cursor.offset;
+        same && follows
+            && mark.overflow == publication.overflow
             && self.bytes + bytes <= limits.bundle_bytes()
             && self.frames.len() < limits.bundle_frames()
     }
 
-    /// Adds a publication by its frame, and its event if anybody may want that.
+    /// Adds a publication by its frame, and its event if anybody may want that. `trace`: what it is remembered
+    /// by.
     pub(super) fn push(
         &mut self,
         publication: &Publication,
         frame: Arc<[u8]>,
         event: Option<Arc<[u8]>>,
+        trace: Trace,
     ) {
-        self.mark.get_or_insert_with(|| publication.mark());
+        if self.mark.is_none() {
+            self.mark = Some(publication.mark());
+            self.trace = trace;
+        }
         self.bytes += frame.len();
         self.frames.push(frame);
         self.events.extend(event);
@@ -75,7 +85,8 @@ impl Bundle {
         let mark = self.mark.take()?;
         let room = Arc::clone(&mark.room);
         self.bytes = 0;
-        let items = [join(&mut self.frames, &mark), join(&mut self.events, &mark)];
+        let join = |pieces| join(pieces, &mark).map(|item| item.traced(self.trace));
+        let items = [join(&mut self.frames), join(&mut self.events)];
         Some((room, items))
     }
 }

@@ -41,6 +41,7 @@ impl Shard {
         assert_eq!(paused, self.counters.paused_connections, "paused connections");
         assert_eq!(queued, self.queues.queued_bytes(), "queued bytes");
         assert_eq!(places[1..], self.queues.lengths().places[1..], "queues by length");
+        assert!(self.queues.losses.is_empty(), "what a queue has lost is to be remembered");
         for index in self.writes.waiting() {
             if let Some(connection) = self.table.peek(index) {
                 assert!(connection.is_enlisted(), "connection {index} is listed and does not know");

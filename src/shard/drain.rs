@@ -88,6 +88,7 @@ impl Shard {
                     self.close(id, Disconnect::Reload, now);
                 } else if expired {
                     connection.handle_close_deadline(&mut self.queues, index);
+                    self.note_lost(id);
                     self.enlist(index);
                 }
             }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{Place, place, tenant_of};
 use crate::base::counters::Counters;
+use crate::base::fate::Fate;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::{Tick, Time};
@@ -22,6 +23,7 @@ use crate::session::encode::{self, Push, Whom};
 use crate::shard::bundle::Bundle;
 use crate::shard::mail::Mail;
 use crate::shard::measures::Losses;
+use crate::shard::outcomes::{Note, Outcomes};
 use crate::shard::people::People;
 use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::stream;
@@ -53,6 +55,7 @@ pub(super) struct Pusher<'a> {
     writes: &'a mut Writes,
     counters: &'a mut Counters,
     people: &'a People,
+    outcomes: &'a mut Outcomes,
     limits: &'a OutboundLimits,
     tick: Tick,
     pub(super) losses: Losses,
@@ -64,15 +67,45 @@ impl Pusher<'_> {
             return;
         }
         let frame = item.event.as_ref().filter(|_| self.is_stream(index)).unwrap_or(&item.frame);
-        let is_queued = self.push(index, frame.clone());
-        if is_queued {
+        let pushed = self.push(index, frame.clone());
+        if pushed.is_queued() {
             self.counters.deliveries_total += u64::from(item.frame.frames());
+        } else {
+            self.note_refused(index, &item.frame, pushed);
+        }
+    }
+
+    /// Remembers what the queue did not take.
+    fn note_refused(&mut self, index: u32, item: &Shared, pushed: Pushed) {
+        let fate = match pushed {
+            Pushed::SlowConsumer => Fate::TooSlow,
+            Pushed::Closing => Fate::TooLate,
+            _ => return,
+        };
+        if let Some((id, _)) = self.table.at(index) {
+            self.note(id, item, fate);
         }
     }
 
     fn is_excepted(&mut self, index: u32, item: &Item, hub: &Hub) -> bool {
         let Some((id, connection)) = self.table.at(index) else { return true };
-        item.except.contains(&id) || hub.is_in_any(&connection.member, &item.except_rooms)
+        let is_excepted =
+            item.except.contains(&id) || hub.is_in_any(&connection.member, &item.except_rooms);
+        if is_excepted {
+            self.note(id, &item.frame, Fate::Excepted);
+        }
+        is_excepted
+    }
+
+    /// The connection has got the same by another target.
+    fn skip(&mut self, index: u32, item: &Item) {
+        if let Some((id, _)) = self.table.at(index) {
+            self.note(id, &item.frame, Fate::Twice);
+        }
+    }
+
+    fn note(&mut self, id: ConnId, item: &Shared, fate: Fate) {
+        self.outcomes.note(item.trace(), item.frames(), id, Note::Fate(fate));
     }
 
     fn is_stream(&mut self, index: u32) -> bool {
@@ -89,9 +122,9 @@ impl Pusher<'_> {
         (hears && own == tenant).then_some(id)
     }
 
-    /// Queues one item and acts on the answer, all but closing; true when it is in the queue.
-    fn push(&mut self, index: u32, item: Shared) -> bool {
-        let Some((id, connection)) = self.table.at(index) else { return false };
+    /// Queues one item and acts on the answer, all but closing.
+    fn push(&mut self, index: u32, item: Shared) -> Pushed {
+        let Some((id, connection)) = self.table.at(index) else { return Pushed::Closing };
         let pushed = connection.outbound.push(self.queues, index, item, self.tick, self.limits);
         match pushed {
             Pushed::Queued => {}
@@ -111,13 +144,16 @@ impl Pusher<'_> {
                 self.losses[3] += 1;
                 self.writes.slow.push(id);
             }
-            Pushed::Closing => return false,
+            Pushed::Closing => return pushed,
+        }
+        if !self.queues.losses.is_empty() {
+            self.outcomes.note_lost(self.queues, id);
         }
         if connection.outbound.poll_pressure() == Some(Pressure::Congested) {
             connection.set_pause(Pause::Congested, true);
         }
         enlist(connection, index, self.writes);
-        pushed.is_queued()
+        pushed
     }
 }
 
@@ -148,6 +184,7 @@ impl Shard {
                 Target::Connections(list) => list.iter().for_each(|address| add(address.shard)),
                 Target::Everyone => all = true,
             }
+            self.note_numbered(&publication, now);
             publications.push(publication);
         }
         if all {
@@ -177,6 +214,7 @@ impl Shard {
         let limits = self.queue_limits();
         for publication in publications {
             self.writes.note_published(publication.at);
+            self.note_arrival(publication, now);
         }
         match (publications, group) {
             ([publication], None) if publication.is_over(now) => self.counters.outdated_total += 1,
@@ -186,7 +224,8 @@ impl Shard {
                     self.settle(now);
                 }
                 let event = self.event(publication);
-                self.rooms.bundle.push(publication, Arc::clone(bytes), event);
+                let trace = self.trace(publication);
+                self.rooms.bundle.push(publication, Arc::clone(bytes), event, trace);
             }
             ([publication], None) if publication.has_members() => {
                 self.settle(now);
@@ -264,8 +303,13 @@ impl Shard {
             match &publication.to.target {
                 Target::Room | Target::User => {
                     for member in rooms.hub.members(&publication.room) {
-                        if member.is_confirmed() && served.first(member.conn) {
+                        if !member.is_confirmed() {
+                            continue;
+                        }
+                        if served.first(member.conn) {
                             pusher.deliver(member.conn, item, &rooms.hub);
+                        } else {
+                            pusher.skip(member.conn, item);
                         }
                     }
                 }
@@ -312,9 +356,12 @@ impl Shard {
         limits: &'a OutboundLimits,
         now: Time,
     ) -> (&'a mut Rooms, Pusher<'a>) {
-        let Self { table, queues, writes, counters, rooms, gate, .. } = self;
+        let Self { table, queues, writes, counters, rooms, gate, measures, .. } = self;
         let (people, tick, losses) = (&gate.people, now.tick(), Losses::default());
-        (rooms, Pusher { table, queues, writes, counters, people, limits, tick, losses })
+        let outcomes = &mut measures.outcomes;
+        let pusher =
+            Pusher { table, queues, writes, counters, people, outcomes, limits, tick, losses };
+        (rooms, pusher)
     }
 
     /// Queues one item for one connection and acts on what the queue says.
@@ -326,7 +373,8 @@ impl Shard {
         now: Time,
     ) {
         let (_, mut pusher) = self.pusher(limits, now);
-        pusher.push(index, item);
+        let pushed = pusher.push(index, item.clone());
+        pusher.note_refused(index, &item, pushed);
         let losses = pusher.losses;
         self.note_losses(None, losses);
         self.close_slow(now);
@@ -352,9 +400,10 @@ impl Shard {
 
     pub(super) fn item(&self, publication: &Publication) -> Item {
         let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
-        let frame = Shared::marked(Arc::clone(bytes), publication.mark());
+        let trace = self.trace(publication);
+        let frame = Shared::marked(Arc::clone(bytes), publication.mark()).traced(trace);
         let event = self.event(publication);
-        let event = event.map(|event| Shared::marked(event, publication.mark()));
+        let event = event.map(|event| Shared::marked(event, publication.mark()).traced(trace));
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
             return Item { frame, event, except, except_rooms };

@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use crate::auth::{is_user_room, plain, tenant_of};
 use crate::base::cursor::Cursor;
+use crate::base::fate::Account;
 use crate::base::id::{ConnAddress, ConnId};
 use crate::base::time::Time;
 use crate::connection::Disconnect;
+use crate::shard::explain::{Explain, Search};
 use crate::shard::presence::Attendance;
 use crate::shard::state::Shard;
 use crate::wire::websocket::CloseCode;
@@ -53,6 +55,8 @@ pub enum Inspect {
     },
     /// One connection, of this tenant if one is named.
     Connection(ConnAddress, Option<Arc<str>>),
+    /// What became of a publication.
+    Explain(Explain),
     /// Closes connections.
     Dismiss {
         /// Which.
@@ -116,6 +120,8 @@ pub struct Inspected {
     pub members: u64,
     /// Connections closed.
     pub dismissed: u64,
+    /// What became of a publication.
+    pub account: Option<Box<Account>>,
 }
 
 /// Places looked at in one turn.
@@ -155,6 +161,8 @@ struct Inspection {
     /// By rank and name, the best first, with members: as many as were asked for.
     rooms: BTreeSet<(u32, Arc<str>, u32)>,
     found: Inspected,
+    /// Present while it is looked for in the ring of outcomes.
+    search: Option<Box<Search>>,
 }
 
 impl Inspection {
@@ -201,6 +209,7 @@ impl Shard {
             newcomer: self.table.next_generation(),
             rooms: BTreeSet::new(),
             found: Inspected::default(),
+            search: None,
         });
     }
 
@@ -224,6 +233,12 @@ impl Shard {
                 let seen = id.and_then(|id| self.connection_seen(id, true, now));
                 inspection.found.connections.extend(seen);
                 true
+            }
+            Inspect::Explain(ask) => {
+                let (search, account) = self.explain(inspection.search.take(), ask, now);
+                inspection.search = search;
+                inspection.found.account = account;
+                inspection.found.account.is_some()
             }
             Inspect::Dismiss { whom, code, words } => {
                 self.dismiss(&mut inspection, whom, (*code, words.as_deref()), now)
@@ -325,7 +340,7 @@ impl Shard {
     }
 
     /// The connection at that address, if it is this shard's, open, and of that tenant if one is named.
-    fn named(&mut self, address: &ConnAddress, tenant: Option<&str>) -> Option<ConnId> {
+    pub(super) fn named(&mut self, address: &ConnAddress, tenant: Option<&str>) -> Option<ConnId> {
         let id = address.conn;
         if !self.is_own(address) || self.table.get(id)?.open().is_none() {
             return None;

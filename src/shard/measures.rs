@@ -11,6 +11,7 @@ use crate::base::time::Time;
 use crate::flow::outbound::Lengths;
 use crate::shard::farewells::Farewells;
 use crate::shard::inspect::Inspections;
+use crate::shard::outcomes::Outcomes;
 use crate::shard::settings::RoomRules;
 use crate::shard::state::Shard;
 use crate::shard::survey::Survey;
@@ -43,6 +44,7 @@ pub struct Measures {
     /// How long sessions were open, in milliseconds.
     pub(super) lives: Histogram,
     pub(super) farewells: Farewells,
+    pub(super) outcomes: Outcomes,
     /// Present while an operator waits for it.
     pub(super) survey: Option<Survey>,
     /// What back ends ask about rooms and connections.
@@ -59,6 +61,7 @@ impl Default for Measures {
             frames: Histogram::default(),
             lives: Histogram::default(),
             farewells: Farewells::default(),
+            outcomes: Outcomes::default(),
             survey: None,
             inspections: Inspections::default(),
             losses: [Losses::default(); LOSS_ROWS],

@@ -281,6 +281,7 @@ impl Shard {
                 connection.handle_close_deadline(&mut self.queues, id.index);
             }
             leaving += connection.outbound.bytes() as u64;
+            self.note_lost(id);
         }
         helped
     }

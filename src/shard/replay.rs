@@ -17,15 +17,17 @@ use std::sync::Arc;
 
 use crate::auth::plain;
 use crate::base::cursor::{Cursor, Stale};
+use crate::base::fate::Fate;
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
-use crate::base::shared::Shared;
+use crate::base::shared::{Shared, Trace};
 use crate::base::time::Time;
 use crate::hub::{Class, Publication, Slice, Standing};
 use crate::session::Code;
 use crate::session::encode::{self, Push, Reply, Restoration};
 use crate::shard::fanout::{encode_sse_json, encode_ws_json, push_of};
 use crate::shard::mail::{Answer, Asked, Found, Joining};
+use crate::shard::outcomes::Note;
 use crate::shard::state::Shard;
 
 /// A room of which a connection has not had everything.
@@ -135,7 +137,7 @@ impl Replays {
         }
     }
 
-    fn frame(&mut self, publication: &Arc<Publication>, is_stream: bool) -> Shared {
+    fn frame(&mut self, publication: &Arc<Publication>, is_stream: bool, trace: Trace) -> Shared {
         let address = Arc::as_ptr(publication).addr();
         let make = || {
             let bytes = if is_stream {
@@ -143,7 +145,7 @@ impl Replays {
             } else {
                 publication.bytes(Class::WS_JSON, encode_ws_json)
             };
-            (Arc::clone(publication), Shared::common(Arc::clone(bytes)))
+            (Arc::clone(publication), Shared::common(Arc::clone(bytes)).traced(trace))
         };
         self.frames.entry((address, is_stream)).or_insert_with(make).1.clone()
     }
@@ -246,10 +248,15 @@ impl Shard {
         let limits = self.settings.queue.clone();
         let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
         for publication in &slice.publications {
-            if self.excepts(publication, id) || publication.is_over(now) {
+            let trace = self.trace(publication);
+            if self.excepts(publication, id) {
+                self.measures.outcomes.note(trace, 1, id, Note::Fate(Fate::Excepted));
                 continue;
             }
-            let frame = self.rooms.replays.frame(publication, is_stream);
+            if publication.is_over(now) {
+                continue;
+            }
+            let frame = self.rooms.replays.frame(publication, is_stream, trace);
             self.push_item(id.index, frame, &limits, now);
             self.counters.replayed_total += 1;
         }

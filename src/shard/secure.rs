@@ -257,6 +257,7 @@ impl Shard {
             self.close(conn, Disconnect::TlsFailed, now);
         } else {
             connection.handle_fault(&mut self.queues, conn.index);
+            self.note_lost(conn);
             self.enlist(conn.index);
         }
     }

@@ -291,6 +291,8 @@ pub struct Capacity {
     pub reconnect_spread: Duration,
     /// Which ends of connections are told.
     pub told: Told,
+    /// Outcomes that are remembered, of 32 bytes each: a power of two, or zero.
+    pub outcomes: usize,
 }
 
 impl Settings {

@@ -94,7 +94,7 @@ impl Shard {
     #[must_use]
     pub fn new(identity: Identity, settings: Arc<Settings>) -> Self {
         let seed = &identity.seed;
-        Self {
+        let mut shard = Self {
             table: Table::new(identity.capacity),
             queues: Store::new(seed),
             rooms: Rooms {
@@ -119,7 +119,9 @@ impl Shard {
             rng: fastrand::Rng::with_seed(identity.jitter),
             settings: Rc::new(Arc::unwrap_or_clone(settings)),
             identity,
-        }
+        };
+        shard.remember_outcomes(Time::ZERO);
+        shard
     }
 
     /// The counters, gauges included.
@@ -196,6 +198,7 @@ impl Shard {
         let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
         let was_open = connection.open().is_some();
         connection.begin_close_saying(why, words, deadline, &mut self.queues, id.index);
+        self.note_lost(id);
         self.after_close(id, why, was_open, now);
     }
 
@@ -204,6 +207,7 @@ impl Shard {
         let until = now.tick().plus(self.settings.timeouts.close);
         let life = self.table.age(id, now.tick());
         self.report_end(id, why, life, now);
+        self.note_end_of(id, life, now);
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }

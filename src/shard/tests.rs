@@ -21,6 +21,7 @@ mod login;
 mod mail;
 mod measures;
 mod memory;
+mod outcomes;
 mod pace;
 mod parties;
 mod presence;

@@ -57,6 +57,7 @@ impl Shard {
             self.close(conn, Disconnect::Lost, now);
         } else {
             connection.handle_lost(&mut self.queues, conn.index);
+            self.note_lost(conn);
             self.enlist(conn.index);
         }
     }
@@ -76,6 +77,7 @@ impl Shard {
         if let Some(mut connection) = self.table.remove(conn) {
             self.counters.paused_connections -= u64::from(connection.is_told_paused());
             connection.outbound.clear(&mut self.queues, conn.index);
+            self.note_lost(conn);
             self.gate.layers.remove(conn.index);
             self.gate.seats.leave(conn.index);
             self.measures.farewells.leave(conn.index);
@@ -84,6 +86,7 @@ impl Shard {
     }
 
     fn handle_sent(&mut self, conn: ConnId, mut batch: SendBatch, bytes: usize, now: Time) {
+        let tag = batch.tag;
         batch.clear();
         self.writes.keep(batch);
         self.counters.sent_bytes_total += bytes as u64;
@@ -100,6 +103,9 @@ impl Shard {
         let limits = self.settings.queue_of(connection);
         if let Some(bytes) = of_queue {
             connection.outbound.sent(&mut self.queues, conn.index, bytes, limits);
+            if self.measures.outcomes.is_on() {
+                self.measures.outcomes.written(conn, tag);
+            }
         }
         // The state decides and not the report: a push can relieve a queue as well, by dropping.
         connection.outbound.poll_pressure();
@@ -126,6 +132,7 @@ impl Shard {
     /// Lets time pass: at most a bounded number of deadlines per turn.
     pub fn handle_timeout(&mut self, now: Time) {
         self.counters.turns_total += 1;
+        self.measures.outcomes.pass(now);
         self.shake_hands(now);
         let mut fired = std::mem::take(&mut self.table.fired);
         self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
@@ -173,6 +180,7 @@ impl Shard {
             Due::End(why) => self.close(id, why, now),
             Due::Release => {
                 connection.handle_close_deadline(&mut self.queues, key);
+                self.note_lost(id);
                 // Should the driver's word be late, the connection is looked at again.
                 self.table.wheel.set(key, tick.plus(self.settings.timeouts.close));
                 self.enlist(key);
@@ -235,7 +243,7 @@ impl Shard {
             Mail::Kept(kept) => self.handle_kept(&kept, now),
             Mail::Notice(notice) => self.handle_notice(&notice, now),
             Mail::Drain(window) => self.handle_drain(window, now),
-            Mail::Settings(settings) => self.handle_settings(settings),
+            Mail::Settings(settings) => self.handle_settings(settings, now),
             Mail::Mark(number) => self.gate.mark = number,
             Mail::Survey(number) => self.handle_survey(number),
             Mail::Wake => {}
@@ -243,7 +251,7 @@ impl Shard {
         }
     }
 
-    fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>) {
+    fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>, now: Time) {
         self.writes.set_window(settings.capacity.flush_window);
         self.gate.pressure.set_limits(&settings.queue);
         if !settings.rooms.has_namespaces_of(&self.settings.rooms) {
@@ -253,6 +261,9 @@ impl Shard {
             self.measures.farewells.end();
         }
         self.settings = Rc::new(Arc::unwrap_or_clone(settings));
+        if self.measures.outcomes.size() != self.settings.capacity.outcomes {
+            self.remember_outcomes(now);
+        }
         self.join_keys();
     }
 
@@ -311,9 +322,9 @@ impl Shard {
                     connection.poll_op(id, queues, spare, Lane::PLAIN)
                 };
                 match op {
-                    Some(op) => {
+                    Some(mut op) => {
                         self.writes.count(&op);
-                        match &op {
+                        match &mut op {
                             Op::Send { batch, .. } => {
                                 // The last write has its FIN right behind it.
                                 if !connection.is_flushing() {
@@ -323,6 +334,9 @@ impl Shard {
                                 self.counters.writes_total += 1;
                                 self.counters.sent_frames_total += batch.frames();
                                 self.measures.frames.note(batch.frames(), 1);
+                                if self.measures.outcomes.is_on() {
+                                    self.measures.outcomes.hand_over(id, batch);
+                                }
                             }
                             Op::PauseReads { .. } => self.counters.paused_connections += 1,
                             Op::ResumeReads { .. } => self.counters.paused_connections -= 1,

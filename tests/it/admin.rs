@@ -204,7 +204,7 @@ on_both_drivers! {
             assert_eq!(code, expected, "{example}: {answer}");
             asked += 1;
         }
-        assert_eq!(asked, 21);
+        assert_eq!(asked, 22);
     }
 
     fn a_key_has_a_rate_of_its_own_and_what_it_costs_is_counted_for_it(driver) {

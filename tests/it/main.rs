@@ -15,6 +15,7 @@ mod bridge;
 mod churn;
 mod drain;
 mod events;
+mod explain;
 mod handshake;
 mod history;
 mod hostile;

@@ -2,6 +2,7 @@
 
 mod body;
 mod doors;
+mod explain;
 mod inbox;
 mod keys;
 mod limits;

@@ -46,6 +46,7 @@ impl Registry for SmallDesk {
             connections: vec![connection(1, Some("ada")), connection(2, None)],
             members: 3,
             disconnected: 2,
+            accounts: Vec::new(),
             missing: vec![1],
         }
     }

@@ -9,6 +9,7 @@
 //! - [`limits`]: the marks, and the answers a queue gives.
 //! - [`queue`]: the queue itself; `policy`: what it does when it is over its high water mark.
 //! - `arena`: the nodes, given back in chunks after a burst.
+//! - `losses`: what was dropped, for whoever remembers it.
 //! - `store`: arena, side tables and totals.
 //!
 //! A queue counts bytes from the moment they are pushed until the kernel has taken them, so that the
@@ -18,11 +19,13 @@
 
 mod arena;
 pub mod limits;
+mod losses;
 mod policy;
 pub mod queue;
 mod store;
 
 pub use limits::{Control, OutboundLimits, Pressure, Pushed};
+pub use losses::{How, Losses, Lost};
 pub use queue::Outbound;
 pub use store::{Gaps, Lengths, Store};
 

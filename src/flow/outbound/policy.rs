@@ -11,6 +11,7 @@
 
 use super::arena::NIL;
 use super::limits::{OutboundLimits, Pushed};
+use super::losses::How;
 use super::queue::{GAPS, INDEXED, Outbound};
 use super::store::Store;
 use crate::base::shared::{Overflow, Shared};
@@ -105,6 +106,7 @@ impl Outbound {
     ) {
         if let Some(mark) = item.mark() {
             store.lose(key, &mark.room, item.frames(), limits.gap_rooms);
+            store.losses.note(Some(item), How::Dropped(mark.overflow));
             self.set(GAPS);
         }
     }

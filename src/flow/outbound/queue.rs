@@ -15,8 +15,9 @@
 
 use super::arena::{Arena, NIL};
 use super::limits::{Control, OutboundLimits, Pressure, Pushed};
+use super::losses::How;
 use super::store::{Gaps, Store};
-use crate::base::shared::{Overflow, Shared};
+use crate::base::shared::{Overflow, Shared, Trace};
 use crate::base::time::Tick;
 use crate::contract::SendBatch;
 
@@ -235,6 +236,7 @@ impl Outbound {
             let index = self.unlink_after(&mut store.arena, marker);
             let item = store.arena.remove(index);
             self.forget(store, item.as_ref());
+            store.losses.note(item.as_ref(), How::Discarded);
         }
         self.unset(PING);
         self.pongs = 0;
@@ -261,6 +263,14 @@ impl Outbound {
         // Ahead of the oldest data stands nothing but the batch in flight and control frames.
         let nodes = self.nodes(&store.arena).take(self.controls() + 2);
         nodes.map(|index| store.arena.node(index).since).min()
+    }
+
+    /// True when that publication is queued. Looks at the whole queue.
+    #[must_use]
+    pub fn holds(&self, store: &Store, trace: Trace) -> bool {
+        let mut items =
+            self.nodes(&store.arena).filter_map(|at| store.arena.node(at).item.as_ref());
+        items.any(|item| item.trace().covers(item.frames(), trace))
     }
 
     /// Bytes queued and in flight.
@@ -350,6 +360,7 @@ impl Outbound {
         let size = item.bytes().len();
         item.charge(&store.gauge);
         let old = store.arena.node_mut(index).item.replace(item);
+        store.losses.note(old.as_ref(), How::Replaced);
         let old = old.map_or(0, |old| old.bytes().len());
         let bytes = (self.bytes() - old).saturating_add(size);
         self.set_bytes(store, u32::try_from(bytes).unwrap_or(u32::MAX));

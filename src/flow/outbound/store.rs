@@ -11,6 +11,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::arena::Arena;
+use super::losses::Losses;
 use crate::base::histogram::{self, PLACES};
 use crate::base::map::{Map, Seed};
 use crate::base::shared::{Gauge, Mark};
@@ -56,6 +57,8 @@ pub struct Store {
     pub(super) frames: u64,
     /// How many queues are how long.
     lengths: Lengths,
+    /// What queues have lost, for whoever remembers it.
+    pub losses: Losses,
     /// When the current period of [`Store::relax`] ends.
     period_end: Tick,
 }
@@ -73,6 +76,7 @@ impl Store {
             bytes: 0,
             frames: 0,
             lengths: Lengths::default(),
+            losses: Losses::default(),
             period_end: Tick(0),
         }
     }
@@ -138,6 +142,7 @@ impl Store {
             self.arena.relax();
             shrink(&mut self.gaps);
             shrink(&mut self.indexes);
+            self.losses.relax();
         }
     }
 

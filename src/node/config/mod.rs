@@ -20,6 +20,7 @@
 //! | [`limits`] | the rows about how often and how many |
 //! | [`presence`] | the rows of `[presence]` |
 //! | [`bridge`] | the rows of `[bridge]` |
+//! | [`explain`] | the rows of `[explain]` |
 //! | [`publish`] | the rows of `[publish]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
@@ -37,6 +38,7 @@
 pub mod admin;
 pub mod auth;
 pub mod bridge;
+pub mod explain;
 mod group;
 pub mod hook;
 mod kind;

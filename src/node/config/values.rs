@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::admin::{self, AdminListener};
 use super::auth::{Auth, OriginText};
 use super::bridge::Bridge;
+use super::explain::Explain;
 use super::group::{Group, Key, group, of};
 use super::hook::Webhook;
 use super::kind::{
@@ -80,6 +81,8 @@ pub struct Inside {
     pub store: Store,
     /// `[bridge]`.
     pub bridge: Bridge,
+    /// `[explain]`.
+    pub explain: Explain,
 }
 
 /// The sections that are lists, each in the order of the file.
@@ -149,6 +152,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("mesh", "Mail between shards."),
     ("store", "What outlives a connection: notifications, last-seen times, revocations."),
     ("bridge", "Other nodes that this one works with, by Redis."),
+    ("explain", "What is remembered of what became of publications, for `throng explain`."),
     ("tcp", "Socket options of accepted connections."),
     ("uring", "The io_uring driver; without effect under epoll."),
     ("admin", "The HTTP listener for back ends and operators, on a thread of its own."),
@@ -190,6 +194,7 @@ impl Config {
             &self.inside.mesh,
             &self.inside.store,
             &self.inside.bridge,
+            &self.inside.explain,
             &self.transport.tcp,
             &self.transport.uring,
             &self.admin,
@@ -227,6 +232,7 @@ impl Config {
             &mut self.inside.mesh,
             &mut self.inside.store,
             &mut self.inside.bridge,
+            &mut self.inside.explain,
             &mut self.transport.tcp,
             &mut self.transport.uring,
             &mut self.admin,

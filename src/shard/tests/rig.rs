@@ -134,6 +134,7 @@ pub(super) fn settings() -> Settings {
             flush_window: Duration::ZERO,
             reconnect_spread: seconds(4),
             told: Told::Nothing,
+            outcomes: 256,
         },
         access: Arc::default(),
         own_keys: KeySet::default(),
