@@ -13,6 +13,8 @@
 //! | `routes` | the endpoints |
 //! | `inbox` | the endpoints of notifications |
 //! | `publish` | publishing |
+//! | `explain` | what became of a publication, in words |
+//! | `gather` | questions to all shards, and the wait for their answers |
 //! | `guard` | who may ask: keys, scopes, rates |
 //! | `laggards` | the connections with most to read |
 //! | `openapi` | the listener described for programs |
@@ -40,6 +42,7 @@ mod deliver;
 mod desk;
 mod explain;
 mod exposition;
+mod gather;
 mod guard;
 mod inbox;
 mod jwks;

@@ -11,16 +11,16 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
-use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::body::{Object, missing};
 use super::desk::{Desk, Refused};
+use super::explain::Subject;
+use super::gather::Gathered;
 use super::guard;
 use super::options::Scope;
 use super::presence::{ROOM_BYTES, answered, checked_room};
 use super::refusal::{Refusal, json};
-use super::routes::{Answer, Api, LOOK, NAME_BYTES};
-use super::explain::Subject;
+use super::routes::{Answer, Api, NAME_BYTES};
 use crate::base::fate::Account;
 use crate::base::id::ConnAddress;
 
@@ -172,40 +172,28 @@ pub trait Registry {
     fn part_looked_up(&self, number: u64) -> Overview;
 }
 
-/// A question that somebody waits for. However the waiting ends, it is not kept.
-struct Awaited {
-    desk: Arc<dyn Desk>,
-    number: u64,
-}
+impl Gathered for Overview {
+    fn whole(desk: &dyn Desk, number: u64) -> Option<Self> {
+        desk.looked_up(number)
+    }
 
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        let _ = self.desk.part_looked_up(self.number);
+    fn part(desk: &dyn Desk, number: u64) -> Self {
+        desk.part_looked_up(number)
+    }
+
+    fn missing(&self) -> &[u16] {
+        &self.missing
     }
 }
 
 impl Api {
     /// Asks all shards, and waits for them as long as an answer may take.
-    pub(super) async fn look_up(&self, tenant: Option<&str>, ask: &Lookup) -> Result<Overview, Refusal> {
-        let number = self.desk.look_up(tenant, ask)?;
-        let awaited = Awaited { desk: Arc::clone(&self.desk), number };
-        let all = async {
-            let mut looks = interval(LOOK);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                looks.tick().await;
-                if let Some(seen) = self.desk.looked_up(number) {
-                    return seen;
-                }
-            }
-        };
-        let seen = timeout(self.limits().shard_timeout, all).await;
-        let seen = seen.unwrap_or_else(|_| self.desk.part_looked_up(number));
-        drop(awaited);
-        if seen.missing.len() == self.desk.shards() {
-            return Err(Refusal::overloaded("no shard has answered in time"));
-        }
-        Ok(seen)
+    pub(super) async fn look_up(
+        &self,
+        tenant: Option<&str>,
+        ask: &Lookup,
+    ) -> Result<Overview, Refusal> {
+        self.gather(self.desk.look_up(tenant, ask)?).await
     }
 
     /// The rooms with most members, and whether there can be no others.

@@ -9,14 +9,14 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::body::Object;
 use super::desk::{Desk, Refused};
+use super::gather::Gathered;
 use super::guard;
 use super::options::Scope;
 use super::refusal::{Refusal, json};
-use super::routes::{Answer, Api, LOOK, NAME_BYTES};
+use super::routes::{Answer, Api, NAME_BYTES};
 use crate::base::id::ConnAddress;
 
 /// Users of one question.
@@ -100,15 +100,17 @@ pub trait Census {
     fn part_of_presence(&self, number: u64) -> PresenceSeen;
 }
 
-/// A question that somebody waits for. However the waiting ends, it is not kept.
-struct Awaited {
-    desk: Arc<dyn Desk>,
-    number: u64,
-}
+impl Gathered for PresenceSeen {
+    fn whole(desk: &dyn Desk, number: u64) -> Option<Self> {
+        desk.presence(number)
+    }
 
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        let _ = self.desk.part_of_presence(self.number);
+    fn part(desk: &dyn Desk, number: u64) -> Self {
+        desk.part_of_presence(number)
+    }
+
+    fn missing(&self) -> &[u16] {
+        &self.missing
     }
 }
 
@@ -119,25 +121,7 @@ impl Api {
         tenant: Option<&str>,
         ask: &PresenceAsk,
     ) -> Result<PresenceSeen, Refusal> {
-        let number = self.desk.ask_presence(tenant, ask)?;
-        let awaited = Awaited { desk: Arc::clone(&self.desk), number };
-        let all = async {
-            let mut looks = interval(LOOK);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                looks.tick().await;
-                if let Some(seen) = self.desk.presence(number) {
-                    return seen;
-                }
-            }
-        };
-        let seen = timeout(self.limits().shard_timeout, all).await;
-        let seen = seen.unwrap_or_else(|_| self.desk.part_of_presence(number));
-        drop(awaited);
-        if seen.missing.len() == self.desk.shards() {
-            return Err(Refusal::overloaded("no shard has answered in time"));
-        }
-        Ok(seen)
+        self.gather(self.desk.ask_presence(tenant, ask)?).await
     }
 }
 
