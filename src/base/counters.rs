@@ -280,6 +280,8 @@ counters! {
     presence_pushes_total,
     /// Users who went offline before their grace was over because too many graces were under way.
     graces_hurried_total,
+    /// Users who came back within `presence.grace_ms`, or within a minute of when they were last seen.
+    users_returned_total,
     /// Answers to the node's questions that it did not fetch in time.
     replies_lost_total,
     /// Users of whom it was forgotten when they were last seen.

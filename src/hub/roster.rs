@@ -100,6 +100,8 @@ pub struct RosterCounts {
     pub forgotten: u64,
     /// Moments of coming and going that nobody fetched in time.
     pub lost: u64,
+    /// Users who came back within their grace, or within [`RETURN_MS`] of when they were last seen.
+    pub returned: u64,
 }
 
 /// The users whose home this shard is.
@@ -122,6 +124,9 @@ pub struct Roster {
 
 /// Graces of a shard at a time.
 const MOST_GRACES: usize = 1 << 20;
+
+/// Milliseconds within which somebody who comes is one who comes back, where the grace is shorter.
+pub const RETURN_MS: u64 = 60_000;
 
 /// Graces that are ended in one turn.
 const GRACES_PER_TURN: usize = 2048;
@@ -162,13 +167,16 @@ impl Roster {
             (Stand::Gone, Stand::Gone) => return false,
             (Stand::Gone, _) => {
                 self.places.insert(key, Places::one(shard, stand));
+                let seen = self.remembered.forget(key);
                 if self.graces.remove(&key).is_some() {
                     relax(&mut self.graces);
+                    self.counts.returned += 1;
                 } else {
                     self.pass(user, unix_ms, true);
                     came = true;
+                    let is_back = seen.is_some_and(|at| unix_ms.saturating_sub(at) <= RETURN_MS);
+                    self.counts.returned += u64::from(is_back);
                 }
-                self.remembered.forget(key);
             }
             (_, _) => {
                 let Some(places) = self.places.get_mut(&key) else { return false };
@@ -397,11 +405,12 @@ impl Remembered {
         Self { seen: seed.map(), order: BTreeSet::new() }
     }
 
-    fn forget(&mut self, key: u64) {
-        if let Some(unix_ms) = self.seen.remove(&key) {
-            self.order.remove(&(unix_ms, key));
-            relax(&mut self.seen);
-        }
+    /// Forgets when the user was last seen, and says when that was.
+    fn forget(&mut self, key: u64) -> Option<u64> {
+        let unix_ms = self.seen.remove(&key)?;
+        self.order.remove(&(unix_ms, key));
+        relax(&mut self.seen);
+        Some(unix_ms)
     }
 
     /// Remembers one more; how many were forgotten for it.

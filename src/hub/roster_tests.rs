@@ -111,3 +111,24 @@ fn a_change_that_is_undone_after_a_shard_began_to_watch_is_told_to_it() {
     }
     assert_eq!(world.heard[&ShardId(2)].stand, Stand::Idle);
 }
+
+#[test]
+fn who_comes_back_soon_is_counted_and_who_comes_late_or_moves_is_not() {
+    let mut roster = Roster::new(&Seed::new(7));
+    let ada: Arc<str> = "ada".into();
+    let mut stand = |shard, stand, millis| {
+        let now = Time::ZERO.plus(Duration::from_millis(millis));
+        roster.expire(now, GRACE, 10, &mut |_, _| {});
+        roster.set(&ada, ShardId(shard), stand, (now, millis));
+        roster.counts().returned
+    };
+    assert_eq!(stand(0, Stand::Active, 100), 0, "the first time");
+    assert_eq!(stand(1, Stand::Active, 110), 0, "one connection more");
+    assert_eq!(stand(0, Stand::Gone, 120), 0);
+    assert_eq!(stand(1, Stand::Gone, 130), 0);
+    assert_eq!(stand(0, Stand::Active, 140), 1, "within the grace");
+    assert_eq!(stand(0, Stand::Gone, 150), 1);
+    assert_eq!(stand(0, Stand::Active, 150 + super::roster::RETURN_MS), 2, "within a minute");
+    assert_eq!(stand(0, Stand::Gone, 200_000), 2);
+    assert_eq!(stand(0, Stand::Active, 200_001 + super::roster::RETURN_MS), 2, "later");
+}

@@ -323,9 +323,11 @@ describe("the operator's page", { timeout: SUITE_MS }, () => {
     await ada.settled();
     await operator.sees("connections", /^1$/);
     await operator.sees("laggards", /nobody has anything to read/);
+    await operator.sees("rooms", /lobby\s*1/);
     await operator.page.screenshot({ path: join(OUT, "operator.png"), fullPage: true });
     await ada.leave();
     await operator.sees("connections", /^0$/);
+    await operator.sees("rooms", /nobody is in a room/);
     await operator.sees("reasons", /ended: (lost|closed)/);
   });
 

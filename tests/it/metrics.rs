@@ -74,6 +74,8 @@ on_both_drivers! {
         wait_until("what happened is in the figures", || {
             let text = scrape(&node);
             is(figure(&text, "throng_open_connections", &[]), 8)
+                && is(figure(&text, "throng_sessions", &["\"websocket\""]), 8)
+                && is(figure(&text, "throng_sessions", &["\"sse\""]), 0)
                 && is(figure(&text, "throng_handshakes_total", &[]), 9)
                 && is(figure(&text, "throng_disconnects_total", &["\"lost\""]), 1)
                 && is(figure(&text, "throng_connection_seconds_count", &[]), 1)

@@ -88,6 +88,11 @@ on_both_drivers! {
         let mut listener = Listener::settled(node.address(), "/sse?room=lobby");
         let (_, seen) = ask(admin, "GET /v1/connections?room=lobby", "");
         assert!(seen.contains("\"transport\":\"sse\""), "{seen}");
+        wait_until("the figures tell streams apart", || {
+            let (_, text) = ask(admin, "GET /metrics", "");
+            text.contains("throng_sessions{transport=\"sse\"} 1\n")
+                && text.contains("throng_sessions{transport=\"websocket\"} 0\n")
+        });
         let order = r#"{"room":"lobby","code":4100,"reason":"the game is over"}"#;
         let answer = (200, "{\"disconnected\":1}\n".to_owned());
         assert_eq!(ask(admin, "POST /v1/disconnect", order), answer);

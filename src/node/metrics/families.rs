@@ -86,10 +86,12 @@ const GROUPED: &[Grouped] = &[
     Grouped {
         name: "throng_reconnects_total",
         kind: Kind::Counter,
-        help: "Clients that were here before, as far as something tells it: a TLS session that went on, and \
-               rooms that were joined with a cursor, each for itself, be it good or too old.",
+        help: "Clients that were here before, as far as something tells it: a user whose last connection ended a \
+               moment ago, a TLS session that went on, and rooms that were joined with a cursor, each for itself, \
+               be it good or too old.",
         label: "known_by",
         members: &[
+            ("user", "users_returned_total"),
             ("tls_ticket", "tls_resumed_total"),
             ("cursor", "resumes_total"),
             ("old_cursor", "resyncs_total"),
@@ -101,6 +103,7 @@ const GROUPED: &[Grouped] = &[
 pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ("connections", "throng_connections tells them apart by transport"),
     ("tls_connections", "throng_connections tells them apart by transport"),
+    ("stream_connections", "throng_sessions tells them apart by transport"),
     ("auth_refused_total", "the sum of throng_auth_refusals_total"),
     ("dropped_new_total", "throng_dropped_total tells them apart by namespace and policy"),
     ("dropped_oldest_total", "throng_dropped_total tells them apart by namespace and policy"),
@@ -135,6 +138,10 @@ pub(super) fn expose(out: &mut Exposition, total: &Counters) {
     out.family("throng_connections", Kind::Gauge, "Connections, by transport.")
         .sample(&[("transport", "ws")], of("connections").saturating_sub(secure))
         .sample(&[("transport", "wss")], secure);
+    let streams = of("stream_connections");
+    out.family("throng_sessions", Kind::Gauge, "Open connections, by what they speak.")
+        .sample(&[("transport", "websocket")], of("open_connections").saturating_sub(streams))
+        .sample(&[("transport", "sse")], streams);
     for group in GROUPED {
         let mut family = out.family(group.name, group.kind, group.help);
         for (label, counter) in group.members {

@@ -93,6 +93,7 @@ impl Shard {
         counters.users_online = users.len() as u64;
         counters.last_seen_remembered = users.remembered() as u64;
         counters.graces_hurried_total = counts.hurried;
+        counters.users_returned_total = counts.returned;
         counters.last_seen_forgotten_total = counts.forgotten;
         counters.last_seen_lost_total = counts.lost;
     }
