@@ -55,7 +55,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(config: &Config) -> Self {
         let identity = Identity {
             node: throng::base::id::NodeTag::NONE,
             id: ShardId(0),
@@ -66,7 +66,7 @@ impl Rig {
             started_unix_ms: 1_700_000_000_000,
             capacity: MEMBERS as usize + 1,
         };
-        let mut settings = settings(&Config::default(), 2 * MEMBERS as usize);
+        let mut settings = settings(config, 2 * MEMBERS as usize);
         // The publisher is faster than a client may be by default.
         settings.limits.connection = [None; throng::shard::COSTS];
         let settings = Arc::new(settings);
@@ -136,8 +136,8 @@ impl Rig {
 }
 
 /// A rig with a publisher and so many members of the room.
-fn rig(members: u32) -> (Rig, ConnId) {
-    let mut rig = Rig::new();
+fn rig(members: u32, config: &Config) -> (Rig, ConnId) {
+    let mut rig = Rig::new(config);
     let publisher = rig.connect();
     for _ in 0..members {
         let member = rig.connect();
@@ -149,9 +149,16 @@ fn rig(members: u32) -> (Rig, ConnId) {
 }
 
 fn fan_out(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("fan-out to 1000 members");
+    gather(criterion, "fan-out to 1000 members", &Config::default());
+    let mut forgetful = Config::default();
+    forgetful.inside.explain.outcomes = 0;
+    gather(criterion, "fan-out of which nothing is remembered", &forgetful);
+}
+
+fn gather(criterion: &mut Criterion, name: &str, config: &Config) {
+    let mut group = criterion.benchmark_group(name);
     for publications in [1, 16, 128] {
-        let (mut rig, publisher) = rig(MEMBERS);
+        let (mut rig, publisher) = rig(MEMBERS, config);
         let mut commands = text(PUBLISH).repeat(publications);
         let deliveries = publications as u64 * u64::from(MEMBERS);
         group.throughput(Throughput::Elements(deliveries));
@@ -178,7 +185,7 @@ fn command(criterion: &mut Criterion) {
     group.bench_function("parse", |bencher| {
         bencher.iter(|| assert!(session.handle_text(black_box(PUBLISH), &limits).is_ok()));
     });
-    let (mut rig, publisher) = rig(1);
+    let (mut rig, publisher) = rig(1, &Config::default());
     let mut frame = text(PUBLISH);
     group.bench_function("from the frame to one member's write", |bencher| {
         bencher.iter(|| {
