@@ -12,7 +12,7 @@ use crate::connection::disconnect::Disconnect;
 use crate::connection::record::{Connection, Lane, Pause, Phase};
 use crate::contract::Op;
 use crate::flow::outbound::{Control, Outbound, Store};
-use crate::session::encode;
+use crate::session::{Session, encode};
 use crate::wire::sse;
 use crate::wire::websocket::{self, CloseCode};
 
@@ -120,6 +120,7 @@ impl Connection {
             Phase::Open(_) => true,
             Phase::Opening { .. } => false,
         };
+        let is_page = self.open().is_some_and(|open| open.session == Session::Page);
         // Nothing can be said any more to one who broke TLS but the alert, which is on no queue.
         if matches!(why, Disconnect::SlowConsumer | Disconnect::MemoryShort | Disconnect::TlsFailed)
         {
@@ -130,6 +131,8 @@ impl Connection {
                 self.outbound.discard(queues, key);
                 Stage::Releasing { abort: true }
             }
+            // Its answer is on the queue, or there is none.
+            _ if is_page => Stage::Flushing,
             (_, Some((code, reason))) if was_open && self.is_stream() => {
                 let mut text = Vec::new();
                 encode::close(&mut text, code.get(), words.unwrap_or(&reason));

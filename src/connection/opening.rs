@@ -5,6 +5,7 @@
 //! This file knows the paths; what a valid upgrade is, `wire::http` knows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -21,6 +22,8 @@ pub struct Routes {
     pub sessions: String,
     /// Where event streams begin; `None`: nowhere.
     pub streams: Option<String>,
+    /// Where rooms are read by plain HTTP; `None`: nowhere.
+    pub history: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
     pub echo: Option<String>,
     /// The page served at `/`, as a whole response; `None`: nothing is.
@@ -83,6 +86,21 @@ pub struct Wish {
     pub rooms: Vec<String>,
     /// The id of the last event that the client has seen, as it came.
     pub last: Option<String>,
+    /// Set when a part of the one room's history is wanted, and nothing else.
+    pub page: Option<PageWish>,
+}
+
+/// Which part of a room's history is wanted, as the request says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageWish {
+    /// Only what came after this event.
+    pub since: Option<String>,
+    /// Only what has a lower offset.
+    pub before: Option<String>,
+    /// Publications at most.
+    pub limit: Option<String>,
+    /// The page that may read the answer; `None` for programs.
+    pub origin: Option<String>,
 }
 
 /// What whoever watches the door says to a valid upgrade.
@@ -159,6 +177,9 @@ fn read(
     if routes.streams.as_deref() == Some(path) {
         return stream(&parsed, door).map(Some);
     }
+    if routes.history.as_deref() == Some(path) {
+        return reading(&parsed, door).map(Some);
+    }
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
         return page(&parsed.head, routes).map(Some);
@@ -201,6 +222,59 @@ fn stream(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
         dismissed,
         wish: Some(Box::new(wish)),
     })
+}
+
+/// Answers the request for a part of a room's history, or what a browser asks before it.
+fn reading(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
+    let head = &parsed.head;
+    let request = http::stream_request(head)?;
+    let asks_first = head.method() == "OPTIONS";
+    let wish = if asks_first { Wish::default() } else { page_wish(head, request.origin)? };
+    match door(head, &request) {
+        Verdict::Welcome => {}
+        Verdict::Refuse(refusal) => return Err(refusal),
+        // Scripts see the status of a plain answer, so nothing need be opened to tell them.
+        Verdict::Dismiss(Disconnect::Denied(error)) => {
+            return Err(Refusal::unauthorized(error.public(), true));
+        }
+        Verdict::Dismiss(Disconnect::TryLater { seconds }) => {
+            return Err(Refusal::unavailable(Some(Duration::from_secs(seconds.into()))));
+        }
+        Verdict::Dismiss(_) => return Err(Refusal::unavailable(Some(RETURN))),
+    }
+    if asks_first {
+        return Ok(Read::Preflight(http::preflight(request.origin)));
+    }
+    Ok(Read::Upgrade {
+        protocol: Protocol::Page,
+        response: Vec::new(),
+        length: parsed.length,
+        dismissed: None,
+        wish: Some(Box::new(wish)),
+    })
+}
+
+/// When one who is one too many may ask again.
+const RETURN: Duration = Duration::from_secs(5);
+
+fn page_wish(head: &Head<'_>, origin: Option<&str>) -> Result<Wish, Refusal> {
+    let mut wish = Wish::default();
+    let mut page = PageWish { origin: origin.map(str::to_owned), ..PageWish::default() };
+    for (name, value) in form_urlencoded::parse(head.query().unwrap_or_default().as_bytes()) {
+        let value = value.into_owned();
+        match &*name {
+            "room" => wish.rooms.push(value),
+            "since" => page.since = Some(value),
+            "before" => page.before = Some(value),
+            "limit" => page.limit = Some(value),
+            _ => {}
+        }
+    }
+    if wish.rooms.len() != 1 {
+        return Err(Refusal::bad_request("name one room to read, as in ?room=lobby"));
+    }
+    wish.page = Some(page);
+    Ok(wish)
 }
 
 fn wish(head: &Head<'_>) -> Result<Wish, Refusal> {

@@ -142,6 +142,13 @@ impl Connection {
         self.flags & STREAM != 0
     }
 
+    /// True where what the peer sends behind its request has a meaning: not where it has asked for everything with it.
+    #[must_use]
+    pub fn may_speak(&self) -> bool {
+        let asks = self.open().is_some_and(|open| open.session == Session::Page);
+        !self.is_stream() && !asks
+    }
+
     /// Tells this user of the slab index from earlier and later ones.
     #[must_use]
     pub fn generation(&self) -> u32 {

@@ -99,6 +99,12 @@ impl Connection {
         if was_paused {
             open.active = now;
         }
+        if open.session == Session::Page {
+            let deadline = open.active.plus(timeouts.handshake);
+            let is_late = deadline <= now;
+            let end = Due::End(Disconnect::HandshakeTimeout);
+            return if is_late { end } else { Due::Nothing(deadline) };
+        }
         if open.session == Session::Login {
             // It has said nothing since it came, so that was when it was last active.
             let deadline = open.active.plus(timeouts.login);

@@ -69,6 +69,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         routes: Routes {
             sessions: config.server.path.clone(),
             streams: config.server.stream_path.clone(),
+            history: config.server.history_path.clone(),
             echo: config.debug.echo_path.clone(),
             page: config
                 .demo

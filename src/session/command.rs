@@ -37,7 +37,7 @@ const ROOM_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Ref];
 const JOIN_FIELDS: &[Field] = &[Field::Type, Field::Room, Field::Since, Field::Ref];
 const RESTORE_FIELDS: &[Field] = &[Field::Type, Field::Rooms, Field::Ref];
 const HISTORY_FIELDS: &[Field] =
-    &[Field::Type, Field::Room, Field::Before, Field::Limit, Field::Ref];
+    &[Field::Type, Field::Room, Field::Since, Field::Before, Field::Limit, Field::Ref];
 const PLAIN_FIELDS: &[Field] = &[Field::Type, Field::Ref];
 const STATUS_FIELDS: &[Field] = &[Field::Type, Field::Status, Field::Ref];
 const AUTH_FIELDS: &[Field] = &[Field::Type, Field::Token, Field::Ref];
@@ -147,6 +147,8 @@ pub enum Command<'a> {
     History {
         /// The room's name.
         room: Cow<'a, str>,
+        /// Only what came after it, the earliest first; not with `before`.
+        since: Option<Cursor>,
         /// Only what has a lower offset; `None` for the newest.
         before: Option<u64>,
         /// Publications at most.
@@ -313,10 +315,15 @@ fn history<'a>(
     room: Cow<'a, str>,
     limits: &CommandLimits,
 ) -> Result<Command<'a>, CommandError> {
-    let before = envelope.get(Field::Before).map(|value| resume::offset(Field::Before, value));
+    let since = envelope.get(Field::Since).map(resume::since).transpose()?;
+    let before = envelope.get(Field::Before);
+    if let (Some(_), Some(before)) = (since, before) {
+        return Err(bad(Field::Before, before.get(), "one of `before` and `since`"));
+    }
+    let before = before.map(|value| resume::offset(Field::Before, value));
     let limit = envelope.get(Field::Limit).map(|value| resume::limit(value, limits));
     let limit = limit.transpose()?.unwrap_or(limits.max_history);
-    Ok(Command::History { room, before: before.transpose()?, limit })
+    Ok(Command::History { room, since, before: before.transpose()?, limit })
 }
 
 /// The type, as it was written and as it is read.

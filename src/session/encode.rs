@@ -65,8 +65,10 @@ pub enum Reply<'a> {
         epoch: u64,
         /// Publications, oldest first.
         messages: &'a [Push<'a>],
-        /// True when there are earlier ones.
+        /// True when there are earlier ones, or later ones where it was asked for what came since.
         more: bool,
+        /// Whether these are what came since a cursor; `None` when that was not asked.
+        recovered: Option<bool>,
     },
     /// To a publication that was taken before under the same `id`, and is not sent again.
     Repeated,
@@ -194,12 +196,18 @@ pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>)
                 }
             }
         }),
-        Reply::History { room, offset, epoch, messages, more } => object
-            .text("room", room)
-            .plain("offset", offset)
-            .quoted("epoch", format_args!("{epoch:x}"))
-            .list("messages", messages, pushed)
-            .plain("more", more),
+        Reply::History { room, offset, epoch, messages, more, recovered } => {
+            let object = object
+                .text("room", room)
+                .plain("offset", offset)
+                .quoted("epoch", format_args!("{epoch:x}"))
+                .list("messages", messages, pushed)
+                .plain("more", more);
+            match recovered {
+                Some(recovered) => object.plain("recovered", recovered),
+                None => object,
+            }
+        }
         Reply::Repeated => object.plain("duplicate", true),
         Reply::Left { room } => object.text("room", room),
         Reply::Published => object,
@@ -293,6 +301,31 @@ pub fn join(out: &mut Vec<u8>, room: &str, since: Option<Cursor>) {
         }),
         None => object,
     };
+    object.end();
+}
+
+/// Appends the command that asks for a part of a room's history, on behalf of a client that cannot send it.
+/// What is no number is written as it was said, for the answer to name it.
+pub fn history(
+    out: &mut Vec<u8>,
+    room: &str,
+    since: Option<Cursor>,
+    [before, limit]: [Option<&str>; 2],
+) {
+    let object = Object::typed(out, "throng:history").text("room", room);
+    let mut object = match since {
+        Some(Cursor { epoch, offset }) => object.object("since", |since| {
+            since.quoted("epoch", format_args!("{epoch:x}")).plain("offset", offset)
+        }),
+        None => object,
+    };
+    for (name, value) in [("before", before), ("limit", limit)] {
+        object = match value.map(|value| (value, value.parse::<u64>())) {
+            Some((_, Ok(number))) => object.plain(name, number),
+            Some((text, Err(_))) => object.text(name, text),
+            None => object,
+        };
+    }
     object.end();
 }
 

@@ -18,6 +18,8 @@ pub enum Protocol {
     Json,
     /// The pushes of `throng.v1.json` as an event stream; the client asks for everything with its request.
     Events,
+    /// One question by plain HTTP, which stands in the request, and its answer.
+    Page,
     /// Every message comes back as it went.
     Echo,
 }
@@ -51,6 +53,7 @@ impl Protocol {
         match self {
             Self::Json => JSON_V1,
             Self::Events => "sse",
+            Self::Page => "http",
             Self::Echo => "echo",
         }
     }
@@ -95,6 +98,8 @@ pub enum Session {
     Login,
     /// Listens to an event stream and says nothing.
     Events,
+    /// Waits for the answer to its one question.
+    Page,
     /// Sends everything back.
     Echo,
 }
@@ -106,6 +111,7 @@ impl Session {
         match protocol {
             Protocol::Json => Self::Json(Status::Active),
             Protocol::Events => Self::Events,
+            Protocol::Page => Self::Page,
             Protocol::Echo => Self::Echo,
         }
     }
@@ -120,7 +126,7 @@ impl Session {
         limits: &CommandLimits,
     ) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) | Self::Login | Self::Events => {
+            Self::Json(_) | Self::Login | Self::Events | Self::Page => {
                 parse(text, limits).map(Incoming::Request)
             }
             Self::Echo => Ok(Incoming::Bounce),
@@ -133,7 +139,7 @@ impl Session {
     /// `binary_unsupported` where the protocol is text.
     pub fn handle_binary<'a>(self) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) | Self::Login | Self::Events => {
+            Self::Json(_) | Self::Login | Self::Events | Self::Page => {
                 let message = format!("{JSON_V1} is text; send this as a text message");
                 Err(CommandError::new(Code::BinaryUnsupported, message, None))
             }
@@ -147,6 +153,7 @@ impl Session {
         match self {
             Self::Json(_) | Self::Login => Protocol::Json,
             Self::Events => Protocol::Events,
+            Self::Page => Protocol::Page,
             Self::Echo => Protocol::Echo,
         }
     }
@@ -156,7 +163,7 @@ impl Session {
     pub const fn status(self) -> Status {
         match self {
             Self::Json(status) => status,
-            Self::Login | Self::Events | Self::Echo => Status::Active,
+            Self::Login | Self::Events | Self::Page | Self::Echo => Status::Active,
         }
     }
 
@@ -164,7 +171,7 @@ impl Session {
     pub fn set_status(&mut self, status: Status) {
         match self {
             Self::Json(old) => *old = status,
-            Self::Login | Self::Events | Self::Echo => {}
+            Self::Login | Self::Events | Self::Page | Self::Echo => {}
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::inbox::Task;
 use crate::shard::mail::{Answer, Asked, Found, Joining, Mail, Question};
+use crate::shard::over_http::status_of;
 use crate::shard::state::{Identity, Shard, enlist};
 use crate::shard::stream;
 use crate::shard::targets::{Author, CONNECTIONS, EVERYONE, Parts, Places, user_right};
@@ -53,6 +54,9 @@ impl Shard {
         self.counters.command_errors_total += 1;
         let mut text = Vec::new();
         encode::error(&mut text, error);
+        if self.is_reading(id) {
+            return self.answer_reading(id, status_of(error.code), &text, now);
+        }
         self.push_text(id, &text, now);
     }
 
@@ -68,8 +72,8 @@ impl Shard {
                 self.catch_up(id, now);
             }
             Command::Restore { rooms } => self.restore(id, rooms, reference, now),
-            Command::History { room, before, limit } => {
-                let asked = Asked::Page { before, limit };
+            Command::History { room, since, before, limit } => {
+                let asked = Asked::Page { since, before, limit };
                 if let Err(error) = self.page(id, &room, asked, reference, now) {
                     self.refuse(id, &error, now);
                 }
@@ -116,9 +120,13 @@ impl Shard {
         now: Time,
     ) {
         let mut text = Vec::new();
-        if encode::reply(&mut text, reference, reply) {
-            self.push_text(id, &text, now);
+        if !encode::reply(&mut text, reference, reply) {
+            return;
         }
+        if self.is_reading(id) {
+            return self.answer_reading(id, 200, &text, now);
+        }
+        self.push_text(id, &text, now);
     }
 
     pub(super) fn join(
@@ -162,7 +170,8 @@ impl Shard {
         }
         let room = self.room_for(id, room, Right::History, reference)?;
         let connection = self.table.get(id);
-        if !connection.is_some_and(|c| self.rooms.hub.is_member(&c.member, &room)) {
+        let is_in = connection.is_some_and(|c| self.rooms.hub.is_member(&c.member, &room));
+        if !is_in && !self.is_reading(id) {
             return Err(not_member(reference));
         }
         if !self.may_ask(id, &room) {
@@ -263,7 +272,7 @@ impl Shard {
         let reply = match question.asked {
             Asked::Join(joining) => return self.handle_joined(answer, joining, now),
             Asked::Missed { number, .. } => return self.handle_missed(answer, number, now),
-            Asked::Page { .. } => return self.handle_page(answer, now),
+            Asked::Page { since, .. } => return self.handle_page(answer, since.is_some(), now),
             Asked::Members => {
                 Reply::Members { room: plain(&question.room), members: answer.members }
             }
@@ -388,6 +397,10 @@ impl Shard {
     }
 
     pub(super) fn push_text(&mut self, id: ConnId, text: &[u8], now: Time) {
+        // Beside its answer there is no place for anything.
+        if self.is_reading(id) {
+            return;
+        }
         if let Some(frame) = self.table.get(id).map(|connection| stream::framed(connection, text)) {
             self.push_kept(id, frame, now);
         }

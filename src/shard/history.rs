@@ -169,9 +169,17 @@ impl Shard {
                     Err(stale) => Found::Stale(stale),
                 }
             }
-            Asked::Page { before, limit } => {
+            Asked::Page { since, before, limit } => {
                 let portion = Portion { count: limit, ..self.portion() };
-                Found::Slice(directory.history().before(&question.room, before, portion, tick))
+                let page =
+                    |before| directory.history().before(&question.room, before, portion, tick);
+                let missed =
+                    since.map(|since| directory.missed(&question.room, since, portion, tick));
+                match missed {
+                    Some(Ok(slice)) => Found::Slice(slice),
+                    Some(Err(_)) => Found::Anew(page(None)),
+                    None => Found::Slice(page(before)),
+                }
             }
             Asked::Join(_) | Asked::Members | Asked::Once => Found::Nothing,
         };

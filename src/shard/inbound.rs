@@ -13,7 +13,7 @@ use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::connection::{self, Connection, Disconnect, Phase};
 use crate::flow::outbound::Control;
-use crate::session::{Command, CommandError, Incoming, Protocol, Request, Session};
+use crate::session::{Code, Command, CommandError, Incoming, Protocol, Request, Session};
 use crate::shard::farewells::Told;
 use crate::shard::held::Arrival;
 use crate::shard::login::Judged;
@@ -107,6 +107,7 @@ impl Shard {
                     self.hold(conn, offer, who, &bytes[used..], arrival, now);
                     return None;
                 }
+                self.begin_reading(conn, wish.as_deref());
                 self.open(conn, protocol, response, now);
                 match dismissed {
                     Some(why) => self.close_saying(conn, why, words.as_deref(), now),
@@ -152,6 +153,12 @@ impl Shard {
                 arrivals.extend(arrival.map(|arrival| (conn.index, Box::new(arrival))));
                 return;
             }
+            Admission::Later if protocol == Protocol::Page => {
+                self.note_refused_token(TokenError::Missing);
+                let message = TokenError::Missing.public();
+                let error = CommandError::new(Code::Unauthorized, message, None);
+                return self.refuse(conn, &error, now);
+            }
             // Where nothing is heard, or everything bounces, no message could say who it is.
             Admission::Later => {
                 return self.close(conn, Disconnect::Denied(TokenError::Missing), now);
@@ -189,6 +196,8 @@ impl Shard {
             &self.settings.queue,
         );
         let first = self.settings.timeouts.first(tick, self.rng.u32(..));
+        let is_page = protocol == Protocol::Page;
+        let first = if is_page { tick.plus(self.settings.timeouts.handshake) } else { first };
         self.table.wheel.set(conn.index, first);
         self.counters.open_connections += 1;
         self.gate.opening -= 1;
@@ -198,7 +207,7 @@ impl Shard {
     /// Says who the client is and what holds; the first thing that is said.
     pub(super) fn welcome(&mut self, conn: ConnId, protocol: Protocol, now: Time) {
         self.counters.handshakes_total += 1;
-        if protocol != Protocol::Echo {
+        if !matches!(protocol, Protocol::Echo | Protocol::Page) {
             self.greet(conn, protocol, now);
             self.report_arrival(conn, now);
         }
@@ -206,7 +215,7 @@ impl Shard {
 
     pub(super) fn handle_frames(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
         // Whoever listens to a stream has said everything with its request.
-        let Some(connection) = self.table.get(conn).filter(|c| !c.is_stream()) else { return };
+        let Some(connection) = self.table.get(conn).filter(|c| c.may_speak()) else { return };
         let mut decoder = std::mem::take(&mut connection.decoder);
         // What is taken out is not counted until it is back, so a panic in between loses nothing.
         self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;

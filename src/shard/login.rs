@@ -226,6 +226,7 @@ impl Shard {
         let Some(pending) = people.pending.remove(&conn.index) else { return };
         let Pending { offer, identity, mut rest, .. } = *pending;
         let Offer { protocol, response, wish } = offer;
+        self.begin_reading(conn, wish.as_deref());
         self.open(conn, protocol, response, now);
         if let Some(identity) = identity {
             self.recognise(conn, identity, now);
@@ -239,6 +240,9 @@ impl Shard {
 
     /// An open connection is somebody's from now on.
     pub(super) fn recognise(&mut self, conn: ConnId, identity: Identity, now: Time) {
+        if self.is_reading(conn) {
+            return self.recognise_reader(conn, identity);
+        }
         let own = user_room(identity.tenant.as_deref(), &identity.user);
         let Some(connection) = self.table.get(conn) else { return };
         let hub = &mut self.rooms.hub;
@@ -252,7 +256,7 @@ impl Shard {
         self.arrive(conn, now);
     }
 
-    fn note_person(&mut self, index: u32, identity: Identity, own: &str) {
+    pub(super) fn note_person(&mut self, index: u32, identity: Identity, own: &str) {
         let name = self.rooms.hub.name(own).map_or_else(|| Arc::from(own), Arc::clone);
         self.gate.people.settle(index, identity, name, &self.identity.seed);
     }

@@ -44,6 +44,8 @@ pub enum Asked {
     },
     /// A part of the room's history.
     Page {
+        /// Only what came after it, the earliest first.
+        since: Option<Cursor>,
         /// Only what has a lower offset.
         before: Option<u64>,
         /// Publications at most.
@@ -69,6 +71,8 @@ pub enum Found {
     Nothing,
     /// What came after a cursor, or a page.
     Slice(Slice),
+    /// The newest, as not all that came after the cursor is there.
+    Anew(Slice),
     /// That what came after the cursor is not all there, or cannot be.
     Stale(Stale),
     /// That a publication was taken before.
@@ -92,7 +96,7 @@ impl Found {
     /// Publications that were found.
     fn len(&self) -> usize {
         match self {
-            Self::Slice(slice) => slice.publications.len(),
+            Self::Slice(slice) | Self::Anew(slice) => slice.publications.len(),
             Self::Nothing | Self::Stale(_) | Self::Repeat => 0,
         }
     }

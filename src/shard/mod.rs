@@ -28,6 +28,7 @@ mod measures;
 mod memory;
 mod orders;
 mod outcomes;
+mod over_http;
 mod pace;
 mod pages;
 mod parties;

@@ -215,6 +215,8 @@ pub(super) struct People {
     pub(super) pages: Pages,
     /// Keys that were fetched while the node runs, beside those of the configuration.
     pub(super) fetched: Option<Arc<KeySet>>,
+    /// Those who read by plain HTTP and have no answer yet, each with the page that may read it.
+    pub(super) readings: Map<u32, Option<Box<str>>>,
     /// What waits for the application's back end.
     pub(super) consults: Consults,
 }
@@ -226,6 +228,7 @@ impl People {
             count: 0,
             metadata: 0,
             pending: seed.map(),
+            readings: seed.map(),
             used: seed.map(),
             revocations: Revocations::new(seed, max_revocations),
             sweeps: Vec::new(),
@@ -280,6 +283,7 @@ impl People {
     /// Forgets the connection at that index.
     pub(super) fn leave(&mut self, index: u32) {
         self.pending.remove(&index);
+        self.readings.remove(&index);
         self.pages.leave(index);
         self.consults.forget(index);
         let Some(place) = self.known.get_mut(index as usize) else { return };

@@ -231,7 +231,7 @@ impl Shard {
                 self.rooms.replays.leave(id.index, room);
                 self.resync(id, answer, *reason, now);
             }
-            Found::Nothing | Found::Repeat => {}
+            Found::Nothing | Found::Anew(_) | Found::Repeat => {}
         }
     }
 
@@ -268,9 +268,12 @@ impl Shard {
     fn excepts(&self, publication: &Publication, id: ConnId) -> bool {
         let Some(except) = &publication.to.except else { return false };
         let Some(connection) = self.table.peek(id.index) else { return true };
+        // One who reads by plain HTTP is in no room, not even in that of its own.
+        let own = self.gate.people.get(id.index).map(|person| person.own());
         let mut rooms = except.rooms.iter();
         publication.excepts(self.address(id))
-            || rooms.any(|room| self.rooms.hub.is_member(&connection.member, room))
+            || rooms
+                .any(|room| own == Some(room) || self.rooms.hub.is_member(&connection.member, room))
     }
 
     fn fall_behind(&mut self, id: ConnId, room: &Arc<str>, after: Cursor) {
@@ -307,8 +310,12 @@ impl Shard {
     }
 
     /// The home has looked up a page of history.
-    pub(super) fn handle_page(&mut self, answer: &Answer, now: Time) {
-        let Found::Slice(slice) = &answer.found else { return };
+    pub(super) fn handle_page(&mut self, answer: &Answer, was_since: bool, now: Time) {
+        let (slice, is_whole) = match &answer.found {
+            Found::Slice(slice) => (slice, true),
+            Found::Anew(slice) => (slice, false),
+            Found::Nothing | Found::Stale(_) | Found::Repeat => return,
+        };
         let (id, Cursor { epoch, offset }) = (answer.question.to.conn, answer.position);
         let shown = |publication: &&Arc<Publication>| {
             !self.excepts(publication, id) && !publication.is_over(now)
@@ -320,7 +327,8 @@ impl Shard {
             .map(|publication| push_of(publication))
             .collect();
         let room = plain(&answer.question.room);
-        let page = Reply::History { room, offset, epoch, messages: &messages, more: slice.more };
+        let (more, recovered) = (slice.more, was_since.then_some(is_whole));
+        let page = Reply::History { room, offset, epoch, messages: &messages, more, recovered };
         self.counters.history_pages_total += 1;
         self.reply(id, answer.question.reference.as_deref(), &page, now);
     }

@@ -213,6 +213,7 @@ impl Shard {
         }
         self.say_farewell(id, why, life);
         self.depart_person(id);
+        let is_reader = self.is_reading(id);
         self.rooms.replays.forget(id.index);
         self.gate.people.leave(id.index);
         self.rooms.presence.leave(id.index);
@@ -220,8 +221,10 @@ impl Shard {
             self.counters.open_connections -= 1;
             let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
             self.counters.stream_connections -= u64::from(is_stream);
-            let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
-            self.measures.lives.note(millis, SECOND);
+            if !is_reader {
+                let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
+                self.measures.lives.note(millis, SECOND);
+            }
         } else {
             self.gate.opening -= 1;
         }

@@ -57,6 +57,9 @@ impl Shard {
     /// Does what the request of an event stream has asked for.
     pub(super) fn grant(&mut self, id: ConnId, wish: Option<Box<Wish>>, now: Time) {
         let Some(wish) = wish else { return };
+        if let (Some(page), [room]) = (&wish.page, &wish.rooms[..]) {
+            return self.read_page(id, room, page, now);
+        }
         let settings = Rc::clone(&self.settings);
         for room in &wish.rooms {
             if !self.table.get(id).is_some_and(|connection| connection.is_living()) {

@@ -22,6 +22,7 @@ mod mail;
 mod measures;
 mod memory;
 mod outcomes;
+mod over_http;
 mod pace;
 mod parties;
 mod presence;

@@ -397,6 +397,9 @@ impl Shard {
     }
 
     fn refuse_late(&mut self, id: ConnId, now: Time) {
+        if self.is_reading(id) {
+            return self.give_up_reading(id, now);
+        }
         let response = crate::wire::http::Refusal::timeout().response();
         let tick = now.tick();
         let queues = &mut self.queues;

@@ -141,6 +141,39 @@ on_both_drivers! {
         }
     }
 
+    fn the_same_room_is_read_by_websocket_by_stream_and_by_plain_http(driver) {
+        let node = node(driver, &[r#"namespace=[{pattern="*", history_count=50}]"#]);
+        let address = node.address();
+        let mut listener = Listener::settled(address, "/sse?room=lobby");
+        let mut socket = Client::connect(address);
+        socket.join("lobby");
+        let mut author = Client::connect(address);
+        for number in 0..20 {
+            author.send(&json!({"type": "x", "room": "lobby", "payload": number}));
+        }
+        let heard: Vec<Value> = (0..20).map(|_| socket.next()).collect();
+        let events: Vec<Event> = (0..20).map(|_| listener.next()).collect();
+        let read = |query: &str| -> Value {
+            let request = format!("GET /history?{query} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let response = crate::support::exchange(address, request.as_bytes());
+            let (head, body) = response.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("HTTP/1.1 200 "), "{response}");
+            serde_json::from_str(body).expect("JSON")
+        };
+        // Every shard answers, the home and the other one.
+        for _ in 0..8 {
+            assert_eq!(read("room=lobby")["messages"], json!(heard));
+            // On from an event by its id, and again from what came of that.
+            let seen = events[14].0.as_deref().expect("an id");
+            let page = read(&format!("room=lobby&limit=2&since={seen}"));
+            assert_eq!((&page["messages"], &page["more"]), (&json!(heard[15..17]), &json!(true)));
+            let since = format!("{}.{}", page["epoch"].as_str().unwrap(), page["messages"][1]["offset"]);
+            let page = read(&format!("room=lobby&since={since}"));
+            assert_eq!((&page["messages"], &page["more"]), (&json!(heard[17..]), &json!(false)));
+        }
+        wait_for(&node, "readers leave nothing", |c| c.connections == 3 && c.memberships == 2);
+    }
+
     fn a_listener_whose_token_is_missing_or_wrong_is_refused_like_anybody(driver) {
         let node = node(driver, &["auth.mode=token", "auth.secret=0123456789abcdef0123456789abcdef",
             "auth.sources=[\"header\", \"query\"]"]);
@@ -160,6 +193,12 @@ on_both_drivers! {
         assert!(good.head.iter().any(|line| line == "Access-Control-Allow-Origin: https://app.example"));
         assert!(!good.head.iter().any(|line| line.ends_with('*')));
         assert_eq!(Listener::connect(address, "/sse?room=a", bad).status(), "403");
+        for (origin, status) in [("https://app.example", "200"), ("https://evil.example", "403")] {
+            let request = format!("GET /history?room=a HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\r\n");
+            let response = crate::support::exchange(address, request.as_bytes());
+            assert_eq!(&response[9..12], status, "{response}");
+            assert_eq!(response.contains("Access-Control-Allow-Origin"), status == "200");
+        }
         for (origin, status) in [("https://app.example", "204"), ("https://evil.example", "403")] {
             let request = format!("OPTIONS /sse?room=a HTTP/1.1\r\nHost: a\r\nOrigin: {origin}\r\n\r\n");
             let response = crate::support::exchange(address, request.as_bytes());

@@ -16,6 +16,7 @@ fn routes() -> Routes {
     Routes {
         sessions: "/ws".to_owned(),
         streams: Some("/sse".to_owned()),
+        history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),
         page: Some(Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice())),
         tls: None,

@@ -157,6 +157,26 @@ const RELATIONS: &[Relation] = &[
         rule: "the demonstration page is served at /; move the path or turn the page off",
     },
     Relation {
+        keys: &["server.history_path", "server.path"],
+        holds: |c| c.server.history_path.as_ref() != Some(&c.server.path),
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.history_path", "server.stream_path"],
+        holds: |c| c.server.history_path.is_none() || c.server.history_path != c.server.stream_path,
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.history_path", "debug.echo_path"],
+        holds: |c| c.server.history_path.is_none() || c.server.history_path != c.debug.echo_path,
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.history_path", "demo.enabled"],
+        holds: |c| !(c.demo.enabled && c.server.history_path.as_deref() == Some("/")),
+        rule: "the demonstration page is served at /; move the path or turn the page off",
+    },
+    Relation {
         keys: &["server.path", "demo.enabled"],
         holds: |c| !(c.demo.enabled && c.server.path == "/"),
         rule: "the demonstration page is served at /; move the path or turn the page off",

@@ -322,6 +322,9 @@ group! {
         "path" Restart path: String = "/ws".to_owned(), UrlPath;
         /// The path of event streams (server-sent events): `GET /sse?room=lobby`.
         "stream_path" Restart stream_path: Option<String> = Some("/sse".to_owned()), OptionalPath;
+        /// The path where rooms' histories are read by plain HTTP: `GET /history?room=lobby`.
+        "history_path" Restart history_path: Option<String> = Some("/history".to_owned()),
+            OptionalPath;
         /// Keep each shard's thread on a core of its own.
         "pin" Restart pin: bool = true, Flag;
         /// Connections of the whole node; beyond it sockets are refused before a handshake.

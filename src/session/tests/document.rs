@@ -235,6 +235,7 @@ fn page(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, Va
         epoch: epoch(object, "epoch"),
         messages: &messages,
         more: object["more"].as_bool().expect("more"),
+        recovered: object.get("recovered").and_then(Value::as_bool),
     };
     assert!(encode::reply(out, reference, &reply));
 }

@@ -94,6 +94,7 @@ pub(super) fn settings() -> Settings {
         routes: Routes {
             sessions: "/ws".to_owned(),
             streams: Some("/sse".to_owned()),
+            history: Some("/history".to_owned()),
             echo: Some("/echo".to_owned()),
             page: None,
             tls: None,
@@ -400,6 +401,11 @@ impl Rig {
             _ => None,
         });
         frames.collect()
+    }
+
+    /// True once the end of the connection has begun, or it is over.
+    pub(super) fn table_is_closing(&mut self, conn: ConnId) -> bool {
+        !self.shard.table.get(conn).is_some_and(|connection| connection.is_living())
     }
 
     pub(super) fn address(&self, conn: ConnId) -> ConnAddress {

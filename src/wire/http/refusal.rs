@@ -154,8 +154,9 @@ impl Refusal {
 }
 
 /// The reason phrase of RFC 9110 and RFC 6585.
-fn phrase(status: u16) -> &'static str {
+pub(super) fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -165,6 +166,7 @@ fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Refused",

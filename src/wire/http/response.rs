@@ -4,6 +4,7 @@
 //! talk to its own origin, WebSocket included, and nothing may frame it. There is no `Date`: the core
 //! reads no clock, and RFC 9110 section 6.6.1 asks it of servers that have one.
 
+use super::refusal::phrase;
 use super::upgrade::Upgrade;
 
 /// A complete 200 response; the connection is to be closed after it. `content_type` is the caller's own.
@@ -72,6 +73,29 @@ pub fn stream(origin: Option<&str>) -> Vec<u8> {
     share(&mut response, origin);
     response.push_str("\r\n");
     response.into_bytes()
+}
+
+/// A JSON document as the whole answer to a request; the connection is to be closed after it.
+///
+/// # Panics
+/// When `origin` would end its line.
+#[must_use]
+pub fn document(status: u16, origin: Option<&str>, body: &[u8]) -> Vec<u8> {
+    let mut response = format!(
+        "HTTP/1.1 {status} {}\r\n\
+         Connection: close\r\n\
+         Content-Type: application/json\r\n\
+         Content-Length: {}\r\n\
+         Cache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n",
+        phrase(status),
+        body.len()
+    );
+    share(&mut response, origin);
+    response.push_str("\r\n");
+    let mut response = response.into_bytes();
+    response.extend_from_slice(body);
+    response
 }
 
 /// What a browser asks before it sends a stream's request with a header of the page's own; the connection is
