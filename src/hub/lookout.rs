@@ -169,13 +169,13 @@ impl Lookout {
         self.relax();
     }
 
-    /// An observed room, whose home is here, lists a user from now on. True when something is known of the user.
-    pub fn list(&mut self, user: &Arc<str>, room: &Arc<str>) -> bool {
+    /// An observed room, whose home is here, lists a user from now on. What is known of the user.
+    pub fn list(&mut self, user: &Arc<str>, room: &Arc<str>) -> Option<Sight> {
         let sighted = self.sighted(user);
         if !sighted.rooms.contains(room) {
             sighted.rooms.push(Arc::clone(room));
         }
-        sighted.seen.is_some()
+        sighted.seen
     }
 
     /// It does not any more.

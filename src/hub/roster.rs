@@ -86,8 +86,8 @@ struct Watched {
     told: Sight,
     /// True exactly while the user stands in [`Roster::changed`].
     changed: bool,
-    /// True when a shard that began to watch has been given something else than `told`, so that it has to be told
-    /// even if the user is as before when it is the user's turn.
+    /// True when a shard that began to watch has been given something else than `told`, or when one has asked, so
+    /// that it has to be told even if the user is as before when it is the user's turn.
     uneven: bool,
 }
 
@@ -257,6 +257,15 @@ impl Roster {
                 self.watched.remove(&key);
                 relax(&mut self.watched);
             }
+        }
+    }
+
+    /// Has the shards that watch the user told once more, with the next news.
+    pub fn repeat(&mut self, user: &str) {
+        let key = self.key(user);
+        if let Some(watched) = self.watched.get_mut(&key) {
+            watched.uneven = true;
+            self.note(key);
         }
     }
 

@@ -7,7 +7,8 @@
 //! window costs nothing, and a user is in the room once however many connections there are.
 //!
 //! How the users stand comes from their own homes. A user whose last connection has just ended stays listed
-//! until the grace is over. A room with more members than a limit has no list: its observers are told the
+//! until the grace is over. The roll may know of that end before the user's home has told of it, so the home
+//! is asked about those whom the roll misses and who seem to be there, and the diff waits for the answer. A room with more members than a limit has no list: its observers are told the
 //! number alone, and no member costs anything beyond it.
 //!
 //! Nothing here sends: a roll to be called and a diff to be told are values.
@@ -78,6 +79,8 @@ struct Shown<A> {
     over: bool,
     /// Those of them of whom nothing is known yet.
     unknown: usize,
+    /// Users who were told and are not in the last roll: left, or gone as nobody here knows yet.
+    doubted: BTreeSet<Arc<str>>,
     roll: Option<Roll>,
     /// The membership may have changed since the last roll began.
     stale: bool,
@@ -137,6 +140,7 @@ impl<A> Showcase<A> {
                 noted: BTreeSet::new(),
                 over: false,
                 unknown: 0,
+                doubted: BTreeSet::new(),
                 roll: None,
                 stale: true,
                 window: None,
@@ -178,15 +182,15 @@ impl<A> Showcase<A> {
         }
     }
 
-    /// A user whom the room lists stands otherwise than before. `first`: nothing was known before.
-    pub fn note(&mut self, room: &Arc<str>, first: bool, until: Time) {
+    /// The home of a user whom the room lists has told how the user stands. `first`: nothing was known before.
+    pub fn note(&mut self, room: &Arc<str>, user: &str, first: bool, until: Time) {
         let Some(shown) = self.rooms.get_mut(&**room) else { return };
-        if first && shown.unknown > 0 {
-            shown.unknown -= 1;
-            if shown.unknown == 0 {
-                self.ready.push_back(Arc::clone(room));
-                return;
-            }
+        let is_met = first && shown.unknown > 0;
+        shown.unknown -= usize::from(is_met);
+        let is_cleared = shown.doubted.remove(user);
+        if (is_met || is_cleared) && !shown.awaits() {
+            self.ready.push_back(Arc::clone(room));
+            return;
         }
         self.open(room, until);
     }
@@ -220,7 +224,7 @@ impl<A> Showcase<A> {
             self.windows.pop_first();
             let Some(shown) = self.rooms.get_mut(&room) else { continue };
             shown.window = None;
-            if shown.roll.is_some() || shown.unknown > 0 {
+            if shown.roll.is_some() || shown.awaits() {
                 // What is awaited comes first, and opens another window if there is need.
                 continue;
             }
@@ -284,13 +288,15 @@ impl<A> Showcase<A> {
         }
     }
 
-    /// Takes over a complete roll. `list` notes a user of interest to the room and says whether anything is
-    /// known of the user. False while something is awaited before the room can be told.
+    /// Takes over a complete roll. `list` notes a user of interest to the room and says what is known of the
+    /// user; `ask` is told whose home has to say it again. False while something is awaited before the room can
+    /// be told.
     pub fn take_roll(
         &mut self,
         room: &Arc<str>,
         limit: usize,
-        mut list: impl FnMut(&Arc<str>) -> bool,
+        mut list: impl FnMut(&Arc<str>) -> Option<Sight>,
+        mut ask: impl FnMut(&Arc<str>),
     ) -> bool {
         let Some(shown) = self.rooms.get_mut(&**room) else { return false };
         if shown.roll.as_ref().is_some_and(|roll| !roll.waiting.is_empty()) {
@@ -299,10 +305,12 @@ impl<A> Showcase<A> {
         if let Some(roll) = shown.roll.take() {
             shown.over = roll.over || roll.users.len() > limit;
             shown.present = if shown.over { BTreeSet::new() } else { roll.users };
-            shown.unknown = shown.present.iter().filter(|user| !list(user)).count();
+            shown.unknown = shown.present.iter().filter(|user| list(user).is_none()).count();
             shown.noted.extend(shown.present.iter().cloned());
+            shown.doubted = shown.missed(&mut list);
+            shown.doubted.iter().for_each(&mut ask);
         }
-        shown.unknown == 0
+        !shown.awaits()
     }
 
     /// Compares the room, which has so many members, with what was told last. What has changed meanwhile is told
@@ -355,13 +363,15 @@ impl<A> Showcase<A> {
         for (name, shown) in &self.rooms {
             assert!(!shown.watchers.is_empty(), "{name} is shown to nobody");
             assert!(shown.unknown <= shown.present.len(), "{name} awaits strangers");
+            assert!(shown.doubted.is_disjoint(&shown.present), "{name} doubts who is there");
+            assert!(shown.doubted.is_subset(&shown.noted), "{name} doubts whom it does not watch");
             if let Some(window) = shown.window {
                 windows += 1;
                 assert!(self.windows.contains(&(window, Arc::clone(name))), "{name} has no end");
             }
             let is_moving = shown.window.is_some()
                 || shown.roll.is_some()
-                || shown.unknown > 0
+                || shown.awaits()
                 || self.ready.contains(name);
             assert!(is_moving || shown.asks.is_empty(), "{name}: somebody asks for ever");
             assert!(is_moving || !shown.stale, "{name} stays stale");
@@ -397,6 +407,19 @@ impl<A> Shown<A> {
                 })
             }
         }
+    }
+
+    /// True while homes of users have to tell something before the room can be told.
+    fn awaits(&self) -> bool {
+        self.unknown > 0 || !self.doubted.is_empty()
+    }
+
+    /// Those who were told, whom the roll misses, and who seem to be there.
+    fn missed(&self, list: &mut dyn FnMut(&Arc<str>) -> Option<Sight>) -> BTreeSet<Arc<str>> {
+        let Told::List(_, told) = &self.told else { return BTreeSet::new() };
+        let absent = told.keys().filter(|user| !self.over && !self.present.contains(*user));
+        let seems_there = |sight: Sight| sight.stand > Stand::Gone && !sight.lingers;
+        absent.filter(|user| list(user).is_some_and(seems_there)).cloned().collect()
     }
 
     /// Forgets those who are neither present nor told.

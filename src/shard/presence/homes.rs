@@ -158,6 +158,7 @@ impl Shard {
                 let gone = self.rooms.presence.showcase.watch(&subject, shard, on, now);
                 self.unlist(&subject, &gone);
             }
+            Word::Repeat { user } => self.rooms.directory.users.repeat(&user),
             Word::Show { room, to } => {
                 if let Some((to, display)) = self.rooms.presence.showcase.ask(&room, to) {
                     self.show_whole(to, display, now);
@@ -195,7 +196,7 @@ impl Shard {
         let presence = &mut self.rooms.presence;
         let heard = presence.lookout.hear(user, sight, until);
         for room in &heard.rooms {
-            presence.showcase.note(room, heard.first, until);
+            presence.showcase.note(room, user, heard.first, until);
         }
     }
 
@@ -241,9 +242,17 @@ impl Shard {
         let (limit, until) = (self.settings.rooms.presence.list, self.window(now));
         let presence = &mut self.rooms.presence;
         let (showcase, lookout) = (&mut presence.showcase, &mut presence.lookout);
-        if !showcase.take_roll(room, limit, |user| lookout.list(user, room)) {
+        let mut asked = Vec::new();
+        let ask = |user: &Arc<str>| asked.push(Arc::clone(user));
+        let is_ready = showcase.take_roll(room, limit, |user| lookout.list(user, room), ask);
+        for user in asked {
+            self.run(self.home(&user), Word::Repeat { user }, now);
+        }
+        if !is_ready {
             return;
         }
+        let presence = &mut self.rooms.presence;
+        let (showcase, lookout) = (&mut presence.showcase, &mut presence.lookout);
         let members = self.rooms.directory.members(room);
         let outcome = showcase.tell(room, (members, until), |user| lookout.seen(user));
         self.unlist(room, &outcome.gone);

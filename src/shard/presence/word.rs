@@ -32,6 +32,12 @@ pub enum Word {
         /// Whether it wants them.
         on: bool,
     },
+    /// Request: say again how this user stands, whose home you are, with the news of this turn: by then you have
+    /// taken in what had been sent to you before this.
+    Repeat {
+        /// The room of the user's own.
+        user: Arc<str>,
+    },
     /// Request: a new observer wants the room as it is.
     Show {
         /// The room.
@@ -117,6 +123,7 @@ impl Word {
     pub fn is_request(&self) -> bool {
         match self {
             Self::Watch { .. }
+            | Self::Repeat { .. }
             | Self::Show { .. }
             | Self::Roll { .. }
             | Self::Find { .. }

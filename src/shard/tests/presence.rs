@@ -9,11 +9,13 @@ use crate::base::id::ConnId;
 use crate::contract::Event;
 use crate::shard::tests::guard::{enter, guarded};
 use crate::shard::tests::rig::{Heard, Rig};
-use crate::shard::{LastSeen, PresenceRules};
+use crate::shard::{LastSeen, Mail, PresenceRules};
 
 /// A node of three shards whose mail travels at once.
 pub(super) struct Trio {
     pub(super) rigs: [Rig; 3],
+    /// A shard whose mail is kept under way, and that mail.
+    withheld: Option<(usize, Vec<Mail>)>,
 }
 
 /// A connection: its shard and its number there.
@@ -32,7 +34,13 @@ impl Trio {
             change(&mut settings.rooms.presence);
             Rig::new(id, 3, settings)
         };
-        Self { rigs: [0, 1, 2].map(rig) }
+        Self { rigs: [0, 1, 2].map(rig), withheld: None }
+    }
+
+    /// Delivers what was withheld, in the order in which it was sent.
+    fn release(&mut self) {
+        let Some((shard, mail)) = self.withheld.take() else { return };
+        mail.into_iter().for_each(|mail| self.rigs[shard].take(mail));
     }
 
     /// Carries mail until nobody has any, and lets everybody turn.
@@ -43,8 +51,14 @@ impl Trio {
                 self.rigs[at].settle();
                 self.rigs[at].turn();
                 for (to, mail) in std::mem::take(&mut self.rigs[at].post) {
-                    moved = true;
-                    self.rigs[usize::from(to.0)].take(mail);
+                    let to = usize::from(to.0);
+                    match &mut self.withheld {
+                        Some((shard, withheld)) if *shard == to => withheld.push(mail),
+                        _ => {
+                            moved = true;
+                            self.rigs[to].take(mail);
+                        }
+                    }
                 }
             }
             if !moved {
@@ -298,6 +312,36 @@ fn a_member_whose_connection_dropped_stays_listed_until_the_grace_is_over() {
     node.later(SECOND * 2);
     let left = json!({"type": "throng:presence", "room": "lobby", "members": 0, "left": ["ada"]});
     assert_eq!(node.told(eve, "throng:presence"), [left]);
+}
+
+#[test]
+fn who_goes_is_not_taken_for_one_who_leaves_though_the_news_of_it_come_after_the_roll() {
+    let mut node = Trio::new(|_| {});
+    // The room's home, the user's home and the connection are in three shards.
+    let home_of = |name: &str| usize::from(node.rigs[0].shard.home(name).0);
+    let names = || (0..).map(|n| format!("name{n}"));
+    let room = names().find(|name| home_of(name) == 0).unwrap();
+    let user = names().find(|name| home_of(&user_room(None, name)) == 1).unwrap();
+    let eve = node.come(2, "eve");
+    node.say(eve, &json!({"type": "throng:join", "room": room}));
+    let ada = node.come(2, &user);
+    node.say(ada, &json!({"type": "throng:join", "room": room}));
+    node.say(eve, &json!({"type": "throng:watch", "room": room}));
+    node.later(SECOND);
+    assert_eq!(node.told(eve, "throng:presence").len(), 1, "the room as it is");
+    // What the user's home is told stays under way for longer than an interval.
+    node.withheld = Some((1, Vec::new()));
+    node.go(ada);
+    node.later(SECOND * 2);
+    assert_eq!(node.told(eve, "throng:presence"), [] as [Value; 0], "nobody knows more");
+    node.release();
+    node.later(SECOND * 2);
+    let diff = json!({"type": "throng:presence", "room": room, "members": 1});
+    assert_eq!(node.told(eve, "throng:presence"), [diff], "one connection less, and still listed");
+    node.later(SECOND * 5);
+    node.later(SECOND);
+    assert_eq!(node.told(eve, "throng:presence")[0]["left"], json!([user]));
+    node.rigs.iter().for_each(|rig| rig.shard.check());
 }
 
 #[test]
