@@ -42,7 +42,7 @@ pub use publication::{
 pub use repeats::Repeats;
 pub use rooms::{Change, Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
 pub use roster::{Passage, Roster, RosterCounts, Sight, Stand};
-pub use showcase::{Display, Next, Outcome, Showcase};
+pub use showcase::{Display, Next, Outcome, Showcase, Times};
 pub use tally::{Excess, Tally};
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub struct Sight {
     /// When the last connection ended, in milliseconds since 1970; `None` while there is one, and when nothing
     /// is remembered.
     pub last_seen: Option<u64>,
+    /// When a return last ended a grace, of a user who is watched.
+    pub returned: Option<Time>,
 }
 
 impl Sight {
@@ -84,6 +86,8 @@ struct Watched {
     user: Arc<str>,
     shards: SmallVec<[ShardId; 4]>,
     told: Sight,
+    /// When a return last ended a grace.
+    returned: Option<Time>,
     /// True exactly while the user stands in [`Roster::changed`].
     changed: bool,
     /// True when a shard that began to watch has been given something else than `told`, or when one has asked, so
@@ -171,6 +175,9 @@ impl Roster {
                 if self.graces.remove(&key).is_some() {
                     relax(&mut self.graces);
                     self.counts.returned += 1;
+                    if let Some(watched) = self.watched.get_mut(&key) {
+                        watched.returned = Some(now);
+                    }
                 } else {
                     self.pass(user, unix_ms, true);
                     came = true;
@@ -245,7 +252,7 @@ impl Roster {
             let told = self.sight_of(key);
             let watched = self.watched.entry(key).or_insert_with(|| {
                 let (user, shards) = (Arc::clone(user), SmallVec::new());
-                Watched { user, shards, told, changed: false, uneven: false }
+                Watched { user, shards, told, returned: None, changed: false, uneven: false }
             });
             watched.uneven |= watched.told != told;
             if !watched.shards.contains(&shard) {
@@ -373,13 +380,13 @@ impl Roster {
 
     fn sight_of(&self, key: u64) -> Sight {
         if let Some(places) = self.places.get(&key) {
-            return Sight { stand: places.stand(), lingers: false, last_seen: None };
+            let returned = self.watched.get(&key).and_then(|watched| watched.returned);
+            return Sight { stand: places.stand(), returned, ..Sight::default() };
         }
         if let Some(grace) = self.graces.get(&key) {
-            return Sight { stand: grace.stand, lingers: true, last_seen: None };
+            return Sight { stand: grace.stand, lingers: true, ..Sight::default() };
         }
-        let last_seen = self.remembered.seen.get(&key).copied();
-        Sight { stand: Stand::Gone, lingers: false, last_seen }
+        Sight { last_seen: self.remembered.seen.get(&key).copied(), ..Sight::default() }
     }
 
     /// Puts a watched user in line for news.

@@ -7,7 +7,7 @@
 //! window costs nothing, and a user is in the room once however many connections there are.
 //!
 //! How the users stand comes from their own homes. A user whose last connection has just ended stays listed
-//! until the grace is over. The roll may know of that end before the user's home has told of it, so the home
+//! until the grace is over, and as long after a return, which joins the room a moment after it is there. The roll may know of that end before the user's home has told of it, so the home
 //! is asked about those whom the roll misses and who seem to be there, and the diff waits for the answer. A room with more members than a limit has no list: its observers are told the
 //! number alone, and no member costs anything beyond it.
 //!
@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -97,6 +98,17 @@ pub enum Next {
     Roll(u64),
     /// Tell the difference.
     Tell,
+}
+
+/// When a room is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Now.
+    pub now: Time,
+    /// The end of a window that begins now.
+    pub until: Time,
+    /// How long who has gone, or has come back, stays listed.
+    pub grace: Duration,
 }
 
 /// What came of telling a room: the diff, if there is any, whom to give all of it, and the users whom the room
@@ -314,24 +326,26 @@ impl<A> Showcase<A> {
     }
 
     /// Compares the room, which has so many members, with what was told last. What has changed meanwhile is told
-    /// at `until`.
+    /// at the end of the next window.
     pub fn tell(
         &mut self,
         room: &Arc<str>,
-        (members, until): (u64, Time),
+        members: u64,
+        times: Times,
         mut seen: impl FnMut(&str) -> Option<Sight>,
     ) -> Outcome<A> {
         let nothing = Outcome { diff: None, asks: Vec::new(), gone: Vec::new() };
         let Some(shown) = self.rooms.get_mut(&**room) else { return nothing };
-        let diff = if shown.over {
-            shown.compare_number(room, members)
+        let (diff, again) = if shown.over {
+            (shown.compare_number(room, members), None)
         } else {
-            shown.compare_list(room, members, &mut seen)
+            shown.compare_list(room, members, times, &mut seen)
         };
         let outcome =
             Outcome { diff, asks: std::mem::take(&mut shown.asks), gone: shown.drop_noted() };
-        if shown.stale {
-            self.open(room, until);
+        let next = if shown.stale { Some(times.until) } else { again };
+        if let Some(next) = next {
+            self.open(room, next);
         }
         outcome
     }
@@ -441,23 +455,30 @@ impl<A> Shown<A> {
         (!same).then_some(display)
     }
 
-    /// The news of a room with a list: all of it when no list was told before.
+    /// The news of a room with a list: all of it when no list was told before; and when the time for somebody to
+    /// join again is over.
     fn compare_list(
         &mut self,
         room: &Arc<str>,
         members: u64,
+        times: Times,
         seen: &mut dyn FnMut(&str) -> Option<Sight>,
-    ) -> Option<Display> {
+    ) -> (Option<Display>, Option<Time>) {
         let (before, told) = match std::mem::replace(&mut self.told, Told::Nothing) {
             Told::List(before, told) => (Some(before), told),
             Told::Nothing | Told::Number(_) => (None, BTreeMap::new()),
         };
-        let mut now = BTreeMap::new();
+        let (mut now, mut again) = (BTreeMap::new(), None);
         for user in self.present.iter().chain(told.keys()) {
             let Some(sight) = seen(user).filter(|sight| sight.stand > Stand::Gone) else {
                 continue;
             };
-            if sight.lingers || self.present.contains(user) {
+            let present = sight.lingers || self.present.contains(user);
+            let over = sight.returned.map(|at| at.plus(times.grace)).filter(|at| *at > times.now);
+            if !present && over.is_some() {
+                again = again.min(over).or(over);
+            }
+            if present || over.is_some() {
                 now.insert(Arc::clone(user), sight.stand);
             }
         }
@@ -474,6 +495,6 @@ impl<A> Shown<A> {
         diff.left.extend(told.into_keys().filter(|user| !now.contains_key(user)));
         self.told = Told::List(members, now);
         let changed = !(diff.joined.is_empty() && diff.left.is_empty() && diff.states.is_empty());
-        (changed || before != Some(members)).then_some(diff)
+        ((changed || before != Some(members)).then_some(diff), again)
     }
 }

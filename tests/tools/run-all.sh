@@ -98,7 +98,7 @@ count_api() {
 }
 step_browser() {
     need_browser || return 1
-    CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/run.mjs
+    CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/run.mjs tests/browser/lid.mjs
 }
 count_browser() {
     # Tests cancelled because something before them broke have failed too.

@@ -7,7 +7,7 @@ use crate::base::counters::Counters;
 use crate::base::id::{ConnAddress, ShardId};
 use crate::base::tidings::TidingKind;
 use crate::base::time::Time;
-use crate::hub::{Display, Known, Next, Passage, Sight, Stand};
+use crate::hub::{Display, Known, Next, Passage, Sight, Stand, Times};
 use crate::shard::mail::Mail;
 use crate::shard::presence::{LastSeen, Word};
 use crate::shard::state::Shard;
@@ -254,7 +254,8 @@ impl Shard {
         let presence = &mut self.rooms.presence;
         let (showcase, lookout) = (&mut presence.showcase, &mut presence.lookout);
         let members = self.rooms.directory.members(room);
-        let outcome = showcase.tell(room, (members, until), |user| lookout.seen(user));
+        let times = Times { now, until, grace: self.settings.rooms.presence.grace };
+        let outcome = showcase.tell(room, members, times, |user| lookout.seen(user));
         self.unlist(room, &outcome.gone);
         if let Some(diff) = outcome.diff {
             let diff = Arc::new(diff);

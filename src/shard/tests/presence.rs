@@ -345,6 +345,40 @@ fn who_goes_is_not_taken_for_one_who_leaves_though_the_news_of_it_come_after_the
 }
 
 #[test]
+fn who_comes_back_has_the_grace_to_join_again_before_the_room_shows_it_as_left() {
+    let mut node = Trio::new(|_| {});
+    let (ada, eve) = (node.come(0, "ada"), node.come(1, "eve"));
+    let join = json!({"type": "throng:join", "room": "lobby"});
+    node.say(ada, &join);
+    node.say(eve, &json!({"type": "throng:watch", "room": "lobby"}));
+    node.settle();
+    node.later(SECOND);
+    node.told(eve, "throng:presence");
+    let mut last = ada;
+    for rejoins in [true, false] {
+        node.go(last);
+        node.later(SECOND);
+        let ada = node.come(0, "ada");
+        last = ada;
+        node.later(SECOND * 2);
+        let diff = json!({"type": "throng:presence", "room": "lobby", "members": 0});
+        assert_eq!(node.told(eve, "throng:presence"), [diff], "here again, and listed all the time");
+        if rejoins {
+            node.say(ada, &join);
+            node.later(SECOND * 6);
+            let diff = json!({"type": "throng:presence", "room": "lobby", "members": 1});
+            assert_eq!(node.told(eve, "throng:presence"), [diff]);
+        }
+    }
+    node.later(SECOND * 2);
+    assert_eq!(node.told(eve, "throng:presence"), [] as [Value; 0], "not yet over");
+    node.later(SECOND);
+    let left = json!({"type": "throng:presence", "room": "lobby", "members": 0, "left": ["ada"]});
+    assert_eq!(node.told(eve, "throng:presence"), [left], "the grace after the return is over");
+    node.rigs.iter().for_each(|rig| rig.shard.check());
+}
+
+#[test]
 fn a_room_above_its_limit_is_a_number_and_below_it_a_list_again() {
     let mut node = Trio::new(|rules| rules.list = 4);
     let eve = node.come(1, "eve");
