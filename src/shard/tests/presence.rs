@@ -362,7 +362,11 @@ fn who_comes_back_has_the_grace_to_join_again_before_the_room_shows_it_as_left()
         last = ada;
         node.later(SECOND * 2);
         let diff = json!({"type": "throng:presence", "room": "lobby", "members": 0});
-        assert_eq!(node.told(eve, "throng:presence"), [diff], "here again, and listed all the time");
+        assert_eq!(
+            node.told(eve, "throng:presence"),
+            [diff],
+            "here again, and listed all the time"
+        );
         if rejoins {
             node.say(ada, &join);
             node.later(SECOND * 6);
