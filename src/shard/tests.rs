@@ -26,6 +26,7 @@ mod over_http;
 mod pace;
 mod parties;
 mod presence;
+mod presence_returns;
 mod presence_twin;
 mod quota;
 mod reading;

@@ -15,13 +15,13 @@ use crate::shard::{LastSeen, Mail, PresenceRules};
 pub(super) struct Trio {
     pub(super) rigs: [Rig; 3],
     /// A shard whose mail is kept under way, and that mail.
-    withheld: Option<(usize, Vec<Mail>)>,
+    pub(super) withheld: Option<(usize, Vec<Mail>)>,
 }
 
 /// A connection: its shard and its number there.
 pub(super) type Place = (usize, ConnId);
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 impl Trio {
     pub(super) fn new(change: impl Fn(&mut PresenceRules)) -> Self {
@@ -38,7 +38,7 @@ impl Trio {
     }
 
     /// Delivers what was withheld, in the order in which it was sent.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         let Some((shard, mail)) = self.withheld.take() else { return };
         mail.into_iter().for_each(|mail| self.rigs[shard].take(mail));
     }
@@ -312,74 +312,6 @@ fn a_member_whose_connection_dropped_stays_listed_until_the_grace_is_over() {
     node.later(SECOND * 2);
     let left = json!({"type": "throng:presence", "room": "lobby", "members": 0, "left": ["ada"]});
     assert_eq!(node.told(eve, "throng:presence"), [left]);
-}
-
-#[test]
-fn who_goes_is_not_taken_for_one_who_leaves_though_the_news_of_it_come_after_the_roll() {
-    let mut node = Trio::new(|_| {});
-    // The room's home, the user's home and the connection are in three shards.
-    let home_of = |name: &str| usize::from(node.rigs[0].shard.home(name).0);
-    let names = || (0..).map(|n| format!("name{n}"));
-    let room = names().find(|name| home_of(name) == 0).unwrap();
-    let user = names().find(|name| home_of(&user_room(None, name)) == 1).unwrap();
-    let eve = node.come(2, "eve");
-    node.say(eve, &json!({"type": "throng:join", "room": room}));
-    let ada = node.come(2, &user);
-    node.say(ada, &json!({"type": "throng:join", "room": room}));
-    node.say(eve, &json!({"type": "throng:watch", "room": room}));
-    node.later(SECOND);
-    assert_eq!(node.told(eve, "throng:presence").len(), 1, "the room as it is");
-    // What the user's home is told stays under way for longer than an interval.
-    node.withheld = Some((1, Vec::new()));
-    node.go(ada);
-    node.later(SECOND * 2);
-    assert_eq!(node.told(eve, "throng:presence"), [] as [Value; 0], "nobody knows more");
-    node.release();
-    node.later(SECOND * 2);
-    let diff = json!({"type": "throng:presence", "room": room, "members": 1});
-    assert_eq!(node.told(eve, "throng:presence"), [diff], "one connection less, and still listed");
-    node.later(SECOND * 5);
-    node.later(SECOND);
-    assert_eq!(node.told(eve, "throng:presence")[0]["left"], json!([user]));
-    node.rigs.iter().for_each(|rig| rig.shard.check());
-}
-
-#[test]
-fn who_comes_back_has_the_grace_to_join_again_before_the_room_shows_it_as_left() {
-    let mut node = Trio::new(|_| {});
-    let (ada, eve) = (node.come(0, "ada"), node.come(1, "eve"));
-    let join = json!({"type": "throng:join", "room": "lobby"});
-    node.say(ada, &join);
-    node.say(eve, &json!({"type": "throng:watch", "room": "lobby"}));
-    node.settle();
-    node.later(SECOND);
-    node.told(eve, "throng:presence");
-    let mut last = ada;
-    for rejoins in [true, false] {
-        node.go(last);
-        node.later(SECOND);
-        let ada = node.come(0, "ada");
-        last = ada;
-        node.later(SECOND * 2);
-        let diff = json!({"type": "throng:presence", "room": "lobby", "members": 0});
-        assert_eq!(
-            node.told(eve, "throng:presence"),
-            [diff],
-            "here again, and listed all the time"
-        );
-        if rejoins {
-            node.say(ada, &join);
-            node.later(SECOND * 6);
-            let diff = json!({"type": "throng:presence", "room": "lobby", "members": 1});
-            assert_eq!(node.told(eve, "throng:presence"), [diff]);
-        }
-    }
-    node.later(SECOND * 2);
-    assert_eq!(node.told(eve, "throng:presence"), [] as [Value; 0], "not yet over");
-    node.later(SECOND);
-    let left = json!({"type": "throng:presence", "room": "lobby", "members": 0, "left": ["ada"]});
-    assert_eq!(node.told(eve, "throng:presence"), [left], "the grace after the return is over");
-    node.rigs.iter().for_each(|rig| rig.shard.check());
 }
 
 #[test]
