@@ -103,6 +103,8 @@ counters! {
     paced,
     /// Gauge: addresses, users and tenants whose connections are counted, each at its home shard.
     counted_parties,
+    /// Gauge: addresses, users and tenants whose rates several shards share, each at its home shard.
+    shared_parties,
     /// Gauge: rooms of tenants that are counted against a limit, each at its home shard.
     counted_rooms,
     /// Gauge: joins that wait for the verdict on a room that has just begun.
@@ -200,6 +202,8 @@ counters! {
     rate_closed_total,
     /// Messages answered with `rate_limited`.
     rate_limited_total,
+    /// Times a home was told what its address, user or tenant has spent of a rate in one shard.
+    tolls_total,
     /// Times reading stopped until a rate was kept again.
     rate_delays_total,
     /// Connections refused because their address, or who else shares a limit with them, has too many.

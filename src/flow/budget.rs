@@ -51,8 +51,20 @@ impl Budget {
 
     /// Takes `n` tokens whether they are there or not; those that are missing are a debt.
     pub fn spend(&mut self, rate: Rate, n: u32, now: Time) {
-        let spent = self.spent_at(rate, now).saturating_add(u64::from(n) * UNIT);
+        self.spend_parts(rate, u64::from(n) * UNIT, now);
+    }
+
+    /// The same in parts of a token, of which there are [`UNIT`] to one.
+    pub fn spend_parts(&mut self, rate: Rate, parts: u64, now: Time) {
+        let spent = self.spent_at(rate, now).saturating_add(parts);
         *self = Self { spent, since: now.max(self.since) };
+    }
+
+    /// The same budget with so many parts of a token less to be earned back, but none below zero.
+    #[must_use]
+    pub fn eased(&self, rate: Rate, parts: u64, now: Time) -> Self {
+        let spent = self.spent_at(rate, now).saturating_sub(parts);
+        Self { spent, since: now.max(self.since) }
     }
 
     /// True when everything has been earned back.
@@ -65,13 +77,19 @@ impl Budget {
     /// will be.
     #[must_use]
     pub fn until(&self, rate: Rate, n: u32, now: Time) -> Duration {
-        let spent = self.spent_at(rate, now).saturating_add(u64::from(n) * UNIT);
-        let missing = spent.saturating_sub(u64::from(rate.burst) * UNIT);
-        match (missing, rate.per_second) {
+        self.until_parts(rate, u64::from(n) * UNIT, now)
+    }
+
+    /// The same in parts of a token.
+    #[must_use]
+    pub fn until_parts(&self, rate: Rate, parts: u64, now: Time) -> Duration {
+        let full = u64::from(rate.burst) * UNIT;
+        let spent = self.spent_at(rate, now).saturating_add(parts);
+        match (spent.saturating_sub(full), rate.per_second) {
             (0, _) => Duration::ZERO,
             (_, 0) => Duration::MAX,
-            _ if n > rate.burst => Duration::MAX,
-            (_, per_second) => Duration::from_nanos(missing.div_ceil(u64::from(per_second))),
+            _ if parts > full => Duration::MAX,
+            (missing, per_second) => Duration::from_nanos(missing.div_ceil(u64::from(per_second))),
         }
     }
 
@@ -82,7 +100,7 @@ impl Budget {
 }
 
 /// Parts of a token. A bucket of 2^32 tokens and a take of as many stay below 2^63 of them.
-const UNIT: u64 = 1_000_000_000;
+pub const UNIT: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {

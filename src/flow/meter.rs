@@ -9,10 +9,9 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use slab::Slab;
-
-use crate::base::map::{Map, Seed};
+use crate::base::map::Seed;
 use crate::base::time::Time;
+use crate::flow::book::Book;
 use crate::flow::budget::{Budget, Rate};
 
 /// The rates of `N` things; `None` where there is no limit.
@@ -21,24 +20,21 @@ pub type Rates<const N: usize> = [Option<Rate>; N];
 /// Budgets by key, `N` for each.
 #[derive(Debug)]
 pub struct Meters<K, const N: usize> {
-    places: Map<K, u32>,
-    entries: Slab<(K, [Budget; N])>,
-    /// Where the search for full ones goes on.
-    cursor: usize,
+    book: Book<K, [Budget; N]>,
 }
 
 impl<K: Copy + Eq + Hash, const N: usize> Meters<K, N> {
     /// Meters of nobody yet.
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
-        Self { places: seed.map(), entries: Slab::new(), cursor: 0 }
+        Self { book: Book::new(seed) }
     }
 
     /// How long until the key can afford `cost`: zero when it can now. A cost above a burst can be
     /// afforded with a full budget.
     #[must_use]
     pub fn until(&self, key: K, rates: &Rates<N>, cost: [u32; N], now: Time) -> Duration {
-        let budgets = self.budgets(key);
+        let budgets = self.book.get(key).copied().unwrap_or([Budget::default(); N]);
         let waits = rates.iter().zip(&budgets).zip(cost);
         let waits = waits.filter_map(|((rate, budget), cost)| {
             rate.filter(|_| cost > 0).map(|rate| budget.until(rate, cost.min(rate.burst), now))
@@ -48,19 +44,10 @@ impl<K: Copy + Eq + Hash, const N: usize> Meters<K, N> {
 
     /// Takes `cost`, whether it can be afforded or not: what is missing is a debt to be earned back.
     pub fn spend(&mut self, key: K, rates: &Rates<N>, cost: [u32; N], now: Time) {
-        let is_limited = |(rate, cost): (&Option<Rate>, u32)| rate.is_some() && cost > 0;
-        if !rates.iter().zip(cost).any(is_limited) {
+        if !is_limited(rates, cost) {
             return;
         }
-        let place = match self.places.get(&key) {
-            Some(place) => *place as usize,
-            None => {
-                let place = self.entries.insert((key, [Budget::default(); N]));
-                self.places.insert(key, u32::try_from(place).unwrap_or(u32::MAX));
-                place
-            }
-        };
-        let Some((_, budgets)) = self.entries.get_mut(place) else { return };
+        let budgets = self.book.entry(key, || [Budget::default(); N]);
         for ((rate, budget), cost) in rates.iter().zip(budgets).zip(cost) {
             if let Some(rate) = rate {
                 budget.spend(*rate, cost, now);
@@ -70,39 +57,25 @@ impl<K: Copy + Eq + Hash, const N: usize> Meters<K, N> {
 
     /// Forgets what the key has spent.
     pub fn forget(&mut self, key: K) {
-        if let Some(place) = self.places.remove(&key) {
-            self.entries.try_remove(place as usize);
-            self.relax();
-        }
+        self.book.forget(key);
     }
 
     /// Looks at `most` entries and removes those whose budgets are full again.
     /// The rates are asked for by key: some may have lower ones than others.
     pub fn sweep(&mut self, rates: impl Fn(K) -> Rates<N>, now: Time, most: usize) {
-        for _ in 0..most.min(self.entries.len()) {
-            let capacity = self.entries.capacity().max(1);
-            self.cursor = (self.cursor + 1) % capacity;
-            let Some((key, budgets)) = self.entries.get(self.cursor) else { continue };
-            let is_full = |(rate, budget): (&Option<Rate>, &Budget)| {
-                rate.is_none_or(|rate| budget.is_full(rate, now))
-            };
-            let key = *key;
-            if rates(key).iter().zip(budgets).all(is_full) {
-                self.forget(key);
-            }
-        }
+        self.book.sweep(most, |key, budgets| are_full(budgets, &rates(key), now));
     }
 
     /// How many are active.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.book.len()
     }
 
     /// True when nobody is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Verifies that both sides agree.
@@ -110,24 +83,24 @@ impl<K: Copy + Eq + Hash, const N: usize> Meters<K, N> {
     /// # Panics
     /// When they do not.
     pub fn check(&self) {
-        assert_eq!(self.places.len(), self.entries.len(), "a meter for each key");
-        for (place, (key, _)) in &self.entries {
-            assert_eq!(self.places.get(key).copied(), u32::try_from(place).ok(), "its place");
-        }
+        self.book.check();
     }
+}
 
-    fn budgets(&self, key: K) -> [Budget; N] {
-        let place = self.places.get(&key).and_then(|place| self.entries.get(*place as usize));
-        place.map_or([Budget::default(); N], |(_, budgets)| *budgets)
-    }
+/// The things that have a rate, by their place.
+pub(super) fn limited<const N: usize>(rates: &Rates<N>) -> impl Iterator<Item = (usize, Rate)> {
+    rates.iter().enumerate().filter_map(|(at, rate)| rate.map(|rate| (at, rate)))
+}
 
-    /// Gives memory back once a crowd has gone silent.
-    fn relax(&mut self) {
-        if self.entries.is_empty() && self.places.capacity() > 64 {
-            self.entries = Slab::new();
-            self.places.shrink_to(0);
-        }
-    }
+/// True when one of these things has a rate and costs something.
+pub(super) fn is_limited<const N: usize>(rates: &Rates<N>, cost: [u32; N]) -> bool {
+    rates.iter().zip(cost).any(|(rate, cost)| rate.is_some() && cost > 0)
+}
+
+/// True when everything has been earned back.
+pub(super) fn are_full<const N: usize>(budgets: &[Budget; N], rates: &Rates<N>, now: Time) -> bool {
+    let mut pairs = rates.iter().zip(budgets);
+    pairs.all(|(rate, budget)| rate.is_none_or(|rate| budget.is_full(rate, now)))
 }
 
 #[cfg(test)]

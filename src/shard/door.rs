@@ -7,6 +7,7 @@
 //! before the request, and is closed with 1013 if it comes after.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::id::ConnId;
@@ -140,26 +141,32 @@ impl Shard {
 
     /// Charges a handshake, or says how long to wait for a place.
     fn turn_away(&mut self, conn: ConnId, now: Time) -> Option<Duration> {
-        let limits = &self.settings.limits;
-        let rates = [limits.address.handshakes];
+        let settings = Rc::clone(&self.settings);
+        let limits = &settings.limits;
+        let (rates, cost) = (limits.address.shared(), [0, 0, 0, 0, 1]);
         let party = self.gate.seats.party(conn.index);
         let crowded = self.gate.seats.has(conn.index, CROWDED);
         let paces = &mut self.gate.paces;
         let late =
-            party.map_or(Duration::ZERO, |party| paces.handshakes.until(party, &rates, [1], now));
+            party.map_or(Duration::ZERO, |party| paces.parties.until(party, &rates, cost, now));
         let allowed = limits.handshakes.is_none_or(|rate| paces.door.until(rate, 1, now).is_zero());
         if allowed && !crowded && late.is_zero() {
             if let Some(rate) = limits.handshakes {
                 paces.door.spend(rate, 1, now);
             }
             if let Some(party) = party {
-                paces.handshakes.spend(party, &rates, [1], now);
+                paces.parties.spend(party, &rates, cost, now);
+                self.tell_home(party, now);
             }
             return None;
         }
+        if let Some(party) = party.filter(|_| !late.is_zero()) {
+            paces.parties.want(party, cost);
+            self.tell_home(party, now);
+        }
         // An address that comes too often waits for itself, and not ahead of others.
         let per_second = limits.handshakes.map_or(UNLIMITED, |rate| rate.per_second);
-        let place = paces.line.place(per_second, self.rng.u32(..), now);
+        let place = self.gate.paces.line.place(per_second, self.rng.u32(..), now);
         Some(place.max(late))
     }
 

@@ -21,12 +21,14 @@ use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
 use crate::base::tidings::Tiding;
+use crate::flow::shares::Share;
 use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::orders::{Report, Reports, Submission};
 use crate::shard::presence::{Inquire, Word};
 use crate::shard::quota::Begin;
-use crate::shard::settings::Settings;
+use crate::shard::settings::{PARTY_COSTS, Settings};
+use crate::shard::shares::Toll;
 
 /// What was asked of a room's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,6 +274,10 @@ pub enum Mail {
         /// Whether it goes as the newest or as the oldest.
         excess: Excess,
     },
+    /// Request, to a party's home: what was let through of what it sends.
+    Toll(Box<Toll>),
+    /// Delivery: what its home knows of a party's budgets.
+    Share(Box<(Party, Share<PARTY_COSTS>)>),
     /// Request, to a tenant's home: a room of the tenant has begun, at this home; may it be?
     Begin(Box<Begin>, ShardId),
     /// Request, to a tenant's home: a room of the tenant has ended.
@@ -319,6 +325,7 @@ impl Mail {
                 | Self::Redeem(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
+                | Self::Toll(_)
                 | Self::Begin(..)
                 | Self::End(_)
                 | Self::Verdict(..)
@@ -338,6 +345,8 @@ impl Mail {
             Self::Ask(_) | Self::Refused(_) => size_of::<Answer>(),
             Self::Answer(answer) => size_of::<Answer>() + answer.found.len() * size_of::<usize>(),
             Self::Presence(word) => word.cost(),
+            Self::Toll(_) => size_of::<Toll>(),
+            Self::Share(_) => size_of::<(Party, Share<PARTY_COSTS>)>(),
             _ => 0,
         };
         (size_of::<Self>() + extra) as u64

@@ -42,6 +42,7 @@ mod rights;
 mod seats;
 mod secure;
 mod settings;
+mod shares;
 mod state;
 mod stream;
 mod survey;
@@ -64,9 +65,10 @@ pub use presence::{Attendance, Guest, Inquire, LastSeen, Page, Reply, Word, stan
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
-    COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface,
-    PresenceRules, RoomMemory, RoomRules, Settings,
+    COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PARTY_COSTS,
+    PartyLimits, Preface, PresenceRules, RoomMemory, RoomRules, Settings,
 };
+pub use shares::Toll;
 pub use state::{Identity, Shard};
 pub use survey::{Laggard, Surveyed};
 pub use targets::{Author, Parts, Places};

@@ -8,10 +8,9 @@
 //! lost, and over time the rate is kept as strictly; what one read brought may go over it. Where it
 //! comes too soon for several, the worst of what they say is done.
 //!
-//! The rates of a party hold per shard: asking another core about every message would cost more than
-//! the message. Its connections are counted for the whole node (`hub::tally`). A connection of somebody
-//! whose token names lower rates has those instead of everybody's. A namespace may have a rate at which
-//! one connection publishes in its rooms.
+//! The rates of a party hold for all shards together; `shares` says how without asking anyone first. A
+//! connection of somebody whose token names lower rates has those instead of everybody's. A namespace may
+//! have a rate at which one connection publishes in its rooms.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -25,12 +24,14 @@ use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, Pause};
+use crate::flow::accounts::Accounts;
 use crate::flow::budget::Budget;
 use crate::flow::line::Line;
 use crate::flow::meter::{Meters, Rates};
+use crate::flow::shares::Shares;
 use crate::session::{Command, CommandError, Incoming};
 use crate::shard::people::People;
-use crate::shard::settings::{COSTS, Cost, Limits, OverRate};
+use crate::shard::settings::{COSTS, Cost, Limits, OverRate, PARTY_COSTS, toll};
 use crate::shard::state::{Shard, enlist};
 
 /// What becomes of a message.
@@ -48,11 +49,12 @@ pub(super) enum Pace {
 #[derive(Debug)]
 pub(super) struct Paces {
     connections: Meters<u32, COSTS>,
-    parties: Meters<Party, COSTS>,
+    /// As this shard sees them.
+    pub(super) parties: Shares<Party, PARTY_COSTS>,
+    /// As they are, of those whose home this shard is.
+    pub(super) accounts: Accounts<Party, PARTY_COSTS>,
     /// Publications of a connection, by the place of the rooms' namespace.
     spaces: Meters<(u32, u16), 1>,
-    /// Handshakes of each address.
-    pub(super) handshakes: Meters<Party, 1>,
     /// Handshakes of all together.
     pub(super) door: Budget,
     /// Those who are asked to come back.
@@ -77,9 +79,9 @@ impl Paces {
     pub(super) fn new(seed: &Seed) -> Self {
         Self {
             connections: Meters::new(seed),
-            parties: Meters::new(seed),
+            parties: Shares::new(seed),
+            accounts: Accounts::new(seed),
             spaces: Meters::new(seed),
-            handshakes: Meters::new(seed),
             door: Budget::default(),
             line: Line::default(),
             delayed: BinaryHeap::new(),
@@ -131,7 +133,7 @@ impl Paces {
         self.connections.check();
         self.parties.check();
         self.spaces.check();
-        self.handshakes.check();
+        self.accounts.check();
         assert!(self.asked.values().all(|asked| *asked > 0), "nobody asks nothing");
     }
 }
@@ -161,6 +163,7 @@ impl Shard {
             match over {
                 OverRate::Error => {
                     self.counters.rate_limited_total += 1;
+                    self.want(&sharers, cost, now);
                     return Pace::Late(wait);
                 }
                 OverRate::Delay => {}
@@ -173,16 +176,31 @@ impl Shard {
         let (limits, paces) = (&self.settings.limits, &mut self.gate.paces);
         paces.connections.spend(id.index, &own, cost, now);
         for party in sharers.into_iter().flatten() {
-            paces.parties.spend(party, &limits.of(party).rates, cost, now);
+            paces.parties.spend(party, &limits.of(party).shared(), toll(cost), now);
         }
         for (place, count) in spaces {
             let rate = self.settings.rooms.rates.get(usize::from(place)).copied().flatten();
             paces.spaces.spend((id.index, place), &[rate], [count], now);
         }
+        for party in sharers.into_iter().flatten() {
+            self.tell_home(party, now);
+        }
         if !wait.is_zero() {
             self.delay(id, wait, now);
         }
         Pace::Go
+    }
+
+    /// Notes for those who could not afford a message that they would have liked to.
+    fn want(&mut self, sharers: &Sharers, cost: Cost, now: Time) {
+        for party in sharers.iter().flatten() {
+            let rates = self.settings.limits.of(*party).shared();
+            let parties = &mut self.gate.paces.parties;
+            if !parties.until(*party, &rates, toll(cost), now).is_zero() {
+                parties.want(*party, toll(cost));
+                self.tell_home(*party, now);
+            }
+        }
     }
 
     /// How many of the rooms are of each namespace with a rate.
@@ -234,7 +252,7 @@ impl Shard {
         let mut verdict = (wait, if wait.is_zero() { OverRate::Delay } else { limits.over });
         for party in sharers.iter().flatten() {
             let limits = limits.of(*party);
-            let wait = paces.parties.until(*party, &limits.rates, cost, now);
+            let wait = paces.parties.until(*party, &limits.shared(), toll(cost), now);
             if !wait.is_zero() {
                 verdict = (verdict.0.max(wait), verdict.1.max(limits.over));
             }
@@ -282,11 +300,10 @@ impl Shard {
         let (limits, people) = (&self.settings.limits, &self.gate.people);
         let paces = &mut self.gate.paces;
         paces.connections.sweep(|index| own_rates(limits, people, index), now, SWEEP);
-        paces.parties.sweep(|party| limits.of(party).rates, now, SWEEP);
         let rates = &self.settings.rooms.rates;
         let rate = |place: u16| rates.get(usize::from(place)).copied().flatten();
         paces.spaces.sweep(|(_, place)| [rate(place)], now, SWEEP);
-        paces.handshakes.sweep(|_| [limits.address.handshakes], now, SWEEP);
+        self.sweep_parties(SWEEP, now);
     }
 }
 

@@ -93,18 +93,21 @@ pub const COSTS: usize = 4;
 /// What a message costs: messages (one), bytes, joins, and publications, one for each room that it names.
 pub type Cost = [u32; COSTS];
 
-/// The limits of those who are counted together.
+/// The same for a party, which has handshakes beside those.
+pub const PARTY_COSTS: usize = COSTS + 1;
+
+/// The limits of those who are counted together, all of them over the whole node.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PartyLimits {
-    /// Connections in the whole node; zero: no limit.
+    /// Connections; zero: no limit.
     pub connections: u32,
     /// Who goes when there is one too many.
     pub excess: Excess,
-    /// Rooms in the whole node; zero: no limit. Only tenants have rooms of their own.
+    /// Rooms; zero: no limit. Only tenants have rooms of their own.
     pub rooms: u32,
-    /// Handshakes, in this shard.
+    /// Handshakes.
     pub handshakes: Option<Rate>,
-    /// What all connections together may send, in this shard: a rate for each [`Cost`].
+    /// What all connections together may send: a rate for each [`Cost`].
     pub rates: Rates<COSTS>,
     /// What becomes of what they send too soon.
     pub over: OverRate,
@@ -116,6 +119,18 @@ impl PartyLimits {
     pub fn is_paced(&self) -> bool {
         self.rates.iter().any(Option::is_some)
     }
+
+    /// All rates: of each [`Cost`], and of handshakes.
+    #[must_use]
+    pub fn shared(&self) -> Rates<PARTY_COSTS> {
+        let [messages, bytes, joins, publications] = self.rates;
+        [messages, bytes, joins, publications, self.handshakes]
+    }
+}
+
+/// What a message costs a party.
+pub(super) fn toll([messages, bytes, joins, publications]: Cost) -> [u32; PARTY_COSTS] {
+    [messages, bytes, joins, publications, 0]
 }
 
 /// What becomes of a message that comes sooner than its rate allows; what is worse for its sender comes

@@ -148,6 +148,7 @@ impl Shard {
         counters.parties = self.gate.seats.parties() as u64;
         counters.paced = self.gate.paces.active() as u64;
         counters.counted_parties = self.gate.tally.len() as u64;
+        counters.shared_parties = self.gate.paces.accounts.len() as u64;
         counters.counted_rooms = self.rooms.quotas.counted();
         counters.waiting_joins = self.rooms.quotas.waiting() as u64;
         self.count_presence(&mut counters);

@@ -36,6 +36,7 @@ mod rig;
 mod rooms;
 mod saturation;
 mod secure;
+mod shares;
 mod stream;
 mod survey;
 mod targets;

@@ -230,6 +230,8 @@ impl Shard {
             }
             Mail::Leave { party, conn } => self.gate.tally.leave(party, conn),
             Mail::Evict { conn, excess } => self.handle_evict(conn, excess, now),
+            Mail::Toll(toll) => self.handle_toll(&toll, now),
+            Mail::Share(share) => self.handle_share(share.0, &share.1, now),
             Mail::Begin(begin, from) => self.handle_begin(begin, from),
             Mail::End(party) => self.handle_room_end(party),
             Mail::Verdict(begin, granted) => self.handle_verdict(&begin, granted, now),

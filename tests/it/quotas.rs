@@ -72,7 +72,7 @@ on_both_drivers! {
         wait_for(&node, "it is counted", |c| c.parties_refused_total == 1 && c.connections == 2);
     }
 
-    fn a_users_connections_share_a_rate_on_each_shard(driver) {
+    fn a_users_connections_share_a_rate_over_all_shards(driver) {
         let node = guarded(driver, &[
             "limits_user.publishes_per_second=1", "limits_user.burst_ms=10000",
         ]);
@@ -84,8 +84,9 @@ on_both_drivers! {
             let answer = clients[number % 2].ask(json!({"type": "t", "rooms": ["a", "b"]}));
             refused += u64::from(answer["code"] == "rate_limited");
         }
-        // Ten at once and one a second, on one shard or on two; a message is two publications.
-        assert!(refused >= 30, "{refused} of 60");
+        // Ten at once and one a second; a message is two publications. Two shards may give ten each before they
+        // hear of each other.
+        assert!(refused >= 40, "{refused} of 60");
         assert_eq!(bob.ask(json!({"type": "t", "room": "a"}))["ok"], json!(true));
         assert_eq!(clients[0].ask(json!({"type": "throng:ping"}))["type"], "throng:pong");
         wait_for(&node, "they are counted", |c| c.rate_limited_total == refused);

@@ -18,6 +18,7 @@ mod damage;
 mod malformed;
 mod named;
 mod presence;
+mod rates;
 mod resume;
 mod story;
 mod tenants;
@@ -74,6 +75,13 @@ fn every_seed_holds_users_and_tenants_to_their_numbers_over_all_shards() {
     let (rooms, replaced, refused) = seen.get();
     let one = std::env::var("SEED").is_ok();
     assert!(one || rooms * replaced * refused > 0, "no limit was reached: {:?}", seen.get());
+}
+
+#[test]
+fn every_seed_gives_a_user_one_rate_over_all_shards() {
+    let tolls = std::cell::Cell::new(0);
+    run_seeds("rates", |seed| tolls.set(tolls.get() + rates::run(seed)));
+    assert!(tolls.get() > 0, "no home was told anything");
 }
 
 #[test]

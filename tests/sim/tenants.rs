@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use throng::auth::{Algorithm, Key, KeySet};
 use throng::driver::sim::Faults;
 use throng::node::config::Origin;
+use throng::shard::Settings;
 
 use crate::client::Client;
 use crate::world::World;
@@ -93,26 +94,34 @@ pub(crate) fn run(seed: u64) -> (u64, u64, u64) {
 
 fn world(seed: u64) -> World {
     let sets = [
-        "auth.mode=token".to_owned(),
-        format!("auth.secret={SECRET:?}"),
-        "auth.require_expiry=false".to_owned(),
         format!("limits_user.max_connections={OF_USER}"),
         format!("limits_tenant.max_connections={OF_TENANT}"),
         format!("limits_tenant.max_rooms={ROOMS}"),
     ];
-    let config = Origin { file: None, sets: sets.into() }.load().expect("a valid configuration");
+    let shards = 1 + u16::try_from(seed % 4).unwrap();
+    let inbox = 1 + usize::try_from(seed / 4 % 3).unwrap();
+    World::with(seed, shards, inbox, Faults::rough(), guarded(&sets))
+}
+
+/// Settings of a node where everybody shows a token.
+pub(crate) fn guarded(sets: &[String]) -> Settings {
+    let guard = [
+        "auth.mode=token".to_owned(),
+        format!("auth.secret={SECRET:?}"),
+        "auth.require_expiry=false".to_owned(),
+    ];
+    let sets = [&guard[..], sets].concat();
+    let config = Origin { file: None, sets }.load().expect("a valid configuration");
     let mut settings = throng::node::settings(&config, 1000);
     let key = Key::from_secret(Algorithm::Hs256, SECRET.as_bytes(), None).expect("a key");
     settings.own_keys = KeySet::new(vec![key]).expect("a set");
     let mut access = (*settings.access).clone();
     access.verifier.keys = settings.own_keys.clone();
     settings.access = Arc::new(access);
-    let shards = 1 + u16::try_from(seed % 4).unwrap();
-    let inbox = 1 + usize::try_from(seed / 4 % 3).unwrap();
-    World::with(seed, shards, inbox, Faults::rough(), settings)
+    settings
 }
 
-fn token(tenant: u32, user: u32) -> String {
+pub(crate) fn token(tenant: u32, user: u32) -> String {
     let claims = json!({"sub": format!("u{user}"), "tenant": format!("t{tenant}"), "rooms": ["*"]});
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let head = encode(br#"{"alg":"HS256"}"#);

@@ -174,15 +174,15 @@ group! {
     pub struct AddressLimits in "limits_address" {
         /// Connections of one address in the whole node; those beyond it are refused.
         "max_connections" Restart connections: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Handshakes of one address per second and shard.
+        /// Handshakes of one address per second in the whole node.
         "handshakes_per_second" Live handshakes: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
-        /// Messages of one address per second and shard.
+        /// Messages of one address per second in the whole node.
         "messages_per_second" Live messages: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
-        /// Bytes of messages of one address per second and shard.
+        /// Bytes of messages of one address per second in the whole node.
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
-        /// Rooms that one address may join per second and shard.
+        /// Rooms that one address may join per second in the whole node.
         "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
-        /// Publications of one address per second and shard.
+        /// Publications of one address per second in the whole node.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 1_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
@@ -198,13 +198,13 @@ group! {
         /// Which connections stay when a user has one too many: "newest" closes the one that has been there
         /// longest (4409), "oldest" the newcomer (1013).
         "keep" Restart keep: Keep = Keep::Newest, one_of();
-        /// Messages of one user per second and shard.
+        /// Messages of one user per second in the whole node.
         "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Bytes of messages of one user per second and shard.
+        /// Bytes of messages of one user per second in the whole node.
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
-        /// Rooms that one user may join per second and shard.
+        /// Rooms that one user may join per second in the whole node.
         "joins_per_second" Live joins: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Publications of one user per second and shard. A message to several targets is one for each.
+        /// Publications of one user per second in the whole node. A message to several targets is one for each.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 100_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
@@ -221,13 +221,13 @@ group! {
         "max_connections" Restart connections: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Rooms of one tenant in the whole node; a join that would begin another is refused.
         "max_rooms" Restart rooms: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Messages of one tenant per second and shard.
+        /// Messages of one tenant per second in the whole node.
         "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Bytes of messages of one tenant per second and shard.
+        /// Bytes of messages of one tenant per second in the whole node.
         "bytes_per_second" Live bytes: u32 = 0, whole(1, GIB).or_zero("no limit");
-        /// Rooms that one tenant may join per second and shard.
+        /// Rooms that one tenant may join per second in the whole node.
         "joins_per_second" Live joins: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
-        /// Publications of one tenant per second and shard. A message to several targets is one for each.
+        /// Publications of one tenant per second in the whole node. A message to several targets is one for each.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 100_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
