@@ -15,13 +15,14 @@ use crate::flow::outbound::OutboundLimits;
 use crate::hub::{Excess, HistoryLimits};
 use crate::node::config::Config;
 use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
+use crate::node::config::tenant::Tenant;
 use crate::node::config::values::{Closings, DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::session::command::AudienceLimits;
 use crate::shard::{
     Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, PresenceRules,
-    RoomMemory, RoomRules, Settings, Told,
+    RoomMemory, RoomRules, Settings, Tenants, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -198,6 +199,7 @@ fn limits(config: &Config, shards: u16) -> Limits {
         address: address(&limits.address, own.over),
         user: user(&limits.user),
         tenant: tenant(&limits.tenant),
+        tenants: tenants(config),
         handshakes: Rate::over(share(door.per_second), Duration::from_secs(1)),
         most_handshakes: match door.most {
             0 => usize::MAX,
@@ -250,6 +252,26 @@ fn tenant(limits: &limits::TenantLimits) -> PartyLimits {
         over: over(limits.over),
         ..PartyLimits::default()
     }
+}
+
+/// Those with limits of their own; what they do not say is as everywhere.
+fn tenants(config: &Config) -> Tenants {
+    let all = &config.limits.tenant;
+    let or = |own: u32, all: u32| if own > 0 { own } else { all };
+    let own = |own: &Tenant| {
+        tenant(&limits::TenantLimits {
+            connections: or(own.connections, all.connections),
+            rooms: or(own.rooms, all.rooms),
+            messages: or(own.messages, all.messages),
+            bytes: or(own.bytes, all.bytes),
+            joins: or(own.joins, all.joins),
+            publications: or(own.publications, all.publications),
+            burst: if own.burst.is_zero() { all.burst } else { own.burst },
+            over: own.over.unwrap_or(all.over),
+        })
+    };
+    let tenants = config.lists.tenants.iter();
+    Tenants::new(tenants.map(|tenant| (tenant.name.clone(), own(tenant))).collect())
 }
 
 fn clients(config: &Config) -> Clients {

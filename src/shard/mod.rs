@@ -48,6 +48,7 @@ mod stream;
 mod survey;
 mod table;
 mod targets;
+mod tenants;
 mod tidings;
 mod turn;
 mod writes;
@@ -72,6 +73,7 @@ pub use shares::Toll;
 pub use state::{Identity, Shard};
 pub use survey::{Laggard, Surveyed};
 pub use targets::{Author, Parts, Places};
+pub use tenants::Tenants;
 
 #[cfg(test)]
 mod tests;

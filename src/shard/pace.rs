@@ -228,7 +228,8 @@ impl Shard {
 
     fn sharers(&self, index: u32) -> Sharers {
         let limits = &self.settings.limits;
-        let (user, tenant) = (limits.user.is_paced(), limits.tenant.is_paced());
+        let tenant = limits.tenant.is_paced() || limits.tenants.are_paced();
+        let user = limits.user.is_paced();
         let person = (user || tenant).then(|| self.gate.people.get(index)).flatten();
         let seed = &self.identity.seed;
         [

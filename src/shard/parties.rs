@@ -34,10 +34,10 @@ impl Shard {
             (user, own) => user.min(own),
         };
         let seed = &self.identity.seed;
-        let parties = [
-            (Some(person.user(seed)), user, USER_COUNTED),
-            (person.tenant(seed), tenant, TENANT_COUNTED),
-        ];
+        let of_tenant = person.tenant(seed).filter(|_| tenant > 0);
+        let tenant = of_tenant.map_or(0, |party| limits.of(party).connections);
+        let parties =
+            [(Some(person.user(seed)), user, USER_COUNTED), (of_tenant, tenant, TENANT_COUNTED)];
         for (party, most, flag) in parties {
             let Some(party) = party.filter(|_| most > 0) else { continue };
             if !self.tell_arrival(party, conn, most) {

@@ -181,7 +181,7 @@ impl Shard {
                 quotas.ask(room, epoch);
                 let begin = Begin { party, room: Arc::clone(room), epoch };
                 if home == own {
-                    let granted = quotas.begin(party, self.settings.limits.tenant.rooms);
+                    let granted = quotas.begin(party, self.settings.limits.of(party).rooms);
                     // Whoever asks comes after the count that has begun the room.
                     let waited = quotas.judge(&begin, granted, true);
                     assert!(waited.is_empty(), "a join before its room");
@@ -224,7 +224,7 @@ impl Shard {
 
     /// As the tenant's home: a room has begun, at its home `from`.
     pub(super) fn handle_begin(&mut self, begin: Box<Begin>, from: ShardId) {
-        let most = self.settings.limits.tenant.rooms;
+        let most = self.settings.limits.of(begin.party).rooms;
         let granted = self.rooms.quotas.begin(begin.party, most);
         self.outbox.push(from, Mail::Verdict(begin, granted));
     }

@@ -19,6 +19,7 @@ use crate::flow::outbound::OutboundLimits;
 use crate::hub::{Excess, HistoryLimits};
 use crate::session::{CommandLimits, Session};
 use crate::shard::farewells::Told;
+use crate::shard::tenants::Tenants;
 use crate::wire::http::{HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
@@ -77,6 +78,8 @@ pub struct Limits {
     pub user: PartyLimits,
     /// Of one tenant.
     pub tenant: PartyLimits,
+    /// Of those tenants that have limits of their own.
+    pub tenants: Tenants,
     /// Handshakes of this shard; its share of the node's.
     pub handshakes: Option<Rate>,
     /// Connections of this shard that may be at their handshake; its share of the node's.
@@ -187,6 +190,7 @@ impl Default for Limits {
             address: PartyLimits::default(),
             user: PartyLimits::default(),
             tenant: PartyLimits::default(),
+            tenants: Tenants::default(),
             handshakes: None,
             most_handshakes: usize::MAX,
             outstanding: u16::MAX,
@@ -202,7 +206,7 @@ impl Limits {
         match party {
             Party::V4(_) | Party::V6(_) => &self.address,
             Party::User(_) => &self.user,
-            Party::Tenant(_) => &self.tenant,
+            Party::Tenant(_) => self.tenants.get(party).unwrap_or(&self.tenant),
         }
     }
 }

@@ -117,7 +117,7 @@ impl Shard {
             counters: Counters::default(),
             measures: Measures::default(),
             rng: fastrand::Rng::with_seed(identity.jitter),
-            settings: Rc::new(Arc::unwrap_or_clone(settings)),
+            settings: Rc::new(own_settings(settings, seed)),
             identity,
         };
         shard.remember_outcomes(Time::ZERO);
@@ -241,6 +241,13 @@ impl Shard {
             enlist(connection, index, &mut self.writes);
         }
     }
+}
+
+/// The settings as the shard's own copy.
+pub(super) fn own_settings(settings: Arc<Settings>, seed: &Seed) -> Settings {
+    let mut settings = Arc::unwrap_or_clone(settings);
+    settings.limits.tenants.know(seed);
+    settings
 }
 
 /// Puts a connection on the list of those that may want something of the driver.

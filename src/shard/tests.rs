@@ -40,6 +40,7 @@ mod shares;
 mod stream;
 mod survey;
 mod targets;
+mod tenants;
 mod tickets;
 mod tidings;
 mod tidings_users;

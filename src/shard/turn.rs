@@ -16,7 +16,7 @@ use crate::contract::{Event, Op, SendBatch};
 use crate::flow::outbound::Control;
 use crate::shard::farewells::Told;
 use crate::shard::mail::Mail;
-use crate::shard::state::{Shard, enlist};
+use crate::shard::state::{Shard, enlist, own_settings};
 
 /// Places in the wheel looked at in one turn: the longest walk that time alone can cause.
 const EXPIRIES_PER_TURN: usize = 128;
@@ -262,7 +262,7 @@ impl Shard {
         if settings.capacity.told == Told::Nothing {
             self.measures.farewells.end();
         }
-        self.settings = Rc::new(Arc::unwrap_or_clone(settings));
+        self.settings = Rc::new(own_settings(settings, &self.identity.seed));
         if self.measures.outcomes.size() != self.settings.capacity.outcomes {
             self.remember_outcomes(now);
         }

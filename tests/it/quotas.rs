@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::auth::{enter, guarded, token};
-use crate::support::{Client, on_both_drivers, wait_for};
+use crate::auth::{SECRET, enter, guarded, token};
+use crate::process::Program;
+use crate::support::{Client, on_both_drivers, wait_for, wait_until};
 
 fn of(user: &str, tenant: &str) -> Value {
     json!({"sub": user, "tenant": tenant, "rooms": ["*"]})
@@ -135,4 +136,38 @@ on_both_drivers! {
         client.send(&json!({"type": "t", "room": "a", "payload": "x".repeat(300)}));
         assert_eq!(client.close_code(), 1009);
     }
+}
+
+#[test]
+fn a_tenants_own_limits_are_taken_over_on_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("throng.toml");
+    let write = |rooms: u32| {
+        let text = format!(
+            "[auth]\nmode = \"token\"\nsecret = {SECRET:?}\nrequire_expiry = false\n\
+             [limits_tenant]\nmax_rooms = 1\n[[tenant]]\nname = \"x\"\nmax_rooms = {rooms}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write(2);
+    let program = Program::start(&["--config", file.to_str().unwrap()]);
+    let mut own = enter(program.address, &of("ada", "x"));
+    let mut other = enter(program.address, &of("ada", "y"));
+    for client in [&mut own, &mut other] {
+        client.join("a");
+    }
+    own.join("b");
+    for (client, room) in [(&mut own, "c"), (&mut other, "b")] {
+        let join = json!({"type": "throng:join", "room": room});
+        assert_eq!(client.ask(join)["code"], "tenant_limit");
+    }
+    write(3);
+    program.signal("-HUP");
+    wait_until("the new limit holds", || {
+        own.ask(json!({"type": "throng:join", "room": "c"}))["ok"] == json!(true)
+    });
+    assert_eq!(other.ask(json!({"type": "throng:join", "room": "b"}))["code"], "tenant_limit");
+    program.signal("-TERM");
+    drop((own, other));
+    assert_eq!(program.exit_code(), Some(0));
 }

@@ -26,6 +26,7 @@
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
 //! | [`store`] | the rows of `[store]` |
+//! | [`tenant`] | the rows of `[[tenant]]` |
 //! | `tls` | the rows of `[tls]` and `[[certificate]]` |
 //! | `words` | the words that keys take |
 //! | `source` | TOML and `--set` to assignments with their places |
@@ -54,6 +55,7 @@ mod relation;
 mod reload;
 mod source;
 pub mod store;
+pub mod tenant;
 mod tls;
 pub mod values;
 mod words;

@@ -109,6 +109,24 @@ const RELATIONS: &[Relation] = &[
         rule: "certificates of clients need authorities in tls.client_ca",
     },
     Relation {
+        keys: &["limits_tenant.max_connections"],
+        holds: |c| {
+            let own = c.lists.tenants.iter().any(|tenant| tenant.connections > 0);
+            !own || c.limits.tenant.connections > 0
+        },
+        rule: "a [[tenant]] has a max_connections of its own, and connections are counted only where everybody's \
+               are limited: give a number, however large",
+    },
+    Relation {
+        keys: &["limits_tenant.max_rooms"],
+        holds: |c| {
+            let own = c.lists.tenants.iter().any(|tenant| tenant.rooms > 0);
+            !own || c.limits.tenant.rooms > 0
+        },
+        rule: "a [[tenant]] has a max_rooms of its own, and rooms are counted only where everybody's are limited: \
+               give a number, however large",
+    },
+    Relation {
         keys: &["queue.low_water_bytes", "queue.high_water_bytes"],
         holds: |c| c.queue.low_water < c.queue.high_water,
         rule: "the low water mark must be below the high water mark",

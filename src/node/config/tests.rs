@@ -8,7 +8,7 @@ use super::values::{DriverChoice, LISTS, Namespace, SECTIONS};
 use super::{Config, Origin, Reload, keys};
 use crate::base::shared::Overflow;
 
-fn parse(text: &str, sets: &[&str]) -> Result<Config, String> {
+pub(super) fn parse(text: &str, sets: &[&str]) -> Result<Config, String> {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
     Config::parse("throng.toml", text, &sets).map_err(|error| error.to_string())
 }

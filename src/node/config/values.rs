@@ -26,6 +26,7 @@ use super::limits::{
 use super::list::{About, List, Row};
 use super::publish::Publish;
 use super::store::Store;
+use super::tenant::Tenant;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
 use crate::auth::{Deliver, Who};
@@ -96,6 +97,8 @@ pub struct Lists {
     pub keys: Vec<admin::Key>,
     /// `[[webhook]]`.
     pub webhooks: Vec<Webhook>,
+    /// `[[tenant]]`.
+    pub tenants: Vec<Tenant>,
 }
 
 /// `[limits]`, by what they limit.
@@ -163,7 +166,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
 
 /// The sections that are lists, in the order in which they are printed.
 pub(super) const LISTS: &[About] =
-    &[Namespace::ABOUT, Certificate::ABOUT, admin::Key::ABOUT, Webhook::ABOUT];
+    &[Namespace::ABOUT, Certificate::ABOUT, admin::Key::ABOUT, Webhook::ABOUT, Tenant::ABOUT];
 
 impl Config {
     /// The structs of the table but those of lists.
@@ -249,6 +252,7 @@ impl Config {
             &self.lists.certificates,
             &self.lists.keys,
             &self.lists.webhooks,
+            &self.lists.tenants,
         ]
     }
 
@@ -259,6 +263,7 @@ impl Config {
             &mut self.lists.certificates,
             &mut self.lists.keys,
             &mut self.lists.webhooks,
+            &mut self.lists.tenants,
         ]
     }
 
