@@ -16,11 +16,12 @@ import { surroundings } from "../tools/machine.mjs";
 import { ROOT } from "../tools/servers.mjs";
 import { BUDGET, everybody } from "./fanout.mjs";
 import { CASES, LEAST, publishing } from "./publish.mjs";
+import { LEFT, SAME, coming, idle } from "./streams.mjs";
 import { MOST, PROFILE, turns } from "./turns.mjs";
 
 const OUT = join(ROOT, "target/edges");
 const say = (text) => process.stderr.write(`${text}\n`);
-const PARTS = { publish, fanout, turns: profile };
+const PARTS = { publish, fanout, turns: profile, gone, streams };
 
 try {
   const options = readOptions();
@@ -110,6 +111,38 @@ async function profile(options) {
       const made = await turns(scenario, { ...options, driver });
       const share = made.over / made.turns;
       lines.push(row([made.name, driver, figures(made.turns), made.over, `${figures(share * 100)} %`, made.over2, figures(made.longest / 1000), met(share <= MOST)]));
+      say(lines.at(-1));
+    }
+  }
+  return lines.join("\n");
+}
+
+async function gone(options) {
+  const head = ["event streams that came and broke off", "driver", "in, s", "connections left", "RSS at the start, MB", "at the end of the crowd", "a minute later", "of the start", "met"];
+  const lines = [row(head), row(head.map((_, nth) => (nth < 2 ? "---" : "---:")))];
+  for (const driver of options.drivers) {
+    const made = await coming(driver, options);
+    const ratio = made.after.all / made.before.all;
+    const holds = made.accepted === options.members && made.connections === 0 && ratio <= 1 + LEFT;
+    const mb = ({ all, anonymous }) => `${figures(all / 1e6)} (${figures(anonymous / 1e6)} anonymous)`;
+    lines.push(row([figures(made.accepted), driver, figures(made.took), made.connections, mb(made.before), mb(made.most), mb(made.after), `${figures(ratio)} x`, met(holds)]));
+    say(lines.at(-1));
+  }
+  return lines.join("\n");
+}
+
+async function streams(options) {
+  const head = ["silent clients in one room", "driver", "kind", "user B each", "kernel B, both ends", "of a WebSocket's user B", "met"];
+  const lines = [row(head), row(head.map((_, nth) => (nth < 3 ? "---" : "---:")))];
+  for (const driver of options.drivers) {
+    let socket;
+    for (const kind of ["ws", "sse"]) {
+      const made = await idle(driver, kind, options);
+      socket ??= made;
+      const all = made.connections === options.members && made.streams === (kind === "sse" ? options.members : 0);
+      const ratio = made.user / socket.user;
+      const judged = kind === "ws" ? "" : met(all && ratio <= SAME);
+      lines.push(row([figures(made.connections), driver, kind, figures(made.user), figures(made.kernel), `${figures(ratio)} x`, judged]));
       say(lines.at(-1));
     }
   }
