@@ -36,6 +36,8 @@ pub struct Posted {
 pub struct Outcome {
     /// Its rooms that have members, with the epoch and the offset it was given there.
     pub numbers: Vec<(String, u64, u64)>,
+    /// Its rooms that do not get it, because Redis did not number it, and why.
+    pub refused: Vec<(String, String)>,
     /// Connections in whose queues it was put; `None` where that was not asked for.
     pub connections: Option<u64>,
     /// True when every shard has told of it; where nothing was asked for too.
@@ -163,6 +165,10 @@ fn answer(outcome: Outcome) -> Value {
     });
     let mut answer = Map::new();
     answer.insert("offsets".to_owned(), Value::Object(numbers.collect()));
+    if !outcome.refused.is_empty() {
+        let refused = outcome.refused.into_iter().map(|(room, why)| (room, Value::from(why)));
+        answer.insert("refused".to_owned(), Value::Object(refused.collect()));
+    }
     if let Some(connections) = outcome.connections {
         answer.insert("deliveredConnections".to_owned(), Value::from(connections));
         answer.insert("complete".to_owned(), Value::from(outcome.complete));

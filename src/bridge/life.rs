@@ -12,6 +12,7 @@ use super::envelope::{Letter, read};
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
 use super::side::{Channel, Refused, Side};
+use super::streams::{Chore, is_kept};
 use super::tally::{add, set};
 use super::thread::{Engine, pause};
 use crate::base::time::Time;
@@ -31,6 +32,7 @@ const RETRY: Duration = Duration::from_millis(2);
 enum Work {
     Subscribe,
     Publish(Vec<Sealed>),
+    Share(Chore),
 }
 
 /// The state of one life.
@@ -43,6 +45,8 @@ pub(super) struct Life {
     was_up: bool,
     /// The link has come up in this life.
     is_up: bool,
+    /// What is published goes before what is numbered, every other time.
+    turn: bool,
 }
 
 /// When which canary.
@@ -56,14 +60,15 @@ impl Life {
     pub(super) fn new(line: Line, tag: u32, was_up: bool, now: Time) -> Self {
         let own = vec![Arc::from(ALL), canary_channel(tag)];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, was_up, is_up: false }
+        Self { line, working: None, own, canary, was_up, is_up: false, turn: false }
     }
 
     /// What was under way, of which nobody knows whether Redis did it.
-    pub(super) fn end(self) -> Vec<Sealed> {
+    pub(super) fn end(self) -> (Vec<Sealed>, Option<Chore>) {
         match self.working {
-            Some((_, Work::Publish(batch))) => batch,
-            Some((_, Work::Subscribe)) | None => Vec::new(),
+            Some((_, Work::Publish(batch))) => (batch, None),
+            Some((_, Work::Share(chore))) => (Vec::new(), Some(chore)),
+            Some((_, Work::Subscribe)) | None => (Vec::new(), None),
         }
     }
 
@@ -169,6 +174,7 @@ impl Life {
         let leaves = engine.interest.leaves(CHANNELS, now);
         set(&engine.tally.subscriptions, engine.interest.len());
         if !leaves.is_empty() {
+            engine.streams.unfollow(&leaves, &mut engine.side);
             return Some((self.line.subscribe(&leaves, false), Work::Subscribe));
         }
         if self.canary.left.is_none() && now >= self.canary.next {
@@ -179,6 +185,15 @@ impl Life {
             let canary = [Sealed { channels, bytes }];
             return Some((self.line.publish(&canary), Work::Publish(Vec::new())));
         }
+        self.turn = !self.turn;
+        if self.turn {
+            self.publish(engine).or_else(|| self.share(engine))
+        } else {
+            self.share(engine).or_else(|| self.publish(engine))
+        }
+    }
+
+    fn publish<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
         // Whom it concerns is there once the link is up again.
         if !self.is_up {
             return None;
@@ -188,23 +203,37 @@ impl Life {
         (!batch.is_empty()).then(|| (self.line.publish(&batch), Work::Publish(batch)))
     }
 
+    fn share<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
+        let chore = engine.streams.next_chore(&self.line, self.is_up, engine.is_flushed);
+        chore.map(|(pending, chore)| (pending, Work::Share(chore)))
+    }
+
     fn finish<S: Side>(
         &mut self,
-        result: redis::RedisResult<()>,
+        result: redis::RedisResult<Vec<redis::Value>>,
         engine: &mut Engine<S>,
     ) -> Result<(), String> {
-        if let Err(error) = result {
-            // What was under way is taken back by `end`.
-            if let Some((pending, _)) = &mut self.working {
-                *pending = Box::pin(std::future::pending());
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(error) => {
+                // What was under way is taken back by `end`.
+                if let Some((pending, _)) = &mut self.working {
+                    *pending = Box::pin(std::future::pending());
+                }
+                return Err(error.to_string());
             }
-            return Err(error.to_string());
+        };
+        match self.working.take() {
+            Some((_, Work::Publish(batch))) => {
+                add(&engine.tally.published, batch.len());
+                set(&engine.tally.queued, engine.outgoing.len());
+                Ok(())
+            }
+            Some((_, Work::Share(chore))) => {
+                engine.streams.finish(chore, answers, &mut engine.side)
+            }
+            Some((_, Work::Subscribe)) | None => Ok(()),
         }
-        if let Some((_, Work::Publish(batch))) = self.working.take() {
-            add(&engine.tally.published, batch.len());
-            set(&engine.tally.queued, engine.outgoing.len());
-        }
-        Ok(())
     }
 
     /// A canary has come back: the link does what it should.
@@ -230,6 +259,10 @@ impl Life {
         }
         if engine.writer.wrote(payload) {
             return add(&engine.tally.echoes, 1);
+        }
+        if is_kept(payload) {
+            let heard = engine.streams.hear(channel, payload, &mut engine.side);
+            return heard.unwrap_or_else(|why| engine.note_malformed(channel, &why));
         }
         let read = str::from_utf8(payload).map_err(|error| error.to_string());
         let letter = match read.and_then(read_letter) {

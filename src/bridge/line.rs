@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, Value, cmd, pipe};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, Value, cmd, pipe,
+};
 use tokio::sync::mpsc;
 
 use super::options::Options;
@@ -38,8 +40,8 @@ struct Flags {
     overrun: AtomicBool,
 }
 
-/// A command under way.
-pub(super) type Pending = Pin<Box<dyn Future<Output = RedisResult<()>> + Send>>;
+/// A command under way, and what it is answered where that matters.
+pub(super) type Pending = Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> + Send>>;
 
 impl Line {
     /// Connects.
@@ -99,7 +101,7 @@ impl Line {
             command.arg(self.name(channel));
         }
         let mut connection = self.connection.clone();
-        Box::pin(async move { command.exec_async(&mut connection).await })
+        Box::pin(async move { command.exec_async(&mut connection).await.map(|()| Vec::new()) })
     }
 
     /// Publishes each on its channels, in order.
@@ -111,7 +113,23 @@ impl Line {
             }
         }
         let mut connection = self.connection.clone();
-        Box::pin(async move { pipeline.exec_async(&mut connection).await })
+        Box::pin(async move { pipeline.exec_async(&mut connection).await.map(|()| Vec::new()) })
+    }
+
+    /// Sends commands; an answer for each, refusals among them.
+    pub(super) fn ask(&self, commands: &[Cmd]) -> Pending {
+        let mut pipeline = pipe();
+        pipeline.ignore_errors();
+        for command in commands {
+            pipeline.add_command(command.clone());
+        }
+        let mut connection = self.connection.clone();
+        Box::pin(async move {
+            match pipeline.query_async(&mut connection).await? {
+                Value::Array(answers) => Ok(answers),
+                other => Ok(vec![other]),
+            }
+        })
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `interest` | which channels to be subscribed to |
 //! | `outgoing` | what waits to be published, and what was dropped |
 //! | `sequence` | in which order what several shards have numbered is published |
+//! | `streams` | rooms whose history all nodes share |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
 //! | `line` | the connection to Redis |
 //! | `thread`, `life` | the thread, and one life of the link |
@@ -29,6 +30,7 @@ mod options;
 mod outgoing;
 mod sequence;
 mod side;
+mod streams;
 mod tally;
 mod thread;
 mod window;
@@ -36,5 +38,6 @@ mod window;
 pub use options::{Bounds, Fault, Options, Server};
 pub use sequence::{Part, Sequence};
 pub use side::{Channel, Parcel, Refused, Side, Word};
+pub use streams::{Append, Bound, Entry, Fetch, Found, Lost, Refusal, Shares, Verdict};
 pub use tally::Tally;
 pub use thread::Bridge;

@@ -3,6 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use super::streams::{Append, Fetch, Shares};
+
 /// A channel's name without the prefix. [`Side`] makes them, and each means one room or all nodes.
 pub type Channel = Arc<str>;
 
@@ -26,6 +28,12 @@ pub enum Word {
     Publish(Parcel),
     /// Whether what is published there matters to the node.
     Interest(Channel, bool),
+    /// Number this and publish it.
+    Append(Append),
+    /// Tell the node's place in a room that it is interested in, and keep it from holes.
+    Follow(Channel),
+    /// Look up what came after a place.
+    Fetch(Fetch),
 }
 
 /// Why the node does not take what was published.
@@ -38,7 +46,7 @@ pub enum Refused {
 }
 
 /// The node, as the bridge sees it. Owned by the bridge's thread; nothing in it blocks.
-pub trait Side: Send + 'static {
+pub trait Side: Shares + Send + 'static {
     /// The next word from the shards.
     fn next(&mut self) -> Option<Word>;
 

@@ -37,6 +37,18 @@ tally! {
     canaries = "bridge_canaries_total",
     /// Rooms whose members were told that they may have missed something.
     gaps = "bridge_gaps_total",
+    /// Publications to rooms with shared histories that wait to be numbered.
+    appending = "bridge_shared_queued",
+    /// Those that this node has had numbered.
+    appended = "bridge_shared_appended_total",
+    /// Those that were refused, and reads: too many waited, or Redis did not do it.
+    refused = "bridge_shared_refused_total",
+    /// Times a message showed that others before it were lost.
+    holes = "bridge_shared_holes_total",
+    /// Publications read from a stream because they did not come by a channel.
+    fetched = "bridge_shared_fetched_total",
+    /// Rooms whose members were told to begin anew.
+    resets = "bridge_shared_resets_total",
 }
 
 impl Tally {

@@ -23,6 +23,7 @@ use super::line::Line;
 use super::options::{Fault, Options};
 use super::outgoing::{Outgoing, Sealed};
 use super::side::{Channel, Parcel, Side, Word};
+use super::streams::Streams;
 use super::tally::{Tally, add, set};
 use super::window::Windows;
 use crate::base::map::Seed;
@@ -141,15 +142,18 @@ pub(super) struct Engine<S> {
     pub(super) interest: Interest,
     pub(super) outgoing: Outgoing,
     pub(super) windows: Windows,
+    pub(super) streams: Streams,
     /// False while something waits for shards.
     pub(super) is_flushed: bool,
 }
 
 impl<S: Side> Engine<S> {
     fn new(options: Options, side: S, wake: Wake, tally: Arc<Tally>) -> Self {
+        let seed = Seed::new(fastrand::u64(..));
         Self {
             writer: Writer::new(&options.node, options.epoch),
-            interest: Interest::new(&Seed::new(fastrand::u64(..)), options.linger),
+            interest: Interest::new(&seed, options.linger),
+            streams: Streams::new(&options, &seed, Arc::clone(&tally)),
             outgoing: Outgoing::new(options.bounds.queue, options.bounds.queue_bytes),
             windows: Windows::default(),
             clock: Clock::start(),
@@ -168,13 +172,19 @@ impl<S: Side> Engine<S> {
             let why = match self.meanwhile(opening).await {
                 Ok(line) => {
                     self.interest.forget_told();
+                    self.streams.connected();
                     let now = self.clock.now();
                     let mut life = Life::new(line, self.options.tag, was_up, now);
                     let why = life.go_on(self).await;
-                    self.outgoing.put_back(life.end());
+                    let (batch, chore) = life.end();
+                    self.outgoing.put_back(batch);
+                    self.streams.disconnected(chore, &mut self.side);
                     why
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    self.streams.disconnected(None, &mut self.side);
+                    error.to_string()
+                }
             };
             if self.tally.is_up() {
                 (pause, was_up) = (FIRST_PAUSE, true);
@@ -227,6 +237,9 @@ impl<S: Side> Engine<S> {
                 Word::Interest(channel, wanted) => {
                     self.interest.note(channel, wanted, self.clock.now());
                 }
+                Word::Append(append) => self.streams.append(append, &mut self.side),
+                Word::Follow(channel) => self.streams.follow(channel, &mut self.side),
+                Word::Fetch(fetch) => self.streams.fetch(fetch, &mut self.side),
             }
         }
         if left < WORDS {
@@ -266,7 +279,11 @@ impl<S: Side> Engine<S> {
     }
 
     pub(super) fn tell_all_gaps(&mut self) {
-        let channels: Vec<Channel> = self.interest.channels().cloned().collect();
+        // Of rooms that are followed nothing is lost, if they are read.
+        self.streams.doubt_all();
+        let follows = |channel: &&Channel| self.streams.follows(channel);
+        let others = self.interest.channels().filter(|channel| !follows(channel));
+        let channels: Vec<Channel> = others.cloned().collect();
         self.tell_gaps(&channels);
     }
 

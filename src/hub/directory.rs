@@ -47,6 +47,9 @@ struct HomeRoom {
     counts: SmallVec<[(ShardId, u32); 2]>,
 }
 
+/// The epochs from here on are given elsewhere, to rooms that are placed.
+const SHARED_EPOCHS: u64 = 1 << 63;
+
 /// The shard that is the home of `room`, of `shards` in the node. All shards use one seed.
 ///
 /// # Panics
@@ -156,6 +159,16 @@ impl Directory {
         ended
     }
 
+    /// Sets the position of a room whose numbers are given elsewhere. `is_next`: a publication has that number, and
+    /// [`Directory::keep`] follows where the room has history. What is kept goes when it does not lead there.
+    /// False when the room has neither members nor history, or has ended now.
+    pub fn place(&mut self, room: &str, cursor: Cursor, is_next: bool) -> bool {
+        let Some(home) = self.rooms.get_mut(room) else { return false };
+        let leads = home.epoch == cursor.epoch && home.offset + u64::from(is_next) == cursor.offset;
+        (home.epoch, home.offset) = (cursor.epoch, cursor.offset);
+        leads || !self.forget(room)
+    }
+
     /// What came after a cursor, oldest first.
     ///
     /// # Errors
@@ -247,7 +260,8 @@ impl Directory {
         for (name, home) in &self.rooms {
             let lives = !home.counts.is_empty() || self.history.holds(name);
             assert!(lives, "{name} has members or history");
-            assert!(home.epoch < self.next_epoch, "{name} has an epoch of its own");
+            let is_shared = home.epoch >= SHARED_EPOCHS;
+            assert!(is_shared || home.epoch < self.next_epoch, "{name} has an epoch of its own");
             for (at, (shard, count)) in home.counts.iter().enumerate() {
                 assert!(*count > 0, "{name} has members in {shard:?}");
                 let again = home.counts[at + 1..].iter().any(|(other, _)| other == shard);

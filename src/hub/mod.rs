@@ -13,6 +13,7 @@
 //! - [`tally`]: the home side of parties, whose connections are counted over all shards.
 //! - [`publication`]: what is published; encoded once per class, shared by all receivers.
 //! - [`history`]: what was published lately, kept at the home.
+//! - [`keep`]: what goes along with a publication that is numbered elsewhere.
 //! - [`repeats`]: identifiers seen lately, at the home.
 //! - [`dedup`]: one copy for a member of several target rooms, whatever homes the copies come from.
 //!
@@ -22,6 +23,7 @@
 pub mod dedup;
 pub mod directory;
 pub mod history;
+pub mod keep;
 pub mod lookout;
 mod places;
 pub mod publication;
@@ -35,6 +37,7 @@ pub mod tally;
 pub use dedup::{Groups, Served};
 pub use directory::{Directory, home, home_of};
 pub use history::{Evicted, History, HistoryLimits, Portion, Slice};
+pub use keep::{Keep, Receipt};
 pub use lookout::{Heard, Known, Lookout};
 pub use publication::{
     Audience, Class, Encoded, Except, Group, Origin, Publication, Slip, Target, Terms,

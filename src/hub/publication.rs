@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 
+use super::keep::Keep;
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnAddress;
 use crate::base::shared::{Mark, Overflow};
@@ -157,6 +158,8 @@ pub struct Terms {
     pub once: Option<Box<u128>>,
     /// Whether its home sends it on to the other nodes.
     pub across: bool,
+    /// Given where it is not the home that numbers it.
+    pub keep: Option<Box<Keep>>,
 }
 
 /// A publication's bytes, one place per class; all empty at first.
@@ -185,7 +188,7 @@ impl Publication {
             overflow: self.overflow,
             key: self.key,
             origin: self.origin,
-            terms: Terms { until: self.terms.until, once: None, across: false },
+            terms: Terms { until: self.terms.until, once: None, across: false, keep: None },
             encoded: Encoded::default(),
         }
     }

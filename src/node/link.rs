@@ -23,6 +23,7 @@ use crate::node::config::Config;
 use crate::node::crossing::{self, room_of};
 use crate::node::running::LaunchError;
 use crate::node::settings;
+use crate::node::sharing::Sharing;
 use crate::session::command::AudienceLimits;
 use crate::session::{CommandLimits, Order, parse_orders};
 use crate::shard::{Author, Crossing, Identity, Mail, NO_HOME, Places, RoomRules};
@@ -48,18 +49,20 @@ pub(super) fn tag(config: &Config) -> NodeTag {
 /// The node, as the bridge sees it.
 #[derive(Debug)]
 pub(super) struct Link {
-    port: Port<Mail>,
+    pub(super) port: Port<Mail>,
     board: Arc<Board>,
-    clock: Clock,
-    seed: Seed,
-    node: NodeTag,
-    rules: RoomRules,
+    pub(super) clock: Clock,
+    pub(super) seed: Seed,
+    pub(super) node: NodeTag,
+    pub(super) rules: RoomRules,
     /// What clients and programs are held to, and what nodes are.
-    limits: [CommandLimits; 2],
+    pub(super) limits: [CommandLimits; 2],
     groups: u64,
+    /// Of rooms whose history nodes share.
+    pub(super) sharing: Sharing,
     sequence: Sequence<Crossing>,
     /// Per shard, in order: what its inbox had no space for.
-    waiting: Vec<VecDeque<Mail>>,
+    pub(super) waiting: Vec<VecDeque<Mail>>,
     most_waiting: usize,
 }
 
@@ -96,6 +99,7 @@ impl Link {
             rules: settings::rooms(config),
             limits: [limits, of_nodes],
             groups: 0,
+            sharing: Sharing::default(),
             sequence: Sequence::default(),
             waiting: (0..identity.shards).map(|_| VecDeque::new()).collect(),
             most_waiting: own.incoming as usize,
@@ -104,11 +108,11 @@ impl Link {
         bridge.map_err(|error| LaunchError::new("bridge", error))
     }
 
-    fn shards(&self) -> u16 {
+    pub(super) fn shards(&self) -> u16 {
         u16::try_from(self.waiting.len()).unwrap_or(u16::MAX)
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.waiting.iter().map(VecDeque::len).sum::<usize>() >= self.most_waiting
     }
 
@@ -161,6 +165,11 @@ impl Side for Link {
                 Mail::Interest { room, wanted } => {
                     return Some(Word::Interest(crossing::channel_of(&room), wanted));
                 }
+                Mail::Joint(share) => {
+                    if let Some(word) = self.share(*share) {
+                        return Some(word);
+                    }
+                }
                 // Nothing else is sent here.
                 _ => {}
             }
@@ -193,6 +202,7 @@ impl Side for Link {
             Some(Err(error)) => return Err(Refused::Malformed(error.to_string())),
         };
         for order in &orders.list {
+            self.refuse_shared(order).map_err(Refused::Malformed)?;
             if order.publish.targets.everyone && self.has_long_line() {
                 return Err(Refused::Full);
             }

@@ -26,6 +26,7 @@ mod replies;
 mod running;
 mod service;
 mod settings;
+mod sharing;
 mod tls;
 mod turns;
 mod worker;

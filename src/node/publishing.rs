@@ -14,7 +14,7 @@ use crate::auth::{Place, place};
 use crate::base::id::{NodeTag, ShardId};
 use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
-use crate::hub::{Origin, Slip, Terms};
+use crate::hub::{Keep, Origin, Receipt, Slip, Terms};
 use crate::mesh::{Lane, Port};
 use crate::node::config::Config;
 use crate::node::desk::{Mutex, NodeDesk};
@@ -23,7 +23,7 @@ use crate::node::replies;
 use crate::node::settings;
 use crate::session::{CommandLimits, Order, Orders, parse_orders};
 use crate::shard::{
-    Author, Crossing, Identity, Mail, NO_HOME, Places, Report, RoomRules, Submission,
+    Author, Crossing, Decided, Identity, Mail, NO_HOME, Places, Report, RoomRules, Submission,
     SubmissionItem,
 };
 use crate::sys::clock::Clock;
@@ -95,6 +95,10 @@ struct State {
 struct Open {
     /// Homes that have yet to take their part.
     homes: usize,
+    /// Publications that are being numbered elsewhere; below zero while more is known of them than of their homes.
+    kept: i64,
+    /// Nobody counts whom those reach.
+    is_uncounted: bool,
     /// Copies that shards were sent and tell of, and how many have.
     copies: u64,
     told: u64,
@@ -103,11 +107,11 @@ struct Open {
 
 impl Open {
     fn is_complete(&self) -> bool {
-        self.homes == 0 && self.told >= self.copies
+        self.homes == 0 && self.kept == 0 && self.told >= self.copies
     }
 
     fn into_outcomes(mut self) -> Vec<Outcome> {
-        let complete = self.is_complete();
+        let complete = self.is_complete() && !self.is_uncounted;
         self.outcomes.iter_mut().for_each(|outcome| outcome.complete = complete);
         self.outcomes
     }
@@ -116,10 +120,13 @@ impl Open {
 impl State {
     fn note(&mut self, report: Report) {
         match report {
-            Report::Taken { order, items, numbers, copies } => {
+            Report::Kept { order, item, told } => self.note_kept(order, item, told),
+            Report::Taken { order, items, numbers, copies, kept } => {
                 self.under_way = self.under_way.saturating_sub(items as usize);
                 let Some(open) = self.open.get_mut(&order) else { return };
                 open.homes = open.homes.saturating_sub(1);
+                open.kept += i64::from(kept);
+                open.is_uncounted |= kept > 0;
                 open.copies += u64::from(copies);
                 for number in numbers {
                     let Place::Room(room) = place(&number.room) else { continue };
@@ -137,6 +144,22 @@ impl State {
                     *sum += connections;
                 }
             }
+        }
+    }
+
+    fn note_kept(&mut self, order: u64, item: u32, told: Decided) {
+        let Some(open) = self.open.get_mut(&order) else { return };
+        open.kept -= 1;
+        let Some(outcome) = open.outcomes.get_mut(item as usize) else { return };
+        let plain = |room: &str| match place(room) {
+            Place::Room(room) => room.to_owned(),
+            _ => String::new(),
+        };
+        match told {
+            Decided::Taken(room, at) | Decided::Repeat(room, at) => {
+                outcome.numbers.push((plain(&room), at.epoch, at.offset));
+            }
+            Decided::Refused(room, why) => outcome.refused.push((plain(&room), why.to_owned())),
         }
     }
 
@@ -215,7 +238,13 @@ impl Publishing {
             let ttl = order.publish.ttl;
             // For what goes to other nodes; homes know what holds for them.
             let until = ttl.map(|ttl| self.clock.now().plus(ttl));
-            let terms = |_: &str| Terms { until, ..Terms::default() };
+            let number = state.orders;
+            let keep = |name: &str| {
+                let is_shared = self.node.is_some() && rules.rooms.shares(name);
+                let receipt = Receipt::Order { order: number, item };
+                is_shared.then(|| Box::new(Keep { author: "back end".into(), receipt }))
+            };
+            let terms = |name: &str| Terms { until, keep: keep(name), ..Terms::default() };
             let mut parts = places.parts(&order.publish, &author, &terms);
             let groups = &mut state.groups;
             let group = parts.group(MAKER, || {
@@ -332,7 +361,7 @@ impl Publisher for NodeDesk {
 
     fn give_up(&self, order: u64) -> Option<Vec<Outcome>> {
         let open = self.publishing.state().open.remove(&order)?;
-        (open.homes == 0).then(|| open.into_outcomes())
+        (open.homes == 0 && open.kept == 0).then(|| open.into_outcomes())
     }
 
     fn post_waiting(&self) -> bool {

@@ -160,6 +160,7 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
         namespaces: config.lists.namespaces.iter().map(namespace).collect(),
         rates: rates(config),
         presence: presence(config),
+        shared: config.inside.bridge.shared.clone(),
     }
 }
 

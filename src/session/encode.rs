@@ -77,6 +77,13 @@ pub enum Reply<'a> {
         /// The room's name.
         room: &'a str,
     },
+    /// To a publication to a room whose history all nodes share: the number that it was given, now or before.
+    Numbered {
+        /// Its number; nothing is known of it when that is zero.
+        position: Cursor,
+        /// True when it was taken before, and is not sent again.
+        repeated: bool,
+    },
     /// To a publication: it was taken, which is not to say that anyone has received it.
     Published,
     /// To `throng:status`.
@@ -211,6 +218,15 @@ pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>)
         Reply::Repeated => object.plain("duplicate", true),
         Reply::Left { room } => object.text("room", room),
         Reply::Published => object,
+        Reply::Numbered { position, repeated } => {
+            let object = if repeated { object.plain("duplicate", true) } else { object };
+            match position.offset {
+                0 => object,
+                offset => object
+                    .plain("offset", offset)
+                    .quoted("epoch", format_args!("{:x}", position.epoch)),
+            }
+        }
         Reply::Status(status) => object.text("status", status.as_str()),
         Reply::Watching { watching } => object.plain("watching", watching),
         Reply::Authenticated { user, expires } => {

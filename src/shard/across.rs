@@ -23,7 +23,7 @@ impl Shard {
         self.identity.node.is_some()
     }
 
-    fn push_across(&mut self, mail: Mail) {
+    pub(super) fn push_across(&mut self, mail: Mail) {
         if self.is_linked() {
             self.outbox.push(ShardId(self.identity.shards), mail);
         }
@@ -46,13 +46,16 @@ impl Shard {
     }
 
     /// As the room's home: tells the bridge if the room has members now and had none before, or the other way.
-    pub(super) fn note_interest(&mut self, room: &Arc<str>, had: bool) {
+    pub(super) fn note_interest(&mut self, room: &Arc<str>, had: bool, now: Time) {
         if !self.is_linked() {
             return;
         }
         let wanted = self.rooms.directory.has_members(room);
         if wanted != had {
             self.push_across(Mail::Interest { room: Arc::clone(room), wanted });
+            if !wanted {
+                self.end_following(room, now);
+            }
         }
     }
 

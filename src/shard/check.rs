@@ -78,6 +78,7 @@ impl Shard {
             }
         }
         self.rooms.presence.check();
+        self.rooms.joint.check();
         self.table.check();
         self.queues.check();
     }

@@ -306,8 +306,10 @@ impl Shard {
             Author { tenant, origin: Origin::Connection(self.address(id)), at: now, across: true };
         let Identity { seed, shards, node, .. } = &self.identity;
         let places = Places { seed, shards: *shards, rules: &self.settings.rooms, node: *node };
-        let mut parts = places.parts(publish, &author, &|room| self.terms(id, publish, room, now));
+        let mut parts = places
+            .parts(publish, &author, &|room| self.terms_of(id, publish, reference, room, now));
         let is_answered = reference.is_none() || !is_once(&parts);
+        let is_numbered_elsewhere = parts.is_numbered_elsewhere();
         if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
             return self.refuse(id, &outstanding(reference), now);
         }
@@ -335,7 +337,7 @@ impl Shard {
             self.pause_publisher(id);
         }
         self.slow_publisher(id);
-        if is_answered {
+        if is_answered && !is_numbered_elsewhere {
             self.reply(id, reference, &Reply::Published, now);
         }
     }

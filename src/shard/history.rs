@@ -16,7 +16,7 @@ use crate::auth::{is_user_room, plain};
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::hub::{Class, Portion, Publication, Repeats, Target, Terms};
+use crate::hub::{Class, HistoryLimits, Portion, Publication, Repeats, Target, Terms};
 use crate::session::Publish;
 use crate::shard::fanout::encode_ws_json;
 use crate::shard::mail::{Asked, Found, Joining, Mail, Question};
@@ -49,7 +49,7 @@ impl Shard {
             let connection = user.is_none().then(|| self.address(id));
             Box::new(Repeats::key(&self.identity.seed, (user, connection, room, written.get())))
         });
-        Terms { until, once, across: false }
+        Terms { until, once, across: false, keep: None }
     }
 
     /// The same for a back end's: all of them are one author to each room.
@@ -64,7 +64,9 @@ impl Shard {
         let once = draft.id.as_ref().filter(|_| counts).map(|written| {
             Box::new(Repeats::key(&self.identity.seed, ("back end", room, written.get())))
         });
-        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across: draft.terms.across }
+        let keep = draft.terms.keep.clone();
+        let once = once.filter(|_| keep.is_none());
+        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across: draft.terms.across, keep }
     }
 
     /// As the room's home: gives a draft its number and keeps it, if it is to be sent at all. What it is to
@@ -74,6 +76,13 @@ impl Shard {
         mut draft: Publication,
         now: Time,
     ) -> Option<Arc<Publication>> {
+        if draft.terms.keep.is_some() {
+            self.send_to_be_numbered(draft);
+            return None;
+        }
+        if draft.cursor != Cursor::default() {
+            return self.take_numbered(draft, now);
+        }
         if draft.is_over(now) {
             self.counters.outdated_total += 1;
             return None;
@@ -126,14 +135,24 @@ impl Shard {
         draft.cursor = self.rooms.directory.number_kept(&draft.room);
         self.counters.publications_total += 1;
         let publication = Arc::new(draft);
+        self.keep(&publication, &limits, now);
+        Some(publication)
+    }
+
+    /// Keeps what was numbered last in its room.
+    pub(super) fn keep(
+        &mut self,
+        publication: &Arc<Publication>,
+        limits: &HistoryLimits,
+        now: Time,
+    ) {
         // What it costs to keep is known once it is encoded; and nobody has to wait for that later.
         publication.bytes(Class::WS_JSON, encode_ws_json);
-        if self.rooms.directory.keep(&publication, &limits, now.tick()) {
+        if self.rooms.directory.keep(publication, limits, now.tick()) {
             self.note_end(&publication.room);
         }
         let ended = self.rooms.directory.shrink_history(self.history_share(), now.tick());
         ended.iter().for_each(|room| self.note_end(room));
-        Some(publication)
     }
 
     /// True when the same was taken before; otherwise it is remembered.
@@ -159,13 +178,15 @@ impl Shard {
 
     /// As the room's home: answers a question about it.
     pub(super) fn answer(&mut self, question: Question, now: Time) {
-        let Some(question) = self.hold_back(question, now) else { return };
+        let question = self.hold_back(question, now).and_then(|q| self.await_place(q, now));
+        let Some(question) = question else { return };
         let (directory, tick) = (&self.rooms.directory, now.tick());
         let found = match question.asked {
             Asked::Join(Joining { since: Some(since), .. })
             | Asked::Missed { after: since, .. } => {
                 match directory.missed(&question.room, since, self.portion(), tick) {
                     Ok(slice) => Found::Slice(slice),
+                    Err(_) if self.is_shared(&question.room) => return self.look_further(question),
                     Err(stale) => Found::Stale(stale),
                 }
             }
@@ -186,7 +207,7 @@ impl Shard {
         self.tell(question, found, now);
     }
 
-    fn tell(&mut self, question: Question, found: Found, now: Time) {
+    pub(super) fn tell(&mut self, question: Question, found: Found, now: Time) {
         let directory = &self.rooms.directory;
         let members = directory.members(&question.room);
         // A room that its last member has left by now has no position; (0, 0) is before all others.
@@ -203,7 +224,7 @@ impl Shard {
 
     /// How much of a history one answer holds: what a queue that has fallen to its low water mark takes
     /// without coming near the high one.
-    fn portion(&self) -> Portion {
+    pub(super) fn portion(&self) -> Portion {
         let limits = self.queue_limits();
         Portion {
             count: (limits.max_messages as usize / 8).max(1),

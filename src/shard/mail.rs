@@ -24,6 +24,7 @@ use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
 use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
+use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
 use crate::shard::presence::{Inquire, Word};
 use crate::shard::quota::Begin;
@@ -79,6 +80,8 @@ pub enum Found {
     Stale(Stale),
     /// That a publication was taken before.
     Repeat,
+    /// Nothing: the room's history is shared, and cannot be reached now.
+    Away,
 }
 
 /// A question to a room's home, on behalf of a connection.
@@ -99,7 +102,7 @@ impl Found {
     fn len(&self) -> usize {
         match self {
             Self::Slice(slice) | Self::Anew(slice) => slice.publications.len(),
-            Self::Nothing | Self::Stale(_) | Self::Repeat => 0,
+            Self::Nothing | Self::Stale(_) | Self::Repeat | Self::Away => 0,
         }
     }
 }
@@ -241,6 +244,8 @@ pub enum Mail {
     },
     /// Delivery, from the bridge: publications of other nodes to these rooms may have been lost.
     Astray(Arc<[Arc<str>]>),
+    /// Request or delivery, as it says itself: about a room whose history all nodes share.
+    Joint(Box<Joint>),
     /// To the node's desk, and to no shard: see to this.
     Inquiry(Box<Inquiry>),
     /// To the node's desk, and to no shard: tell these to whoever wants to hear of them.
@@ -312,6 +317,9 @@ impl Mail {
         if let Self::Presence(word) = self {
             return word.is_request();
         }
+        if let Self::Joint(joint) = self {
+            return joint.is_request();
+        }
         matches!(
             self,
             Self::Publish { .. }
@@ -347,6 +355,7 @@ impl Mail {
             Self::Presence(word) => word.cost(),
             Self::Toll(_) => size_of::<Toll>(),
             Self::Share(_) => size_of::<(Party, Share<PARTY_COSTS>)>(),
+            Self::Joint(joint) => joint.cost(),
             _ => 0,
         };
         (size_of::<Self>() + extra) as u64

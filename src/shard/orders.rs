@@ -17,6 +17,7 @@ use crate::base::counters::Counters;
 use crate::base::cursor::Cursor;
 use crate::base::time::Time;
 use crate::hub::{Group, Publication, Slip, Target};
+use crate::shard::joint::Told;
 use crate::shard::mail::Whole;
 use crate::shard::state::Shard;
 
@@ -68,6 +69,17 @@ pub enum Report {
         numbers: Vec<Numbered>,
         /// Copies sent to shards that will tell whom they reach.
         copies: u32,
+        /// Publications that are numbered elsewhere, each of which is told of by itself.
+        kept: u32,
+    },
+    /// What became of one that is numbered elsewhere.
+    Kept {
+        /// The order.
+        order: u64,
+        /// Which of its publications it is.
+        item: u32,
+        /// What.
+        told: Told,
     },
     /// As a shard with receivers: one copy has reached this many.
     Reached {
@@ -87,7 +99,7 @@ pub(super) struct Reports(VecDeque<Report>);
 
 impl Reports {
     /// What a home has taken is always told: the node sends no more than it awaits.
-    fn push(&mut self, report: Report, counters: &mut Counters) {
+    pub(super) fn push(&mut self, report: Report, counters: &mut Counters) {
         if self.0.len() >= MOST && matches!(report, Report::Reached { .. }) {
             counters.reports_dropped_total += 1;
         } else {
@@ -100,7 +112,7 @@ impl Shard {
     /// As the home: numbers what a back end publishes.
     pub(super) fn handle_submission(&mut self, submission: Submission, now: Time) {
         let Submission { order, items } = submission;
-        let (mut numbers, mut copies) = (Vec::new(), 0);
+        let (mut numbers, mut copies, mut kept) = (Vec::new(), 0, 0);
         let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
         for SubmissionItem { index, mut drafts, group, ttl, across } in items {
             // The node's other threads do not know the shards' time.
@@ -108,6 +120,8 @@ impl Shard {
                 draft.at = now;
                 draft.terms = self.terms_of_order(draft, ttl, now);
             }
+            let elsewhere = drafts.iter().filter(|draft| draft.terms.keep.is_some());
+            kept += u32::try_from(elsewhere.count()).unwrap_or(u32::MAX);
             let (publications, sent) = self.number(drafts, group, now);
             self.send_part(across);
             for publication in publications.iter().filter(|p| p.to.target == Target::Room) {
@@ -119,7 +133,7 @@ impl Shard {
                 copies += sent;
             }
         }
-        let report = Report::Taken { order, items: count, numbers, copies };
+        let report = Report::Taken { order, items: count, numbers, copies, kept };
         self.outbox.reports.push(report, &mut self.counters);
     }
 

@@ -161,7 +161,7 @@ impl Shard {
         self.note_count(room, now);
         let had = self.is_linked() && self.rooms.directory.has_members(room);
         self.count_members(room, shard, members);
-        self.note_interest(room, had);
+        self.note_interest(room, had, now);
     }
 
     fn count_members(&mut self, room: &Arc<str>, shard: ShardId, members: u32) {

@@ -74,7 +74,7 @@ impl Replays {
         self.behind.len()
     }
 
-    fn is_behind(&self, index: u32, room: &str) -> bool {
+    pub(super) fn is_behind(&self, index: u32, room: &str) -> bool {
         let behind = self.behind.get(&index);
         behind.is_some_and(|behind| behind.rooms.iter().any(|other| *other.name == *room))
     }
@@ -163,6 +163,9 @@ impl Shard {
     /// The home knows of the membership, and has said what was missed.
     pub(super) fn handle_joined(&mut self, answer: &Answer, joining: Joining, now: Time) {
         let (id, room) = (answer.question.to.conn, &answer.question.room);
+        if matches!(answer.found, Found::Away) {
+            return self.refuse_away(&answer.question, now);
+        }
         let standing = match self.table.get(id) {
             Some(connection) => self.rooms.hub.standing(&connection.member, room),
             None => Standing::Outside,
@@ -230,6 +233,10 @@ impl Shard {
             Found::Stale(reason) => {
                 self.rooms.replays.leave(id.index, room);
                 self.resync(id, answer, *reason, now);
+            }
+            Found::Away => {
+                self.rooms.replays.leave(id.index, room);
+                self.resync(id, answer, Stale::TooOld, now);
             }
             Found::Nothing | Found::Anew(_) | Found::Repeat => {}
         }
@@ -314,6 +321,7 @@ impl Shard {
         let (slice, is_whole) = match &answer.found {
             Found::Slice(slice) => (slice, true),
             Found::Anew(slice) => (slice, false),
+            Found::Away => return self.refuse_away(&answer.question, now),
             Found::Nothing | Found::Stale(_) | Found::Repeat => return,
         };
         let (id, Cursor { epoch, offset }) = (answer.question.to.conn, answer.position);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Access, KeySet, OriginRules, Right, Who};
+use crate::auth::{Access, KeySet, OriginRules, Place, Right, Who, place};
 use crate::base::glob::Glob;
 use crate::base::network::Network;
 use crate::base::party::Party;
@@ -233,6 +233,9 @@ pub struct RoomRules {
     pub rates: Vec<Option<Rate>>,
     /// Of who is there.
     pub presence: PresenceRules,
+    /// The rooms, by the names that clients use, whose history all nodes share. Of no effect in a node that works
+    /// alone.
+    pub shared: Vec<Glob>,
 }
 
 /// The rules of presence.
@@ -294,6 +297,10 @@ pub struct RoomMemory {
     /// How long their identifiers are remembered; zero: not at all.
     pub repeats: Duration,
 }
+
+/// What a room keeps whose history all nodes share, where its namespace does not say.
+const SHARED: HistoryLimits =
+    HistoryLimits { count: 100, bytes: 1 << 20, age: Duration::from_secs(300) };
 
 /// The limits of the shard as a whole.
 #[derive(Clone, Copy, Debug)]
@@ -366,9 +373,27 @@ impl RoomRules {
         self.namespaces.iter().any(|namespace| namespace.origins.is_some())
     }
 
+    /// True for a room, by its name within the node, whose history all nodes share.
+    #[must_use]
+    pub fn shares(&self, name: &str) -> bool {
+        !self.shared.is_empty() && matches!(place(name), Place::Room(room) if self.is_shared(room))
+    }
+
+    fn is_shared(&self, room: &str) -> bool {
+        self.shared.iter().any(|pattern| pattern.matches(room))
+    }
+
     /// What is remembered of a room. Looks at names only where something is remembered of any.
     #[must_use]
     pub fn memory_of(&self, room: &str) -> RoomMemory {
+        let memory = self.memory_by_namespace(room);
+        if self.shared.is_empty() || !self.is_shared(room) {
+            return memory;
+        }
+        RoomMemory { history: memory.history.or(Some(SHARED)), ..memory }
+    }
+
+    fn memory_by_namespace(&self, room: &str) -> RoomMemory {
         let remembers = |namespace: &NamespaceRules| {
             namespace.memory.history.is_some() || !namespace.memory.repeats.is_zero()
         };

@@ -14,6 +14,7 @@ use crate::shard::admission::Gate;
 use crate::shard::bundle::Bundle;
 use crate::shard::everyone::Walks;
 use crate::shard::history::MOST_REPEATS;
+use crate::shard::joint::Joints;
 use crate::shard::mail::Outbox;
 use crate::shard::measures::{Measures, SECOND};
 use crate::shard::presence::Presence;
@@ -68,6 +69,8 @@ pub(super) struct Rooms {
     pub(super) next_group: u64,
     /// Who observes whom.
     pub(super) presence: Presence,
+    /// The homes' side of rooms whose history all nodes share.
+    pub(super) joint: Joints,
 }
 
 /// What one core owns.
@@ -109,6 +112,7 @@ impl Shard {
                 restores: Restores::new(seed),
                 next_group: 0,
                 presence: Presence::new(seed),
+                joint: Joints::new(seed),
             },
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards + u16::from(identity.node.is_some())),

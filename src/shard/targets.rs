@@ -79,9 +79,16 @@ impl Parts {
             .then(|| Group { id: (u64::from(maker) << 48) | (number() & 0xffff_ffff_ffff), homes })
     }
 
+    /// True for a publication to one room alone, which is numbered elsewhere.
+    pub(super) fn is_numbered_elsewhere(&self) -> bool {
+        let homes = &self.homes[..];
+        matches!(homes, [(_, drafts)] if matches!(&drafts[..], [draft] if draft.terms.keep.is_some()))
+    }
+
     /// What goes to the other nodes in one piece; all homes send it, or the author if it is `homeless`.
     pub fn take_whole(&mut self, group: Option<&Group>) -> Option<Arc<Whole>> {
         let publications = std::mem::take(&mut self.across);
+        let group = group.filter(|_| !self.homeless);
         let (id, homes) = group.map_or((0, 1), |group| (group.id, group.homes));
         (!publications.is_empty()).then(|| Arc::new(Whole { id, homes, publications }))
     }
@@ -142,11 +149,15 @@ impl Places<'_> {
             && let [(_, drafts)] = &mut parts.homes[..]
             && let [draft] = &mut drafts[..]
         {
-            draft.terms.across = !matches!(draft.to.target, Target::Connections(_));
+            draft.terms.across =
+                draft.terms.keep.is_none() && !matches!(draft.to.target, Target::Connections(_));
             return;
         }
         let drafts = parts.homes.iter().flat_map(|(_, drafts)| drafts);
-        let named = drafts.filter(|draft| !matches!(draft.to.target, Target::Connections(_)));
+        // What is numbered elsewhere crosses by that.
+        let named = drafts.filter(|draft| {
+            draft.terms.keep.is_none() && !matches!(draft.to.target, Target::Connections(_))
+        });
         let mut across: SmallVec<[_; 1]> = named.map(|draft| Arc::new(draft.copy())).collect();
         parts.homeless = across.is_empty();
         if !far.is_empty() {

@@ -17,6 +17,7 @@ mod guard;
 mod history;
 mod inbox;
 mod inspect;
+mod joint;
 mod login;
 mod mail;
 mod measures;

@@ -199,6 +199,7 @@ impl Shard {
             Mail::Submit(submission) => self.handle_submission(*submission, now),
             // The node's own and the bridge's, which read them before they would get here.
             Mail::Report(_) | Mail::Across { .. } | Mail::Interest { .. } => {}
+            Mail::Joint(joint) => self.handle_joint(*joint, now),
             Mail::Astray(rooms) => self.handle_astray(&rooms, now),
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
             Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),

@@ -1,5 +1,6 @@
 //! A node to test against, and clients.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -77,6 +78,8 @@ pub(crate) struct Client {
     socket: WebSocket<TcpStream>,
     pub(crate) id: String,
     next_ref: u64,
+    /// What came before a reply that was waited for.
+    kept: VecDeque<Value>,
 }
 
 impl Client {
@@ -158,7 +161,7 @@ impl Client {
         }
         let (socket, response) = tungstenite::client(request, stream).expect("an upgrade");
         assert_eq!(response.headers()["sec-websocket-protocol"], "throng.v1.json");
-        Self { socket, id: String::new(), next_ref: 0 }
+        Self { socket, id: String::new(), next_ref: 0, kept: VecDeque::new() }
     }
 
     fn greet(&mut self) {
@@ -197,6 +200,9 @@ impl Client {
 
     /// The next push or reply.
     pub(crate) fn next(&mut self) -> Value {
+        if let Some(kept) = self.kept.pop_front() {
+            return kept;
+        }
         match self.next_message() {
             Message::Text(text) => serde_json::from_str(&text).expect("JSON"),
             other => panic!("instead of a text: {other:?}"),
@@ -221,6 +227,22 @@ impl Client {
         let reply = self.next();
         assert_eq!(reply["ref"], json!(self.next_ref), "{command} -> {reply}");
         reply
+    }
+
+    /// The same; pushes that come before the reply are read again after it.
+    pub(crate) fn ask_among(&mut self, mut command: Value) -> Value {
+        self.next_ref += 1;
+        command["ref"] = json!(self.next_ref);
+        self.send(&command);
+        let mut before = Vec::new();
+        loop {
+            let message = self.next();
+            if message["ref"] == json!(self.next_ref) {
+                self.kept.extend(before);
+                return message;
+            }
+            before.push(message);
+        }
     }
 
     pub(crate) fn join(&mut self, room: &str) -> Value {

@@ -41,7 +41,7 @@ impl Publisher for SmallDesk {
 
     fn outcome(&self, order: u64) -> Option<Vec<Outcome>> {
         let numbers = vec![("lobby".to_owned(), 0xab, order)];
-        let one = Outcome { numbers, connections: Some(7), complete: true };
+        let one = Outcome { numbers, connections: Some(7), complete: true, ..Outcome::default() };
         if !self.takes.load(Ordering::Relaxed) {
             return None;
         }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Kind, Value, millis, whole};
-use super::kind_text::{Hidden, Text, text};
+use super::kind::{Kind, Pattern, Value, millis, whole};
+use super::kind_text::{Hidden, Text, list_of, text};
+use crate::base::glob::Glob;
 use crate::base::secret::Secret;
 
 group! {
@@ -41,5 +42,8 @@ group! {
         "canary_interval_ms" Restart canary: Duration = Duration::from_secs(5), millis(10, 600_000);
         /// How long the subscription to a room outlives the room's last member here.
         "linger_ms" Restart linger: Duration = Duration::from_secs(5), millis(0, 600_000);
+        /// Rooms whose history all nodes share, by patterns in which * stands for any characters. Redis numbers what
+        /// is published in them, so a cursor means the same on every node.
+        "shared_rooms" Restart shared: Vec<Glob> = Vec::new(), list_of(64, Pattern);
     }
 }

@@ -31,6 +31,11 @@ const RELATIONS: &[Relation] = &[
                users' connections to the others",
     },
     Relation {
+        keys: &["bridge.shared_rooms", "bridge.url"],
+        holds: |c| c.inside.bridge.shared.is_empty() || !c.inside.bridge.url.is_empty(),
+        rule: "histories are shared by way of a Redis: give its URL",
+    },
+    Relation {
         keys: &["server.listen", "tls.listen", "auth.mode"],
         holds: |c| {
             let listens = [c.server.listen, c.transport.tls.listen];

@@ -65,6 +65,7 @@ fn every_key_can_be_set_printed_and_read_back() {
         "tls.client_ca=ca.pem",
         "auth_webhook.url=http://[::1]/",
         "auth_webhook.secret_file=k",
+        "bridge.url=redis://a:1",
     ];
     let before = parse("", &beside).expect("valid");
     let keys = keys();
@@ -453,6 +454,8 @@ fn back_ends_that_are_told_need_a_name_a_url_a_secret_and_something_to_hear() {
     assert!(parse("", &[hooks]).is_ok());
     let error = parse("", &[hooks, "bridge.url=redis://a:1"]).expect_err("of several nodes");
     assert!(error.contains("bridge.url") && error.contains("\"undelivered\""), "{error}");
+    let error = parse("", &["bridge.shared_rooms=[\"a\"]"]).expect_err("nobody to share with");
+    assert!(error.contains("bridge.shared_rooms") && error.contains("give its URL"), "{error}");
     let heard = hook(&format!("secret_file = \"k\"\n{deliver}")).expect("valid").warnings();
     assert_eq!(heard, Vec::<String>::new());
 }

@@ -49,6 +49,10 @@ fn protocol(name: &str) -> Protocol {
 }
 
 fn reply_of(object: &Map<String, Value>) -> Reply<'_> {
+    if object.contains_key("epoch") && !object.contains_key("room") {
+        let position = Cursor { epoch: epoch(object, "epoch"), offset: number(object, "offset") };
+        return Reply::Numbered { position, repeated: object.contains_key("duplicate") };
+    }
     if object.contains_key("epoch") {
         return Reply::Joined {
             room: text(object, "room"),

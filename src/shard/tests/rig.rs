@@ -127,6 +127,7 @@ pub(super) fn settings() -> Settings {
             namespaces: Vec::new(),
             rates: Vec::new(),
             presence: PresenceRules::default(),
+            shared: Vec::new(),
         },
         capacity: Capacity {
             connections: 2000,

@@ -17,25 +17,33 @@ pub(crate) struct Redis {
     child: Child,
     port: u16,
     folder: TempDir,
+    more: Vec<String>,
 }
 
 impl Redis {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(more: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
         let folder = tempfile::tempdir().unwrap();
-        let child = Self::spawn(port, &folder);
-        let redis = Self { child, port, folder };
+        let more: Vec<String> = more.iter().map(|word| (*word).to_owned()).collect();
+        let child = Self::spawn(port, &folder, &more);
+        let redis = Self { child, port, folder, more };
         redis.wait();
         redis
     }
 
-    fn spawn(port: u16, folder: &TempDir) -> Child {
+    fn spawn(port: u16, folder: &TempDir, more: &[String]) -> Child {
         Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "no", "--dir"])
             .arg(folder.path())
+            .args(more)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed by `make test`")
@@ -51,7 +59,7 @@ impl Redis {
     }
 
     pub(crate) fn restart(&mut self) {
-        self.child = Self::spawn(self.port, &self.folder);
+        self.child = Self::spawn(self.port, &self.folder, &self.more);
         self.wait();
     }
 

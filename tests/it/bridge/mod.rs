@@ -4,3 +4,5 @@ mod cluster;
 mod crossing;
 mod interest;
 mod outage;
+mod shared;
+mod shared_outage;
