@@ -79,7 +79,10 @@ pub(super) struct Place {
     frames: u16,
 }
 
-const _: () = assert!(size_of::<Place>() == 32);
+/// Bytes of each outcome that is remembered.
+pub const OUTCOME_BYTES: u64 = 32;
+
+const _: () = assert!(size_of::<Place>() as u64 == OUTCOME_BYTES);
 const _: () = assert!(Tick::LENGTH.as_nanos() == 256 << Moment::SHIFT);
 
 impl Place {

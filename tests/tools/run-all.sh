@@ -2,7 +2,7 @@
 # Installs what the tests need, runs every suite, and closes with one line of real numbers.
 #
 #   run-all.sh [STEP...]      all steps without arguments, else the named ones in the given order:
-#                             fmt clippy build cargo load api browser conformance
+#                             fmt clippy build cargo load api browser conformance image
 #
 # A suite's own summary is what is counted; nothing is counted twice or by guess. A step that ends badly
 # without naming a failed test counts as one failure, and so does a suite that ran no test at all, so that
@@ -110,6 +110,11 @@ count_conformance() {
     awk '/^conformance: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
 }
 
+step_image() { need_python && timeout 300 tests/deploy/lint.sh; }
+count_image() {
+    awk '/^image: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
+}
+
 # Runs a step that is a gate (no tests of its own) or a suite (with a counter); adds to the sums.
 run_step() {
     local name=$1 log=$logs/$1.log began=$SECONDS status=0 p=0 f=0
@@ -147,11 +152,11 @@ show_failure() {
 }
 
 steps=("$@")
-if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api browser conformance); fi
+if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api browser conformance image); fi
 
 for step in "${steps[@]}"; do
     if ! declare -F "step_$step" >/dev/null; then
-        say "no such step: $step (there are fmt clippy build cargo load api browser conformance)" >&2
+        say "no such step: $step (there are fmt clippy build cargo load api browser conformance image)" >&2
         exit 2
     fi
 done

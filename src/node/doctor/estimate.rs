@@ -46,8 +46,9 @@ pub(super) fn shown(bytes: u64) -> String {
     }
 }
 
-/// What so many connections on so many shards cost, as a text; `available` are the bytes of this machine.
-pub(super) fn text(connections: u64, shards: u64, available: u64) -> String {
+/// What so many connections on so many shards cost, as a text; `available` are the bytes of this machine, and
+/// `remembered` those that the rings of outcomes grow to.
+pub(super) fn text(connections: u64, shards: u64, available: u64, remembered: u64) -> String {
     let mut text = format!("{connections} idle connections on {shards} shards\n");
     let kinds = [
         ("strangers", Kind::Stranger),
@@ -71,6 +72,11 @@ pub(super) fn text(connections: u64, shards: u64, available: u64) -> String {
     let _ = writeln!(text, "  descriptors: {table} for each shard (LimitNOFILE={table})");
     let system = connections + RESERVED * shards;
     let _ = writeln!(text, "  descriptors of the whole system: {system} (fs.file-max)");
+    let _ = writeln!(
+        text,
+        "  what became of publications: {} once much was published (explain.outcomes)",
+        shown(remembered)
+    );
     let _ = writeln!(text, "What waits in queues comes on top, up to limits.memory_bytes.");
     text
 }
@@ -100,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_estimate_tells_memory_by_kind_and_descriptors_by_shard() {
-        let text = text(1_000_000, 8, 5_000_000_000);
+        let text = text(1_000_000, 8, 5_000_000_000, 8 << 21);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "1000000 idle connections on 8 shards");
         assert_eq!(lines[1], "  strangers: 3804 MiB of memory, 3706 MiB of it in the kernel");
@@ -108,6 +114,7 @@ mod tests {
         assert!(lines[3].ends_with("in the kernel, more than this machine has"), "{text}");
         assert!(lines[4].contains("133068 for each shard (LimitNOFILE=133068)"), "{text}");
         assert!(lines[5].contains("1002048 (fs.file-max)"), "{text}");
+        assert!(lines[6].contains(": 16 MiB once"), "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::node::config::Config;
 use crate::node::doctor::checks::{Finding, Want};
 use crate::node::doctor::facts::Facts;
 use crate::node::settings;
+use crate::shard::OUTCOME_BYTES;
 use crate::sys::memory;
 
 pub use idle::{Url, watch_idle};
@@ -25,7 +26,8 @@ pub use idle::{Url, watch_idle};
 #[must_use]
 pub fn estimate(config: &Config, connections: u64) -> String {
     let shards = u64::from(settings::shards(config)).max(1);
-    estimate::text(connections, shards, memory::available())
+    let remembered = shards * u64::from(config.inside.explain.outcomes) * OUTCOME_BYTES;
+    estimate::text(connections, shards, memory::available(), remembered)
 }
 
 /// How bad a finding is.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::auth::{Access, Source};
+use crate::auth::{Access, Source, Ticket, Who, mint};
 use crate::base::id::ConnId;
 use crate::shard::Settings;
-use crate::shard::tests::guard::{enter, guarded, token};
+use crate::shard::tests::consult::consult;
+use crate::shard::tests::guard::{enter, guarded, tickets, token};
 use crate::shard::tests::history::remembering;
 use crate::shard::tests::rig::{Rig, Seen, publish, room_of};
 use crate::shard::tests::rooms::exchange;
@@ -176,4 +177,41 @@ fn what_follows_a_question_is_not_read_and_a_drain_says_nothing_in_between() {
     rigs[0].settle();
     assert_eq!(rigs[0].bytes(conn), b"", "no frame and no event");
     assert!(rigs[0].ops.iter().all(|op| !matches!(op, Seen::Send(..))));
+}
+
+#[test]
+fn a_back_end_that_is_asked_about_a_room_is_asked_about_its_readers() {
+    let mut settings = guarded(&[Source::Header], |access| access.consult = Some(consult()));
+    settings.rooms.namespaces = remembering(10).rooms.namespaces;
+    settings.rooms.namespaces[0].join = Some(Who::Webhook);
+    let mut rig = Rig::new(0, 1, settings);
+    let claims = |user: &str| json!({"sub": user, "exp": 5000, "rooms": ["a"]});
+    for (user, ruling, status) in
+        [("ada", r#"{"allow":true}"#, 200), ("bob", r#"{"allow":false,"message":"no"}"#, 403)]
+    {
+        let bearer = format!("Authorization: Bearer {}\r\n", token(&claims(user)));
+        let conn = rig.accept().expect("let in");
+        rig.receive(conn, request("room=room-1", &bearer).as_bytes());
+        rig.settle();
+        let asked = rig.asked();
+        let [(number, question)] = &asked[..] else { panic!("{asked:?}") };
+        assert_eq!((&question["userId"], &question["room"]), (&json!(user), &json!("room-1")));
+        assert!(rig.bytes(conn).is_empty(), "nobody has decided yet");
+        rig.rule(*number, ruling);
+        let (answered, _, _) = answered(&mut rig, conn);
+        assert_eq!(answered, status, "{user}");
+    }
+    assert_eq!(rig.shard.counters().held_commands, 0);
+}
+
+#[test]
+fn a_ticket_is_good_for_one_question() {
+    let mut rig = Rig::new(0, 1, guarded(&[Source::Ticket], |_| {}));
+    let claims = r#"{"sub":"ada","rooms":["room-1"],"exp":5000}"#;
+    let ticket = mint(&tickets(), claims, Ticket { id: 1, expires: 120 }).expect("a ticket");
+    let query = format!("room=room-1&ticket={ticket}");
+    let (status, page, _) = read(&mut rig, &query, "");
+    assert_eq!((status, &page["messages"]), (200, &json!([])));
+    assert_eq!(read(&mut rig, &query, "").0, 401, "it is used");
+    assert_eq!(rig.shard.counters().users_online, 0);
 }
