@@ -418,4 +418,24 @@ pub(super) mod tests {
     fn writes_wait_for_nothing_when_the_worker_slept_before_each_turn() {
         assert_eq!(waits(false, 2, 200), 0);
     }
+
+    #[test]
+    fn a_crowd_that_joins_at_once_is_taken_in_by_the_home_in_slices() {
+        let clients = Clients { conns: Vec::new(), upgraded: false, eager: false, at_once: 1 };
+        let mut worker = worker(Box::new(clients), &Arc::new(Board::new(1)));
+        let mut ports = mesh(2, 4096).expect("an eventfd").into_iter();
+        let (port, other) = (ports.next().unwrap(), ports.next().unwrap());
+        worker.port = port;
+        let room: Arc<str> = Arc::from("lobby");
+        for members in 1..=3000 {
+            let mail = Mail::Count { room: Arc::clone(&room), shard: ShardId(1), members };
+            assert!(other.post(0, Lane::Request, mail).is_ok(), "it has space for all of them");
+        }
+        let mut now = worker.clock.now();
+        for left in [3000 - MAIL_PER_TURN, 3000 - 2 * MAIL_PER_TURN, 0] {
+            now = worker.turn(now).expect("a turn");
+            assert_eq!(other.depth(0, Lane::Request), left, "what one turn takes is bounded");
+        }
+        assert_eq!(worker.shard.counters().mail_taken_total, 3000);
+    }
 }
