@@ -43,7 +43,7 @@ fn of(rig: &Rig, conn: ConnId) -> Recipient {
 }
 
 /// What became of a publication for a connection.
-fn fate(rig: &mut Rig, offset: u64, conn: ConnId) -> Option<Fate> {
+pub(super) fn fate(rig: &mut Rig, offset: u64, conn: ConnId) -> Option<Fate> {
     let of = of(rig, conn);
     let account = ask(rig, offset, of);
     assert!(account.is_on && account.arrived.is_some(), "{account:?}");

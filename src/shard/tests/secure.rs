@@ -7,9 +7,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::base::fate::Fate;
 use crate::base::id::ConnId;
 use crate::connection::Routes;
 use crate::contract::{Event, ListenerId};
+use crate::shard::tests::outcomes::fate;
 use crate::shard::tests::rig::{HEAD, Heard, Rig, Seen, frame, frames, publish, settings};
 use crate::shard::{Mail, Settings};
 use crate::wire::tls::SecureListener;
@@ -119,6 +121,23 @@ fn plain_and_secure_members_of_a_room_hear_each_other() {
     let counters = world.rig.shard.counters();
     assert_eq!((counters.tls_connections, counters.tls_handshakes_total), (2, 2));
     assert_eq!(counters.queued_bytes, 0);
+}
+
+#[test]
+fn what_was_sealed_is_remembered_as_written_once_the_kernel_has_taken_it() {
+    let mut world = world();
+    let friend = world.member(Spoken::Tls13);
+    let author = world.rig.open();
+    world.rig.stalled.insert(friend.conn);
+    (1..=2).for_each(|number| {
+        world.rig.say(author, &publish(&["r"], &number.to_string()));
+        world.rig.turn();
+    });
+    let fates = |rig: &mut Rig| [1, 2].map(|offset| fate(rig, offset, friend.conn));
+    assert_eq!(fates(&mut world.rig), [Some(Fate::Writing), Some(Fate::Queued)]);
+    world.rig.stalled.clear();
+    world.rig.settle();
+    assert_eq!(fates(&mut world.rig), [Some(Fate::Written); 2]);
 }
 
 #[test]
