@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::http::response::Parts;
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
@@ -114,6 +115,27 @@ impl Client {
             (StatusCode::OK, body) => Ok(body),
             (status, _) => Err(Failure::Status(status)),
         }
+    }
+
+    /// Makes a request; the answer, whatever it is, of at most `limit` bytes within the given time.
+    pub(super) async fn fetch(
+        &self,
+        request: Request<Full<Bytes>>,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<(Parts, Bytes), Failure> {
+        let fetched = async {
+            let failed = |error: &dyn std::error::Error| Failure::Connection(whole(error));
+            let response = self.pool.request(request).await.map_err(|error| failed(&error))?;
+            let (parts, body) = response.into_parts();
+            let read = Limited::new(body, limit).collect().await;
+            let body = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+                Some(_) => Failure::TooLarge(limit),
+                None => failed(&*error),
+            })?;
+            Ok((parts, body.to_bytes()))
+        };
+        timeout(patience, fetched).await.unwrap_or(Err(Failure::Late))
     }
 
     /// Makes a request; the answer, whatever its status.

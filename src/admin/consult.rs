@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::client::{Client, Failure};
 use super::deliver::Deliveries;
 use super::desk::{Inquiries, Inquiry, Outgoing};
+use super::front::{Answered, Petitions};
 use super::line::{Line, Next};
 use super::options::Webhook;
 use super::routes::Api;
@@ -68,6 +69,8 @@ struct Consults {
     failures: u64,
     /// Events.
     deliveries: Deliveries,
+    /// Plain requests that shards have handed on.
+    petitions: Petitions,
 }
 
 /// Posts what the shards ask for as long as the thread runs, and in the end the events that wait.
@@ -81,6 +84,7 @@ pub(super) async fn serve(api: Arc<Api>, client: Client, mut told: watch::Receiv
     let mut own = Consults {
         api: Arc::clone(&api),
         deliveries: Deliveries::new(&hooks, client.clone(), Arc::clone(&api.desk)),
+        petitions: Petitions::new(&told.borrow().options.fronts, &api, &client),
         client,
         line: Line::new(),
         under_way: JoinSet::new(),
@@ -110,6 +114,11 @@ pub(super) async fn serve(api: Arc<Api>, client: Client, mut told: watch::Receiv
                     own.deliveries.finish(posted, &api.deliveries, api.clock.now());
                 }
                 Err(error) => tracing::error!("events were lost: {error}"),
+            },
+            Some(answered) = own.petitions.under_way.join_next() => match answered {
+                Ok(Answered { from, number, response }) => desk.answer(from, number, response),
+                // Its client hears of the end of its time.
+                Err(error) => tracing::error!("a request was lost: {error}"),
             },
             Some(done) = own.under_way.join_next() => match done {
                 Ok(done) => own.finish(desk, done),
@@ -146,6 +155,10 @@ impl Consults {
         while let Some(outgoing) = desk.next() {
             let inquiry = match outgoing {
                 Outgoing::Question(inquiry) => inquiry,
+                Outgoing::Petition(petition) => {
+                    self.petitions.take(petition);
+                    continue;
+                }
                 Outgoing::Events(events) => {
                     self.deliveries.take(events, &self.api.deliveries, now);
                     continue;

@@ -203,6 +203,21 @@ pub struct Inquiry {
     pub document: Vec<u8>,
 }
 
+/// A plain request that a shard hands on.
+#[derive(Debug)]
+pub struct Petition {
+    /// The shard.
+    pub from: ShardId,
+    /// By which the shard knows it.
+    pub number: u64,
+    /// The client's address, or the network that is counted as one, as far as it is known.
+    pub client: Option<String>,
+    /// True when it came by TLS.
+    pub is_secure: bool,
+    /// The request, head and body.
+    pub bytes: Vec<u8>,
+}
+
 /// What shards leave at the desk.
 #[derive(Debug)]
 pub enum Outgoing {
@@ -210,6 +225,8 @@ pub enum Outgoing {
     Question(Inquiry),
     /// What has happened, for those who want to hear of it.
     Events(Vec<Tiding>),
+    /// A request to be answered.
+    Petition(Petition),
 }
 
 /// Where the shards leave what they want done, with a bell.
@@ -234,4 +251,7 @@ pub trait Inquiries: Send + Sync {
     /// # Errors
     /// What is wrong with the answer, which then counts as none.
     fn finish(&self, inquiry: &Inquiry, answer: Option<&[u8]>) -> Result<(), String>;
+
+    /// Hands in the response to the request of that number, for this shard to write as it is.
+    fn answer(&self, shard: ShardId, number: u64, response: Vec<u8>);
 }

@@ -26,6 +26,7 @@
 //! | `client` | requests that go out |
 //! | `sign` | how who gets them knows whose they are |
 //! | `consult` | questions of the shards to the application's back end |
+//! | `front` | requests that shards hand on, and who answers them |
 //! | `line` | those that wait |
 //! | `deliver` | events to the back ends that want to hear of them |
 //! | `reply` | what they answer |
@@ -42,6 +43,7 @@ mod deliver;
 mod desk;
 mod explain;
 mod exposition;
+mod front;
 mod gather;
 mod guard;
 mod inbox;
@@ -66,12 +68,12 @@ mod tests;
 pub use batch::Pace;
 pub use call::Call;
 pub use desk::{
-    Desk, Inquiries, Inquiry, Laggard, Later, Outgoing, Receipt, Refused, Revocation, Revoked,
-    Standing, Ticket, TicketAsk,
+    Desk, Inquiries, Inquiry, Laggard, Later, Outgoing, Petition, Receipt, Refused, Revocation,
+    Revoked, Standing, Ticket, TicketAsk,
 };
 pub use explain::Subject;
 pub use exposition::{Exposition, Family, Kind, Label};
-pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Rate, Scope, Webhook};
+pub use options::{ApiKey, EventHook, Front, FrontTo, Jwks, Limits, Options, Rate, Scope, Webhook};
 pub use overview::{ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Registry, RoomSeen, Whom};
 pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};

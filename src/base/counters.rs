@@ -94,6 +94,8 @@ counters! {
     pending_questions,
     /// Gauge: commands and logins that wait for such an answer, or behind one that does.
     held_commands,
+    /// Gauge: requests for `[[proxy]]` and the public API that are gathered or wait for their answer.
+    petitions,
     /// Gauge: connections with a TLS layer.
     tls_connections,
     /// Gauge: addresses with a connection, each shard counting its own.
@@ -157,6 +159,10 @@ counters! {
     questions_refused_total,
     /// Questions that nobody answered in time, or so that it can be read, or that were too many.
     questions_undecided_total,
+    /// Requests handed on to `[[proxy]]` and the public API.
+    petitions_total,
+    /// Those that were not, because they were too many or the client has no place.
+    petitions_refused_total,
     /// Events that back ends are told of.
     events_total,
     /// Events that found no space to wait in their shard, and are told to nobody.

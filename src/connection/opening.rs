@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::auth::TOKEN_SUBPROTOCOL;
 use crate::connection::disconnect::Disconnect;
 use crate::session::{Agreement, Protocol};
-use crate::wire::http::{self, Head, HeadLimits, Parsed, Refusal, Scan, Upgrade};
+use crate::wire::http::{self, Body, Head, HeadLimits, Parsed, Refusal, Scan, Upgrade};
 use crate::wire::tls;
 
 /// Which path is what, and which listener.
@@ -28,8 +28,19 @@ pub struct Routes {
     pub echo: Option<String>,
     /// The page served at `/`, as a whole response; `None`: nothing is.
     pub page: Option<Arc<[u8]>>,
+    /// What others answer, by how paths begin.
+    pub fronts: Arc<[Front]>,
     /// The listener that speaks TLS, and as whom; `None`: none does.
     pub tls: Option<tls::SecureListener>,
+}
+
+/// Paths whose plain requests somebody else answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// How the paths begin.
+    pub path: String,
+    /// Bytes that a request's body may have.
+    pub body_bytes: usize,
 }
 
 /// A head of which a part has arrived.
@@ -70,6 +81,13 @@ pub enum Answer {
         dismissed: Option<Disconnect>,
         /// What an event stream is to carry; `None` for whoever can ask later.
         wish: Option<Box<Wish>>,
+    },
+    /// A request that somebody else answers.
+    Petition {
+        /// What has arrived of it; what follows it may be among that.
+        bytes: Vec<u8>,
+        /// Bytes of all of it, head and body.
+        length: usize,
     },
     /// A page.
     Page(Arc<[u8]>),
@@ -144,6 +162,11 @@ pub fn answer(
             let used = length.saturating_sub(before);
             Answer::Upgrade { protocol, response, used, dismissed, wish }
         }
+        Ok(Some(Read::Petition { length })) => {
+            // The half that was kept ends at the limit of heads, and a body may have come behind it.
+            let so_far = half.as_ref().map_or(&[][..], |half| &half.bytes[..before]);
+            Answer::Petition { bytes: [so_far, bytes].concat(), length }
+        }
         Ok(Some(Read::Preflight(response))) => Answer::Preflight(response),
         Ok(Some(Read::Page(page))) => Answer::Page(page),
         Ok(None) => Answer::More(
@@ -160,6 +183,9 @@ enum Read {
         length: usize,
         dismissed: Option<Disconnect>,
         wish: Option<Box<Wish>>,
+    },
+    Petition {
+        length: usize,
     },
     Page(Arc<[u8]>),
     Preflight(Vec<u8>),
@@ -182,6 +208,9 @@ fn read(
     }
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
+        if let Some(front) = front(path, routes) {
+            return petition(&parsed, front).map(Some);
+        }
         return page(&parsed.head, routes).map(Some);
     }
     let upgrade = http::upgrade(&parsed.head)?;
@@ -199,6 +228,30 @@ fn read(
     let response = http::switching(&upgrade, named);
     let length = parsed.length;
     Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish: None }))
+}
+
+/// The front that a path belongs to: the one that says most of it.
+fn front<'r>(path: &str, routes: &'r Routes) -> Option<&'r Front> {
+    let fitting = routes.fronts.iter().filter(|front| path.starts_with(&front.path));
+    fitting.max_by_key(|front| front.path.len())
+}
+
+/// What a request that somebody else answers comes to, once its head is here.
+fn petition(parsed: &Parsed<'_>, front: &Front) -> Result<Read, Refusal> {
+    let head = &parsed.head;
+    if head.values("upgrade").next().is_some() {
+        return Err(Refusal::not_found());
+    }
+    let body = match head.body() {
+        Body::None => 0,
+        Body::Length(bytes) => bytes,
+        Body::Chunked => return Err(Refusal::length_required()),
+    };
+    let body = usize::try_from(body).ok().filter(|body| *body <= front.body_bytes);
+    let body = body.ok_or_else(|| {
+        Refusal::too_large(format!("the body has more than {} bytes", front.body_bytes))
+    })?;
+    Ok(Read::Petition { length: parsed.length + body })
 }
 
 /// Answers the request for an event stream, or what a browser asks before it.

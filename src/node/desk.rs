@@ -17,8 +17,9 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::admin::{
-    self, Admin, ApiKey, Desk, EventHook, Exposition, Inquiries, Jwks, Later, Limits, Options,
-    Pace, Rate, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Voice,
+    self, Admin, ApiKey, Desk, EventHook, Exposition, Front, FrontTo, Inquiries, Jwks, Later,
+    Limits, Options, Pace, Rate, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket,
+    TicketAsk, Voice,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -38,6 +39,7 @@ use crate::node::keys;
 use crate::node::metrics::{self, About};
 use crate::node::publishing::Publishing;
 use crate::node::running::LaunchError;
+use crate::node::settings::API;
 use crate::shard::{Laggard, Mail, Surveyed};
 use crate::store::{self, Ask};
 use crate::sys::clock::unix_millis;
@@ -56,6 +58,7 @@ impl Office {
         let options = options(config)?;
         desk.adopt(config);
         let asks = options.webhook.is_some() || !options.hooks.is_empty();
+        let asks = asks || !options.fronts.is_empty();
         let has_work = options.jwks.is_some() || asks;
         if config.admin.listen.is_none() && !has_work {
             return Ok(None);
@@ -121,8 +124,22 @@ pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
                 waiting: hook.waiting as usize,
             }),
         },
+        fronts: fronts(config),
         hooks: config.lists.webhooks.iter().map(event_hook).collect::<Result<_, _>>()?,
     })
+}
+
+fn fronts(config: &Config) -> Vec<Front> {
+    let api = config.admin.public.then(|| Front { path: API.to_owned(), to: FrontTo::Own });
+    let proxies = config.lists.proxies.iter().map(|proxy| Front {
+        path: proxy.path.clone(),
+        to: FrontTo::Server {
+            url: proxy.to.clone(),
+            timeout: proxy.timeout,
+            answer_bytes: proxy.answer_bytes as usize,
+        },
+    });
+    api.into_iter().chain(proxies).collect()
 }
 
 fn key(key: &Key) -> Result<ApiKey, LaunchError> {

@@ -7,8 +7,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::admin::{Inquiries, Inquiry, Outgoing};
+use crate::admin::{Inquiries, Inquiry, Outgoing, Petition};
 use crate::auth::Ruling;
+use crate::base::id::ShardId;
 use crate::mesh::Lane;
 use crate::node::desk::NodeDesk;
 use crate::shard::Mail;
@@ -25,6 +26,12 @@ impl Inquiries for NodeDesk {
                 Mail::Inquiry(inquiry) => {
                     let crate::shard::Inquiry { from, number, document } = *inquiry;
                     return Some(Outgoing::Question(Inquiry { from, number, document }));
+                }
+                Mail::Petition(petition) => {
+                    let crate::shard::Petition { from, number, client, is_secure, bytes } =
+                        *petition;
+                    let petition = Petition { from, number, client, is_secure, bytes };
+                    return Some(Outgoing::Petition(petition));
                 }
                 Mail::Tidings(events) => return Some(Outgoing::Events(events)),
                 // Nobody posts anything else here.
@@ -56,5 +63,12 @@ impl Inquiries for NodeDesk {
         out.waiting[usize::from(inquiry.from.0)].push_back(mail);
         out.offer();
         result
+    }
+
+    fn answer(&self, shard: ShardId, number: u64, response: Vec<u8>) {
+        let mut out = self.out();
+        let mail = Mail::Answered(Box::new((number, response)));
+        out.waiting[usize::from(shard.0)].push_back(mail);
+        out.offer();
     }
 }

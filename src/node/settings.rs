@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::auth::{Access, KeySet};
-use crate::connection::{Routes, Timeouts};
+use crate::connection::{Front, Routes, Timeouts};
 use crate::driver;
 use crate::driver::uring::Idle;
 use crate::flow::budget::Rate;
@@ -60,6 +60,19 @@ pub(super) fn capacity(config: &Config, shards: u16, per_table: usize) -> usize 
     if asked == 0 { per_table } else { asked.min(per_table) }
 }
 
+/// How the admin listener's endpoints begin.
+pub(super) const API: &str = "/v1/";
+
+/// The paths whose plain requests others answer.
+fn fronts(config: &Config) -> Arc<[Front]> {
+    let body_bytes = config.admin.max_body_bytes as usize;
+    let api = config.admin.public.then(|| Front { path: API.to_owned(), body_bytes });
+    let proxies = config.lists.proxies.iter();
+    let proxies = proxies
+        .map(|proxy| Front { path: proxy.path.clone(), body_bytes: proxy.body_bytes as usize });
+    api.into_iter().chain(proxies).collect()
+}
+
 /// The limits and rules of a shard that may hold so many open connections. The keys that files hold are not
 /// among them.
 #[must_use]
@@ -76,6 +89,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
                 .demo
                 .enabled
                 .then(|| Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))),
+            fronts: fronts(config),
             tls: None,
         },
         head: HeadLimits {

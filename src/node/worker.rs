@@ -21,7 +21,7 @@ use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, ke
 use crate::node::link::bridge_port;
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
-use crate::shard::{Inquiry, LastSeen, Mail, Progress, Relieved, Report, Shard};
+use crate::shard::{Inquiry, LastSeen, Mail, Petition, Progress, Relieved, Report, Shard};
 use crate::store::Seen;
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};
@@ -102,6 +102,7 @@ impl Worker {
         let desk = desk_port(shards);
         shard.poll_inquiries(&mut |inquiry| post_inquiry(port, desk, inquiry));
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
+        shard.poll_petitions(&mut |petition| post_petition(port, desk, petition));
         shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
         self.board.hear_farewells(&mut self.shard);
         self.board.hear_replies(&mut self.shard);
@@ -270,6 +271,14 @@ fn gather_seen(shard: &mut Shard, seen: &mut Vec<Seen>, most: usize) {
 fn post_inquiry(port: &Port<Mail>, desk: usize, inquiry: Inquiry) -> Result<(), Inquiry> {
     match port.post(desk, Lane::Request, Mail::Inquiry(Box::new(inquiry))) {
         Err(Mail::Inquiry(inquiry)) => Err(*inquiry),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Leaves a request that others answer there.
+fn post_petition(port: &Port<Mail>, desk: usize, petition: Petition) -> Result<(), Petition> {
+    match port.post(desk, Lane::Request, Mail::Petition(Box::new(petition))) {
+        Err(Mail::Petition(petition)) => Err(*petition),
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -70,7 +70,9 @@ impl Shard {
 
     /// Reads on in the request head. After an upgrade: how many of `bytes` belonged to the head.
     fn handle_head(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> Option<usize> {
-        if self.keep_held(conn, bytes, now) {
+        if self.keep_held(conn, bytes, now)
+            || self.gate.people.petitions.len() > 0 && self.gather(conn, bytes)
+        {
             return None;
         }
         let settings = Rc::clone(&self.settings);
@@ -117,6 +119,10 @@ impl Shard {
                     }
                 }
                 Some(used)
+            }
+            connection::Answer::Petition { bytes, length } => {
+                self.begin_petition(conn, bytes, length, now);
+                None
             }
             connection::Answer::Page(page) => {
                 self.respond_with(conn, Shared::common(page), now);

@@ -26,6 +26,7 @@ use crate::hub::{Excess, Group, Publication, Slice, Stand};
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
+use crate::shard::petitions::Petition;
 use crate::shard::presence::{Inquire, Word};
 use crate::shard::quota::Begin;
 use crate::shard::settings::{PARTY_COSTS, Settings};
@@ -250,6 +251,10 @@ pub enum Mail {
     Inquiry(Box<Inquiry>),
     /// To the node's desk, and to no shard: tell these to whoever wants to hear of them.
     Tidings(Vec<Tiding>),
+    /// To the node's desk, and to no shard: answer this request.
+    Petition(Box<Petition>),
+    /// Delivery, from the node: the response to the request of that number.
+    Answered(Box<(u64, Vec<u8>)>),
     /// Delivery, from the node: what came of the inquiry of that number.
     Ruling(Box<(u64, Ruling)>),
     /// Delivery, from the node: close whom this takes, and let nobody in whom it takes.

@@ -161,6 +161,7 @@ impl Shard {
         let queued = self.queues.held_bytes() + self.queues.capacity() as u64 * NODE;
         let kept = self.rooms.directory.history().bytes() + self.rooms.repeats.bytes();
         let held = self.gate.people.consults.bytes() + self.rooms.walks.bytes();
+        let held = held + self.gate.people.petitions.bytes();
         queued + kept + held + self.gate.pressure.half_read + self.outbox.bytes()
     }
 

@@ -22,6 +22,7 @@ use crate::flow::meter::Rates;
 use crate::session::Protocol;
 use crate::shard::held::{Arrival, Consults};
 use crate::shard::pages::Pages;
+use crate::shard::petitions::Petitions;
 use crate::shard::settings::COSTS;
 
 /// One known user's connection: what is left of its identity, in few bytes, as there may be a million.
@@ -219,6 +220,8 @@ pub(super) struct People {
     pub(super) readings: Map<u32, Option<Box<str>>>,
     /// What waits for the application's back end.
     pub(super) consults: Consults,
+    /// Requests that others answer.
+    pub(super) petitions: Petitions,
 }
 
 impl People {
@@ -235,6 +238,7 @@ impl People {
             pages: Pages::new(seed),
             fetched: None,
             consults: Consults::new(seed),
+            petitions: Petitions::new(seed),
         }
     }
 

@@ -148,6 +148,7 @@ impl Shard {
         counters.revocations = people.revocations.len() as u64;
         counters.pending_questions = people.consults.questions.len() as u64;
         counters.held_commands = people.consults.len() as u64;
+        counters.petitions = self.gate.people.petitions.len() as u64;
         counters.charged_bytes = self.charged();
         counters.parties = self.gate.seats.parties() as u64;
         counters.paced = self.gate.paces.active() as u64;
@@ -219,6 +220,7 @@ impl Shard {
         self.say_farewell(id, why, life);
         self.depart_person(id);
         let is_reader = self.is_reading(id);
+        self.gate.people.petitions.forget(id);
         self.rooms.replays.forget(id.index);
         self.gate.people.leave(id.index);
         self.rooms.presence.leave(id.index);

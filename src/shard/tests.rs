@@ -26,6 +26,7 @@ mod outcomes;
 mod over_http;
 mod pace;
 mod parties;
+mod petitions;
 mod presence;
 mod presence_returns;
 mod presence_twin;

@@ -221,8 +221,9 @@ impl Shard {
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
             // The node's desk has these; a shard is never sent one.
-            Mail::Inquiry(_) | Mail::Tidings(_) => {}
+            Mail::Inquiry(_) | Mail::Tidings(_) | Mail::Petition(_) => {}
             Mail::Ruling(answer) => self.handle_ruling(answer.0, answer.1, now),
+            Mail::Answered(answer) => self.handle_answered(answer.0, answer.1, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),
             Mail::Enter { party, conn, most } => {

@@ -16,6 +16,7 @@ mod churn;
 mod drain;
 mod events;
 mod explain;
+mod front;
 mod handshake;
 mod history;
 mod hostile;

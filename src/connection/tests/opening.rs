@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::connection::{Answer, HalfHead, Routes, Verdict, answer};
+use crate::connection::{Answer, Front, HalfHead, Routes, Verdict, answer};
 use crate::session::Protocol;
 use crate::wire::http::{Head, HeadLimits, Refusal, Upgrade};
 
@@ -19,6 +19,9 @@ fn routes() -> Routes {
         history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),
         page: Some(Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice())),
+        fronts: [("/api/", 8), ("/api/large/", 600)]
+            .map(|(path, body_bytes)| Front { path: path.to_owned(), body_bytes })
+            .into(),
         tls: None,
     }
 }
@@ -33,6 +36,8 @@ enum Got {
     More,
     Upgrade(Protocol, Vec<u8>, usize),
     Page(Vec<u8>),
+    /// Whole, or what has come of it so far with the length of all.
+    Petition(Vec<u8>, usize),
     Refuse(Vec<u8>),
 }
 
@@ -40,6 +45,7 @@ impl Got {
     fn status(&self) -> &str {
         match self {
             Self::More => "more",
+            Self::Petition(..) => "others",
             Self::Upgrade(_, response, _) | Self::Page(response) | Self::Refuse(response) => {
                 std::str::from_utf8(&response[9..12]).expect("a status")
             }
@@ -69,12 +75,23 @@ fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
                 return Got::Upgrade(protocol, response, begin + used);
             }
             Answer::Page(page) => return Got::Page(page.to_vec()),
+            Answer::Petition { mut bytes, length } => {
+                // What comes later is gathered by the shard.
+                bytes.extend_from_slice(&stream[end..]);
+                return Got::Petition(bytes, length);
+            }
             Answer::Preflight(response) => return Got::Page(response),
             Answer::Refuse(response) => return Got::Refuse(response),
         }
         begin = end;
     }
     Got::More
+}
+
+/// A request with a body.
+fn post(path: &str, bytes: usize) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n");
+    [head.into_bytes(), vec![b'x'; bytes]].concat()
 }
 
 fn streams() -> Vec<(&'static str, Vec<u8>)> {
@@ -100,6 +117,18 @@ fn streams() -> Vec<(&'static str, Vec<u8>)> {
         ("405", b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
         ("426", b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
         ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+        ("others", b"GET /api/a?b HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("others", b"POST /api/ HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n12345678".to_vec()),
+        ("others", post("/api/large/x", 600)),
+        ("413", post("/api/large/x", 601)),
+        ("413", post("/api/larger", 9)),
+        ("404", b"GET /api HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("404", upgrade("/api/a", "").into_bytes()),
+        (
+            "411",
+            b"PUT /api/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+                .to_vec(),
+        ),
         ("more", b"GET /ws HTTP/1.1\r\nHost: a\r\n".to_vec()),
     ]
 }
@@ -111,6 +140,14 @@ fn every_head_gets_its_answer_whole_and_byte_by_byte() {
         assert_eq!(whole.status(), status, "{}", String::from_utf8_lossy(&stream));
         let bytes: Vec<usize> = (1..stream.len()).collect();
         assert_eq!(feed(&stream, &bytes, false), whole, "{}", String::from_utf8_lossy(&stream));
+    }
+}
+
+#[test]
+fn a_request_that_others_answer_is_kept_whole_however_it_is_cut() {
+    let stream = post("/api/large/x", 600);
+    for cut in 0..stream.len() {
+        assert_eq!(feed(&stream, &[cut], false), Got::Petition(stream.clone(), stream.len()));
     }
 }
 

@@ -34,6 +34,8 @@ group! {
         "requests_per_second" Live requests_per_second: u32 = 100, whole(1, 1_000_000);
         /// How long an answer waits for all shards to have taken what was asked; beyond it 503.
         "shard_timeout_ms" Live shard_timeout: Duration = Duration::from_secs(1), millis(1, 60_000);
+        /// Serve what begins with /v1/ on the public listeners too, behind the same keys.
+        "public" Restart public: bool = false, Flag;
     }
 }
 

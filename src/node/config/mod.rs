@@ -21,6 +21,7 @@
 //! | [`presence`] | the rows of `[presence]` |
 //! | [`bridge`] | the rows of `[bridge]` |
 //! | [`explain`] | the rows of `[explain]` |
+//! | [`proxy`] | the rows of `[[proxy]]` |
 //! | [`publish`] | the rows of `[publish]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
@@ -50,6 +51,7 @@ mod load;
 pub mod presence;
 mod print;
 mod problem;
+pub mod proxy;
 pub mod publish;
 mod relation;
 mod reload;

@@ -52,6 +52,26 @@ const RELATIONS: &[Relation] = &[
                auth.public_key_files or auth.jwks_file",
     },
     Relation {
+        keys: &["admin.public"],
+        holds: |c| {
+            let paths = [Some(&c.server.path), c.server.stream_path.as_ref()];
+            let own = |path: &str| paths.into_iter().flatten().any(|own| own.starts_with(path));
+            let api = c.lists.proxies.iter().any(|proxy| proxy.path == "/v1/");
+            !(c.admin.public && (api || own("/v1/")))
+        },
+        rule: "what begins with /v1/ is the API's then: give server.path, server.stream_path and the \
+               paths of [[proxy]] other beginnings",
+    },
+    Relation {
+        keys: &["limits.handshake_timeout_ms"],
+        holds: |c| {
+            let longest = c.lists.proxies.iter().map(|proxy| proxy.timeout).max();
+            longest.is_none_or(|longest| longest < c.limits.head.timeout)
+        },
+        rule: "a request for a [[proxy]] ends with the time for handshakes: it must be longer than each \
+               timeout_ms there",
+    },
+    Relation {
         keys: &["auth.mode", "auth.sources"],
         holds: |c| c.auth.door.mode != AuthMode::Token || !c.auth.door.sources.is_empty(),
         rule: "a token must be able to stand somewhere",

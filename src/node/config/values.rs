@@ -24,6 +24,7 @@ use super::limits::{
     UserLimits,
 };
 use super::list::{About, List, Row};
+use super::proxy::Proxy;
 use super::publish::Publish;
 use super::store::Store;
 use super::tenant::Tenant;
@@ -99,6 +100,8 @@ pub struct Lists {
     pub webhooks: Vec<Webhook>,
     /// `[[tenant]]`.
     pub tenants: Vec<Tenant>,
+    /// `[[proxy]]`.
+    pub proxies: Vec<Proxy>,
 }
 
 /// `[limits]`, by what they limit.
@@ -165,8 +168,14 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
 ];
 
 /// The sections that are lists, in the order in which they are printed.
-pub(super) const LISTS: &[About] =
-    &[Namespace::ABOUT, Certificate::ABOUT, admin::Key::ABOUT, Webhook::ABOUT, Tenant::ABOUT];
+pub(super) const LISTS: &[About] = &[
+    Namespace::ABOUT,
+    Certificate::ABOUT,
+    admin::Key::ABOUT,
+    Webhook::ABOUT,
+    Tenant::ABOUT,
+    Proxy::ABOUT,
+];
 
 impl Config {
     /// The structs of the table but those of lists.
@@ -253,6 +262,7 @@ impl Config {
             &self.lists.keys,
             &self.lists.webhooks,
             &self.lists.tenants,
+            &self.lists.proxies,
         ]
     }
 
@@ -264,6 +274,7 @@ impl Config {
             &mut self.lists.keys,
             &mut self.lists.webhooks,
             &mut self.lists.tenants,
+            &mut self.lists.proxies,
         ]
     }
 

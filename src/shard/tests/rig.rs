@@ -97,6 +97,7 @@ pub(super) fn settings() -> Settings {
             history: Some("/history".to_owned()),
             echo: Some("/echo".to_owned()),
             page: None,
+            fronts: Arc::default(),
             tls: None,
         },
         head: HeadLimits::default(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A request that is not served, and the response that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// One of 400, 401, 403, 404, 405, 408, 413, 414, 426, 431, 503.
+    /// One of 400, 401, 403, 404, 405, 408, 411, 413, 414, 426, 431, 503.
     pub status: u16,
     /// One line, without its end; our own words, or the operator's.
     pub message: Cow<'static, str>,
@@ -79,6 +79,12 @@ impl Refusal {
     #[must_use]
     pub fn timeout() -> Self {
         Self::new(408, "the request head did not arrive in time", Extra::None)
+    }
+
+    /// 411: the length of the body must be known beforehand.
+    #[must_use]
+    pub fn length_required() -> Self {
+        Self::new(411, "a body in chunks is not accepted here: send Content-Length", Extra::None)
     }
 
     /// 413: the request has a body.
@@ -163,6 +169,7 @@ pub(super) fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
         426 => "Upgrade Required",

@@ -25,6 +25,15 @@ pub struct Upgrade<'a> {
     pub origin: Option<&'a str>,
 }
 
+impl Upgrade<'_> {
+    /// What stands for a request that asks for none.
+    #[must_use]
+    pub fn none() -> Self {
+        let (protocols, extensions) = (SmallVec::new(), SmallVec::new());
+        Self { accept: [0; 28], protocols, extensions, origin: None }
+    }
+}
+
 /// Reads a request as a WebSocket handshake.
 ///
 /// # Errors
