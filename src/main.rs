@@ -232,6 +232,9 @@ struct Publish {
     /// Wait for the number of connections reached.
     #[arg(long)]
     count: bool,
+    /// Store it before anybody has it; to one room.
+    #[arg(long)]
+    persist: bool,
     /// JSON; left out, the message has none.
     payload: Option<String>,
 }
@@ -282,7 +285,11 @@ impl Publish {
                 ("users", self.except.except_user),
                 ("rooms", self.except.except_room),
             ],
-            flags: vec![("everyone", self.targets.everyone), ("count", self.count)],
+            flags: vec![
+                ("everyone", self.targets.everyone),
+                ("count", self.count),
+                ("persist", self.persist),
+            ],
         };
         match remote.publish(&publication) {
             Ok(answer) => print(&answer),

@@ -42,6 +42,8 @@ pub struct Outcome {
     pub connections: Option<u64>,
     /// True when every shard has told of it; where nothing was asked for too.
     pub complete: bool,
+    /// It was to be stored and is not, as far as is known: why, for programs and for people.
+    pub unstored: Option<(&'static str, &'static str)>,
 }
 
 /// Why nothing was published.
@@ -151,6 +153,11 @@ pub(super) async fn publish(
              again would publish it twice",
         )
     })?;
+    if let [Outcome { unstored: Some((code, message)), .. }] = &outcomes[..]
+        && !posted.batch
+    {
+        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, code, *message).retry_after(1));
+    }
     let mut results = outcomes.into_iter().map(answer);
     let body = match results.next() {
         Some(one) if !posted.batch => one,
@@ -164,6 +171,9 @@ fn answer(outcome: Outcome) -> Value {
         (room, json!({ "offset": offset, "epoch": format!("{epoch:x}") }))
     });
     let mut answer = Map::new();
+    if let Some((code, message)) = outcome.unstored {
+        answer.insert("error".to_owned(), json!({ "code": code, "message": message }));
+    }
     answer.insert("offsets".to_owned(), Value::Object(numbers.collect()));
     if !outcome.refused.is_empty() {
         let refused = outcome.refused.into_iter().map(|(room, why)| (room, Value::from(why)));

@@ -60,6 +60,8 @@ counters! {
     history_rooms,
     /// Gauge: publications kept in histories.
     history_publications,
+    /// Gauge: publications that wait for the store, or behind one that does.
+    waiting_to_be_stored,
     /// Gauge: what histories cost, in bytes.
     history_bytes,
     /// Gauge: connections that have not had everything they missed.
@@ -268,6 +270,12 @@ counters! {
     replayed_total,
     /// Pages of history answered.
     history_pages_total,
+    /// Publications that were stored before anybody had them.
+    stored_total,
+    /// Publications that were to be stored and are not, as far as is known.
+    stored_refused_total,
+    /// Publications given up because too much of their room waited for the store.
+    unstored_dropped_total,
     /// Publications not sent because they were taken before under the same identifier.
     repeats_total,
     /// Identifiers forgotten early because there were too many.

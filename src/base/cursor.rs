@@ -22,6 +22,8 @@ pub enum Stale {
     Epoch,
     /// The room has not come so far yet.
     Ahead,
+    /// The server has started anew, and what it had not stored is gone; what it had stored follows.
+    Lost,
 }
 
 impl Stale {
@@ -32,6 +34,7 @@ impl Stale {
             Self::TooOld => "too_old",
             Self::Epoch => "epoch",
             Self::Ahead => "ahead",
+            Self::Lost => "lost",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Floor 0: what every other module may use.
 //!
 //! Identifiers, cursors, time arithmetic, the seeded map, room name patterns, networks and the parties that share
-//! a limit, secrets, shared buffers, spare memory, what is kept for users, ages, histograms and the counters of
+//! a limit, secrets, shared buffers, spare memory, what is kept for users and of rooms, ages, histograms and the counters of
 //! a shard, or of a thread beside them. Nothing here knows a protocol, a socket or a room; nothing here reads a clock or a source of
 //! randomness.
 
@@ -16,6 +16,7 @@ pub mod inbox;
 pub mod map;
 pub mod network;
 pub mod party;
+pub mod saved;
 pub mod secret;
 pub mod shared;
 pub mod spare;

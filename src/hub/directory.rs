@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::history::{History, HistoryLimits, Portion, Slice};
+use super::history::{History, HistoryLimits, Past, Portion, Slice};
 use super::publication::Publication;
 use super::roster::Roster;
 use super::table::is_sparse;
@@ -34,8 +34,21 @@ pub struct Directory {
     next_epoch: u64,
     /// Holds nothing of a room that is not among `rooms`.
     history: History,
+    /// What the store has of rooms, and what is on its way there. Empty where nobody asks for it.
+    stored: Map<Arc<str>, Stored>,
+    /// Lives of rooms that the store had something of, and that have ended.
+    ended: Vec<(Arc<str>, u64)>,
     /// The users whose home this shard is.
     pub users: Roster,
+}
+
+/// What the store has of a room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Stored {
+    /// The store knows that numbers up to here may have been given out; zero when it has nothing of the room.
+    reserved: u64,
+    /// True while it is asked to keep something: the room does not end meanwhile, and nothing else numbers.
+    busy: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +94,8 @@ impl Directory {
             rooms: seed.map(),
             next_epoch: epoch,
             history: History::new(seed),
+            stored: seed.map(),
+            ended: Vec::new(),
             users: Roster::new(seed),
         }
     }
@@ -97,7 +112,7 @@ impl Directory {
                 None => {}
             }
             if home.counts.is_empty() && !self.history.holds(room) {
-                self.end(room);
+                self.end_if_empty(room);
             }
         } else if count > 0 {
             self.begin(room, SmallVec::from_iter([(shard, count)]));
@@ -133,7 +148,88 @@ impl Directory {
             return false;
         }
         self.history.forget(room);
-        self.end_if_empty(room)
+        let ends = self.end_if_empty(room);
+        // What the store has is not to come back either.
+        if !ends && let Some((epoch, _)) = self.position(room) {
+            self.note_ended(room, epoch);
+        }
+        ends
+    }
+
+    /// Says where the room stands, and has nothing else change that until [`Directory::release`].
+    pub fn hold(&mut self, room: &Arc<str>) -> Cursor {
+        if !self.rooms.contains_key(room) {
+            self.begin(room, SmallVec::new());
+        }
+        self.stored.entry(Arc::clone(room)).or_default().busy = true;
+        let (epoch, offset) = self.position(room).unwrap_or_default();
+        Cursor { epoch, offset }
+    }
+
+    /// The store has answered: it knows now that numbers up to `reserved` may be given out, or does not. To be
+    /// called when what it keeps has its numbers. True when the room has ended.
+    pub fn release(&mut self, room: &str, reserved: Option<u64>) -> bool {
+        if let Some(stored) = self.stored.get_mut(room) {
+            stored.busy = false;
+            stored.reserved = stored.reserved.max(reserved.unwrap_or_default());
+            if stored.reserved == 0 {
+                self.stored.remove(room);
+            }
+        }
+        !self.history.holds(room) && self.end_if_empty(room)
+    }
+
+    /// Up to where the store knows of numbers; zero when it has nothing of the room.
+    #[must_use]
+    pub fn reserved(&self, room: &str) -> u64 {
+        self.stored.get(room).map_or(0, |stored| stored.reserved)
+    }
+
+    /// True when the store has to know of the room's next number before anybody else does.
+    #[must_use]
+    pub fn must_reserve(&self, room: &str) -> bool {
+        let offset = |room| self.position(room).map_or(0, |(_, offset)| offset);
+        !self.stored.is_empty() && {
+            let reserved = self.reserved(room);
+            reserved > 0 && offset(room) >= reserved
+        }
+    }
+
+    /// Takes in what an earlier process had stored of a room, whose home this is. False when nothing of it is to
+    /// be kept; then the store is to forget it.
+    pub fn restore(
+        &mut self,
+        (room, epoch): (&Arc<str>, u64),
+        publications: Vec<(Arc<Publication>, u32)>,
+        past: Past,
+        limits: &HistoryLimits,
+        now: Tick,
+    ) -> bool {
+        let is_new = !self.rooms.contains_key(room) && epoch < self.next_epoch;
+        if !is_new || !self.history.restore(publications, past, limits, now) {
+            return false;
+        }
+        let home = HomeRoom { offset: past.reserved, epoch, counts: SmallVec::new() };
+        self.rooms.insert(Arc::clone(room), home);
+        let stored = Stored { reserved: past.reserved, busy: false };
+        self.stored.insert(Arc::clone(room), stored);
+        true
+    }
+
+    /// The next life of a room that the store is to forget.
+    pub fn poll_ended(&mut self) -> Option<(Arc<str>, u64)> {
+        self.ended.pop()
+    }
+
+    /// The store is to forget that life of the room.
+    pub fn note_forgotten(&mut self, room: Arc<str>, epoch: u64) {
+        self.ended.push((room, epoch));
+    }
+
+    fn note_ended(&mut self, room: &str, epoch: u64) {
+        if let Some((room, _)) = self.stored.remove_entry(room) {
+            self.ended.push((room, epoch));
+        }
     }
 
     /// Lets go of history that is too old, in at most `most` rooms. The rooms that have ended with theirs.
@@ -258,7 +354,8 @@ impl Directory {
     pub fn check(&self) {
         self.users.check();
         for (name, home) in &self.rooms {
-            let lives = !home.counts.is_empty() || self.history.holds(name);
+            let busy = self.stored.get(name).is_some_and(|stored| stored.busy);
+            let lives = !home.counts.is_empty() || self.history.holds(name) || busy;
             assert!(lives, "{name} has members or history");
             let is_shared = home.epoch >= SHARED_EPOCHS;
             assert!(is_shared || home.epoch < self.next_epoch, "{name} has an epoch of its own");
@@ -267,6 +364,10 @@ impl Directory {
                 let again = home.counts[at + 1..].iter().any(|(other, _)| other == shard);
                 assert!(!again, "{name} names {shard:?} once");
             }
+        }
+        for (name, stored) in &self.stored {
+            assert!(self.rooms.contains_key(name), "{name} is stored and lives");
+            assert!(stored.busy || stored.reserved > 0, "{name} is stored");
         }
         for (name, latest) in self.history.latest() {
             let offset = self.rooms.get(name).map(|home| home.offset);
@@ -284,6 +385,8 @@ impl Directory {
     /// To be called when nothing of the room's history is left.
     fn end_if_empty(&mut self, room: &str) -> bool {
         let is_empty = self.rooms.get(room).is_some_and(|home| home.counts.is_empty());
+        let is_busy = || self.stored.get(room).is_some_and(|stored| stored.busy);
+        let is_empty = is_empty && (self.stored.is_empty() || !is_busy());
         if is_empty {
             self.end(room);
         }
@@ -291,7 +394,12 @@ impl Directory {
     }
 
     fn end(&mut self, room: &str) {
-        self.rooms.remove(room);
+        let ended = self.rooms.remove(room);
+        if !self.stored.is_empty()
+            && let Some(ended) = ended
+        {
+            self.note_ended(room, ended.epoch);
+        }
         if is_sparse(self.rooms.len(), self.rooms.capacity()) {
             self.rooms.shrink_to(self.rooms.len() * 2);
         }

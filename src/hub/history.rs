@@ -2,7 +2,7 @@
 //!
 //! A room that is to have history has a ring at its home: the publications themselves, which share their
 //! encoded bytes with every queue that still holds them. Offsets in a ring follow each other without a
-//! break, so a cursor is found by a subtraction. A ring exists exactly while it holds something: a room
+//! break, but for those that an earlier process gave out and did not store, if the ring was stored. A ring exists exactly while it holds something: a room
 //! without history, and one whose history has ended, costs nothing here.
 //!
 //! Three bounds hold for each ring: how many, how many bytes, how old. The fourth is for all rings of a
@@ -48,6 +48,8 @@ pub struct Slice {
     pub publications: Vec<Arc<Publication>>,
     /// True when there are more in the direction that was asked for.
     pub more: bool,
+    /// True when others may have been published among these that an earlier process did not store.
+    pub lost: bool,
 }
 
 impl Slice {
@@ -98,6 +100,31 @@ struct Ring {
     age: Duration,
     /// Where the ring stands in [`History::line`].
     due: Tick,
+    past: Past,
+}
+
+/// What stands behind a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The highest offset that is not kept because of the bounds.
+    pub dropped: u64,
+    /// Up to here an earlier process may have given out offsets that it did not store; zero: none has.
+    pub reserved: u64,
+    /// Ticks by which the times in the ring are ahead of the process's, so that what is older than the process
+    /// has one.
+    pub ahead: u32,
+}
+
+impl Ring {
+    /// The ring's own time.
+    fn time(&self, now: Tick) -> Tick {
+        Tick(now.0.saturating_add(self.past.ahead))
+    }
+
+    /// The process's time at which an entry of that time ends.
+    fn ends(&self, at: Tick) -> Tick {
+        Tick(at.plus(self.age).0.saturating_sub(self.past.ahead))
+    }
 }
 
 /// The rings of a shard.
@@ -140,19 +167,56 @@ impl History {
     ) -> bool {
         let key = self.names.get(&publication.room).copied();
         let key = key.unwrap_or_else(|| self.open(&publication.room, limits, now));
-        let ring = &mut self.rings[key];
+        let (ring, offset) = (&mut self.rings[key], publication.cursor.offset);
         let last = ring.entries.back().map(|entry| entry.publication.cursor.offset);
         assert!(
-            last.is_none_or(|last| last + 1 == publication.cursor.offset),
-            "{} follows {last:?}",
-            publication.cursor.offset
+            last.is_none_or(|last| last.max(ring.past.reserved) + 1 == offset),
+            "{offset} follows {last:?}"
         );
-        let cost = cost(publication);
-        ring.entries.push_back(Entry { publication: Arc::clone(publication), at: now, cost });
+        if last.is_none() {
+            ring.past.dropped = offset.saturating_sub(1);
+        }
         ring.age = limits.age;
+        let at = ring.time(now);
+        self.add(key, publication, at);
+        self.bound(key, limits);
+        self.settle(key, now)
+    }
+
+    /// Takes in what was stored of a room by an earlier process: publications in the order of their offsets, each
+    /// with its age in ticks. Nothing of the room may be kept yet. False when the bounds leave nothing of it.
+    pub fn restore(
+        &mut self,
+        publications: Vec<(Arc<Publication>, u32)>,
+        past: Past,
+        limits: &HistoryLimits,
+        now: Tick,
+    ) -> bool {
+        let Some((first, _)) = publications.first() else { return false };
+        assert!(!self.holds(&first.room), "{} is restored once", first.room);
+        let oldest = publications.iter().map(|(_, age)| *age).max().unwrap_or_default();
+        let ahead = oldest.saturating_sub(now.0);
+        let key = self.open(&Arc::clone(&first.room), limits, now);
+        self.rings[key].past = Past { ahead, ..past };
+        for (publication, age) in &publications {
+            let at = self.rings[key].time(now).0.saturating_sub(*age);
+            self.add(key, publication, Tick(at));
+        }
+        self.bound(key, limits);
+        self.settle(key, now)
+    }
+
+    fn add(&mut self, key: u32, publication: &Arc<Publication>, at: Tick) {
+        let cost = cost(publication);
+        let ring = &mut self.rings[key];
+        ring.entries.push_back(Entry { publication: Arc::clone(publication), at, cost });
         ring.bytes += u64::from(cost);
         self.bytes += u64::from(cost);
         self.entries += 1;
+    }
+
+    /// Lets go of what is too much.
+    fn bound(&mut self, key: u32, limits: &HistoryLimits) {
         while self.rings[key].entries.len() > limits.count as usize {
             self.drop_oldest(key);
             self.evicted.count += 1;
@@ -161,7 +225,6 @@ impl History {
             self.drop_oldest(key);
             self.evicted.bytes += 1;
         }
-        self.settle(key, now)
     }
 
     /// True while something of the room is kept.
@@ -184,11 +247,17 @@ impl History {
         if offset == latest {
             return Some(Slice::default());
         }
-        let (entries, from) = self.kept(room, now)?;
-        let missing = usize::try_from(latest - offset).ok()?;
-        let from = entries.len().checked_sub(missing).filter(|at| *at >= from)?;
-        let mut slice = Slice::default();
-        slice.fill(entries.range(from..), portion);
+        let (ring, from) = self.kept(room, now)?;
+        let first = ring.entries.partition_point(|e| e.publication.cursor.offset <= offset);
+        if offset < ring.past.dropped || first < from {
+            return None;
+        }
+        let lost = (ring.entries.len() - first) as u64 != latest - offset;
+        if lost && offset >= ring.past.reserved {
+            return None;
+        }
+        let mut slice = Slice { lost, ..Slice::default() };
+        slice.fill(ring.entries.range(first..), portion);
         Some(slice)
     }
 
@@ -196,13 +265,11 @@ impl History {
     #[must_use]
     pub fn before(&self, room: &str, before: Option<u64>, portion: Portion, now: Tick) -> Slice {
         let mut slice = Slice::default();
-        let Some((entries, from)) = self.kept(room, now) else { return slice };
-        let first = entries.front().map_or(0, |entry| entry.publication.cursor.offset);
-        let end = before.map_or(usize::MAX, |before| {
-            usize::try_from(before.saturating_sub(first)).unwrap_or(usize::MAX)
+        let Some((Ring { entries, .. }, from)) = self.kept(room, now) else { return slice };
+        let end = before.map_or(entries.len(), |before| {
+            entries.partition_point(|entry| entry.publication.cursor.offset < before)
         });
-        let end = end.clamp(from, entries.len());
-        slice.fill(entries.range(from..end).rev(), portion);
+        slice.fill(entries.range(from..end.max(from)).rev(), portion);
         slice.publications.reverse();
         slice
     }
@@ -224,7 +291,7 @@ impl History {
         while self.bytes > bytes {
             let Some((due, key)) = self.line.first().copied() else { return };
             let ring = &self.rings[key];
-            let ends = ring.entries.front().map_or(due, |oldest| oldest.at.plus(ring.age));
+            let ends = ring.entries.front().map_or(due, |oldest| ring.ends(oldest.at));
             if ends > due {
                 // What this place in line stood for has gone already.
                 self.place(key, ends);
@@ -282,11 +349,11 @@ impl History {
         self.line.first().map(|(due, _)| *due)
     }
 
-    /// The latest offset kept of each room.
+    /// The latest offset of each room, as far as that is known here.
     pub(super) fn latest(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
         let last =
             |ring: &Ring| ring.entries.back().map_or(0, |entry| entry.publication.cursor.offset);
-        self.rings.iter().map(move |(_, ring)| (&ring.room, last(ring)))
+        self.rings.iter().map(move |(_, ring)| (&ring.room, last(ring).max(ring.past.reserved)))
     }
 
     /// Verifies rings, line and sums against each other.
@@ -302,8 +369,11 @@ impl History {
             let sum: u64 = ring.entries.iter().map(|entry| u64::from(entry.cost)).sum();
             assert_eq!(sum, ring.bytes, "bytes of {}", ring.room);
             let offsets = || ring.entries.iter().map(|entry| entry.publication.cursor.offset);
-            let follows = offsets().zip(offsets().skip(1)).all(|(one, next)| one + 1 == next);
+            let reserved = ring.past.reserved;
+            let mut pairs = offsets().zip(offsets().skip(1));
+            let follows = pairs.all(|(one, next)| one + 1 == next || one < next && one < reserved);
             assert!(follows, "{} has no gap", ring.room);
+            assert!(offsets().all(|one| one > ring.past.dropped), "{} dropped them", ring.room);
             bytes += sum + ring_cost(&ring.room);
             entries += ring.entries.len();
         }
@@ -313,10 +383,10 @@ impl History {
     }
 
     /// What is kept of a room, and from which place on it is not too old.
-    fn kept(&self, room: &str, now: Tick) -> Option<(&VecDeque<Entry>, usize)> {
+    fn kept(&self, room: &str, now: Tick) -> Option<(&Ring, usize)> {
         let ring = &self.rings[*self.names.get(room)?];
-        let is_old = |entry: &Entry| entry.at.plus(ring.age) <= now;
-        Some((&ring.entries, ring.entries.partition_point(is_old)))
+        let is_old = |entry: &Entry| ring.ends(entry.at) <= now;
+        Some((ring, ring.entries.partition_point(is_old)))
     }
 
     fn open(&mut self, room: &Arc<str>, limits: &HistoryLimits, now: Tick) -> u32 {
@@ -327,6 +397,7 @@ impl History {
             bytes: 0,
             age: limits.age,
             due,
+            past: Past::default(),
         });
         self.names.insert(Arc::clone(room), key);
         self.line.insert((due, key));
@@ -349,6 +420,7 @@ impl History {
         let ring = &mut self.rings[key];
         if let Some(entry) = ring.entries.pop_front() {
             let cost = u64::from(entry.cost);
+            ring.past.dropped = entry.publication.cursor.offset;
             ring.bytes -= cost;
             self.bytes -= cost;
             self.entries -= 1;
@@ -357,13 +429,13 @@ impl History {
 
     /// Lets go of what is too old and gives the ring its place in line; false when the ring is gone.
     fn settle(&mut self, key: u32, now: Tick) -> bool {
-        let age = self.rings[key].age;
-        while self.rings[key].entries.front().is_some_and(|entry| entry.at.plus(age) <= now) {
+        let oldest = |ring: &Ring| ring.entries.front().map(|entry| ring.ends(entry.at));
+        while oldest(&self.rings[key]).is_some_and(|ends| ends <= now) {
             self.drop_oldest(key);
             self.evicted.age += 1;
         }
         let ring = &mut self.rings[key];
-        let Some(oldest) = ring.entries.front().map(|entry| entry.at) else {
+        let Some(ends) = oldest(ring) else {
             self.close(key);
             return false;
         };
@@ -371,7 +443,7 @@ impl History {
             ring.entries.shrink_to(ring.entries.len() * 2);
         }
         // An entry that ends in a moment is looked at together with those behind it.
-        let due = oldest.plus(age).max(now.plus(age / COARSE));
+        let due = ends.max(now.plus(ring.age / COARSE));
         // The place in line moves when its time has come, and stays where it is when entries merely go.
         if ring.due <= now || due < ring.due {
             self.place(key, due);

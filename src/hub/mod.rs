@@ -14,6 +14,8 @@
 //! - [`publication`]: what is published; encoded once per class, shared by all receivers.
 //! - [`history`]: what was published lately, kept at the home.
 //! - [`keep`]: what goes along with a publication that is numbered elsewhere.
+//! - [`lines`]: what waits in front of a room for the store, at the home.
+//! - [`saved`]: a publication as it is stored.
 //! - [`repeats`]: identifiers seen lately, at the home.
 //! - [`dedup`]: one copy for a member of several target rooms, whatever homes the copies come from.
 //!
@@ -24,23 +26,27 @@ pub mod dedup;
 pub mod directory;
 pub mod history;
 pub mod keep;
+pub mod lines;
 pub mod lookout;
 mod places;
 pub mod publication;
 pub mod repeats;
 pub mod rooms;
 pub mod roster;
+pub mod saved;
 pub mod showcase;
 mod table;
 pub mod tally;
 
 pub use dedup::{Groups, Served};
 pub use directory::{Directory, home, home_of};
-pub use history::{Evicted, History, HistoryLimits, Portion, Slice};
+pub use history::{Evicted, History, HistoryLimits, Past, Portion, Slice};
 pub use keep::{Keep, Receipt};
+pub use lines::{Lines, Names, Turn};
 pub use lookout::{Heard, Known, Lookout};
 pub use publication::{
-    Audience, Class, Encoded, Except, Group, Origin, Publication, Slip, Target, Terms,
+    Audience, By, Class, Durable, Encoded, Except, Group, Once, Origin, Publication, Slip, Target,
+    Terms,
 };
 pub use repeats::Repeats;
 pub use rooms::{Change, Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};

@@ -11,6 +11,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::keep::Keep;
@@ -154,12 +155,46 @@ pub struct Publication {
 pub struct Terms {
     /// From then on nobody receives it any more.
     pub until: Option<Time>,
-    /// Who published it where under which identifier, hashed; given where a repeat is to be found out.
-    pub once: Option<Box<u128>>,
+    /// Given where a repeat is to be found out.
+    pub once: Option<Box<Once>>,
     /// Whether its home sends it on to the other nodes.
     pub across: bool,
     /// Given where it is not the home that numbers it.
     pub keep: Option<Box<Keep>>,
+    /// Whether it is to be stored first.
+    pub durable: Durable,
+}
+
+/// Whether a publication is stored before anybody has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durable {
+    /// It is not stored.
+    #[default]
+    No,
+    /// It is to be.
+    Asked,
+    /// The store has it.
+    Stored,
+}
+
+/// By what a repeat is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// Who published it where under which identifier, hashed under the node's seed.
+    pub name: u128,
+    /// Who published it, as another process can tell.
+    pub by: By,
+}
+
+/// Who published something, as far as that outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum By {
+    /// A back end.
+    BackEnd,
+    /// A user, after the tenant.
+    User(Option<Box<str>>, Box<str>),
+    /// A connection without a user, which ends with the process.
+    Connection,
 }
 
 /// A publication's bytes, one place per class; all empty at first.
@@ -188,7 +223,7 @@ impl Publication {
             overflow: self.overflow,
             key: self.key,
             origin: self.origin,
-            terms: Terms { until: self.terms.until, once: None, across: false, keep: None },
+            terms: Terms { until: self.terms.until, ..Terms::default() },
             encoded: Encoded::default(),
         }
     }

@@ -55,6 +55,12 @@ impl Repeats {
         true
     }
 
+    /// True when a name is remembered.
+    #[must_use]
+    pub fn has(&self, name: u128, now: Tick) -> bool {
+        self.seen.get(&name).is_some_and(|end| *end > now)
+    }
+
     /// Forgets what is over, at most `most` names.
     pub fn purge(&mut self, now: Tick, most: usize) {
         for _ in 0..most {

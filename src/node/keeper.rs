@@ -15,19 +15,22 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::auth::{Revocation, user_of, user_room};
-use crate::base::id::ConnAddress;
+use crate::base::id::{ConnAddress, ShardId};
 use crate::base::inbox::Note;
+use crate::base::saved::SavedRoom;
 use crate::hub::Encoded;
 use crate::mesh::Port;
 use crate::node::config::Config;
 use crate::node::desk::Out;
 use crate::node::running::LaunchError;
-use crate::shard::{Errand, Errands, Kept, Mail, News, Notice, Said, Task};
+use crate::session::Code;
+use crate::shard::{Errands, Kept, Mail, News, Notice, Refusal, Said, Saved, Task};
 use crate::store::{
-    Answer, Appended, Ask, Clerk, Disk, Draft, Handle, Keeper, Limits, Memory, Outcome, Pace,
-    Refused, Revoked, Seen, Store,
+    Answer, Appended, Ask, Clerk, Disk, Draft, Fault, Handle, Keeper, Limits, Memory, Outcome,
+    Pace, Refused, Revoked, Seen, Store,
 };
 use crate::sys::clock::unix_millis;
+use crate::sys::memory;
 
 /// Where requests to the store are handed in.
 pub(super) type StoreHandle = Handle<NodeClerk>;
@@ -50,6 +53,8 @@ const ALIVE: Duration = Duration::from_secs(5);
 pub(super) enum From {
     /// A connection.
     Connection { to: ConnAddress, reference: Option<Box<RawValue>> },
+    /// The home of a room.
+    Home(ShardId),
     /// Nobody who waits for an answer.
     Nobody,
     /// The admin listener.
@@ -125,6 +130,12 @@ impl Clerk for NodeClerk {
     fn answer(&mut self, from: From, ask: Ask, outcome: Outcome) {
         match from {
             From::Nobody => {}
+            From::Home(shard) => {
+                if let Ask::Save(save) = ask {
+                    let saved = Saved { room: save.room, kept: kept(&outcome) };
+                    self.out.push(usize::from(shard.0), Mail::Saved(Box::new(saved)));
+                }
+            }
             From::Connection { to, reference } => {
                 if let (Ask::Read { owner, .. }, Ok(Answer::Unread { unread, changed: true })) =
                     (ask, &outcome)
@@ -174,6 +185,18 @@ impl Clerk for NodeClerk {
     }
 }
 
+/// What a home is told of publications that were to be kept.
+fn kept(outcome: &Outcome) -> Result<(), Refusal> {
+    let message = match outcome {
+        Ok(_) => return Ok(()),
+        Err(Refused::Broken(_)) => {
+            "the store cannot be written or read; send the same again after a pause"
+        }
+        Err(_) => "the store is full; send the same again after a pause",
+    };
+    Err(Refusal { code: Code::Overloaded, message })
+}
+
 fn told(outcome: Outcome) -> Said {
     match outcome {
         Ok(Answer::Page(page)) => Said::Page(page),
@@ -189,10 +212,20 @@ fn told(outcome: Outcome) -> Said {
 /// Hands a shard's work to the store's thread. Never waits.
 ///
 /// # Errors
-/// Gives back a question that there is no space for. A receipt that there is no space for is lost, and whoever
+/// Gives back what there is no space for. A receipt that there is no space for is lost, and whoever
 /// waits for it learns nothing.
-pub(super) fn hand_in(store: &StoreHandle, errands: Errands) -> Result<(), Box<Errand>> {
+pub(super) fn hand_in(store: &StoreHandle, home: ShardId, errands: Errands) -> Result<(), Errands> {
     let errand = match errands {
+        Errands::Save(save) => {
+            return match store.ask(From::Home(home), Ask::Save(*save)) {
+                Err((_, Ask::Save(save))) => Err(Errands::Save(Box::new(save))),
+                _ => Ok(()),
+            };
+        }
+        Errands::Forget(room, epoch) => {
+            let ask = Ask::Forget { room: Arc::clone(&room), epoch };
+            return store.ask(From::Nobody, ask).map_err(|_| Errands::Forget(room, epoch));
+        }
         Errands::Ask(errand) => errand,
         Errands::Reached { receipt, connections } => {
             store.tell((receipt, connections));
@@ -205,7 +238,7 @@ pub(super) fn hand_in(store: &StoreHandle, errands: Errands) -> Result<(), Box<E
         Task::Read(marked) => Ask::Read { owner, marked: marked.clone() },
     };
     let from = From::Connection { to: errand.to, reference: errand.reference.clone() };
-    store.ask(from, ask).map_err(|_| errand)
+    store.ask(from, ask).map_err(|_| Errands::Ask(errand))
 }
 
 /// Has it kept who has come and gone. What the store has no space for stays.
@@ -269,6 +302,45 @@ pub(super) struct Memories {
     pub(super) revocations: Vec<Revocation>,
     /// When users were last seen, those seen last.
     pub(super) seen: Vec<(Arc<str>, u64)>,
+    /// What was published with persist.
+    pub(super) rooms: Vec<SavedRoom>,
+}
+
+/// Bytes of rows that are read from the store at once.
+const ROOMS_AT_ONCE: u64 = 1 << 22;
+
+/// What was published with persist, as far as there is memory for it; the store forgets the rest, as nobody would
+/// know of it.
+fn recall_rooms(store: &mut dyn Store, most: u64) -> Result<Vec<SavedRoom>, Fault> {
+    let (mut all, mut after, mut bytes, mut forgotten) = (Vec::new(), Arc::from(""), 0, 0);
+    loop {
+        let ask = Ask::Rooms { after, bytes: ROOMS_AT_ONCE };
+        let Some(Ok(Answer::Rooms { rooms, next })) = store.commit(&[ask], unix_millis())?.pop()
+        else {
+            return Ok(all);
+        };
+        let mut asks = Vec::new();
+        for room in rooms {
+            bytes += room.rows.iter().map(|row| row.bytes.len() as u64).sum::<u64>();
+            if bytes <= most {
+                all.push(room);
+            } else {
+                asks.push(Ask::Forget { room: room.room, epoch: room.epoch });
+            }
+        }
+        forgotten += asks.len();
+        if !asks.is_empty() {
+            store.commit(&asks, unix_millis())?;
+        }
+        match next {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    if forgotten > 0 {
+        tracing::warn!("the history of {forgotten} rooms is forgotten: there is no memory for it");
+    }
+    Ok(all)
 }
 
 impl Opened {
@@ -307,6 +379,12 @@ impl Opened {
                 _ => {}
             }
         }
+        // History has an eighth of the memory budget.
+        let budget = match config.limits.memory.bytes {
+            0 => memory::available() / 2,
+            bytes => bytes,
+        };
+        memories.rooms = recall_rooms(&mut *store, budget / 8).map_err(failed)?;
         let pace = Pace {
             queue: own.queue as usize,
             window: own.commit_window,
@@ -330,10 +408,10 @@ impl Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{ConnId, ShardId};
+    use crate::base::id::ConnId;
     use crate::base::inbox::{LAST_ID, Marked, Page, Span};
     use crate::mesh::{Lane, mesh};
-    use crate::store::Fault;
+    use crate::shard::Errand;
     use crossbeam_channel::{Receiver, bounded};
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -475,9 +553,11 @@ mod tests {
         };
         let handle = keeper.handle();
         let given_back =
-            (0..1000).filter(|index| hand_in(&handle, errand(*index)).is_err()).count();
+            (0..1000).filter(|index| hand_in(&handle, ShardId(1), errand(*index)).is_err()).count();
         assert!(given_back >= 1000 - 8 - 512, "{given_back}");
-        assert!(hand_in(&handle, Errands::Reached { receipt: 1, connections: 1 }).is_ok());
+        assert!(
+            hand_in(&handle, ShardId(1), Errands::Reached { receipt: 1, connections: 1 }).is_ok()
+        );
         drop(go);
         drop(keeper);
         let answers = std::iter::from_fn(|| ports[1].take(Lane::Delivery)).count();

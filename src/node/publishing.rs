@@ -14,17 +14,17 @@ use crate::auth::{Place, place};
 use crate::base::id::{NodeTag, ShardId};
 use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
-use crate::hub::{Keep, Origin, Receipt, Slip, Terms};
+use crate::hub::{Durable, Keep, Origin, Receipt, Slip, Terms};
 use crate::mesh::{Lane, Port};
 use crate::node::config::Config;
 use crate::node::desk::{Mutex, NodeDesk};
 use crate::node::link::bridge_port;
 use crate::node::replies;
 use crate::node::settings;
-use crate::session::{CommandLimits, Order, Orders, parse_orders};
+use crate::session::{Code, CommandLimits, Order, Orders, parse_orders};
 use crate::shard::{
-    Author, Crossing, Decided, Identity, Mail, NO_HOME, Places, Report, RoomRules, Submission,
-    SubmissionItem,
+    Author, Crossing, Decided, Identity, Mail, NO_HISTORY, NO_HOME, NO_STORE, Places, Report,
+    RoomRules, SHARED, Submission, SubmissionItem,
 };
 use crate::sys::clock::Clock;
 use crate::sys::memory;
@@ -49,9 +49,23 @@ pub(super) struct Rules {
     waiting: usize,
     /// The memory budget of the whole node.
     memory: u64,
+    /// Whether there is a store that outlives the process.
+    has_store: bool,
 }
 
 impl Rules {
+    /// Why the publication cannot be stored, if it is to be and cannot.
+    pub(super) fn unstorable(&self, order: &Order<'_>) -> Option<&'static str> {
+        let room = order.publish.targets.rooms.first().filter(|_| order.publish.persist)?;
+        if !self.has_store {
+            return Some(NO_STORE);
+        }
+        if self.rooms.shares(room) {
+            return Some(SHARED);
+        }
+        self.rooms.memory_of(room).history.is_none().then_some(NO_HISTORY)
+    }
+
     fn of(config: &Config) -> Self {
         Self {
             commands: settings::commands(config),
@@ -62,6 +76,7 @@ impl Rules {
                 0 => memory::available() / 2,
                 bytes => bytes,
             },
+            has_store: !config.inside.store.path.is_empty(),
         }
     }
 }
@@ -93,8 +108,8 @@ struct State {
 /// An order that somebody waits for.
 #[derive(Debug, Default)]
 struct Open {
-    /// Homes that have yet to take their part.
-    homes: usize,
+    /// Publications that homes have yet to take, for each of their homes.
+    left: usize,
     /// Publications that are being numbered elsewhere; below zero while more is known of them than of their homes.
     kept: i64,
     /// Nobody counts whom those reach.
@@ -107,7 +122,7 @@ struct Open {
 
 impl Open {
     fn is_complete(&self) -> bool {
-        self.homes == 0 && self.kept == 0 && self.told >= self.copies
+        self.left == 0 && self.kept == 0 && self.told >= self.copies
     }
 
     fn into_outcomes(mut self) -> Vec<Outcome> {
@@ -124,7 +139,7 @@ impl State {
             Report::Taken { order, items, numbers, copies, kept } => {
                 self.under_way = self.under_way.saturating_sub(items as usize);
                 let Some(open) = self.open.get_mut(&order) else { return };
-                open.homes = open.homes.saturating_sub(1);
+                open.left = open.left.saturating_sub(items as usize);
                 open.kept += i64::from(kept);
                 open.is_uncounted |= kept > 0;
                 open.copies += u64::from(copies);
@@ -134,6 +149,14 @@ impl State {
                         let (epoch, offset) = number.position;
                         outcome.numbers.push((room.to_owned(), epoch, offset));
                     }
+                }
+            }
+            Report::Refused { order, item, code, message } => {
+                self.under_way = self.under_way.saturating_sub(1);
+                let Some(open) = self.open.get_mut(&order) else { return };
+                open.left = open.left.saturating_sub(1);
+                if let Some(outcome) = open.outcomes.get_mut(item as usize) {
+                    outcome.unstored = Some((code, message));
                 }
             }
             Report::Reached { slip, connections } => {
@@ -244,7 +267,8 @@ impl Publishing {
                 let receipt = Receipt::Order { order: number, item };
                 is_shared.then(|| Box::new(Keep { author: "back end".into(), receipt }))
             };
-            let terms = |name: &str| Terms { until, keep: keep(name), ..Terms::default() };
+            let durable = if order.publish.persist { Durable::Asked } else { Durable::No };
+            let terms = |name: &str| Terms { until, keep: keep(name), durable, ..Terms::default() };
             let mut parts = places.parts(&order.publish, &author, &terms);
             let groups = &mut state.groups;
             let group = parts.group(MAKER, || {
@@ -311,7 +335,7 @@ impl NodeDesk {
         );
         let homes = self.publishing.submissions(&mut state, rules, list, tenant);
         for (shard, items) in homes.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
-            open.homes += 1;
+            open.left += items.len();
             state.under_way += items.len();
             state.waiting[shard].push_back(Mail::Submit(Box::new(Submission { order, items })));
         }
@@ -340,6 +364,16 @@ impl Publisher for NodeDesk {
         if let Some(at) = list.iter().position(foreign) {
             return Err(NotPublished::OtherTenant { at: batch.then_some(at) });
         }
+        for (at, order) in list.iter().enumerate() {
+            if let Some(why) = rules.unstorable(order) {
+                return Err(NotPublished::Wrong {
+                    code: Code::CannotPersist.as_str(),
+                    message: why.to_owned(),
+                    field: Some("persist".to_owned()),
+                    at: batch.then_some(at),
+                });
+            }
+        }
         let order = self.submit(&rules, &list, tenant)?;
         Ok(Posted { order, batch })
     }
@@ -361,7 +395,7 @@ impl Publisher for NodeDesk {
 
     fn give_up(&self, order: u64) -> Option<Vec<Outcome>> {
         let open = self.publishing.state().open.remove(&order)?;
-        (open.homes == 0 && open.kept == 0).then(|| open.into_outcomes())
+        (open.left == 0 && open.kept == 0).then(|| open.into_outcomes())
     }
 
     fn post_waiting(&self) -> bool {

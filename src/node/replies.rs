@@ -54,7 +54,11 @@ fn judge<'a>(
         } else {
             Err(format!("an answer has at most {} publications", rules.batch))
         };
-        match order.and_then(|order| permitted(order, reply)) {
+        let order = order.and_then(|order| match rules.unstorable(&order) {
+            Some(why) => Err(why.to_owned()),
+            None => permitted(order, reply),
+        });
+        match order {
             Ok(order) => orders.push(order),
             Err(reason) => {
                 refused += 1;

@@ -542,11 +542,11 @@ fn work(
     let (clock, board) = (plan.clock, Arc::clone(&plan.board));
     shard.remember(&memories.revocations, clock.now());
     shard.recall_seen(&memories.seen);
+    shard.recall_rooms(&memories.rooms, clock.now());
     drop(memories);
     let store = plan.store.clone();
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
-    let woke = clock.now();
-    let asked = Time::ZERO;
+    let (woke, asked) = (clock.now(), Time::ZERO);
     let seen = (!plan.config.inside.store.path.is_empty()).then(Vec::new);
     let worker =
         Worker { shard, driver, port, clock, board, id, asked, woke, turn_clock, store, seen };

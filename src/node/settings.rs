@@ -22,7 +22,7 @@ use crate::session::CommandLimits;
 use crate::session::command::AudienceLimits;
 use crate::shard::{
     Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, PresenceRules,
-    RoomMemory, RoomRules, Settings, Tenants, Told,
+    RoomMemory, RoomRules, Settings, ShelfLimits, Tenants, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -140,11 +140,20 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
                 Closings::All => Told::Everything,
             },
             outcomes: config.inside.explain.outcomes as usize,
+            shelf: shelf(config),
         },
         limits: limits(config, shards(config)),
         access: Arc::new(Access { report: keys::report(config), ..keys::rules(&config.auth) }),
         own_keys: KeySet::default(),
     }
+}
+
+/// What holds for publications that are to be stored.
+fn shelf(config: &Config) -> Option<ShelfLimits> {
+    let store = &config.inside.store;
+    let limits =
+        ShelfLimits { waiting: store.publish_waiting as usize, patience: store.publish_timeout };
+    (!store.path.is_empty()).then_some(limits)
 }
 
 /// What holds for rooms.

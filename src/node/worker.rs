@@ -185,8 +185,8 @@ impl Worker {
     /// Hands the store its work, and gives back what it has no space for.
     fn run_errands(&mut self, now: Time) {
         while let Some(errands) = self.shard.poll_errand() {
-            if let Err(errand) = hand_in(&self.store, errands) {
-                self.shard.handle_given_back(&errand, now);
+            if let Err(errands) = hand_in(&self.store, self.id, errands) {
+                self.shard.handle_given_back(errands, now);
             }
         }
     }

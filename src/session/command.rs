@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::envelope::{Envelope, Field, bad, nearest, shown, text, token};
+use super::envelope::{Envelope, Field, bad, flag, nearest, shown, text, token};
 use super::error::{Code, CommandError};
 use super::inbox;
 use super::presence::{self, Subjects, Whois};
@@ -59,6 +59,7 @@ const PUBLISH_FIELDS: &[Field] = &[
     Field::Users,
     Field::Connections,
     Field::Everyone,
+    Field::Persist,
 ];
 
 /// How many one publication may name.
@@ -206,6 +207,8 @@ pub struct Publish<'a> {
     pub except: Option<Box<Except<'a>>>,
     /// How long it is worth delivering; `None` for as long as it is there.
     pub ttl: Option<Duration>,
+    /// Whether it is to be stored before anybody has it; then it is to one room and to nobody else.
+    pub persist: bool,
 }
 
 /// Reads a message.
@@ -379,7 +382,12 @@ pub(super) fn publish<'a>(
         .transpose()?;
     let ttl = envelope.get(Field::TtlMs).map(resume::ttl).transpose()?;
     let targets = Targets::read(envelope, limits)?;
-    Ok(Publish { kind, targets, payload: envelope.get(Field::Payload), id, key, except, ttl })
+    let persist = flag(Field::Persist, envelope.get(Field::Persist))?;
+    if persist && (targets.rooms.len() != 1 || targets.len() != 1) {
+        return Err(bad(Field::Persist, "true", "false where it is not one room alone"));
+    }
+    let payload = envelope.get(Field::Payload);
+    Ok(Publish { kind, targets, payload, id, key, except, ttl, persist })
 }
 
 pub(super) fn room<'a>(

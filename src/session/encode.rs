@@ -86,6 +86,15 @@ pub enum Reply<'a> {
     },
     /// To a publication: it was taken, which is not to say that anyone has received it.
     Published,
+    /// To a publication that is stored.
+    Stored {
+        /// The room's name.
+        room: &'a str,
+        /// The number it was given.
+        position: Cursor,
+        /// The author's identifier for it.
+        id: Option<&'a RawValue>,
+    },
     /// To `throng:status`.
     Status(Status),
     /// To `throng:watch` and `throng:unwatch`.
@@ -227,6 +236,11 @@ pub fn reply(out: &mut Vec<u8>, reference: Option<&RawValue>, reply: &Reply<'_>)
                     .quoted("epoch", format_args!("{:x}", position.epoch)),
             }
         }
+        Reply::Stored { room, position: Cursor { epoch, offset }, id } => object
+            .text("room", room)
+            .plain("offset", offset)
+            .quoted("epoch", format_args!("{epoch:x}"))
+            .raw("id", id),
         Reply::Status(status) => object.text("status", status.as_str()),
         Reply::Watching { watching } => object.plain("watching", watching),
         Reply::Authenticated { user, expires } => {

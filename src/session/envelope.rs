@@ -46,10 +46,11 @@ pub(super) enum Field {
     Everyone,
     Tenant,
     Count,
+    Persist,
 }
 
 impl Field {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Type,
         Self::Room,
         Self::Rooms,
@@ -73,6 +74,7 @@ impl Field {
         Self::Everyone,
         Self::Tenant,
         Self::Count,
+        Self::Persist,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -100,6 +102,7 @@ impl Field {
             Self::Everyone => "everyone",
             Self::Tenant => "tenant",
             Self::Count => "count",
+            Self::Persist => "persist",
         }
     }
 
@@ -281,6 +284,15 @@ pub(super) fn texts(
     let mut reader = serde_json::Deserializer::from_str(value.get());
     de::DeserializeSeed::deserialize(Texts { limit }, &mut reader)
         .map_err(|_| bad(field, value.get(), "an array of strings"))
+}
+
+/// Reads `true` or `false`; false when it is left out.
+pub(super) fn flag(field: Field, value: Option<&RawValue>) -> Result<bool, CommandError> {
+    match value.map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(bad(field, other, "true or false")),
+    }
 }
 
 /// Checks a value that is echoed as it was written: a string or a number of at most `limit` bytes.

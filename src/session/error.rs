@@ -74,6 +74,10 @@ codes! {
     Unauthorized = "unauthorized",
     /// More than the rate allows; the same may be sent again after the time that is told.
     RateLimited = "rate_limited",
+    /// There is nothing in which it could be stored; the message says what is missing.
+    CannotPersist = "cannot_persist",
+    /// It is not known yet whether it is stored; sent again under the same `id` it is not published twice.
+    Unconfirmed = "unconfirmed",
     /// The engine cannot take this now; the same may be sent again after a pause.
     Overloaded = "overloaded",
 }

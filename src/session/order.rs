@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::command::{CommandLimits, Publish, RESERVED, kind_of, open, publish};
-use super::envelope::{Field, bad, shown, text};
+use super::envelope::{Field, bad, flag, shown, text};
 use super::error::{Code, CommandError};
 use super::targets::MAX_USER_BYTES;
 
@@ -28,6 +28,7 @@ const FIELDS: &[Field] = &[
     Field::Everyone,
     Field::Tenant,
     Field::Count,
+    Field::Persist,
 ];
 
 /// A back end's publication.
@@ -107,11 +108,7 @@ pub fn parse_order<'a>(text: &'a str, limits: &CommandLimits) -> Result<Order<'a
     Ok(Order {
         publish: publish(&envelope, raw, limits)?,
         tenant: envelope.get(Field::Tenant).map(tenant).transpose()?,
-        count: match envelope.get(Field::Count).map(RawValue::get) {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(other) => return Err(bad(Field::Count, other, "true or false")),
-        },
+        count: flag(Field::Count, envelope.get(Field::Count))?,
     })
 }
 

@@ -68,6 +68,7 @@ impl Shard {
         self.rooms.directory.check();
         self.rooms.walks.check();
         self.rooms.repeats.check();
+        self.rooms.shelf.check();
         for (conn, rooms) in self.rooms.replays.iter() {
             let Some(connection) = self.table.peek(conn.index) else {
                 panic!("{conn:?} has not had everything and is gone");

@@ -276,8 +276,23 @@ impl Shard {
             Asked::Members => {
                 Reply::Members { room: plain(&question.room), members: answer.members }
             }
-            Asked::Once if matches!(answer.found, Found::Repeat) => Reply::Repeated,
-            Asked::Once => Reply::Published,
+            Asked::Once => match &answer.found {
+                Found::Repeat => Reply::Repeated,
+                Found::Stored(id) => {
+                    let (room, position) = (plain(&question.room), answer.position);
+                    Reply::Stored { room, position, id: id.as_deref() }
+                }
+                Found::Refused(why) => {
+                    let reference = question.reference.as_deref();
+                    let error = CommandError::new(why.code, why.message, reference);
+                    return self.refuse(question.to.conn, &error, now);
+                }
+                Found::Nothing
+                | Found::Away
+                | Found::Slice(_)
+                | Found::Anew(_)
+                | Found::Stale(_) => Reply::Published,
+            },
         };
         self.reply(question.to.conn, question.reference.as_deref(), &reply, now);
     }
@@ -308,7 +323,13 @@ impl Shard {
         let places = Places { seed, shards: *shards, rules: &self.settings.rooms, node: *node };
         let mut parts = places
             .parts(publish, &author, &|room| self.terms_of(id, publish, reference, room, now));
-        let is_answered = reference.is_none() || !is_once(&parts);
+        if publish.persist
+            && let Err(why) = self.can_store(&parts.homes[0].1[0].room)
+        {
+            return self.refuse(id, &CommandError::new(why.code, why.message, reference), now);
+        }
+        // Whether it is stored its author is told in any case.
+        let is_answered = !publish.persist && (reference.is_none() || !is_once(&parts));
         let is_numbered_elsewhere = parts.is_numbered_elsewhere();
         if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
             return self.refuse(id, &outstanding(reference), now);
@@ -326,8 +347,7 @@ impl Shard {
             if !is_answered && let Some(draft) = drafts.pop() {
                 self.send_once(id, home, draft, reference, now);
             } else if home == self.identity.id {
-                self.number(drafts, group, now);
-                self.send_part(whole.clone());
+                self.take_in_turn(drafts, group, whole.clone(), now);
             } else {
                 let (drafts, across) = (drafts.into_vec(), whole.clone());
                 self.outbox.push(home, Mail::Publish { drafts, group, across });

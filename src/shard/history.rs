@@ -16,7 +16,9 @@ use crate::auth::{is_user_room, plain};
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::hub::{Class, HistoryLimits, Portion, Publication, Repeats, Target, Terms};
+use crate::hub::{
+    By, Class, Durable, HistoryLimits, Once, Portion, Publication, Repeats, Target, Terms,
+};
 use crate::session::Publish;
 use crate::shard::fanout::encode_ws_json;
 use crate::shard::mail::{Asked, Found, Joining, Mail, Question};
@@ -47,9 +49,15 @@ impl Shard {
             // A known user is the same over any of its connections.
             let user = self.gate.people.get(id.index).map(|person| person.names());
             let connection = user.is_none().then(|| self.address(id));
-            Box::new(Repeats::key(&self.identity.seed, (user, connection, room, written.get())))
+            let by = match user {
+                Some((tenant, user)) => By::User(tenant.map(Box::from), user.into()),
+                None => By::Connection,
+            };
+            let name = Repeats::key(&self.identity.seed, (user, connection, room, written.get()));
+            Box::new(Once { name, by })
         });
-        Terms { until, once, across: false, keep: None }
+        let durable = if publish.persist { Durable::Asked } else { Durable::No };
+        Terms { until, once, durable, ..Terms::default() }
     }
 
     /// The same for a back end's: all of them are one author to each room.
@@ -62,11 +70,12 @@ impl Shard {
         let room = &*draft.room;
         let counts = draft.to.target == Target::Room && !self.memory_of(room).repeats.is_zero();
         let once = draft.id.as_ref().filter(|_| counts).map(|written| {
-            Box::new(Repeats::key(&self.identity.seed, ("back end", room, written.get())))
+            let name = Repeats::key(&self.identity.seed, ("back end", room, written.get()));
+            Box::new(Once { name, by: By::BackEnd })
         });
-        let keep = draft.terms.keep.clone();
+        let Terms { across, keep, durable, .. } = draft.terms.clone();
         let once = once.filter(|_| keep.is_none());
-        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across: draft.terms.across, keep }
+        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across, keep, durable }
     }
 
     /// As the room's home: gives a draft its number and keeps it, if it is to be sent at all. What it is to
@@ -80,15 +89,17 @@ impl Shard {
             self.send_to_be_numbered(draft);
             return None;
         }
-        if draft.cursor != Cursor::default() {
+        let is_stored = draft.terms.durable == Durable::Stored;
+        if draft.cursor != Cursor::default() && !is_stored {
             return self.take_numbered(draft, now);
         }
-        if draft.is_over(now) {
+        // What the store has in the room's order has its place there, whatever the time is.
+        if draft.is_over(now) && !is_stored {
             self.counters.outdated_total += 1;
             return None;
         }
         let memory = self.memory_of(&draft.room);
-        if self.is_repeat(&mut draft, memory, now) {
+        if self.is_repeat(&mut draft, memory, now) && !is_stored {
             return None;
         }
         if !draft.terms.across {
@@ -157,17 +168,17 @@ impl Shard {
 
     /// True when the same was taken before; otherwise it is remembered.
     fn is_repeat(&mut self, draft: &mut Publication, memory: RoomMemory, now: Time) -> bool {
-        let Some(name) = draft.terms.once.take().filter(|_| !memory.repeats.is_zero()) else {
+        let Some(once) = draft.terms.once.take().filter(|_| !memory.repeats.is_zero()) else {
             return false;
         };
         let (until, now) = (now.tick().plus(memory.repeats), now.tick());
-        let is_repeat = !self.rooms.repeats.first(*name, until, now);
+        let is_repeat = !self.rooms.repeats.first(once.name, until, now);
         self.counters.repeats_total += u64::from(is_repeat);
         is_repeat
     }
 
     /// As the room's home: takes a publication whose author wants to know whether it was taken before.
-    pub(super) fn handle_once(&mut self, mut draft: Publication, question: Question, now: Time) {
+    pub(super) fn take_once(&mut self, mut draft: Publication, question: Question, now: Time) {
         let memory = self.memory_of(&draft.room);
         if self.is_repeat(&mut draft, memory, now) {
             return self.tell(question, Found::Repeat, now);
@@ -233,7 +244,7 @@ impl Shard {
     }
 
     /// Bytes that this shard may keep of history.
-    fn history_share(&self) -> u64 {
+    pub(super) fn history_share(&self) -> u64 {
         self.settings.capacity.memory / SHARE / u64::from(self.identity.shards.max(1))
     }
 

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::auth::user_room;
 use crate::base::id::{ConnAddress, ConnId};
 use crate::base::inbox::{Marked, Note, Page, Span};
+use crate::base::saved::Save;
 use crate::base::time::Time;
 use crate::hub::{Class, Encoded};
 use crate::session::inbox;
@@ -55,6 +56,10 @@ pub enum Errands {
         /// Connections of the user here.
         connections: u64,
     },
+    /// Publications of a room that are to be kept.
+    Save(Box<Save>),
+    /// A life of a room of which nothing is to be found any more.
+    Forget(Arc<str>, u64),
 }
 
 /// What the store says to an errand.
@@ -155,8 +160,17 @@ impl Shard {
         errands.pop_front()
     }
 
-    /// The store's thread has no space for this errand.
-    pub fn handle_given_back(&mut self, errand: &Errand, now: Time) {
+    /// The store's thread has no space for this.
+    pub fn handle_given_back(&mut self, errands: Errands, now: Time) {
+        let errand = match errands {
+            Errands::Ask(errand) => errand,
+            Errands::Save(save) => return self.refuse_save(&save.room, now),
+            Errands::Forget(room, epoch) => {
+                return self.rooms.directory.note_forgotten(room, epoch);
+            }
+            // Whoever waits for it learns nothing.
+            Errands::Reached { .. } => return,
+        };
         self.counters.errands_refused_total += 1;
         let told = Said::Refused("too much waits for the store; send the same again after a pause");
         let kept = Kept { to: errand.to.conn, reference: errand.reference.clone(), told };

@@ -232,7 +232,7 @@ impl Shard {
             Joint::Arrived(room, at, draft) => self.handle_arrived(&room, at, draft, now),
             Joint::Reset(room, at, why) => self.handle_reset(&room, at, why, now),
             Joint::Fetched(question, fetched) => self.handle_fetched(question, fetched, now),
-            Joint::Resync(room, at, why) => self.tell_resync(&room, at, why, now),
+            Joint::Resync(room, at, why) => self.tell_all_resync(&room, at, why, now),
             Joint::Told(receipt, told) => self.handle_told(receipt, told, now),
         }
     }
@@ -312,7 +312,7 @@ impl Shard {
         let shards: Vec<_> = self.rooms.directory.shards(room).collect();
         for shard in shards {
             if shard == self.identity.id {
-                self.tell_resync(room, at, why, now);
+                self.tell_all_resync(room, at, why, now);
             } else {
                 let resync = Joint::Resync(Arc::clone(room), at, why);
                 self.outbox.push(shard, Mail::Joint(Box::new(resync)));
@@ -323,7 +323,7 @@ impl Shard {
 
     /// Tells the members in this shard that they have to begin anew. Those that are yet to catch up are told when
     /// they ask for more.
-    fn tell_resync(&mut self, room: &Arc<str>, at: Cursor, why: Stale, now: Time) {
+    fn tell_all_resync(&mut self, room: &Arc<str>, at: Cursor, why: Stale, now: Time) {
         let members = self.rooms.hub.members(room);
         self.counters.resyncs_total += members.iter().filter(|m| m.is_confirmed()).count() as u64;
         let mut text = Vec::new();
@@ -356,7 +356,7 @@ impl Shard {
             return self.answer(question, now);
         }
         let publications = publications.into_iter().map(Arc::new).collect();
-        let found = Found::Slice(Slice { publications, more: last < at.offset });
+        let found = Found::Slice(Slice { publications, more: last < at.offset, lost: false });
         self.tell(question, found, now);
     }
 

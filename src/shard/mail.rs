@@ -23,6 +23,7 @@ use crate::base::party::Party;
 use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
 use crate::hub::{Excess, Group, Publication, Slice, Stand};
+use crate::session::Code;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
@@ -83,6 +84,28 @@ pub enum Found {
     Repeat,
     /// Nothing: the room's history is shared, and cannot be reached now.
     Away,
+    /// That a publication is stored; with the author's identifier for it.
+    Stored(Option<Box<RawValue>>),
+    /// That a publication is not stored, as far as is known, and why.
+    Refused(Refusal),
+}
+
+/// Why a publication that was to be stored is not, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub code: Code,
+    /// For people.
+    pub message: &'static str,
+}
+
+/// The store's answer about a room.
+#[derive(Debug)]
+pub struct Saved {
+    /// The room, by its name within the node.
+    pub room: Arc<str>,
+    /// Whether what was asked for is kept now.
+    pub kept: Result<(), Refusal>,
 }
 
 /// A question to a room's home, on behalf of a connection.
@@ -103,7 +126,12 @@ impl Found {
     fn len(&self) -> usize {
         match self {
             Self::Slice(slice) | Self::Anew(slice) => slice.publications.len(),
-            Self::Nothing | Self::Stale(_) | Self::Repeat | Self::Away => 0,
+            Self::Nothing
+            | Self::Stale(_)
+            | Self::Repeat
+            | Self::Away
+            | Self::Stored(_)
+            | Self::Refused(_) => 0,
         }
     }
 }
@@ -298,6 +326,9 @@ pub enum Mail {
     Refused(Box<Question>),
     /// Delivery, from the store: the answer to an errand.
     Kept(Box<Kept>),
+    /// Delivery, from the store: whether publications of a room are kept. A home numbers them then and sends them
+    /// to the shards with members; that is bounded by what waits in line.
+    Saved(Box<Saved>),
     /// Delivery, from the store: show this to the connections of a user.
     Notice(Arc<Notice>),
     /// Delivery, from the node: end within this time.

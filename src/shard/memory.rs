@@ -160,8 +160,10 @@ impl Shard {
     pub(super) fn charged(&self) -> u64 {
         let queued = self.queues.held_bytes() + self.queues.capacity() as u64 * NODE;
         let kept = self.rooms.directory.history().bytes() + self.rooms.repeats.bytes();
-        let held = self.gate.people.consults.bytes() + self.rooms.walks.bytes();
-        let held = held + self.gate.people.petitions.bytes();
+        let held = self.gate.people.consults.bytes()
+            + self.gate.people.petitions.bytes()
+            + self.rooms.walks.bytes()
+            + self.rooms.shelf.lines.bytes();
         queued + kept + held + self.gate.pressure.half_read + self.outbox.bytes()
     }
 

@@ -45,6 +45,7 @@ mod seats;
 mod secure;
 mod settings;
 mod shares;
+mod shelf;
 mod state;
 mod stream;
 mod survey;
@@ -61,7 +62,10 @@ pub use farewells::{Farewell, Told};
 pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use inspect::{ConnectionSeen, Inspect, Inspected, RoomSeen, Whom};
 pub use joint::{Fetched, Joint, Told as Decided};
-pub use mail::{Answer, Asked, Crossing, Found, Inquiry, Joining, Mail, NO_HOME, Question, Whole};
+pub use mail::{
+    Answer, Asked, Crossing, Found, Inquiry, Joining, Mail, NO_HOME, Question, Refusal, Saved,
+    Whole,
+};
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
@@ -72,9 +76,10 @@ pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
     COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PARTY_COSTS,
-    PartyLimits, Preface, PresenceRules, RoomMemory, RoomRules, Settings,
+    PartyLimits, Preface, PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits,
 };
 pub use shares::Toll;
+pub use shelf::{NO_HISTORY, NO_STORE, SHARED};
 pub use state::{Identity, Shard};
 pub use survey::{Laggard, Surveyed};
 pub use targets::{Author, Parts, Places};

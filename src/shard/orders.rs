@@ -16,9 +16,10 @@ use smallvec::SmallVec;
 use crate::base::counters::Counters;
 use crate::base::cursor::Cursor;
 use crate::base::time::Time;
-use crate::hub::{Group, Publication, Slip, Target};
+use crate::hub::{Durable, Group, Publication, Slip, Target};
 use crate::shard::joint::Told;
 use crate::shard::mail::Whole;
+use crate::shard::shelf::{Then, Work};
 use crate::shard::state::Shard;
 
 /// The part of an order whose home the receiver is.
@@ -81,6 +82,17 @@ pub enum Report {
         /// What.
         told: Told,
     },
+    /// As a home: one of its publications was to be stored and is not, as far as is known.
+    Refused {
+        /// The order.
+        order: u64,
+        /// Which of its publications it is.
+        item: u32,
+        /// Why, for programs.
+        code: &'static str,
+        /// Why, for people.
+        message: &'static str,
+    },
     /// As a shard with receivers: one copy has reached this many.
     Reached {
         /// Of which publication.
@@ -108,32 +120,73 @@ impl Reports {
     }
 }
 
+/// The numbers of a publication in rooms.
+fn numbered(item: u32, publications: &[Arc<Publication>]) -> impl Iterator<Item = Numbered> {
+    publications.iter().filter(|p| p.to.target == Target::Room).map(move |publication| {
+        let Cursor { epoch, offset } = publication.cursor;
+        Numbered { item, room: Arc::clone(&publication.room), position: (epoch, offset) }
+    })
+}
+
+/// How many of these are numbered elsewhere.
+pub(super) fn elsewhere(drafts: &[Publication]) -> u32 {
+    let elsewhere = drafts.iter().filter(|draft| draft.terms.keep.is_some());
+    u32::try_from(elsewhere.count()).unwrap_or(u32::MAX)
+}
+
+/// How many of the copies are told of.
+fn counted(publications: &[Arc<Publication>], sent: u32) -> u32 {
+    let is_counted = publications.first().is_some_and(|p| p.origin.slip().is_some());
+    if is_counted { sent } else { 0 }
+}
+
 impl Shard {
     /// As the home: numbers what a back end publishes.
     pub(super) fn handle_submission(&mut self, submission: Submission, now: Time) {
         let Submission { order, items } = submission;
-        let (mut numbers, mut copies, mut kept) = (Vec::new(), 0, 0);
-        let count = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let (mut numbers, mut copies, mut kept, mut count) = (Vec::new(), 0, 0, 0);
         for SubmissionItem { index, mut drafts, group, ttl, across } in items {
             // The node's other threads do not know the shards' time.
             for draft in &mut drafts {
                 draft.at = now;
                 draft.terms = self.terms_of_order(draft, ttl, now);
             }
-            let elsewhere = drafts.iter().filter(|draft| draft.terms.keep.is_some());
-            kept += u32::try_from(elsewhere.count()).unwrap_or(u32::MAX);
+            let stores = drafts.iter().any(|draft| draft.terms.durable == Durable::Asked);
+            if stores || self.must_wait(&drafts) {
+                let then = Then::Report { order, item: index };
+                let work = Work { drafts, group, across, then };
+                if stores {
+                    self.store(work, now)
+                } else {
+                    self.line_up(work, now)
+                }
+                continue;
+            }
+            count += 1;
+            kept += elsewhere(&drafts);
             let (publications, sent) = self.number(drafts, group, now);
             self.send_part(across);
-            for publication in publications.iter().filter(|p| p.to.target == Target::Room) {
-                let Cursor { epoch, offset } = publication.cursor;
-                let (room, position) = (Arc::clone(&publication.room), (epoch, offset));
-                numbers.push(Numbered { item: index, room, position });
-            }
-            if publications.first().is_some_and(|publication| publication.origin.slip().is_some()) {
-                copies += sent;
-            }
+            copies += counted(&publications, sent);
+            numbers.extend(numbered(index, &publications));
         }
-        let report = Report::Taken { order, items: count, numbers, copies, kept };
+        if count > 0 {
+            self.report_order(Report::Taken { order, items: count, numbers, copies, kept });
+        }
+    }
+
+    /// Tells the node that one publication of an order, which had to wait, is on its way.
+    pub(super) fn report_taken(
+        &mut self,
+        (order, item): (u64, u32),
+        publications: &[Arc<Publication>],
+        (sent, kept): (u32, u32),
+    ) {
+        let (numbers, copies) =
+            (numbered(item, publications).collect(), counted(publications, sent));
+        self.report_order(Report::Taken { order, items: 1, numbers, copies, kept });
+    }
+
+    pub(super) fn report_order(&mut self, report: Report) {
         self.outbox.reports.push(report, &mut self.counters);
     }
 

@@ -171,26 +171,30 @@ impl Shard {
         }
         let before = directory.position(room);
         directory.set_count(room, shard, members);
-        let tenant = tenant_of(room).filter(|_| !is_user_room(room));
+        match (before, self.rooms.directory.position(room)) {
+            (None, Some((epoch, _))) => self.note_begin(room, epoch),
+            (Some(_), None) => self.note_end(room),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+    }
+
+    /// As the room's home: the room has begun, with a member or with what an earlier process had stored of it.
+    pub(super) fn note_begin(&mut self, room: &Arc<str>, epoch: u64) {
+        let most = self.settings.limits.tenant.rooms;
+        let tenant = tenant_of(room).filter(|_| most > 0 && !is_user_room(room));
         let Some(tenant) = tenant else { return };
         let party = Party::tenant(&self.identity.seed, tenant);
         let (home, own) = (self.home_of(party), self.identity.id);
         let quotas = &mut self.rooms.quotas;
-        match (before, self.rooms.directory.position(room)) {
-            (None, Some((epoch, _))) => {
-                quotas.ask(room, epoch);
-                let begin = Begin { party, room: Arc::clone(room), epoch };
-                if home == own {
-                    let granted = quotas.begin(party, self.settings.limits.of(party).rooms);
-                    // Whoever asks comes after the count that has begun the room.
-                    let waited = quotas.judge(&begin, granted, true);
-                    assert!(waited.is_empty(), "a join before its room");
-                } else {
-                    self.outbox.push(home, Mail::Begin(Box::new(begin), own));
-                }
-            }
-            (Some(_), None) => self.note_end(room),
-            (None, None) | (Some(_), Some(_)) => {}
+        quotas.ask(room, epoch);
+        let begin = Begin { party, room: Arc::clone(room), epoch };
+        if home == own {
+            let granted = quotas.begin(party, self.settings.limits.of(party).rooms);
+            // Whoever asks comes after the count that has begun the room.
+            let waited = quotas.judge(&begin, granted, true);
+            assert!(waited.is_empty(), "a join before its room");
+        } else {
+            self.outbox.push(home, Mail::Begin(Box::new(begin), own));
         }
     }
 

@@ -177,12 +177,17 @@ impl Shard {
         }
         // Whoever is in the room already has its place in the stream, and keeps it.
         let begins = standing == Standing::Pending && !self.rooms.replays.is_behind(id.index, room);
-        let follows = begins && matches!(answer.found, Found::Slice(_));
+        let lost = matches!(&answer.found, Found::Slice(slice) if slice.lost);
+        let follows = begins && !lost && matches!(answer.found, Found::Slice(_));
         self.tell_joined(answer, joining, joining.since.map(|_| follows), now);
         match (&answer.found, joining.since) {
             _ if !begins => {}
             (Found::Slice(slice), Some(since)) => {
                 self.counters.resumes_total += 1;
+                if lost {
+                    // It is told once, before what is left of that follows.
+                    self.tell_resync(id, room, Stale::Lost, since, now);
+                }
                 if !self.is_calm(id) {
                     self.fall_behind(id, room, since);
                 } else if let Some(offset) = self.replay(id, slice, now) {
@@ -238,7 +243,11 @@ impl Shard {
                 self.rooms.replays.leave(id.index, room);
                 self.resync(id, answer, Stale::TooOld, now);
             }
-            Found::Nothing | Found::Anew(_) | Found::Repeat => {}
+            Found::Nothing
+            | Found::Anew(_)
+            | Found::Repeat
+            | Found::Stored(_)
+            | Found::Refused(_) => {}
         }
     }
 
@@ -301,9 +310,13 @@ impl Shard {
     /// Tells a member that it has to begin anew, from the newest publication on.
     fn resync(&mut self, id: ConnId, answer: &Answer, reason: Stale, now: Time) {
         self.confirm(id, &answer.question.room, now);
+        self.tell_resync(id, &answer.question.room, reason, answer.position, now);
+    }
+
+    fn tell_resync(&mut self, id: ConnId, room: &str, reason: Stale, from: Cursor, now: Time) {
         self.counters.resyncs_total += 1;
         let mut text = Vec::new();
-        encode::resync(&mut text, plain(&answer.question.room), reason, answer.position);
+        encode::resync(&mut text, plain(room), reason, from);
         self.push_text(id, &text, now);
     }
 
@@ -319,10 +332,14 @@ impl Shard {
     /// The home has looked up a page of history.
     pub(super) fn handle_page(&mut self, answer: &Answer, was_since: bool, now: Time) {
         let (slice, is_whole) = match &answer.found {
-            Found::Slice(slice) => (slice, true),
+            Found::Slice(slice) => (slice, !slice.lost),
             Found::Anew(slice) => (slice, false),
             Found::Away => return self.refuse_away(&answer.question, now),
-            Found::Nothing | Found::Stale(_) | Found::Repeat => return,
+            Found::Nothing
+            | Found::Stale(_)
+            | Found::Repeat
+            | Found::Stored(_)
+            | Found::Refused(_) => return,
         };
         let (id, Cursor { epoch, offset }) = (answer.question.to.conn, answer.position);
         let shown = |publication: &&Arc<Publication>| {

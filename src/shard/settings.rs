@@ -319,6 +319,17 @@ pub struct Capacity {
     pub told: Told,
     /// Outcomes that are remembered, of 32 bytes each: a power of two, or zero.
     pub outcomes: usize,
+    /// What holds for publications that are to be stored; `None` where there is nothing that outlives the process.
+    pub shelf: Option<ShelfLimits>,
+}
+
+/// The limits of what waits for the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShelfLimits {
+    /// Publications of one room that may wait.
+    pub waiting: usize,
+    /// How long each waits before its author is told that it is not known whether it is stored.
+    pub patience: Duration,
 }
 
 impl Settings {

@@ -23,6 +23,7 @@ use crate::shard::relief::Relief;
 use crate::shard::replay::Replays;
 use crate::shard::restore::Restores;
 use crate::shard::settings::Settings;
+use crate::shard::shelf::Shelf;
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
 
@@ -67,6 +68,8 @@ pub(super) struct Rooms {
     pub(super) restores: Restores,
     /// Numbers the publications to several rooms that this shard's connections make.
     pub(super) next_group: u64,
+    /// Publications that wait for the store.
+    pub(super) shelf: Shelf,
     /// Who observes whom.
     pub(super) presence: Presence,
     /// The homes' side of rooms whose history all nodes share.
@@ -111,6 +114,7 @@ impl Shard {
                 replays: Replays::new(seed),
                 restores: Restores::new(seed),
                 next_group: 0,
+                shelf: Shelf::new(seed),
                 presence: Presence::new(seed),
                 joint: Joints::new(seed),
             },
@@ -174,6 +178,7 @@ impl Shard {
         counters.history_evicted_age_total = evicted.age;
         counters.history_evicted_share_total = evicted.share;
         counters.forgotten_ids_total = self.rooms.repeats.forgotten();
+        counters.waiting_to_be_stored = self.rooms.shelf.lines.len() as u64;
     }
 
     /// A connection's address within the node.

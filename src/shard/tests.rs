@@ -39,6 +39,8 @@ mod rooms;
 mod saturation;
 mod secure;
 mod shares;
+mod shelf;
+mod shelf_twin;
 mod stream;
 mod survey;
 mod targets;

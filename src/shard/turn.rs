@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::base::id::{ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::{Tick, Time};
@@ -147,6 +149,7 @@ impl Shard {
         self.tend_presence(now);
         self.resume_delayed(now);
         self.age_history(now);
+        self.tend_shelf(now);
         self.mind_memory(now);
         self.retry_accept(now);
         self.drain_some(now);
@@ -193,8 +196,7 @@ impl Shard {
         self.counters.mail_taken_total += 1;
         match mail {
             Mail::Publish { drafts, group, across } => {
-                self.number(drafts, group, now);
-                self.send_part(across);
+                self.take_in_turn(SmallVec::from_vec(drafts), group, across, now);
             }
             Mail::Submit(submission) => self.handle_submission(*submission, now),
             // The node's own and the bridge's, which read them before they would get here.
@@ -245,6 +247,7 @@ impl Shard {
                 self.handle_refused(&question, now);
             }
             Mail::Kept(kept) => self.handle_kept(&kept, now),
+            Mail::Saved(saved) => self.handle_saved(&saved, now),
             Mail::Notice(notice) => self.handle_notice(&notice, now),
             Mail::Drain(window) => self.handle_drain(window, now),
             Mail::Settings(settings) => self.handle_settings(settings, now),
@@ -377,6 +380,7 @@ impl Shard {
             self.presence_due(),
             self.queues.due(),
             self.history_due(),
+            self.rooms.shelf.due(),
             (!self.gate.people.sweeps.is_empty()).then_some(now),
             self.is_surveying().then_some(now),
             self.is_inspecting().then_some(now),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::inbox::{Marked, Page, Span};
+use crate::base::saved::{Save, SavedRoom};
 
 /// A notification that is to be kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,22 @@ pub enum Ask {
     Revoke(Revoked),
     /// List the revocations that still hold; answered with [`Answer::Revoked`].
     Revocations,
+    /// Keep publications of a room, all or none; answered with [`Answer::Done`].
+    Save(Save),
+    /// Nothing of this life of the room is to be found any more; answered with [`Answer::Done`].
+    Forget {
+        /// The room, by its name within the node.
+        room: Arc<str>,
+        /// The life. Of another one nothing is forgotten.
+        epoch: u64,
+    },
+    /// List what is kept of rooms; answered with [`Answer::Rooms`].
+    Rooms {
+        /// The room that the last answer ended with; empty at first.
+        after: Arc<str>,
+        /// Bytes of rows after which no further room is listed.
+        bytes: u64,
+    },
     /// Drop a slice of what has grown old; answered with [`Answer::Pruned`].
     Prune {
         /// Where the last slice ended; empty at first.
@@ -132,6 +149,13 @@ pub enum Answer {
     },
     /// To [`Ask::Revocations`].
     Revoked(Vec<Revoked>),
+    /// To [`Ask::Rooms`].
+    Rooms {
+        /// Rooms of which something is kept, by name.
+        rooms: Vec<SavedRoom>,
+        /// The last room looked at, when there may be more.
+        next: Option<Arc<str>>,
+    },
     /// To [`Ask::Prune`].
     Pruned {
         /// Where the next slice begins; `None` at the end.

@@ -1,5 +1,5 @@
 //! What outlives a connection, and where there is a file, the process: inboxes, last-seen times,
-//! revocations.
+//! revocations, publications of rooms.
 //!
 //! A [`Store`] takes a list of [`Ask`]s and does all of them in one transaction: with [`Disk`] they are on
 //! the disk when it returns, or none of them is done. [`Memory`] keeps the same in the process, bounded, for
@@ -16,6 +16,7 @@
 //! | `table` | an ordered table of bytes, and the trait over both kinds of store |
 //! | `memory`, `disk` | the two kinds |
 //! | `inbox` | notifications of one user: append, list, mark as read, bounds |
+//! | `rooms` | publications of rooms: keep, list, bounds |
 //! | `rows` | how rows are laid out as bytes |
 //! | `records` | last-seen times, also after a crash, and revocations |
 //! | `prune` | what has grown old leaves, a slice at a time |
@@ -28,6 +29,7 @@ mod keeper;
 mod memory;
 mod prune;
 mod records;
+mod rooms;
 mod rows;
 mod table;
 

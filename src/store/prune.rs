@@ -7,13 +7,14 @@
 use super::ask::{Answer, Fault, Limits, Outcome};
 use super::inbox;
 use super::records;
-use super::rows::{self, AGEING, HEAD, HERE, Head, SEEN};
+use super::rooms;
+use super::rows::{self, AGEING, HEAD, HERE, Head, REVOKED, ROOM, SEEN};
 use super::table::Table;
 
 /// Rows that one slice looks at.
 const LOOKS: usize = 128;
 
-/// Notifications that one slice drops of one inbox.
+/// Notifications of one inbox, or publications of one room, that one slice drops.
 const DROPS: usize = 256;
 
 /// Looks at the next rows after `from`, and drops what is too old.
@@ -45,7 +46,11 @@ pub(super) fn slice(
                     table.remove(key)?;
                 }
             }
-            _ if records::has_ended(value, now) => records::drop_revocation(table, key)?,
+            // A room with many rows is gone through in several slices.
+            ROOM if rooms::prune(table, key, value, now, DROPS)? => {
+                return Ok(Ok(Answer::Pruned { next: Some(key.clone()), dropped }));
+            }
+            REVOKED if records::has_ended(value, now) => records::drop_revocation(table, key)?,
             _ => {}
         }
     }

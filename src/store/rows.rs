@@ -10,25 +10,30 @@
 //! | `b` owner | when the user was last here |
 //! | `c` kind name | a revocation: issued, until |
 //! | `d` owner | the user is here: since when; of one who has gone there is no such row |
+//! | `e` room | head of a room: see [`RoomHead`] |
+//! | `f` room 0 epoch offset | a publication: when, and what the room's home made of it |
 //! | `n` owner 0 id | a notification: when, lengths of kind and name, kind, name, payload |
 //! | `s` owner 0 id | a stub, what is left of a named notification that was read: when, name |
 //! | `x` owner 0 name | the id of the notification that was kept under a name |
 //! | `z` ... | the format, the number of revocations, when the process last lived |
 
 use super::ask::Fault;
+use crate::base::saved::Bounds;
 
 pub(super) const FORMAT_KEY: &[u8] = b"z:format";
 pub(super) const REVOCATIONS_KEY: &[u8] = b"z:revocations";
 pub(super) const ALIVE_KEY: &[u8] = b"z:alive";
 
 /// Where the rows begin that grow old by themselves, and where they end.
-pub(super) const AGEING: (&[u8], &[u8]) = (b"a", b"e");
+pub(super) const AGEING: (&[u8], &[u8]) = (b"a", b"f");
 
 /// A key's first byte.
 pub(super) const HEAD: u8 = b'a';
 pub(super) const SEEN: u8 = b'b';
 pub(super) const REVOKED: u8 = b'c';
 pub(super) const HERE: u8 = b'd';
+pub(super) const ROOM: u8 = b'e';
+pub(super) const PUBLICATION: u8 = b'f';
 pub(super) const NOTE: u8 = b'n';
 pub(super) const STUB: u8 = b's';
 pub(super) const NAME: u8 = b'x';
@@ -41,6 +46,56 @@ pub(super) struct Head {
     /// Of the unread ones, as [`NoteRow::size`] counts.
     pub(super) bytes: u64,
     pub(super) stubs: u64,
+}
+
+/// The head of a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RoomHead {
+    /// The life of the room; rows of others are of no use. Zero when it has ended.
+    pub(super) epoch: u64,
+    /// The number of the latest row; later ones are what is left of a write that failed.
+    pub(super) last: u64,
+    /// No number up to here may be given out again.
+    pub(super) reserved: u64,
+    /// The highest number that was kept and had to go.
+    pub(super) dropped: u64,
+    pub(super) count: u64,
+    pub(super) bytes: u64,
+    /// The bounds that held when something was last kept.
+    pub(super) bounds: Bounds,
+}
+
+impl RoomHead {
+    pub(super) fn read(value: &[u8]) -> Result<Self, Fault> {
+        let [epoch, last, reserved, dropped, count, bytes, most, most_bytes, age_ms] =
+            numbers(value)?;
+        let bounds = Bounds { count: most, bytes: most_bytes, age_ms };
+        Ok(Self { epoch, last, reserved, dropped, count, bytes, bounds })
+    }
+
+    pub(super) fn write(&self) -> Vec<u8> {
+        let Bounds { count, bytes, age_ms } = self.bounds;
+        let own = [self.epoch, self.last, self.reserved, self.dropped, self.count, self.bytes];
+        [own.as_slice(), &[count, bytes, age_ms]]
+            .concat()
+            .iter()
+            .flat_map(|n| n.to_be_bytes())
+            .collect()
+    }
+}
+
+/// The key of a publication's row.
+pub(super) fn published(room: &str, epoch: u64, offset: u64) -> Vec<u8> {
+    let mut key = numbered(PUBLICATION, room, epoch);
+    key.extend_from_slice(&offset.to_be_bytes());
+    key
+}
+
+/// The epoch in the key of a publication's row.
+pub(super) fn epoch_of(key: &[u8]) -> Result<u64, Fault> {
+    let at = key.len().checked_sub(16).ok_or_else(unreadable)?;
+    let epoch = key[at..].first_chunk().ok_or_else(unreadable)?;
+    Ok(u64::from_be_bytes(*epoch))
 }
 
 /// A notification's row, borrowed from its value.

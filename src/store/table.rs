@@ -4,7 +4,7 @@
 //! as it has left them so far; when it fails, none of its changes remains.
 
 use super::ask::{Ask, Fault, Limits, Outcome};
-use super::{inbox, prune, records};
+use super::{inbox, prune, records, rooms};
 
 /// Keeps what outlives a connection.
 pub trait Store: Send {
@@ -71,11 +71,21 @@ pub(super) fn answer(
         Ask::Recent { limit } => records::recent(table, *limit),
         Ask::Revoke(revoked) => records::revoke(table, revoked, limits, now),
         Ask::Revocations => records::revocations(table, now),
+        Ask::Save(save) => rooms::save(table, save, now),
+        Ask::Forget { room, epoch } => rooms::forget(table, room, *epoch),
+        Ask::Rooms { after, bytes } => rooms::list(table, after, *bytes, now),
         Ask::Prune { from } => prune::slice(table, from, limits, now),
     }
 }
 
 /// True for what changes nothing.
 pub(super) fn only_reads(ask: &Ask) -> bool {
-    matches!(ask, Ask::List { .. } | Ask::LastSeen { .. } | Ask::Recent { .. } | Ask::Revocations)
+    matches!(
+        ask,
+        Ask::List { .. }
+            | Ask::LastSeen { .. }
+            | Ask::Recent { .. }
+            | Ask::Revocations
+            | Ask::Rooms { .. }
+    )
 }

@@ -29,6 +29,7 @@ mod memory;
 mod metrics;
 mod overview;
 mod panics;
+mod persist;
 mod presence;
 mod process;
 mod program;

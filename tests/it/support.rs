@@ -245,6 +245,18 @@ impl Client {
         }
     }
 
+    /// What comes after this; `None` when the server is gone.
+    pub(crate) fn try_ask(&mut self, command: &Value) -> Option<Value> {
+        self.try_send(&command.to_string()).ok()?;
+        loop {
+            match self.socket.read().ok()? {
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Text(text) => return serde_json::from_str(&text).ok(),
+                _ => return None,
+            }
+        }
+    }
+
     pub(crate) fn join(&mut self, room: &str) -> Value {
         let reply = self.ask(json!({"type": "throng:join", "room": room}));
         assert_eq!(reply["ok"], json!(true), "{reply}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Kind, Value, micros, whole};
+use super::kind::{Kind, Value, micros, millis, whole};
 use super::kind_text::Text;
 
 const GIB: u64 = 1 << 30;
@@ -11,8 +11,8 @@ const GIB: u64 = 1 << 30;
 group! {
     /// `[store]`.
     pub struct Store in "store" {
-        /// The file that keeps notifications, last-seen times and revocations. Without one they are kept in
-        /// memory and are gone with the process.
+        /// The file that keeps notifications, last-seen times, revocations and what is published with persist. Without
+        /// one they are kept in memory and are gone with the process, and nothing can be published with persist.
         "path" Restart path: String = String::new(), Text::path();
         /// Unread notifications of a user; one more pushes the oldest out. As many ids of read ones are
         /// remembered, so that a repeated request brings none back.
@@ -26,6 +26,12 @@ group! {
         /// Age in days at which it is forgotten when a user was last here. Of who has been connected for longer than
         /// that, nothing is known after a crash.
         "last_seen_days" Restart last_seen_days: u32 = 90, whole(1, 3650);
+        /// Publications of one room that may wait until they are stored; more are refused. Of others that wait behind
+        /// them twice as many, and more are lost.
+        "publish_waiting" Live publish_waiting: u32 = 1024, whole(1, 1_048_576);
+        /// After that time the author of a publication that is to be stored is told that nobody knows yet what came
+        /// of it.
+        "publish_timeout_ms" Live publish_timeout: Duration = Duration::from_secs(5), millis(10, 3_600_000);
         /// Requests that may wait for the store; more are refused.
         "queue" Restart queue: u32 = 4096, whole(1, 1_048_576);
         /// How long a transaction waits for more requests to share it. What comes while the disk writes
@@ -45,9 +51,12 @@ impl Store {
     pub fn about(&self) -> String {
         if self.path.is_empty() {
             return "store.path is empty: notifications, last-seen times and revocations are kept in memory and \
-                    are gone when this process ends"
+                    are gone when this process ends, and nothing can be published with persist"
                 .to_owned();
         }
-        format!("notifications, last-seen times and revocations are kept in {}", self.path)
+        format!(
+            "notifications, last-seen times, revocations and what is published with persist are kept in {}",
+            self.path
+        )
     }
 }

@@ -156,7 +156,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("heartbeat", "How dead peers are found. Keep the interval below every proxy's idle time-out."),
     ("queue", "What waits for a slow reader, and for how long. An empty queue owns no memory."),
     ("mesh", "Mail between shards."),
-    ("store", "What outlives a connection: notifications, last-seen times, revocations."),
+    (
+        "store",
+        "What outlives a connection: notifications, last-seen times, revocations, stored publications.",
+    ),
     ("bridge", "Other nodes that this one works with, by Redis."),
     ("explain", "What is remembered of what became of publications, for `throng explain`."),
     ("tcp", "Socket options of accepted connections."),

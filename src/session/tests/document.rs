@@ -257,6 +257,21 @@ fn push_of<'a>(
     }
 }
 
+fn items(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, Value>) {
+    inbox::page(out, reference, &page_of(object));
+}
+
+fn is_stored(object: &Map<String, Value>) -> bool {
+    object.contains_key("offset") && !object.contains_key("members")
+}
+
+fn stored(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, Value>) {
+    let (id, epoch) = (raw(object, "id"), epoch(object, "epoch"));
+    let position = Cursor { epoch, offset: number(object, "offset") };
+    let reply = Reply::Stored { room: text(object, "room"), position, id: id.as_deref() };
+    assert!(encode::reply(out, reference, &reply));
+}
+
 /// Writes the message anew from the values of the example.
 fn again(object: &Map<String, Value>) -> Vec<u8> {
     let mut out = Vec::new();
@@ -264,9 +279,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
     let reference = reference.as_deref();
     match text(object, "type") {
         "throng:connected" => encode::connected(&mut out, &connected_of(object)),
-        "throng:reply" if object.contains_key("items") => {
-            inbox::page(&mut out, reference, &page_of(object));
-        }
+        "throng:reply" if object.contains_key("items") => items(&mut out, reference, object),
         "throng:reply" if object.contains_key("unread") => {
             assert!(inbox::read(&mut out, reference, number(object, "unread")));
         }
@@ -276,13 +289,14 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
         "throng:unread" => inbox::unread(&mut out, number(object, "unread")),
         "throng:reply" if object.contains_key("rooms") => restored(&mut out, reference, object),
         "throng:reply" if object.contains_key("messages") => page(&mut out, reference, object),
+        "throng:reply" if is_stored(object) => stored(&mut out, reference, object),
         "throng:presence" if object.contains_key("room") => news(&mut out, object),
         "throng:presence" => presence::users_news(&mut out, &standings(object, "users")),
         "throng:reply" if object.contains_key("users") => whois(&mut out, object),
         "throng:reply" if object.contains_key("connections") => attendants(&mut out, object),
         "throng:reply" => assert!(encode::reply(&mut out, reference, &reply_of(object))),
         "throng:resync" => {
-            let reason = [Stale::TooOld, Stale::Epoch, Stale::Ahead]
+            let reason = [Stale::TooOld, Stale::Epoch, Stale::Ahead, Stale::Lost]
                 .into_iter()
                 .find(|reason| object["reason"] == reason.as_str())
                 .expect("a reason that exists");

@@ -82,7 +82,7 @@ fn a_store_without_space_is_told_to_the_client_and_counted() {
     rig.say(conn, r#"{"type":"throng:read","all":true,"ref":1}"#);
     let errand = errand(&mut rig);
     let now = rig.now;
-    rig.shard.handle_given_back(&errand, now);
+    rig.shard.handle_given_back(Errands::Ask(Box::new(errand)), now);
     let error = only(&mut rig, conn);
     assert_eq!((&error["code"], &error["ref"]), (&json!("overloaded"), &json!(1)));
     assert_eq!(rig.shard.counters().errands_refused_total, 1);

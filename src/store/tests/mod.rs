@@ -3,6 +3,7 @@
 mod contract;
 mod disk;
 mod here;
+mod rooms;
 mod thread;
 mod twin;
 
