@@ -37,13 +37,21 @@ pub struct Groups {
     open: Map<u64, (u16, Served)>,
     /// The set of the last mail that needed none of the open ones; its memory serves the next.
     last: Served,
+    /// The number of the last group that was made here.
+    made: u64,
 }
 
 impl Groups {
     /// No groups.
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
-        Self { seed: seed.clone(), open: seed.map(), last: Served(seed.set()) }
+        Self { seed: seed.clone(), open: seed.map(), last: Served(seed.set()), made: 0 }
+    }
+
+    /// A number for a group that is made here, which none before it has had.
+    pub fn make(&mut self) -> u64 {
+        self.made += 1;
+        self.made
     }
 
     /// To be called once per mail that carries publications to several rooms, whatever their number:

@@ -334,11 +334,8 @@ impl Shard {
         if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
             return self.refuse(id, &outstanding(reference), now);
         }
-        let next = &mut self.rooms.next_group;
-        let group = parts.group(self.identity.id.0, || {
-            *next += 1;
-            *next
-        });
+        let groups = &mut self.rooms.groups;
+        let group = parts.group(self.identity.id.0, || groups.make());
         let mut whole = parts.take_whole(group.as_ref());
         if parts.homeless {
             self.send_part(whole.take());

@@ -66,8 +66,6 @@ pub(super) struct Rooms {
     pub(super) replays: Replays,
     /// Messages that join many rooms.
     pub(super) restores: Restores,
-    /// Numbers the publications to several rooms that this shard's connections make.
-    pub(super) next_group: u64,
     /// Publications that wait for the store.
     pub(super) shelf: Shelf,
     /// Who observes whom.
@@ -113,7 +111,6 @@ impl Shard {
                 repeats: Repeats::new(seed, MOST_REPEATS),
                 replays: Replays::new(seed),
                 restores: Restores::new(seed),
-                next_group: 0,
                 shelf: Shelf::new(seed),
                 presence: Presence::new(seed),
                 joint: Joints::new(seed),

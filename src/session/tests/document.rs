@@ -262,7 +262,8 @@ fn items(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, V
 }
 
 fn is_stored(object: &Map<String, Value>) -> bool {
-    object.contains_key("offset") && !object.contains_key("members")
+    ["room", "offset"].iter().all(|key| object.contains_key(*key))
+        && !object.contains_key("members")
 }
 
 fn stored(out: &mut Vec<u8>, reference: Option<&RawValue>, object: &Map<String, Value>) {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use smallvec::SmallVec;
 
 use crate::hub::{Audience, Origin, Publication, Slip, Target};
 use crate::shard::tests::rig::{Heard, Rig, draft, room_of, settings};
-use crate::shard::{Mail, Report, Submission};
+use crate::shard::{Mail, Report, Submission, SubmissionItem};
 
 fn to_all(payload: u64) -> String {
     json!({"type": "t", "everyone": true, "payload": payload}).to_string()
@@ -146,7 +147,9 @@ fn reports_that_nobody_reads_are_bounded_and_counted_but_what_a_home_has_taken_i
         rig.shard.report_reached(&publication, 1);
     }
     assert_eq!(rig.shard.counters().reports_dropped_total, 5);
-    rig.take(Mail::Submit(Box::new(Submission { order: 9, items: Vec::new() })));
+    let drafts = SmallVec::new();
+    let item = SubmissionItem { index: 0, drafts, group: None, ttl: None, across: None };
+    rig.take(Mail::Submit(Box::new(Submission { order: 9, items: vec![item] })));
     assert_eq!(rig.shard.counters().reports_dropped_total, 5);
     let told = reports(&mut rig);
     assert_eq!(told.len(), 65_537);
