@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::base::counters::Counters;
-use crate::base::id::ConnId;
+use crate::base::glob::Glob;
+use crate::base::id::{ConnId, NodeTag};
 use crate::base::saved::{Save, SavedRoom, SavedRow};
 use crate::session::Code;
 use crate::shard::inbox::Errands;
@@ -90,8 +91,14 @@ fn where_nothing_can_be_stored_the_error_names_what_is_missing() {
     let no_store = remembering(10);
     let mut no_history = settings();
     no_history.capacity.shelf = storing(1, 1).capacity.shelf;
-    for (settings, missing) in [(no_store, "store.path"), (no_history, "namespace.history_count")] {
-        let mut rig = Rig::new(0, 1, settings);
+    let mut elsewhere = storing(10, 10);
+    elsewhere.rooms.shared = vec![Glob::new("*")];
+    for (settings, missing) in [
+        (no_store, "store.path"),
+        (no_history, "namespace.history_count"),
+        (elsewhere, "bridge.shared_rooms"),
+    ] {
+        let mut rig = Rig::new_in(NodeTag(0xabc), 0, 1, settings);
         let author = rig.open();
         rig.say(author, &persist("room", 3));
         rig.settle();
