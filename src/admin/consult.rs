@@ -21,13 +21,14 @@ use tokio::time::timeout;
 
 use super::client::{Client, Failure};
 use super::deliver::Deliveries;
-use super::desk::{Inquiries, Inquiry, Outgoing};
+use super::desk::{Inquiries, Outgoing};
 use super::front::{Answered, Petitions};
 use super::line::{Line, Next};
 use super::options::Webhook;
 use super::routes::Api;
 use super::server::Orders;
 use super::sign::{SIGNATURE, signature};
+use crate::base::outside::Inquiry;
 use crate::sys::clock::unix_millis;
 
 /// How long to wait at most before it is looked again.

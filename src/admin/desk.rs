@@ -18,6 +18,7 @@ use super::overview::Registry;
 use super::presence::Census;
 use super::publish::Publisher;
 use crate::base::id::ShardId;
+use crate::base::outside::{Inquiry, Petition};
 use crate::base::tidings::Tiding;
 
 /// A ticket that someone asks for on behalf of a user.
@@ -190,32 +191,6 @@ pub trait Desk: Publisher + Census + Registry + Send + Sync + 'static {
     fn inquiries(&self) -> Option<&dyn Inquiries> {
         None
     }
-}
-
-/// Something that a shard wants done outside the node.
-#[derive(Debug)]
-pub struct Inquiry {
-    /// The shard.
-    pub from: ShardId,
-    /// By which the shard knows it.
-    pub number: u64,
-    /// A question to the application's back end: JSON.
-    pub document: Vec<u8>,
-}
-
-/// A plain request that a shard hands on.
-#[derive(Debug)]
-pub struct Petition {
-    /// The shard.
-    pub from: ShardId,
-    /// By which the shard knows it.
-    pub number: u64,
-    /// The client's address, or the network that is counted as one, as far as it is known.
-    pub client: Option<String>,
-    /// True when it came by TLS.
-    pub is_secure: bool,
-    /// The request, head and body.
-    pub bytes: Vec<u8>,
 }
 
 /// What shards leave at the desk.

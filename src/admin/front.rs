@@ -19,11 +19,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 
 use super::client::{Client, Failure};
-use super::desk::Petition;
 use super::options::{Front, FrontTo};
 use super::refusal::Refusal;
 use super::routes::{Api, router};
 use crate::base::id::ShardId;
+use crate::base::outside::Petition;
 
 /// Header lines of a request; the shard's limit is not above it.
 const HEADERS: usize = 256;

@@ -68,8 +68,8 @@ mod tests;
 pub use batch::Pace;
 pub use call::Call;
 pub use desk::{
-    Desk, Inquiries, Inquiry, Laggard, Later, Outgoing, Petition, Receipt, Refused, Revocation,
-    Revoked, Standing, Ticket, TicketAsk,
+    Desk, Inquiries, Laggard, Later, Outgoing, Receipt, Refused, Revocation, Revoked, Standing,
+    Ticket, TicketAsk,
 };
 pub use explain::Subject;
 pub use exposition::{Exposition, Family, Kind, Label};

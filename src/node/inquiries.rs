@@ -7,9 +7,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::admin::{Inquiries, Inquiry, Outgoing, Petition};
+use crate::admin::{Inquiries, Outgoing};
 use crate::auth::Ruling;
 use crate::base::id::ShardId;
+use crate::base::outside::Inquiry;
 use crate::mesh::Lane;
 use crate::node::desk::NodeDesk;
 use crate::shard::Mail;
@@ -23,16 +24,8 @@ impl Inquiries for NodeDesk {
         let out = self.out();
         while let Some(mail) = out.port.take(Lane::Request) {
             match mail {
-                Mail::Inquiry(inquiry) => {
-                    let crate::shard::Inquiry { from, number, document } = *inquiry;
-                    return Some(Outgoing::Question(Inquiry { from, number, document }));
-                }
-                Mail::Petition(petition) => {
-                    let crate::shard::Petition { from, number, client, is_secure, bytes } =
-                        *petition;
-                    let petition = Petition { from, number, client, is_secure, bytes };
-                    return Some(Outgoing::Petition(petition));
-                }
+                Mail::Inquiry(inquiry) => return Some(Outgoing::Question(*inquiry)),
+                Mail::Petition(petition) => return Some(Outgoing::Petition(*petition)),
                 Mail::Tidings(events) => return Some(Outgoing::Events(events)),
                 // Nobody posts anything else here.
                 _ => {}

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::auth::user_room;
 use crate::base::id::ShardId;
+use crate::base::outside::{Inquiry, Petition};
 use crate::base::tidings::Tiding;
 use crate::base::time::Time;
 use crate::contract::{Driver, Event};
@@ -21,7 +22,7 @@ use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, ke
 use crate::node::link::bridge_port;
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
-use crate::shard::{Inquiry, LastSeen, Mail, Petition, Progress, Relieved, Report, Shard};
+use crate::shard::{LastSeen, Mail, Progress, Relieved, Report, Shard};
 use crate::store::Seen;
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};

@@ -16,6 +16,7 @@ use crate::auth::{
     question_key,
 };
 use crate::base::id::ConnId;
+use crate::base::outside::Inquiry;
 use crate::base::time::Time;
 use crate::connection::Disconnect;
 use crate::session::{
@@ -23,7 +24,6 @@ use crate::session::{
     Whois,
 };
 use crate::shard::held::{About, Arrival, Asked, Held, Kept, Rooms, Wait};
-use crate::shard::mail::Inquiry;
 use crate::shard::people::{Offer, Pending};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};

@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 use crate::auth::{Identity, Ruling, Rulings};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
+use crate::base::outside::Inquiry;
 use crate::base::time::Time;
-use crate::shard::mail::Inquiry;
 use crate::shard::tidings::Tidings;
 
 /// The rooms that a command names, as its client calls them.

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::auth::{KeySet, Revocation, Ruling, Ticket};
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::outside::{Inquiry, Petition};
 use crate::base::party::Party;
 use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
@@ -27,7 +28,6 @@ use crate::session::Code;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
-use crate::shard::petitions::Petition;
 use crate::shard::presence::{Inquire, Word};
 use crate::shard::quota::Begin;
 use crate::shard::settings::{PARTY_COSTS, Settings};
@@ -147,17 +147,6 @@ pub struct Answer {
     pub position: Cursor,
     /// What was found.
     pub found: Found,
-}
-
-/// What a shard wants of the world outside the node, by way of the node's desk.
-#[derive(Debug)]
-pub struct Inquiry {
-    /// Who wants it.
-    pub from: ShardId,
-    /// By which the answer is known there.
-    pub number: u64,
-    /// A question to the application's back end: JSON.
-    pub document: Vec<u8>,
 }
 
 /// A command with several targets, as other nodes are to have it: in one piece, so that whoever is meant

@@ -63,14 +63,12 @@ pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use inspect::{ConnectionSeen, Inspect, Inspected, RoomSeen, Whom};
 pub use joint::{Fetched, Joint, Told as Decided};
 pub use mail::{
-    Answer, Asked, Crossing, Found, Inquiry, Joining, Mail, NO_HOME, Question, Refusal, Saved,
-    Whole,
+    Answer, Asked, Crossing, Found, Joining, Mail, NO_HOME, Question, Refusal, Saved, Whole,
 };
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
 pub use outcomes::OUTCOME_BYTES;
-pub use petitions::Petition;
 pub use presence::{Attendance, Guest, Inquire, LastSeen, Page, Reply, Word, stand_in_a_word};
 pub use quota::Begin;
 pub use relief::Relieved;

@@ -7,9 +7,12 @@
 //! here; no turn waits for an answer.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
 
-use crate::base::id::{ConnId, ShardId};
+use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
+use crate::base::outside::Petition;
 use crate::base::time::Time;
 use crate::connection::{Connection, Verdict};
 use crate::shard::state::Shard;
@@ -19,21 +22,8 @@ use crate::wire::http::{self, Refusal};
 const MOST: usize = 256;
 /// Bytes of them together, those of bodies that are still to come included.
 const MOST_BYTES: usize = 16 << 20;
-
-/// A whole request, for somebody else to answer.
-#[derive(Debug)]
-pub struct Petition {
-    /// The shard that the answer goes to.
-    pub from: ShardId,
-    /// By which the shard knows it.
-    pub number: u64,
-    /// The client's address, or the network that is counted as one, as far as it is known.
-    pub client: Option<String>,
-    /// True when it came by TLS.
-    pub is_secure: bool,
-    /// The request: a head that was found in order, and all of its body.
-    pub bytes: Vec<u8>,
-}
+/// When a client may come back that found too many before it.
+const LATER: Duration = Duration::from_secs(1);
 
 /// A request on its way through the shard.
 #[derive(Debug)]
@@ -126,7 +116,7 @@ impl Shard {
         length: usize,
         now: Time,
     ) {
-        let settings = std::rc::Rc::clone(&self.settings);
+        let settings = Rc::clone(&self.settings);
         let screened = match http::parse(&bytes, &settings.head) {
             Ok(Some(parsed)) => self.screen(conn, &parsed.head, &http::Upgrade::none(), now),
             Ok(None) => Some(Verdict::Refuse(Refusal::bad_request("the head is not complete"))),
@@ -151,12 +141,9 @@ impl Shard {
         // What follows a request that is not to be kept alive has no meaning.
         bytes.truncate(length);
         let is_whole = bytes.len() == length;
-        self.gate.people.petitions.bytes += length;
-        self.gate
-            .people
-            .petitions
-            .pending
-            .insert(conn.index, Pending { conn, length, bytes, number: None });
+        let own = &mut self.gate.people.petitions;
+        own.bytes += length;
+        own.pending.insert(conn.index, Pending { conn, length, bytes, number: None });
         if is_whole {
             self.send_petition(conn);
         }
@@ -210,6 +197,3 @@ impl Shard {
         self.respond(conn, response, now);
     }
 }
-
-/// When a client may come back that found too many before it.
-const LATER: std::time::Duration = std::time::Duration::from_secs(1);

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::rig::{Rig, settings};
 use crate::base::id::ConnId;
+use crate::base::outside::Petition;
 use crate::connection::Front;
 use crate::contract::Event;
-use crate::shard::{Mail, Petition, Settings};
+use crate::shard::{Mail, Settings};
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 

@@ -128,6 +128,18 @@ fn pair(user: &str, state: &str) -> Vec<(String, String)> {
     vec![(user.to_owned(), state.to_owned())]
 }
 
+/// A node in which ada joins a room by that message, and eve has been told who is there.
+pub(super) fn watched_lobby(join: &Value) -> (Trio, Place, Place) {
+    let mut node = Trio::new(|_| {});
+    let (ada, eve) = (node.come(0, "ada"), node.come(1, "eve"));
+    node.say(ada, join);
+    node.say(eve, &json!({"type": "throng:watch", "room": "lobby"}));
+    node.settle();
+    node.later(SECOND);
+    node.told(eve, "throng:presence");
+    (node, ada, eve)
+}
+
 /// An observer on shard 2 who has been told of the user as it is.
 fn observer(node: &mut Trio, user: &str) -> Place {
     let eve = node.come(2, "eve");
@@ -286,14 +298,8 @@ fn a_room_is_shown_as_it_is_and_then_by_differences() {
 
 #[test]
 fn a_member_whose_connection_dropped_stays_listed_until_the_grace_is_over() {
-    let mut node = Trio::new(|_| {});
-    let (ada, eve) = (node.come(0, "ada"), node.come(1, "eve"));
     let join = json!({"type": "throng:join", "room": "lobby"});
-    node.say(ada, &join);
-    node.say(eve, &json!({"type": "throng:watch", "room": "lobby"}));
-    node.settle();
-    node.later(SECOND);
-    node.told(eve, "throng:presence");
+    let (mut node, ada, eve) = watched_lobby(&join);
     node.go(ada);
     node.later(SECOND * 3);
     let counted = node.told(eve, "throng:presence");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::auth::user_room;
-use crate::shard::tests::presence::{SECOND, Trio};
+use crate::shard::tests::presence::{SECOND, Trio, watched_lobby};
 
 #[test]
 fn who_goes_is_not_taken_for_one_who_leaves_though_the_news_of_it_come_after_the_roll() {
@@ -37,14 +37,8 @@ fn who_goes_is_not_taken_for_one_who_leaves_though_the_news_of_it_come_after_the
 
 #[test]
 fn who_comes_back_has_the_grace_to_join_again_before_the_room_shows_it_as_left() {
-    let mut node = Trio::new(|_| {});
-    let (ada, eve) = (node.come(0, "ada"), node.come(1, "eve"));
     let join = json!({"type": "throng:join", "room": "lobby"});
-    node.say(ada, &join);
-    node.say(eve, &json!({"type": "throng:watch", "room": "lobby"}));
-    node.settle();
-    node.later(SECOND);
-    node.told(eve, "throng:presence");
+    let (mut node, ada, eve) = watched_lobby(&join);
     let mut last = ada;
     for rejoins in [true, false] {
         node.go(last);
