@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -14,7 +14,7 @@ use throng::node::Node;
 
 use crate::admin::{ask, with_admin};
 use crate::auth::{guarded, token};
-use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
+use crate::support::{Client, PATIENCE, free_port, node, on_both_drivers, wait_for, wait_until};
 
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -169,9 +169,7 @@ struct Prometheus {
 impl Prometheus {
     fn start(target: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Nobody else takes the port between here and there but by an accident; then the test fails.
-        let address =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let config = folder.path().join("prometheus.yml");
         let text = format!(
             "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\

@@ -4,7 +4,7 @@
 //! messages, the codes of close frames, the client's address.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +12,7 @@ use serde_json::json;
 use throng::node::Node;
 
 use crate::metrics::{ROOT, is_installed};
-use crate::support::{Client, node, wait_for, wait_until};
+use crate::support::{Client, free_port, node, wait_for, wait_until};
 
 /// A proxy, ended with the test.
 struct Proxy {
@@ -30,7 +30,7 @@ impl Drop for Proxy {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 fn shipped(file: &str, node: &Node) -> String {

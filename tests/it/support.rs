@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -70,6 +71,25 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(start.elapsed() < PATIENCE, "in vain: {what}");
         std::thread::yield_now();
+    }
+}
+
+/// A port for a program that is started next: of those that the kernel gives to nobody who asks for any, as tests
+/// beside this one do all the time, and to each caller another.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let end: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let (begin, count) = (end / 2, end - end / 2);
+    // Another run of the tests at the same time begins elsewhere.
+    let offset = u16::try_from(std::process::id() % u32::from(count)).unwrap();
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let place = (u32::from(offset) + u32::from(step)) % u32::from(count);
+        let port = begin + u16::try_from(place).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

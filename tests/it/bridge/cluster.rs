@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use throng::node::Node;
 
-use crate::support::{Client, node, wait_until};
+use crate::support::{Client, free_port, node, wait_until};
 
 /// A redis-server process on a port of its own.
 pub(crate) struct Redis {
@@ -27,9 +27,7 @@ impl Redis {
 
     /// The same with more arguments.
     pub(crate) fn start_with(more: &[&str]) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let more: Vec<String> = more.iter().map(|word| (*word).to_owned()).collect();
         let child = Self::spawn(port, &folder, &more);
