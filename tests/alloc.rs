@@ -292,8 +292,8 @@ fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() 
 }
 
 /// What a user with a long token id may cost in memory that was asked for.
-const USER_BYTES_FULL: i64 = 280;
-const USER_BYTES_GROWN: i64 = 330;
+const USER_BYTES_FULL: i64 = 255;
+const USER_BYTES_GROWN: i64 = 280;
 
 /// A shard whose rooms named `kept*` have a history of a thousand.
 fn with_history(kept: bool) -> Rig {

@@ -16,11 +16,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::roster::Stand;
 use super::table::{Table, index, is_sparse};
-use crate::base::map::{Map, Seed};
+use crate::base::map::Seed;
 
 /// A room's place in its shard's hub. Valid while the room has a member here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,7 +162,9 @@ type Memberships = SmallVec<[Membership; 2]>;
 /// The rooms that have members in this shard.
 #[derive(Debug)]
 pub struct Hub {
-    names: Map<Arc<str>, u32>,
+    seed: Seed,
+    /// The keys of `rooms`, found by the name that stands there: five bytes a room, and every user has one.
+    names: HashTable<u32>,
     /// Rooms with members, and empty ones whose emptiness has not been told yet.
     rooms: Table<Room>,
     /// One entry per connection that is in a room; never an empty list.
@@ -179,7 +182,8 @@ impl Hub {
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
         Self {
-            names: seed.map(),
+            seed: seed.clone(),
+            names: HashTable::new(),
             rooms: Table::default(),
             memberships: Table::default(),
             changed: VecDeque::new(),
@@ -191,7 +195,7 @@ impl Hub {
     /// The hub's own copy of a room's name, to be held by others too; `None` when nobody is in it here.
     #[must_use]
     pub fn name(&self, room: &str) -> Option<&Arc<str>> {
-        self.names.get_key_value(room).map(|(name, _)| name)
+        self.find(room).map(|key| &self.rooms[key].name)
     }
 
     /// Makes connection `conn` a member of `room`, to be confirmed by the room's home. Joining twice
@@ -206,7 +210,7 @@ impl Hub {
         room: &str,
         limit: usize,
     ) -> Result<Joined, TooManyRooms> {
-        let known = self.names.get(room).copied();
+        let known = self.find(room);
         let memberships = self.memberships_of(member);
         if known.is_some_and(|key| memberships.iter().any(|m| m.room == key)) {
             return Ok(Joined::Already);
@@ -260,7 +264,7 @@ impl Hub {
 
     /// Ends a membership; returns whether there was one.
     pub fn leave(&mut self, member: &mut MemberRef, room: &str) -> bool {
-        let Some(&key) = self.names.get(room) else { return false };
+        let Some(key) = self.find(room) else { return false };
         let memberships = self.memberships_of(member);
         let Some(at) = memberships.iter().position(|m| m.room == key) else { return false };
         let membership = self.memberships[member.0].swap_remove(at);
@@ -303,8 +307,10 @@ impl Hub {
         let members = index(room.members.len());
         let name = Arc::clone(&room.name);
         if members == 0 {
+            if let Ok(entry) = self.names.find_entry(self.seed.hash_one(&*name), |at| *at == key) {
+                entry.remove();
+            }
             self.rooms.remove(key);
-            self.names.remove(&name);
         }
         if self.changed.is_empty() {
             self.give_back();
@@ -321,7 +327,7 @@ impl Hub {
     /// The room's key, while it has members here.
     #[must_use]
     pub fn key(&self, room: &str) -> Option<RoomKey> {
-        let key = *self.names.get(room)?;
+        let key = self.find(room)?;
         (!self.rooms[key].members.is_empty()).then_some(RoomKey(key))
     }
 
@@ -345,8 +351,8 @@ impl Hub {
     /// True when the connection is in the room.
     #[must_use]
     pub fn is_member(&self, member: &MemberRef, room: &str) -> bool {
-        let key = self.names.get(room);
-        key.is_some_and(|key| self.memberships_of(member).iter().any(|m| m.room == *key))
+        let key = self.find(room);
+        key.is_some_and(|key| self.memberships_of(member).iter().any(|m| m.room == key))
     }
 
     /// True when the connection is in one of these rooms, confirmed or not.
@@ -403,7 +409,7 @@ impl Hub {
         assert_eq!(self.names.len(), self.rooms.len(), "each room has one name");
         let (mut occupied, mut pairs) = (0, 0);
         for (key, room) in self.rooms.iter() {
-            assert_eq!(self.names.get(&room.name), Some(&key), "a name leads to its room");
+            assert_eq!(self.find(&room.name), Some(key), "a name leads to its room");
             assert!(room.changed || !room.members.is_empty(), "an empty room has to be told");
             occupied += usize::from(!room.members.is_empty());
             pairs += room.members.len();
@@ -425,28 +431,34 @@ impl Hub {
         assert!(self.changed.iter().all(|key| self.rooms[*key].changed));
     }
 
+    /// The key of the room of that name.
+    fn find(&self, room: &str) -> Option<u32> {
+        self.names.find(self.seed.hash_one(room), |at| *self.rooms[*at].name == *room).copied()
+    }
+
     fn memberships_of(&self, member: &MemberRef) -> &[Membership] {
         if member.is_none() { &[] } else { &self.memberships[member.0] }
     }
 
     /// The room's key and the member's place in it.
     fn place(&self, member: &MemberRef, room: &str) -> Option<(u32, u32)> {
-        let key = *self.names.get(room)?;
+        let key = self.find(room)?;
         let membership = self.memberships_of(member).iter().find(|m| m.room == key)?;
         Some((key, membership.position))
     }
 
     fn create(&mut self, name: &str) -> u32 {
-        let name: Arc<str> = Arc::from(name);
+        let hash = self.seed.hash_one(name);
         let room = Room {
-            name: Arc::clone(&name),
+            name: Arc::from(name),
             members: SmallVec::new(),
             idle: 0,
             changed: false,
             told: Stand::Gone,
         };
         let key = self.rooms.insert(room);
-        self.names.insert(name, key);
+        let (seed, rooms) = (&self.seed, &self.rooms);
+        self.names.insert_unique(hash, key, |at| seed.hash_one(&*rooms[*at].name));
         key
     }
 
@@ -481,7 +493,8 @@ impl Hub {
     /// Gives back the memory of maps and lines once they are far below what they hold.
     fn give_back(&mut self) {
         if is_sparse(self.names.len(), self.names.capacity()) {
-            self.names.shrink_to(self.names.len() * 2);
+            let (seed, rooms) = (&self.seed, &self.rooms);
+            self.names.shrink_to(self.names.len() * 2, |at| seed.hash_one(&*rooms[*at].name));
         }
         if is_sparse(self.changed.len(), self.changed.capacity()) {
             self.changed.shrink_to(self.changed.len() * 2);

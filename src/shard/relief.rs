@@ -5,13 +5,14 @@
 //! to a smaller one, the others are released from their end, a slice a turn, so that a million of them
 //! are no stall. *Heap* is what was allocated
 //! for what connections did: memberships, queued frames, half-read messages. Most of it frees itself
-//! as it goes, but the allocator keeps it until it is asked.
+//! as it goes, but the allocator keeps it until it is asked. It keeps as well what tables were before they
+//! grew, so it is asked once more when a crowd has come.
 //!
 //! Nothing here calls the kernel: what to do is handed to the worker.
 
 use crate::base::spare::Release;
 use crate::base::time::Time;
-use crate::flow::ebb::Ebb;
+use crate::flow::ebb::{Ebb, Rise};
 use crate::shard::state::Shard;
 
 /// What a turn gave back, for the worker to do its part.
@@ -22,7 +23,7 @@ pub enum Relieved {
         /// No connection has this index or a higher one.
         from: u32,
     },
-    /// Much was freed: the allocator is to give back what it can.
+    /// Much was freed, or outgrown: the allocator is to give back what it can.
     Heap,
 }
 
@@ -33,6 +34,8 @@ pub(super) struct Relief {
     places: Ebb,
     /// Counts bytes.
     heap: Ebb,
+    /// Counts connections and memberships.
+    growth: Rise,
     /// Down to where places are being released, while they are.
     target: Option<u32>,
     /// Places released in one turn.
@@ -48,7 +51,13 @@ impl Default for Relief {
 impl Relief {
     pub(super) fn new(places_kept: u64, slice: u32) -> Self {
         let heap_kept = places_kept * HEAP_PER_CONNECTION;
-        Self { places: Ebb::new(places_kept), heap: Ebb::new(heap_kept), target: None, slice }
+        Self {
+            places: Ebb::new(places_kept),
+            heap: Ebb::new(heap_kept),
+            growth: Rise::new(places_kept),
+            target: None,
+            slice,
+        }
     }
 
     /// When to look again, even if nothing happens until then.
@@ -56,7 +65,7 @@ impl Relief {
         if self.target.is_some() {
             return Some(Time::ZERO);
         }
-        [self.places.due(), self.heap.due()].into_iter().flatten().min()
+        [self.places.due(), self.heap.due(), self.growth.due()].into_iter().flatten().min()
     }
 }
 
@@ -107,6 +116,7 @@ impl Shard {
             self.gate.layers.relax();
             return Some(Relieved::Heap);
         }
-        None
+        let entries = self.table.len() + self.rooms.hub.memberships();
+        self.relief.growth.note(entries as u64, now).then_some(Relieved::Heap)
     }
 }
