@@ -284,6 +284,8 @@ counters! {
     outdated_total,
     /// Deliveries queued to members of this shard.
     deliveries_total,
+    /// Bytes of the frames of those.
+    delivered_bytes_total,
     /// Publications dropped for a slow reader by `drop_new`.
     dropped_new_total,
     /// Publications dropped for a slow reader by `drop_oldest`.

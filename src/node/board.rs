@@ -12,6 +12,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::node::cells::{Cells, Measured};
+use crate::node::config::Config;
+use crate::node::tenants::Places;
 use crate::node::turns::{TurnCells, TurnTimes};
 use crate::shard::{Farewell, Progress, Reply, Shard, Surveyed};
 
@@ -40,6 +42,8 @@ pub struct Board {
     replies: Channel<Reply>,
     /// Who has most to read, on the way to the operator who asked.
     surveys: Channel<(ShardId, Surveyed)>,
+    /// What tenants have and do.
+    tenants: Places,
     /// Where a row holds what is charged to the memory budget.
     charged: usize,
 }
@@ -51,9 +55,20 @@ const FAREWELLS: usize = 1024;
 const REPLIES: usize = 1024;
 
 impl Board {
-    /// A board for so many shards.
+    /// A board for so many shards that tells no tenants apart.
     #[must_use]
     pub fn new(shards: u16) -> Self {
+        Self::with_tenants(shards, Places::new(0, shards, []))
+    }
+
+    /// A board with places for as many tenants as the configuration says.
+    pub(super) fn of(config: &Config, shards: u16) -> Self {
+        let named = config.lists.tenants.iter().map(|tenant| tenant.name.as_str());
+        let places = usize::from(config.admin.metrics_tenants);
+        Self::with_tenants(shards, Places::new(places, shards, named))
+    }
+
+    fn with_tenants(shards: u16, tenants: Places) -> Self {
         let row = || Row {
             values: std::array::from_fn(|_| AtomicU64::new(0)),
             progress: AtomicU8::new(0),
@@ -68,6 +83,7 @@ impl Board {
             farewells: bounded(FAREWELLS),
             replies: bounded(REPLIES),
             surveys: bounded(2 * usize::from(shards.max(1))),
+            tenants,
             charged: charged.unwrap_or_default(),
         }
     }
@@ -84,6 +100,7 @@ impl Board {
             cell.store(value, Ordering::Relaxed);
         }
         row.cells.take(shard);
+        self.tenants.take(shard.measures().ledger(), id);
         row.progress.store(u8::from(shard.progress() == Progress::Drained), Ordering::Release);
         row.mark.store(shard.mark(), Ordering::Release);
     }
@@ -148,6 +165,11 @@ impl Board {
     /// What one shard has measured, as last posted.
     pub(super) fn measured(&self, shard: ShardId) -> Measured {
         self.rows[usize::from(shard.0)].cells.read()
+    }
+
+    /// What tenants have and do.
+    pub(super) fn tenants(&self) -> &Places {
+        &self.tenants
     }
 
     /// Bytes of the memory budget that the other shards hold, as last posted.

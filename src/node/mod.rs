@@ -27,6 +27,7 @@ mod running;
 mod service;
 mod settings;
 mod sharing;
+mod tenants;
 mod tls;
 mod turns;
 mod worker;

@@ -157,7 +157,7 @@ impl Node {
             driver,
             shards,
             connections: connections * usize::from(shards),
-            board: Arc::new(Board::new(shards)),
+            board: Arc::new(Board::of(config, shards)),
             port,
             waiting: RefCell::default(),
             tickets: keys::ticket_key()?,

@@ -140,6 +140,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
                 Closings::All => Told::Everything,
             },
             outcomes: config.inside.explain.outcomes as usize,
+            tenants: usize::from(config.admin.metrics_tenants),
             shelf: shelf(config),
         },
         limits: limits(config, shards(config)),

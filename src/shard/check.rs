@@ -63,6 +63,7 @@ impl Shard {
         self.gate.seats.check();
         self.gate.paces.check();
         self.gate.tally.check();
+        self.measures.ledger.check();
         self.rooms.quotas.check();
         self.rooms.hub.check();
         self.rooms.directory.check();

@@ -20,6 +20,7 @@ use crate::hub::{self, Change, Origin, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
 use crate::shard::inbox::Task;
+use crate::shard::ledger::Figure;
 use crate::shard::mail::{Answer, Asked, Found, Joining, Mail, Question};
 use crate::shard::over_http::status_of;
 use crate::shard::state::{Identity, Shard, enlist};
@@ -52,6 +53,9 @@ impl Shard {
     /// Answers a command that is not obeyed.
     pub(super) fn refuse(&mut self, id: ConnId, error: &CommandError, now: Time) {
         self.counters.command_errors_total += 1;
+        let is_late = error.code == Code::RateLimited;
+        let figure = if is_late { Figure::OverRate } else { Figure::Refused };
+        self.measures.ledger.count(id.index, figure, 1);
         let mut text = Vec::new();
         encode::error(&mut text, error);
         if self.is_reading(id) {

@@ -15,6 +15,7 @@ use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, HalfHead, Phase, Verdict};
 use crate::hub::Excess;
+use crate::shard::ledger::Figure;
 use crate::shard::memory::Level;
 use crate::shard::seats::{ANNOUNCED, COUNTED, CROWDED, REFUSED, TRUSTED};
 use crate::shard::settings::Preface;
@@ -209,7 +210,10 @@ impl Shard {
                 self.respond(conn, Refusal::unavailable(Some(RETURN)).response(), now);
             }
             Some(Phase::Opening { .. }) => self.gate.seats.set(conn.index, REFUSED, true),
-            Some(Phase::Open(_)) => self.close(conn, why, now),
+            Some(Phase::Open(_)) => {
+                self.measures.ledger.count(conn.index, Figure::Evicted, 1);
+                self.close(conn, why, now);
+            }
             Some(Phase::Closing(_)) | None => {}
         }
     }

@@ -197,6 +197,7 @@ impl Shard {
         let publication = Arc::clone(&walk.publication);
         let (item, limits) = (self.item(&publication), self.queue_limits());
         let before = self.counters.deliveries_total;
+        let delivered = self.delivered();
         let tenant = tenant_of(&publication.room);
         let (rooms, mut pusher) = self.pusher(&limits, now);
         for index in walk.cursor..end {
@@ -208,6 +209,7 @@ impl Shard {
         }
         let losses = pusher.losses;
         self.note_losses(Some(&publication.room), losses);
+        self.note_delivered(&publication.room, delivered);
         self.close_slow(now);
         self.counters.deliveries_total - before
     }

@@ -67,9 +67,11 @@ impl Pusher<'_> {
             return;
         }
         let frame = item.event.as_ref().filter(|_| self.is_stream(index)).unwrap_or(&item.frame);
+        let bytes = frame.bytes().len() as u64;
         let pushed = self.push(index, frame.clone());
         if pushed.is_queued() {
             self.counters.deliveries_total += u64::from(item.frame.frames());
+            self.counters.delivered_bytes_total += bytes;
         } else {
             self.note_refused(index, &item.frame, pushed);
         }
@@ -254,12 +256,14 @@ impl Shard {
     }
 
     fn deliver_room(&mut self, room: &str, item: &Item, limits: &OutboundLimits, now: Time) {
+        let before = self.delivered();
         let (rooms, mut pusher) = self.pusher(limits, now);
         for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
             pusher.deliver(member.conn, item, &rooms.hub);
         }
         let losses = pusher.losses;
         self.note_losses(Some(room), losses);
+        self.note_delivered(room, before);
         self.close_slow(now);
     }
 
@@ -292,6 +296,7 @@ impl Shard {
         let items: SmallVec<[Item; 2]> =
             publications.iter().map(|publication| self.item(publication)).collect();
         let (here, before) = (self.identity.id, self.counters.deliveries_total);
+        let delivered = self.delivered();
         let (rooms, mut pusher) = self.pusher(limits, now);
         let served = rooms.groups.enter(group);
         let mut lost: SmallVec<[(&str, Losses); 2]> = SmallVec::new();
@@ -332,6 +337,10 @@ impl Shard {
             self.note_losses(Some(room), losses);
         }
         let reached = self.counters.deliveries_total - before;
+        // All are of one tenant, as one command or one key has named them.
+        if let Some(publication) = publications.first() {
+            self.note_delivered(&publication.room, delivered);
+        }
         self.go_on(publications, group, reached);
         self.close_slow(now);
     }

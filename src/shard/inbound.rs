@@ -16,6 +16,7 @@ use crate::flow::outbound::Control;
 use crate::session::{Code, Command, CommandError, Incoming, Protocol, Request, Session};
 use crate::shard::farewells::Told;
 use crate::shard::held::Arrival;
+use crate::shard::ledger::Figure;
 use crate::shard::login::Judged;
 use crate::shard::pace::{Load, Pace};
 use crate::shard::people::Offer;
@@ -269,7 +270,7 @@ impl Shard {
     }
 
     fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
-        let Some(session) = self.note_message(id, now) else { return };
+        let Some(session) = self.note_message(id, text.len(), now) else { return };
         match session.handle_text(text, &settings.commands) {
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::text(text.as_bytes()), now),
             message => self.weigh(id, session, (text, text.len()), message, now),
@@ -277,7 +278,7 @@ impl Shard {
     }
 
     fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
-        let Some(session) = self.note_message(id, now) else { return };
+        let Some(session) = self.note_message(id, data.len(), now) else { return };
         match session.handle_binary() {
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::binary(data), now),
             message => self.weigh(id, session, ("", data.len()), message, now),
@@ -323,8 +324,10 @@ impl Shard {
     }
 
     /// Counts a data message; `None` when the connection has begun to close and the message is moot.
-    fn note_message(&mut self, id: ConnId, now: Time) -> Option<Session> {
+    fn note_message(&mut self, id: ConnId, bytes: usize, now: Time) -> Option<Session> {
         self.counters.received_messages_total += 1;
+        self.measures.ledger.count(id.index, Figure::Messages, 1);
+        self.measures.ledger.count(id.index, Figure::Bytes, bytes as u64);
         let connection = self.table.get(id)?;
         // The next one begins no earlier, also when it begins in the same read.
         connection.since = now.tick();

@@ -250,6 +250,9 @@ impl Shard {
             // Nothing was numbered before that the member must not get.
             hub.confirm(&connection.member, &own);
         }
+        if let Some(tenant) = &identity.tenant {
+            self.measures.ledger.enter(conn.index, tenant);
+        }
         self.note_person(conn.index, identity, &own);
         self.counters.logins_total += 1;
         self.watch(conn, now);

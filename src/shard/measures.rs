@@ -11,6 +11,7 @@ use crate::base::time::Time;
 use crate::flow::outbound::Lengths;
 use crate::shard::farewells::Farewells;
 use crate::shard::inspect::Inspections;
+use crate::shard::ledger::Ledger;
 use crate::shard::outcomes::Outcomes;
 use crate::shard::settings::RoomRules;
 use crate::shard::state::Shard;
@@ -49,6 +50,8 @@ pub struct Measures {
     pub(super) survey: Option<Survey>,
     /// What back ends ask about rooms and connections.
     pub(super) inspections: Inspections,
+    /// What each tenant has and does.
+    pub(super) ledger: Ledger,
     losses: [Losses; LOSS_ROWS],
     /// One bit for each row that has changed since it was last taken.
     lost: u64,
@@ -64,6 +67,7 @@ impl Default for Measures {
             outcomes: Outcomes::default(),
             survey: None,
             inspections: Inspections::default(),
+            ledger: Ledger::default(),
             losses: [Losses::default(); LOSS_ROWS],
             lost: 0,
         }
@@ -79,6 +83,11 @@ impl Measures {
     /// The histograms: fan-out in nanoseconds, frames of a write, lives of sessions in milliseconds.
     pub fn histograms(&mut self) -> [&mut Histogram; 3] {
         [&mut self.fan_out, &mut self.frames, &mut self.lives]
+    }
+
+    /// What each tenant has and does.
+    pub fn ledger(&mut self) -> &mut Ledger {
+        &mut self.ledger
     }
 
     /// Gives the rows of losses that have changed since the last call.

@@ -23,6 +23,7 @@ mod inbound;
 mod inbox;
 mod inspect;
 mod joint;
+mod ledger;
 mod login;
 mod mail;
 mod measures;
@@ -62,6 +63,7 @@ pub use farewells::{Farewell, Told};
 pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
 pub use inspect::{ConnectionSeen, Inspect, Inspected, RoomSeen, Whom};
 pub use joint::{Fetched, Joint, Told as Decided};
+pub use ledger::{FIGURES, Figure, Figures, Ledger};
 pub use mail::{
     Answer, Asked, Crossing, Found, Joining, Mail, NO_HOME, Question, Refusal, Saved, Whole,
 };

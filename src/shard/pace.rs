@@ -30,6 +30,7 @@ use crate::flow::line::Line;
 use crate::flow::meter::{Meters, Rates};
 use crate::flow::shares::Shares;
 use crate::session::{Command, CommandError, Incoming};
+use crate::shard::ledger::Figure;
 use crate::shard::people::People;
 use crate::shard::settings::{COSTS, Cost, Limits, OverRate, PARTY_COSTS, toll};
 use crate::shard::state::{Shard, enlist};
@@ -168,6 +169,7 @@ impl Shard {
                 }
                 OverRate::Delay => {}
                 OverRate::Close => {
+                    self.measures.ledger.count(id.index, Figure::OverRate, 1);
                     self.close(id, Disconnect::RateLimited, now);
                     return Pace::Over;
                 }

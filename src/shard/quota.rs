@@ -159,8 +159,9 @@ impl Shard {
     /// As the room's home: so many members are in that shard now.
     pub(super) fn set_count(&mut self, room: &Arc<str>, shard: ShardId, members: u32, now: Time) {
         self.note_count(room, now);
-        let had = self.is_linked() && self.rooms.directory.has_members(room);
+        let had = self.had_members(room);
         self.count_members(room, shard, members);
+        self.note_members(room, had);
         self.note_interest(room, had, now);
     }
 

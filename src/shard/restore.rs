@@ -17,6 +17,7 @@ use crate::base::time::Time;
 use crate::session::command::check_return;
 use crate::session::encode::{Reply, Restoration, Restored};
 use crate::session::{Code, CommandError, Return};
+use crate::shard::ledger::Figure;
 use crate::shard::mail::{Asked, Joining, Question};
 use crate::shard::state::Shard;
 
@@ -111,6 +112,7 @@ impl Shard {
     ) {
         if let Asked::Join(Joining { part: Some(part), .. }) = question.asked {
             self.counters.command_errors_total += 1;
+            self.measures.ledger.count(question.to.conn.index, Figure::Refused, 1);
             let result = Err((code, message.to_owned()));
             return self.note_restored(part, plain(&question.room), result, now);
         }

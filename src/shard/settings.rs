@@ -319,6 +319,8 @@ pub struct Capacity {
     pub told: Told,
     /// Outcomes that are remembered, of 32 bytes each: a power of two, or zero.
     pub outcomes: usize,
+    /// Tenants of the node whose figures are told apart; zero: no tenant's are.
+    pub tenants: usize,
     /// What holds for publications that are to be stored; `None` where there is nothing that outlives the process.
     pub shelf: Option<ShelfLimits>,
 }

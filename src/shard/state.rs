@@ -15,6 +15,7 @@ use crate::shard::bundle::Bundle;
 use crate::shard::everyone::Walks;
 use crate::shard::history::MOST_REPEATS;
 use crate::shard::joint::Joints;
+use crate::shard::ledger::Ledger;
 use crate::shard::mail::Outbox;
 use crate::shard::measures::{Measures, SECOND};
 use crate::shard::presence::Presence;
@@ -125,6 +126,7 @@ impl Shard {
             settings: Rc::new(own_settings(settings, seed)),
             identity,
         };
+        shard.measures.ledger = Ledger::new(shard.settings.capacity.tenants);
         shard.remember_outcomes(Time::ZERO);
         shard
     }
@@ -221,6 +223,7 @@ impl Shard {
         }
         self.say_farewell(id, why, life);
         self.depart_person(id);
+        self.measures.ledger.leave(id.index);
         let is_reader = self.is_reading(id);
         self.gate.people.petitions.forget(id);
         self.rooms.replays.forget(id.index);

@@ -18,6 +18,7 @@ mod history;
 mod inbox;
 mod inspect;
 mod joint;
+mod ledger;
 mod login;
 mod mail;
 mod measures;

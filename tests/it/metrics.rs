@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use throng::node::Node;
 
 use crate::admin::{ask, with_admin};
-use crate::auth::{guarded, token};
+use crate::auth::{enter, guarded, token};
 use crate::support::{Client, PATIENCE, free_port, node, on_both_drivers, wait_for, wait_until};
 
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -133,6 +133,48 @@ fn laggards(admin: SocketAddr) -> Value {
     let (status, text) = ask(admin, "GET /v1/laggards", "");
     assert_eq!(status, 200, "{text}");
     serde_json::from_str::<Value>(&text).unwrap()["laggards"].clone()
+}
+
+on_both_drivers! {
+    fn the_figures_of_a_tenant_stand_in_metrics_and_those_without_a_place_are_one(driver) {
+        let sets = with_admin(r#""inspect""#);
+        let node = guarded(driver, &[&sets[0], &sets[1], PATIENT, "admin.metrics_tenants=2", "tenant=[{name=\"acme\"}]"]);
+        let enter = |tenant: &str, user: String| {
+            enter(node.address(), &json!({"sub": user, "tenant": tenant, "rooms": ["*"]}))
+        };
+        let mut clients: Vec<Client> = (0..6).map(|at| enter("acme", format!("u{at}"))).collect();
+        clients.iter_mut().for_each(|client| drop(client.join("lobby")));
+        let is_known = |tenant: &str, count| {
+            let tenant = format!("tenant=\"{tenant}\"");
+            is(figure(&scrape(&node), "throng_tenant_connections", &[&tenant]), count)
+        };
+        wait_until("acme is known", || is_known("acme", 6));
+        let _second = enter("b\"\\", "ada".to_owned());
+        wait_until("the second tenant is known", || is_known("b\\\"\\\\", 1));
+        let _others: Vec<Client> = (0..3).map(|at| enter(&format!("t{at}"), "ada".to_owned())).collect();
+        for number in 0..10 {
+            clients[0].send(&json!({"type": "x", "room": "lobby", "payload": number}));
+        }
+        clients[0].send(&json!({"type": "throng:no such"}));
+        wait_until("all is counted", || {
+            let text = scrape(&node);
+            let of = |family: &str, words: &[&str]| figure(&text, family, words);
+            let (acme, other) = (["tenant=\"acme\""], ["tenant=\"(other)\""]);
+            is(of("throng_tenant_connections", &acme), 6)
+                && is(of("throng_tenant_connections", &other), 3)
+                && is(of("throng_tenant_rooms", &acme), 1)
+                && is(of("throng_tenant_rooms", &other), 0)
+                && is(of("throng_tenant_received_messages_total", &acme), 17)
+                && is(of("throng_tenant_deliveries_total", &acme), 60)
+                && of("throng_tenant_received_bytes_total", &acme) > 300.0
+                && of("throng_tenant_delivered_bytes_total", &acme) > 60.0 * 20.0
+                && is(of("throng_tenant_refusals_total", &[acme[0], "\"command\""]), 1)
+                && is(of("throng_tenant_refusals_total", &[acme[0], "\"rate\""]), 0)
+                && is(of("throng_tenant_connections", &["t1"]), 0)
+        });
+        drop(clients);
+        wait_until("they are gone", || is_known("acme", 0));
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! A scrape reads atomics that the shards have posted anyway, so it costs a shard nothing. Names begin with
 //! `throng_` and carry their unit; what is counted by reason is one family with a label. Series that grow with
-//! the machine are those with a `shard` label, a fixed number for each; nothing is labelled by room, user,
-//! address or tenant, and at most 34 rows stand for namespaces. docs/metrics.md lists the families.
+//! the machine are those with a `shard` label, a fixed number for each; nothing is labelled by room, user
+//! or address, at most 34 rows stand for namespaces, and no more for tenants than the configuration says. docs/metrics.md lists the families.
 
 mod families;
 mod spreads;
@@ -79,6 +79,7 @@ pub(super) fn expose(out: &mut Exposition, board: &Board, about: &About, inboxes
     let measured: Vec<_> =
         (0..).map(ShardId).zip(inboxes).map(|(shard, _)| board.measured(shard)).collect();
     spreads::expose(out, &total, &measured, &about.namespaces);
+    board.tenants().expose(out);
 }
 
 /// Writes what a thread beside the shards counts: rows of its tally, under the names of `/v1/counters` with

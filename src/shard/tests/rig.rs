@@ -138,6 +138,7 @@ pub(super) fn settings() -> Settings {
             reconnect_spread: seconds(4),
             told: Told::Nothing,
             outcomes: 256,
+            tenants: 0,
             shelf: None,
         },
         access: Arc::default(),
