@@ -265,6 +265,12 @@ impl Connection {
         self.flags & PAUSES != 0
     }
 
+    /// True while that is one of the reasons not to read.
+    #[must_use]
+    pub fn is_paused_for(&self, why: Pause) -> bool {
+        self.flags & why as u16 != 0
+    }
+
     /// True while the driver has been told not to read.
     #[must_use]
     pub fn is_told_paused(&self) -> bool {

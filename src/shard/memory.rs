@@ -13,6 +13,11 @@
 //! A frame is charged once in each shard, however many queues refer to it, because that is what it
 //! costs; a laggard is judged by all that waits for it, because what it alone has not read is only kept
 //! for its sake. Laggards are looked for in slices of the table, so looking is no stall.
+//!
+//! A publisher that is not read from cannot end the message that it has begun. What is half-read of it is the
+//! node's doing and no lag: it is no reason to close it while there is anything else, nor because waiting has
+//! not helped. Only from the share at which laggards are closed anyway do such publishers go too, after all
+//! others, the heaviest first: otherwise messages that are never ended would be a way to hold memory for ever.
 
 use std::time::Duration;
 
@@ -59,7 +64,8 @@ pub(super) struct Pressure {
     /// What the connections hold that the search has met and that are closing already.
     leaving: u64,
     /// The heaviest found since the search last began, at most [`FOUND`].
-    heaviest: SmallVec<[(usize, ConnId); 4]>,
+    /// Those whose own doing it is come before those who are not read from.
+    heaviest: SmallVec<[(bool, usize, ConnId); 4]>,
 }
 
 /// Laggards closed after one search.
@@ -192,7 +198,8 @@ impl Shard {
         pressure.level = by_share.max(by_time);
         if pressure.level >= Level::Shed {
             let share = if by_time == Level::Shed { ENOUGH } else { SHED };
-            let in_vain = self.hunt((hundredth * share).saturating_sub(1), now);
+            let target = (hundredth * share).saturating_sub(1);
+            let in_vain = self.hunt(target, by_share >= Level::Shed, now);
             if in_vain && by_share == Level::Calm {
                 // What is held lies in other shards. These may never have seen it reach the mark at which
                 // something begins, and will if publishing makes more of it.
@@ -238,15 +245,15 @@ impl Shard {
     }
 
     /// Looks at a slice of the table, and at its end closes the heaviest that were found, until no more
-    /// than `target` is held besides what is leaving already. True at the end of the table when nothing in it
-    /// would help.
-    fn hunt(&mut self, target: u64, now: Time) -> bool {
+    /// than `target` is held besides what is leaving already. `all`: those too who are not read from and hold
+    /// nothing but what is half-read. True at the end of the table when nothing in it would help.
+    fn hunt(&mut self, target: u64, all: bool, now: Time) -> bool {
         let mut left = SLICE;
         while left > 0 {
             let (begin, bound) = (self.gate.pressure.cursor, self.table.touched());
             let end = bound.min(begin.saturating_add(left));
             for index in begin..end {
-                self.weigh_laggard(index);
+                self.weigh_laggard(index, all);
             }
             self.gate.pressure.cursor = end;
             left -= end.saturating_sub(begin);
@@ -269,7 +276,7 @@ impl Shard {
         let mut found = std::mem::take(&mut pressure.heaviest);
         found.sort_unstable_by(|a, b| b.cmp(a));
         let mut helped = false;
-        for (_, id) in found {
+        for (.., id) in found {
             if self.held().saturating_sub(leaving) <= target {
                 return false;
             }
@@ -290,24 +297,27 @@ impl Shard {
     }
 
     /// Remembers the connection if it is one of the heaviest.
-    fn weigh_laggard(&mut self, index: u32) {
+    fn weigh_laggard(&mut self, index: u32, all: bool) {
         let Some((id, connection)) = self.table.at(index) else { return };
-        let weight = connection.outbound.bytes() + connection.decoder.buffered_capacity();
+        let unread = connection.outbound.bytes();
+        let weight = unread + connection.decoder.buffered_capacity();
         if !connection.is_living() {
             self.gate.pressure.leaving += weight as u64;
             return;
         }
-        if weight < HEAVY {
+        let lags = unread >= HEAVY || !connection.is_paused_for(Pause::Memory);
+        if weight < HEAVY || !lags && !all {
             return;
         }
         let heaviest = &mut self.gate.pressure.heaviest;
         if heaviest.len() < FOUND {
-            heaviest.push((weight, id));
+            heaviest.push((lags, weight, id));
             return;
         }
         let lightest = heaviest.iter().enumerate().min_by_key(|(_, found)| **found);
-        if let Some((at, _)) = lightest.filter(|(_, found)| found.0 < weight) {
-            heaviest[at] = (weight, id);
+        let is_lighter = |found: &(bool, usize, ConnId)| (found.0, found.1) < (lags, weight);
+        if let Some((at, _)) = lightest.filter(|(_, found)| is_lighter(found)) {
+            heaviest[at] = (lags, weight, id);
         }
     }
 }

@@ -114,6 +114,67 @@ fn those_who_hold_most_go_first_and_no_more_than_must() {
     assert!(charged(&rig) < 170 * KIB, "what was half-read is forgotten at once");
 }
 
+/// A publisher that is not read from, with a message of 60,000 bytes that has not ended, and the rest of that.
+fn held_up(rig: &mut Rig) -> (ConnId, Vec<u8>) {
+    let publisher = rig.open();
+    let whole = frame(0x81, format!("{:>60000}", r#"{"type":"throng:ping","ref":7}"#).as_bytes());
+    let (begin, rest) = whole.split_at(59_000);
+    rig.receive(publisher, &[&frame(0x81, kilobyte("r").as_bytes()), begin].concat());
+    rig.turn();
+    assert!(rig.ops.contains(&Seen::Pause(publisher)), "{:?}", rig.ops);
+    (publisher, rest.to_vec())
+}
+
+#[test]
+fn what_a_publisher_cannot_end_because_the_node_does_not_read_goes_last() {
+    let mut rig = Rig::new(0, 1, budget(1024 * KIB));
+    rig.shard.note_others(520 * KIB);
+    rig.settle();
+    let (publisher, _) = held_up(&mut rig);
+    rig.heard(publisher);
+    let hoarder = rig.open();
+    rig.receive(hoarder, &frame(0x81, &[b' '; 60_000])[..20_000]);
+    rig.settle();
+    assert_eq!(rig.shard.counters().memory_shed_total, 0, "{}", charged(&rig));
+    // A little more than 85 %, whatever the two have been charged.
+    let beyond = |rig: &mut Rig| {
+        let others = 875 * KIB - charged(rig);
+        rig.shard.note_others(others);
+        rig.settle();
+    };
+    beyond(&mut rig);
+    assert_eq!(rig.heard(hoarder), [Heard::Close(1013)], "{}", charged(&rig));
+    assert_eq!(rig.heard(publisher), [], "the heavier one is not to blame");
+    assert_eq!(rig.shard.counters().memory_shed_total, 1);
+    // Where nobody else is left it is its turn.
+    beyond(&mut rig);
+    assert_eq!(rig.heard(publisher), [Heard::Close(1013)], "{}", charged(&rig));
+    assert_eq!(rig.shard.counters().memory_shed_total, 2);
+}
+
+#[test]
+fn waiting_in_vain_is_no_reason_to_close_who_is_not_read_from() {
+    let mut rig = Rig::new(0, 1, budget(200 * KIB));
+    rig.shard.note_others(45 * KIB);
+    rig.settle();
+    let hoarder = rig.open();
+    rig.receive(hoarder, &frame(0x81, &[b' '; 60_000])[..59_000]);
+    rig.turn();
+    let (publisher, rest) = held_up(&mut rig);
+    rig.heard(publisher);
+    rig.shard.note_others(30 * KIB);
+    for _ in 0..100 {
+        rig.later(10 * MILLI);
+        rig.turn();
+    }
+    assert_eq!(rig.heard(hoarder), [Heard::Close(1013)], "it could have ended its message");
+    assert_eq!(rig.shard.counters().memory_shed_total, 1);
+    // It is read from again, and its message is whole.
+    rig.receive(publisher, &rest);
+    rig.settle();
+    assert_eq!(rig.told(publisher, "throng:pong").len(), 1);
+}
+
 #[test]
 fn a_publisher_waits_while_memory_is_short_and_goes_on_after() {
     let mut rig = Rig::new(0, 1, budget(1024 * KIB));
