@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::wire::http::Head;
 
 /// A place for tokens.
@@ -101,6 +103,31 @@ impl SourceRules {
     }
 }
 
+impl SourceRules {
+    /// A request as another server may have it: in its target is no token and no ticket that would open this
+    /// node's door. Parameters of those names are not touched where they are not looked at, as they are the
+    /// other server's own. What has no target is left as it is.
+    pub fn withhold(&self, request: &mut Vec<u8>) {
+        let listed =
+            [(Source::Query, SECRET_PARAMETERS[0]), (Source::Ticket, SECRET_PARAMETERS[1])];
+        let listed = listed.iter().filter(|(source, _)| self.has(*source));
+        let secrets: SmallVec<[&str; 2]> = listed.map(|(_, name)| *name).collect();
+        if secrets.is_empty() {
+            return;
+        }
+        let line = request.iter().position(|byte| *byte == b'\r').unwrap_or(request.len());
+        let mut words = request[..line].splitn(3, |byte| *byte == b' ');
+        let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
+        let (begin, end) = (method.len() + 1, method.len() + 1 + target.len());
+        let Ok(target) = std::str::from_utf8(target) else { return };
+        let blotted = match blot(target, &secrets) {
+            Cow::Owned(blotted) => blotted,
+            Cow::Borrowed(_) => return,
+        };
+        drop(request.splice(begin..end, blotted.into_bytes()));
+    }
+}
+
 /// More than one where one is to be.
 struct Several;
 
@@ -160,11 +187,16 @@ fn parameter<'a>(head: &'a Head<'_>, name: &str) -> Result<Option<&'a str>, Seve
 /// A request target as it may be printed: what could be a token is `***`.
 #[must_use]
 pub fn redact(target: &str) -> Cow<'_, str> {
+    blot(target, &SECRET_PARAMETERS)
+}
+
+/// The target with `***` for the values of these parameters.
+fn blot<'a>(target: &'a str, secrets: &[&str]) -> Cow<'a, str> {
     let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
     let is_secret = |pair: &str| {
         let name = pair.split_once('=').map_or("", |(name, _)| name);
         let name = decoded(name);
-        SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+        secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret))
     };
     if !query.split('&').any(is_secret) {
         return Cow::Borrowed(target);

@@ -181,7 +181,9 @@ impl Shard {
         let number = own.numbers;
         pending.number = Some(number);
         own.asked.insert(number, conn.index);
-        let bytes = std::mem::take(&mut pending.bytes);
+        let mut bytes = std::mem::take(&mut pending.bytes);
+        // A page's address bar and another server's log are no places for what opens this door.
+        self.settings.access.sources.withhold(&mut bytes);
         let from = self.identity.id;
         own.out.push_back(Petition { from, number, client, is_secure, bytes });
         self.counters.petitions_total += 1;

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 use serde_json::json;
 
 use crate::admin::{ask, with_admin};
+use crate::auth::guarded;
 use crate::support::{Client, PATIENCE, exchange, node, on_both_drivers, wait_for};
 
 /// A server that answers each request by `answer` and tells what it was sent; without an answer it keeps
@@ -82,6 +83,24 @@ on_both_drivers! {
         assert!(!asked.contains("x-mine") && !asked.contains("192.0.2.9"), "{asked}");
         wait_for(&node, "all are answered", |c| c.petitions == 0 && c.petitions_total == 2);
         assert_eq!(node.counters().open_connections, 2);
+    }
+
+    fn a_token_in_a_target_is_handed_to_no_other_server_and_stands_in_no_log(driver) {
+        let empty = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
+        let (address, told) = server(Some(empty));
+        let proxy = proxy("/app/", address, "");
+        for (sources, target) in [
+            (r#"["header"]"#, "get /app/?token=of-the-app&ticket=t&x=1"),
+            (r#"["header", "query"]"#, "get /app/?token=***&ticket=t&x=1"),
+            (r#"["query", "ticket"]"#, "get /app/?token=***&ticket=***&x=1"),
+        ] {
+            let sources = format!("auth.sources={sources}");
+            let node = guarded(driver, &[&proxy, &sources]);
+            let request = b"GET /app/?token=of-the-app&ticket=t&x=1 HTTP/1.1\r\nHost: a\r\n\r\n";
+            assert!(exchange(node.address(), request).starts_with("HTTP/1.1 204 "));
+            let asked = told.recv_timeout(PATIENCE).unwrap().to_lowercase();
+            assert!(asked.starts_with(&format!("{target} http/1.1\r\n")), "{asked}");
+        }
     }
 
     fn a_body_is_handed_on_and_what_is_not_served_is_refused(driver) {

@@ -112,3 +112,27 @@ fn what_could_be_a_token_is_blotted_out_of_a_target() {
         assert_eq!(redact(target), printed);
     }
 }
+
+#[test]
+fn what_opens_this_door_is_handed_to_no_other_server() {
+    let request = "GET /app?a=1&token=one&%74oken=two&ticket=three&access_token=four HTTP/1.1\r\n\
+        Host: a\r\n\r\nGET /?token=body";
+    let rest = "&access_token=four HTTP/1.1\r\nHost: a\r\n\r\nGET /?token=body";
+    let hides = |order: &[Source], request: &str| {
+        let rules = SourceRules { order: order.to_vec(), ..SourceRules::default() };
+        let mut bytes = request.as_bytes().to_vec();
+        rules.withhold(&mut bytes);
+        String::from_utf8(bytes).expect("text")
+    };
+    assert_eq!(hides(&[Source::Header, Source::Cookie], request), request);
+    let query = "GET /app?a=1&token=***&%74oken=***&ticket=three";
+    assert_eq!(hides(&[Source::Query], request), format!("{query}{rest}"));
+    let ticket = "GET /app?a=1&token=one&%74oken=two&ticket=***";
+    assert_eq!(hides(&[Source::Ticket], request), format!("{ticket}{rest}"));
+    let both = "GET /app?a=1&token=***&%74oken=***&ticket=***";
+    assert_eq!(hides(&[Source::Ticket, Source::Query], request), format!("{both}{rest}"));
+    for odd in ["", "GET", "GET ", "GET /\r\nx: ?token=a", "GET /?token=a"] {
+        let hidden = hides(&[Source::Query], odd);
+        assert_eq!(hidden, odd.replace("GET /?token=a", "GET /?token=***"));
+    }
+}
