@@ -250,9 +250,13 @@ const SECRET: &[u8; 32] = b"a secret of no less than 32 byte";
 
 /// The request of a user with a token as issuers write them.
 fn head_of(user: usize) -> Vec<u8> {
-    let claims = format!(
+    head_with(&format!(
         r#"{{"sub":"user-{user:08}","jti":"{user:032x}","iat":50,"exp":9000,"rooms":["r","team:*"]}}"#
-    );
+    ))
+}
+
+/// The request of somebody with a token of these claims.
+fn head_with(claims: &str) -> Vec<u8> {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let message = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(claims.as_bytes()));
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), message.as_bytes());
@@ -289,6 +293,45 @@ fn a_known_user_with_its_own_room_and_another_costs_a_bounded_number_of_bytes() 
         let each = (LIVE_BYTES.get() - before) / i64::try_from(users).expect("few");
         assert!(each <= bound, "{each} bytes for each of {users} users");
     }
+}
+
+#[test]
+fn figures_by_tenant_allocate_nothing_for_a_message_and_nothing_for_a_publication() {
+    let each = |tenants: usize| {
+        let mut settings = guarded(64);
+        settings.capacity.tenants = tenants;
+        let mut rig = Rig::with(Ends::NextTurn, settings);
+        let conns: Vec<ConnId> = (0..10)
+            .map(|user| {
+                let claims = format!(
+                    r#"{{"sub":"{user}","tenant":"t{}","exp":9000,"rooms":["r"]}}"#,
+                    user % 2
+                );
+                let conn = rig.open_by(&head_with(&claims));
+                rig.receive(conn, &mut text(r#"{"type":"throng:join","room":"r"}"#));
+                rig.settle();
+                conn
+            })
+            .collect();
+        let rounds = |rig: &mut Rig, rows: &mut usize| {
+            for _ in 0..10 {
+                for conn in &conns {
+                    rig.receive(*conn, &mut text(r#"{"type":"t","room":"r","payload":{"a":1}}"#));
+                }
+                rig.settle();
+                let ledger = rig.shard.measures().ledger();
+                ledger.take(|name| name[1..].parse().ok(), |_, _| *rows += 1);
+            }
+        };
+        let mut rows = 0;
+        rounds(&mut rig, &mut rows);
+        let before = ALLOCATIONS.get();
+        rounds(&mut rig, &mut rows);
+        (ALLOCATIONS.get() - before, rows)
+    };
+    let ((told, rows), (untold, none)) = (each(32), each(0));
+    assert_eq!((rows, none), (40, 0), "two tenants in twenty rounds");
+    assert_eq!(told, untold);
 }
 
 /// What a user with a long token id may cost in memory that was asked for.

@@ -252,6 +252,10 @@ counters! {
     pings_total,
     /// Command errors answered.
     command_errors_total,
+    /// Publications of clients whose payload fits the schemas that speak of it.
+    payloads_checked_total,
+    /// Those that were refused because it does not.
+    payloads_refused_total,
     /// Publications numbered by this shard as their home.
     publications_total,
     /// Publications that left a history because its room has a newer one in their place.

@@ -39,7 +39,9 @@ use crate::node::keys;
 use crate::node::metrics::{self, About};
 use crate::node::publishing::Publishing;
 use crate::node::running::LaunchError;
+use crate::node::schemas;
 use crate::node::settings::API;
+use crate::session::schema::Schemas;
 use crate::shard::{Laggard, Mail, Surveyed};
 use crate::store::{self, Ask};
 use crate::sys::clock::unix_millis;
@@ -55,8 +57,8 @@ pub(super) struct Office {
 impl Office {
     /// Starts the admin thread, if the configuration has work for it.
     pub(super) fn open(config: &Config, desk: NodeDesk) -> Result<Option<Self>, LaunchError> {
-        let options = options(config)?;
-        desk.adopt(config);
+        let Prepared { options, schemas } = options(config)?;
+        desk.adopt(config, &schemas);
         let asks = options.webhook.is_some() || !options.hooks.is_empty();
         let asks = asks || !options.fronts.is_empty();
         let has_work = options.jwks.is_some() || asks;
@@ -83,18 +85,29 @@ impl Office {
         self.admin.has_failed()
     }
 
-    /// Takes over what a new configuration says, with the `options` that were made of it.
-    pub(super) fn reload(&self, config: &Config, options: Options) {
-        self.desk.adopt(config);
-        self.admin.reload(options);
+    /// Takes over what a new configuration says, with what was made of it.
+    pub(super) fn reload(&self, config: &Config, prepared: Prepared) {
+        self.desk.adopt(config, &prepared.schemas);
+        self.admin.reload(prepared.options);
     }
 }
 
-/// What the configuration says of the admin listener, with the secrets of its keys.
+/// What is made of a configuration before any of it is taken over.
+pub(super) struct Prepared {
+    options: Options,
+    schemas: Arc<Schemas>,
+}
+
+/// What the configuration says of the admin listener, with the secrets of its keys, and the schemas that hold for
+/// what back ends publish.
 ///
 /// # Errors
-/// When a file of a secret cannot be read or holds none.
-pub(super) fn options(config: &Config) -> Result<Options, LaunchError> {
+/// When a file cannot be read or holds something else.
+pub(super) fn options(config: &Config) -> Result<Prepared, LaunchError> {
+    Ok(Prepared { options: listener(config)?, schemas: schemas::compile(config)? })
+}
+
+fn listener(config: &Config) -> Result<Options, LaunchError> {
     let (listener, jwks, hook) = (&config.admin, &config.auth.jwks, &config.auth.webhook);
     let secret =
         |hook: &AuthWebhook| secret("auth_webhook.secret_file", &hook.secret, &hook.secret_file);
@@ -324,8 +337,8 @@ impl NodeDesk {
         }
     }
 
-    fn adopt(&self, config: &Config) {
-        self.publishing.adopt(config);
+    fn adopt(&self, config: &Config, schemas: &Arc<Schemas>) {
+        self.publishing.adopt(config, schemas);
         let door = &config.auth.door;
         let tokens = door.mode == AuthMode::Token;
         let tickets = tokens && door.sources.contains(&Source::Ticket);
@@ -434,6 +447,11 @@ impl Desk for NodeDesk {
         if let Some(tally) = &about.bridge {
             metrics::expose_tally(out, tally.rows());
         }
+        let help =
+            "Publications of back ends refused because their payload does not fit its schema.";
+        let misfits = self.publishing.misfits.load(Ordering::Relaxed);
+        out.family("throng_publish_payloads_refused_total", admin::Kind::Counter, help)
+            .sample(&[], misfits);
     }
 
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {

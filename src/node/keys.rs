@@ -18,6 +18,7 @@ use crate::node::config::auth::{Auth, AuthMode};
 use crate::node::config::hook::{AuthWebhook, OnFailure};
 use crate::node::config::values::Namespace;
 use crate::node::running::{LaunchError, Node};
+use crate::node::schemas;
 use crate::shard::{Mail, Settings};
 use crate::sys::clock::unix_millis;
 
@@ -32,7 +33,7 @@ pub(super) fn check_keys(config: &Config) -> Result<(), LaunchError> {
     keys(&config.auth).map(|_| ())
 }
 
-/// Puts the door's rules and keys into a shard's settings.
+/// Puts the door's rules and keys, and what else stands in files, into a shard's settings.
 pub(super) fn furnish(
     settings: &mut Settings,
     config: &Config,
@@ -43,6 +44,7 @@ pub(super) fn furnish(
     access.verifier.keys = settings.own_keys.clone();
     access.tickets = access.sources.has(Source::Ticket).then(|| tickets.clone());
     settings.access = access.into();
+    settings.rooms.schemas = schemas::compile(config)?;
     Ok(())
 }
 

@@ -24,6 +24,7 @@ mod registry;
 pub mod remote;
 mod replies;
 mod running;
+mod schemas;
 mod service;
 mod settings;
 mod sharing;
@@ -44,5 +45,6 @@ pub use turns::TurnTimes;
 /// The first that will not do.
 pub fn check(config: &config::Config) -> Result<(), LaunchError> {
     keys::check_keys(config)?;
+    schemas::compile(config)?;
     tls::check(config)
 }

@@ -7,6 +7,7 @@
 //! somebody waits for it, and nobody waits for it to be read.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::admin::{NotPublished, Outcome, Posted, Publisher, Replied, Reply};
@@ -21,7 +22,8 @@ use crate::node::desk::{Mutex, NodeDesk};
 use crate::node::link::bridge_port;
 use crate::node::replies;
 use crate::node::settings;
-use crate::session::{Code, CommandLimits, Order, Orders, parse_orders};
+use crate::session::schema::Schemas;
+use crate::session::{Code, CommandError, CommandLimits, Order, Orders, parse_orders};
 use crate::shard::{
     Author, Crossing, Decided, Identity, Mail, NO_HISTORY, NO_HOME, NO_STORE, Places, Report,
     RoomRules, SHARED, Submission, SubmissionItem,
@@ -66,10 +68,15 @@ impl Rules {
         self.rooms.memory_of(room).history.is_none().then_some(NO_HISTORY)
     }
 
-    fn of(config: &Config) -> Self {
+    /// Why the payload does not fit the schemas, if it does not.
+    pub(super) fn misfit(&self, order: &Order<'_>) -> Option<CommandError> {
+        self.rooms.schemas.check(&order.publish, None).err()
+    }
+
+    fn of(config: &Config, schemas: &Arc<Schemas>) -> Self {
         Self {
             commands: settings::commands(config),
-            rooms: settings::rooms(config),
+            rooms: RoomRules { schemas: Arc::clone(schemas), ..settings::rooms(config) },
             batch: config.limits.publish.max_batch as usize,
             waiting: config.limits.publish.max_waiting as usize,
             memory: match config.limits.memory.bytes {
@@ -89,6 +96,8 @@ pub(super) struct Publishing {
     clock: Clock,
     rules: Mutex<Option<Arc<Rules>>>,
     state: Mutex<State>,
+    /// Publications refused because their payload does not fit its schema.
+    pub(super) misfits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -224,12 +233,19 @@ impl Publishing {
             under_way: 0,
             open: seed.map(),
         };
-        Self { seed, node, clock, rules: Mutex::new(None), state: Mutex::new(state) }
+        Self {
+            seed,
+            node,
+            clock,
+            rules: Mutex::new(None),
+            state: Mutex::new(state),
+            misfits: AtomicU64::new(0),
+        }
     }
 
-    pub(super) fn adopt(&self, config: &Config) {
+    pub(super) fn adopt(&self, config: &Config, schemas: &Arc<Schemas>) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Arc::new(Rules::of(config)));
+            Some(Arc::new(Rules::of(config, schemas)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -365,6 +381,15 @@ impl Publisher for NodeDesk {
             return Err(NotPublished::OtherTenant { at: batch.then_some(at) });
         }
         for (at, order) in list.iter().enumerate() {
+            if let Some(error) = rules.misfit(order) {
+                self.publishing.misfits.fetch_add(1, Ordering::Relaxed);
+                return Err(NotPublished::Wrong {
+                    code: error.code.as_str(),
+                    message: error.message,
+                    field: Some(format!("payload{}", error.path.unwrap_or_default())),
+                    at: batch.then_some(at),
+                });
+            }
             if let Some(why) = rules.unstorable(order) {
                 return Err(NotPublished::Wrong {
                     code: Code::CannotPersist.as_str(),

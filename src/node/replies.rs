@@ -54,10 +54,12 @@ fn judge<'a>(
         } else {
             Err(format!("an answer has at most {} publications", rules.batch))
         };
-        let order = order.and_then(|order| match rules.unstorable(&order) {
-            Some(why) => Err(why.to_owned()),
-            None => permitted(order, reply),
-        });
+        let order =
+            order.and_then(|order| match (rules.unstorable(&order), rules.misfit(&order)) {
+                (Some(why), _) => Err(why.to_owned()),
+                (None, Some(error)) => Err(error.message),
+                (None, None) => permitted(order, reply),
+            });
         match order {
             Ok(order) => orders.push(order),
             Err(reason) => {

@@ -14,15 +14,16 @@ use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::{Excess, HistoryLimits};
 use crate::node::config::Config;
-use crate::node::config::limits::{self, ForwardedHeader, ProxyProtocol};
+use crate::node::config::limits::{self, ConnectionRates, ForwardedHeader, ProxyProtocol};
+use crate::node::config::rate;
 use crate::node::config::tenant::Tenant;
 use crate::node::config::values::{Closings, DriverChoice, Namespace, UringIdle};
 use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::session::command::AudienceLimits;
 use crate::shard::{
-    Capacity, Clients, Echo, Limits, NamespaceRules, OverRate, PartyLimits, Preface, PresenceRules,
-    RoomMemory, RoomRules, Settings, ShelfLimits, Tenants, Told,
+    Capacity, Clients, Echo, KindRate, Limits, NamespaceRules, OverRate, PartyLimits, Preface,
+    PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits, Tenants, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -185,6 +186,8 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
         rates: rates(config),
         presence: presence(config),
         shared: config.inside.bridge.shared.clone(),
+        schemas: Arc::default(),
+        kinds: config.lists.rates.iter().map(|rate| kind(rate, &config.limits.rates)).collect(),
     }
 }
 
@@ -206,8 +209,15 @@ fn presence(config: &Config) -> PresenceRules {
 fn rates(config: &Config) -> Vec<Option<Rate>> {
     let burst = config.limits.rates.burst;
     let rate = |namespace: &Namespace| Rate::over(namespace.publications, burst);
-    let rates: Vec<Option<Rate>> = config.lists.namespaces.iter().map(rate).collect();
+    let namespaces = config.lists.namespaces.iter().map(rate);
+    let kinds = config.lists.rates.iter().map(|kind| Rate::over(kind.per_second, burst));
+    let rates: Vec<Option<Rate>> = namespaces.chain(kinds).collect();
     if rates.iter().any(Option::is_some) { rates } else { Vec::new() }
+}
+
+/// The messages that one `[[rate]]` is for.
+fn kind(rate: &rate::Rate, limits: &ConnectionRates) -> KindRate {
+    KindRate { types: rate.types.clone(), over: over(rate.over.unwrap_or(limits.over)) }
 }
 
 /// A node-wide rate or number is divided by the shards, among which the kernel spreads clients evenly.

@@ -190,6 +190,44 @@ pub enum Command<'a> {
     Panic,
 }
 
+impl Command<'_> {
+    /// The type of the message, as it is meant.
+    #[must_use]
+    pub fn type_name(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Publish(publish) => return publish.type_name(),
+            Self::Join { .. } => "throng:join",
+            Self::Restore { .. } => "throng:restore",
+            Self::History { .. } => "throng:history",
+            Self::Leave { .. } => "throng:leave",
+            Self::Ping => "throng:ping",
+            Self::Status(_) => "throng:status",
+            Self::Members { .. } => "throng:members",
+            Self::Watch(_) => "throng:watch",
+            Self::Unwatch(_) => "throng:unwatch",
+            Self::Whois(_) => "throng:whois",
+            Self::Auth { .. } => "throng:auth",
+            Self::Inbox(_) => "throng:inbox",
+            Self::Read(_) => "throng:read",
+            Self::Panic => "throng:panic",
+        })
+    }
+}
+
+impl Publish<'_> {
+    /// The type as it is meant, whatever escapes it is written with.
+    #[must_use]
+    pub fn type_name(&self) -> Cow<'_, str> {
+        let written = self.kind.get();
+        let inner = written.trim_matches('"');
+        if inner.contains('\\') {
+            serde_json::from_str(written).map_or(Cow::Borrowed(inner), Cow::Owned)
+        } else {
+            Cow::Borrowed(inner)
+        }
+    }
+}
+
 /// A publication as its author wrote it.
 #[derive(Clone, Debug)]
 pub struct Publish<'a> {

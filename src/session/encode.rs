@@ -267,6 +267,10 @@ pub fn error(out: &mut Vec<u8>, error: &CommandError) {
         .raw("ref", error.reference.as_deref())
         .text("code", error.code.as_str())
         .text("message", &error.message);
+    let object = match &error.path {
+        Some(path) => object.text("path", path),
+        None => object,
+    };
     match error.retry_after {
         // Rounded up: who comes at the moment that was told is not early.
         Some(wait) => object.plain("retryAfterMs", wait.as_nanos().div_ceil(1_000_000)).end(),

@@ -56,6 +56,8 @@ codes! {
     RepeatedField = "repeated_field",
     /// A field with a value it cannot have.
     BadField = "bad_field",
+    /// A payload that does not fit the schema that the operator has given for its type.
+    InvalidPayload = "invalid_payload",
     /// A publication that names no target.
     NoRoom = "no_room",
     /// A publication to too many rooms.
@@ -101,6 +103,8 @@ pub struct CommandError {
     pub retry_after: Option<Duration>,
     /// The field that is to blame, where one is.
     pub field: Option<Box<str>>,
+    /// The place in that field that is to blame, as a JSON pointer, where one is known.
+    pub path: Option<Box<str>>,
 }
 
 impl CommandError {
@@ -108,7 +112,8 @@ impl CommandError {
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>, reference: Option<&RawValue>) -> Self {
         let reference = reference.map(RawValue::to_owned);
-        Self { code, message: message.into(), reference, retry_after: None, field: None }
+        let message = message.into();
+        Self { code, message, reference, retry_after: None, field: None, path: None }
     }
 
     /// The command came sooner than its rate allows.
@@ -116,13 +121,21 @@ impl CommandError {
     pub fn rate_limited(wait: Duration, reference: Option<Box<RawValue>>) -> Self {
         let message =
             "more than the rate allows; send the same again after retryAfterMs".to_owned();
-        Self { code: Code::RateLimited, message, reference, retry_after: Some(wait), field: None }
+        let code = Code::RateLimited;
+        Self { code, message, reference, retry_after: Some(wait), field: None, path: None }
     }
 
     /// The same error, blaming a field.
     #[must_use]
     pub(super) fn about(mut self, field: &str) -> Self {
         self.field = Some(field.into());
+        self
+    }
+
+    /// The same error, with the place in the field.
+    #[must_use]
+    pub(super) fn at(mut self, path: &str) -> Self {
+        self.path = Some(path.into());
         self
     }
 

@@ -19,6 +19,7 @@
 //! | `order` | what a back end asks to publish |
 //! | `envelope` | the fields of a message and the values they may have |
 //! | `resume` | cursors, lists of rooms, pages: the fields by which a client comes back |
+//! | `schema` | what payloads must look like where the operator says so |
 //! | `scan` | depth and keys of a text, before anything is parsed |
 //! | `error` | why a message was not obeyed, and the codes clients see |
 //! | `encode` | what the server says: replies, errors and pushes |
@@ -36,6 +37,7 @@ pub mod presence;
 pub mod protocol;
 mod resume;
 mod scan;
+pub mod schema;
 pub mod targets;
 
 #[cfg(test)]

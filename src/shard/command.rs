@@ -318,6 +318,13 @@ impl Shard {
         if let Err(error) = self.check_targets(id, publish, reference) {
             return self.refuse(id, &error, now);
         }
+        match self.settings.rooms.schemas.check(publish, reference) {
+            Ok(is_checked) => self.counters.payloads_checked_total += u64::from(is_checked),
+            Err(error) => {
+                self.counters.payloads_refused_total += 1;
+                return self.refuse(id, &error, now);
+            }
+        }
         self.push_counts(now);
         let person = self.gate.people.get(id.index);
         let tenant = person.and_then(|person| person.names().0);

@@ -75,7 +75,7 @@ pub use presence::{Attendance, Guest, Inquire, LastSeen, Page, Reply, Word, stan
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
-    COSTS, Capacity, Clients, Cost, Echo, Limits, NamespaceRules, OverRate, PARTY_COSTS,
+    COSTS, Capacity, Clients, Cost, Echo, KindRate, Limits, NamespaceRules, OverRate, PARTY_COSTS,
     PartyLimits, Preface, PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits,
 };
 pub use shares::Toll;

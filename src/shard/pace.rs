@@ -10,7 +10,7 @@
 //!
 //! The rates of a party hold for all shards together; `shares` says how without asking anyone first. A
 //! connection of somebody whose token names lower rates has those instead of everybody's. A namespace may
-//! have a rate at which one connection publishes in its rooms.
+//! have a rate at which one connection publishes in its rooms, and messages of some types may have one.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -54,7 +54,8 @@ pub(super) struct Paces {
     pub(super) parties: Shares<Party, PARTY_COSTS>,
     /// As they are, of those whose home this shard is.
     pub(super) accounts: Accounts<Party, PARTY_COSTS>,
-    /// Publications of a connection, by the place of the rooms' namespace.
+    /// Publications of a connection, by the place of the rooms' namespace, and its messages, by the place of
+    /// their type behind those.
     spaces: Meters<(u32, u16), 1>,
     /// Handshakes of all together.
     pub(super) door: Budget,
@@ -143,7 +144,8 @@ impl Paces {
 /// only where something of theirs has a rate.
 type Sharers = [Option<Party>; 3];
 
-/// Publications by the place of the rooms' namespace, where that has a rate.
+/// Publications by the place of the rooms' namespace, where that has a rate, and the message itself by the
+/// place of its type, where that has one.
 type Spaces = SmallVec<[(u16, u32); 2]>;
 
 /// A message that is weighed.
@@ -151,6 +153,8 @@ pub(super) struct Load<'a, 'm> {
     pub(super) cost: Cost,
     /// The rooms that it publishes to.
     pub(super) rooms: &'a [Cow<'m, str>],
+    /// What it asks, where that was understood.
+    command: Option<&'a Command<'m>>,
 }
 
 impl Shard {
@@ -158,7 +162,7 @@ impl Shard {
     pub(super) fn pace(&mut self, id: ConnId, load: &Load<'_, '_>, now: Time) -> Pace {
         let cost = load.cost;
         let (own, sharers) = (self.own_rates(id.index), self.sharers(id.index));
-        let spaces = self.spaces(load.rooms);
+        let spaces = self.spaces(load);
         let (wait, over) = self.wait_for(id.index, (&own, &sharers, &spaces), cost, now);
         if !wait.is_zero() {
             match over {
@@ -205,20 +209,26 @@ impl Shard {
         }
     }
 
-    /// How many of the rooms are of each namespace with a rate.
-    fn spaces(&self, rooms: &[Cow<'_, str>]) -> Spaces {
+    /// How many of the rooms are of each namespace with a rate, and the type if it has one.
+    fn spaces(&self, load: &Load<'_, '_>) -> Spaces {
         let rules = &self.settings.rooms;
         let mut spaces = Spaces::new();
         if rules.rates.is_empty() {
             return spaces;
         }
-        for place in rooms.iter().filter_map(|room| rules.namespace_at(room)) {
+        for place in load.rooms.iter().filter_map(|room| rules.namespace_at(room)) {
             let has_rate = rules.rates.get(place).is_some_and(Option::is_some);
             let Some(place) = u16::try_from(place).ok().filter(|_| has_rate) else { continue };
             match spaces.iter_mut().find(|(known, _)| *known == place) {
                 Some((_, count)) => *count += 1,
                 None => spaces.push((place, 1)),
             }
+        }
+        if let Some(command) = load.command.filter(|_| !rules.kinds.is_empty()) {
+            let name = command.type_name();
+            let at = rules.kinds.iter().position(|kind| kind.types.matches(&name));
+            let place = at.and_then(|at| u16::try_from(rules.namespaces.len() + at).ok());
+            spaces.extend(place.map(|place| (place, 1)));
         }
         spaces
     }
@@ -264,7 +274,11 @@ impl Shard {
             let rate = self.settings.rooms.rates.get(usize::from(*place)).copied().flatten();
             let wait = paces.spaces.until((index, *place), &[rate], [*count], now);
             if !wait.is_zero() {
-                verdict = (verdict.0.max(wait), verdict.1.max(limits.over));
+                let rules = &self.settings.rooms;
+                let kind = usize::from(*place).checked_sub(rules.namespaces.len());
+                let kind = kind.and_then(|at| rules.kinds.get(at));
+                let over = kind.map_or(limits.over, |kind| kind.over);
+                verdict = (verdict.0.max(wait), verdict.1.max(over));
             }
         }
         verdict
@@ -325,7 +339,11 @@ impl<'a, 'm> Load<'a, 'm> {
             },
             Ok(Incoming::Bounce) | Err(_) => (0, 0, &[][..]),
         };
-        Self { cost: [1, count(bytes), joins, publications], rooms }
+        let command = match message {
+            Ok(Incoming::Request(request)) => Some(&request.command),
+            Ok(Incoming::Bounce) | Err(_) => None,
+        };
+        Self { cost: [1, count(bytes), joins, publications], rooms, command }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::flow::budget::Rate;
 use crate::flow::meter::Rates;
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::{Excess, HistoryLimits};
+use crate::session::schema::Schemas;
 use crate::session::{CommandLimits, Session};
 use crate::shard::farewells::Told;
 use crate::shard::tenants::Tenants;
@@ -228,14 +229,18 @@ pub struct RoomRules {
     pub open_connections: bool,
     /// Exceptions, by name pattern; the first match decides.
     pub namespaces: Vec<NamespaceRules>,
-    /// How often one connection may publish in the rooms of each namespace, in their order; empty where none
-    /// has such a rate.
+    /// How often one connection may publish in the rooms of each namespace, in their order, and behind those
+    /// how often it may send messages of each of `kinds`; empty where none has such a rate.
     pub rates: Vec<Option<Rate>>,
+    /// Messages with a rate by their type; the first match decides.
+    pub kinds: Vec<KindRate>,
     /// Of who is there.
     pub presence: PresenceRules,
     /// The rooms, by the names that clients use, whose history all nodes share. Of no effect in a node that works
     /// alone.
     pub shared: Vec<Glob>,
+    /// What payloads must look like.
+    pub schemas: Arc<Schemas>,
 }
 
 /// The rules of presence.
@@ -287,6 +292,15 @@ pub struct NamespaceRules {
     pub origins: Option<Arc<OriginRules>>,
     /// What is kept of what was published.
     pub memory: RoomMemory,
+}
+
+/// Messages with a rate by their type. The rate itself stands in [`RoomRules::rates`].
+#[derive(Clone, Debug)]
+pub struct KindRate {
+    /// Their types.
+    pub types: Glob,
+    /// What becomes of one that comes too soon.
+    pub over: OverRate,
 }
 
 /// What a home remembers of a room's publications.

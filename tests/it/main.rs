@@ -38,6 +38,7 @@ mod publish;
 mod quotas;
 mod replies;
 mod rooms;
+mod schemas;
 mod service;
 mod shortage;
 mod store;

@@ -130,6 +130,15 @@ impl Program {
         self.end().0.code()
     }
 
+    /// Reads its log up to a line with these words.
+    pub(crate) fn hear(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "it ended without: {words}");
+        }
+    }
+
     /// The counters of the moment, which the program logs on SIGUSR1. Those it leaves out are zero.
     pub(crate) fn counters(&mut self) -> Counters {
         let line = self.counters_line();

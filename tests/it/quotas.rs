@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::auth::{SECRET, enter, guarded, token};
 use crate::process::Program;
-use crate::support::{Client, on_both_drivers, wait_for, wait_until};
+use crate::support::{Client, node, on_both_drivers, wait_for, wait_until};
 
 fn of(user: &str, tenant: &str) -> Value {
     json!({"sub": user, "tenant": tenant, "rooms": ["*"]})
@@ -170,4 +170,23 @@ fn a_tenants_own_limits_are_taken_over_on_sighup() {
     program.signal("-TERM");
     drop((own, other));
     assert_eq!(program.exit_code(), Some(0));
+}
+
+on_both_drivers! {
+    fn a_type_of_message_has_a_rate_of_its_own(driver) {
+        let rate = "rate=[{type=\"typing\", per_second=1}, {type=\"throng:ping\", per_second=1, over_rate=\"close\"}]";
+        let node = node(driver, &[rate, "limits.burst_ms=1", "limits.messages_per_second=0"]);
+        let mut client = Client::connect(node.address());
+        for _ in 0..20 {
+            client.send(&json!({"type": "typing", "room": "r"}));
+        }
+        assert_eq!(client.next()["code"], "rate_limited", "twenty have not come in a second");
+        wait_for(&node, "all were weighed", |counters| counters.received_messages_total == 20);
+        assert!(node.counters().rate_limited_total >= 10);
+        let mut other = Client::connect(node.address());
+        for _ in 0..20 {
+            other.send(&json!({"type": "throng:ping"}));
+        }
+        assert_eq!(other.close_code(), 1008);
+    }
 }

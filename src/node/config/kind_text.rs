@@ -1,6 +1,7 @@
 //! More of what a value may be: text, secrets, and lists of values.
 
-use super::kind::{Kind, Value};
+use super::kind::{Kind, Pattern, Value};
+use crate::base::glob::Glob;
 use crate::base::secret::Secret;
 
 /// Text on one line.
@@ -42,6 +43,25 @@ impl Kind for Text {
     fn expectation(&self) -> String {
         let text = format!("text of 1 to {} bytes on one line", self.longest);
         self.empty.map_or(text.clone(), |meaning| format!("{text}, or \"\" ({meaning})"))
+    }
+}
+
+/// Types of messages.
+pub(super) struct Types;
+
+impl Kind for Types {
+    type Value = Glob;
+
+    fn read(&self, value: &Value) -> Option<Glob> {
+        Pattern.read(value)
+    }
+
+    fn write(&self, value: &Glob) -> Value {
+        Pattern.write(value)
+    }
+
+    fn expectation(&self) -> String {
+        "a type in which * stands for any characters, as \"order.*\"".to_owned()
     }
 }
 

@@ -23,6 +23,8 @@
 //! | [`explain`] | the rows of `[explain]` |
 //! | [`proxy`] | the rows of `[[proxy]]` |
 //! | [`publish`] | the rows of `[publish]` |
+//! | [`rate`] | the rows of `[[rate]]` |
+//! | [`schema`] | the rows of `[[schema]]` |
 //! | `group` | what a row is made of: the macro and the trait behind the table |
 //! | `list` | sections that are lists |
 //! | `kind`, `kind_text` | what a value may be: whole numbers, times, words, addresses, paths; text, secrets, lists |
@@ -53,8 +55,10 @@ mod print;
 mod problem;
 pub mod proxy;
 pub mod publish;
+pub mod rate;
 mod relation;
 mod reload;
+pub mod schema;
 mod source;
 pub mod store;
 pub mod tenant;

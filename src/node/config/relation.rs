@@ -10,6 +10,7 @@ use super::auth::AuthMode;
 use super::hook::Webhook;
 use super::limits::ProxyProtocol;
 use super::print;
+use super::rate;
 use super::values::{ClientAuth, Config};
 use crate::auth::{Deliver, Source, Who};
 use crate::base::tidings::TidingKind;
@@ -29,6 +30,12 @@ const RELATIONS: &[Relation] = &[
         },
         rule: "a [[webhook]] has \"undelivered\" among its events, and a node of several does not know of \
                users' connections to the others",
+    },
+    Relation {
+        keys: &["limits.messages_per_second"],
+        holds: |c| c.lists.rates.len() <= rate::MOST,
+        rule: "there may be 32 entries of [[rate]], as every connection has a budget for each that it has \
+               used: give those that have a rate in common one pattern",
     },
     Relation {
         keys: &["bridge.shared_rooms", "bridge.url"],

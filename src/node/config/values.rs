@@ -26,6 +26,8 @@ use super::limits::{
 use super::list::{About, List, Row};
 use super::proxy::Proxy;
 use super::publish::Publish;
+use super::rate::Rate;
+use super::schema::Schema;
 use super::store::Store;
 use super::tenant::Tenant;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
@@ -102,6 +104,10 @@ pub struct Lists {
     pub tenants: Vec<Tenant>,
     /// `[[proxy]]`.
     pub proxies: Vec<Proxy>,
+    /// `[[schema]]`.
+    pub schemas: Vec<Schema>,
+    /// `[[rate]]`.
+    pub rates: Vec<Rate>,
 }
 
 /// `[limits]`, by what they limit.
@@ -178,6 +184,8 @@ pub(super) const LISTS: &[About] = &[
     Webhook::ABOUT,
     Tenant::ABOUT,
     Proxy::ABOUT,
+    Schema::ABOUT,
+    Rate::ABOUT,
 ];
 
 impl Config {
@@ -266,6 +274,8 @@ impl Config {
             &self.lists.webhooks,
             &self.lists.tenants,
             &self.lists.proxies,
+            &self.lists.schemas,
+            &self.lists.rates,
         ]
     }
 
@@ -278,6 +288,8 @@ impl Config {
             &mut self.lists.webhooks,
             &mut self.lists.tenants,
             &mut self.lists.proxies,
+            &mut self.lists.schemas,
+            &mut self.lists.rates,
         ]
     }
 

@@ -324,6 +324,7 @@ fn again(object: &Map<String, Value>) -> Vec<u8> {
             let mut error = CommandError::new(code, text(object, "message"), reference);
             let wait = object.get("retryAfterMs").and_then(Value::as_u64);
             error.retry_after = wait.map(Duration::from_millis);
+            error.path = object.get("path").map(|_| text(object, "path").into());
             encode::error(&mut out, &error);
         }
         kind => {

@@ -129,6 +129,8 @@ pub(super) fn settings() -> Settings {
             rates: Vec::new(),
             presence: PresenceRules::default(),
             shared: Vec::new(),
+            schemas: Arc::default(),
+            kinds: Vec::new(),
         },
         capacity: Capacity {
             connections: 2000,
