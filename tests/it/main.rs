@@ -28,6 +28,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod overview;
+mod netcut;
 mod panics;
 mod persist;
 mod presence;

@@ -158,7 +158,8 @@ impl Client {
         Self::upgraded(stream, address, "/ws", headers)
     }
 
-    fn over(stream: TcpStream, address: SocketAddr) -> Self {
+    /// A client over a connection that there is.
+    pub(crate) fn over(stream: TcpStream, address: SocketAddr) -> Self {
         let mut client = Self::upgraded(stream, address, "/ws", &[]);
         client.greet();
         client
