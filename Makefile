@@ -15,7 +15,7 @@ MILLION_ARGS ?=
 # Arguments for `make edges`, such as EDGES_ARGS="--only publish --driver epoll".
 EDGES_ARGS ?=
 # Seconds for each fuzz target, and which: all there are unless named here.
-SECONDS_EACH ?= 60
+SECONDS_EACH ?= 120
 TARGETS ?=
 # Seeds of the simulator: how many to run from the first, and which of its stories: all there are unless named
 # here. `make sim SEEDS=8000 ONLY=resumes_lose_and_repeat_nothing_in_long` is a million returns of clients.
