@@ -8,7 +8,7 @@
 //! The protocol spoken here is `throng.v1.json`; `docs/protocol.md` describes it to clients, and the
 //! examples there are run as tests. What an application says to itself (type, payload, id) passes
 //! through as the bytes it was written in; the engine neither parses nor rewrites it, beyond one scan
-//! that bounds its depth and its number of keys.
+//! that bounds its depth and its number of keys, and beyond what an operator's schemas ask for.
 //!
 //! | file | subject |
 //! |---|---|
