@@ -68,6 +68,9 @@ pub(super) struct Pressure {
     heaviest: SmallVec<[(bool, usize, ConnId); 4]>,
 }
 
+/// What a publisher is told that is closed for a message which it could not end.
+const HALF_SENT: &str = "memory is short: the rest of a message was not taken, come back later";
+
 /// Laggards closed after one search.
 const FOUND: usize = 16;
 
@@ -276,11 +279,12 @@ impl Shard {
         let mut found = std::mem::take(&mut pressure.heaviest);
         found.sort_unstable_by(|a, b| b.cmp(a));
         let mut helped = false;
-        for (.., id) in found {
+        for (lags, _, id) in found {
             if self.held().saturating_sub(leaving) <= target {
                 return false;
             }
-            self.close(id, Disconnect::MemoryShort, now);
+            let words = (!lags).then_some(HALF_SENT);
+            self.close_saying(id, Disconnect::MemoryShort, words, now);
             helped = true;
             let Some(connection) = self.table.get(id) else { continue };
             // What is half-read will never be read on.

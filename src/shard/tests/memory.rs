@@ -143,11 +143,15 @@ fn what_a_publisher_cannot_end_because_the_node_does_not_read_goes_last() {
         rig.settle();
     };
     beyond(&mut rig);
+    let words = rig.unheard(hoarder);
+    assert!(words.ends_with("reads too slowly, come back later"), "{words}");
     assert_eq!(rig.heard(hoarder), [Heard::Close(1013)], "{}", charged(&rig));
     assert_eq!(rig.heard(publisher), [], "the heavier one is not to blame");
     assert_eq!(rig.shard.counters().memory_shed_total, 1);
     // Where nobody else is left it is its turn.
     beyond(&mut rig);
+    let words = rig.unheard(publisher);
+    assert!(words.ends_with("the rest of a message was not taken, come back later"), "{words}");
     assert_eq!(rig.heard(publisher), [Heard::Close(1013)], "{}", charged(&rig));
     assert_eq!(rig.shard.counters().memory_shed_total, 2);
 }

@@ -333,6 +333,11 @@ impl Rig {
         String::from_utf8(bytes.drain(..end).collect()).expect("text")
     }
 
+    /// What has been written to a connection and not been read, as far as it is text.
+    pub(super) fn unheard(&self, conn: ConnId) -> String {
+        String::from_utf8_lossy(&self.wires[&conn].bytes).into_owned()
+    }
+
     /// A client of the endpoint at `path` that has read the response and nothing behind it.
     pub(super) fn open_at(&mut self, path: &str) -> ConnId {
         let conn = self.accept().expect("let in");
