@@ -20,7 +20,7 @@ struct Seen(BTreeMap<String, Figures>);
 impl Seen {
     /// Takes what has changed, where the node has places for these tenants.
     fn take(&mut self, rig: &mut Rig, places: &[&str]) {
-        let place = |name: &str| places.iter().position(|own| *own == name).map(|at| at as u16);
+        let place = |name: &str| (0..).zip(places).find(|(_, own)| **own == name).map(|(at, _)| at);
         rig.shard.measures().ledger().take(place, |place, figures| {
             let name = place.map_or("-", |place| places[usize::from(place)]);
             self.0.insert(name.to_owned(), *figures);
