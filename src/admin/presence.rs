@@ -83,6 +83,8 @@ pub struct PresenceSeen {
     pub connections: Vec<MemberSeen>,
     /// Shards that have not answered.
     pub missing: Vec<u16>,
+    /// Where there are several nodes, and some whose users are not all known: their names.
+    pub absent: Option<Vec<String>>,
 }
 
 /// Who knows who is there. None of these calls waits.
@@ -147,7 +149,11 @@ pub(super) async fn users(State(api): State<Arc<Api>>, request: Request) -> Answ
     let tenant = guard::tenant(&key, tenant)?;
     let seen = api.census(tenant.as_deref(), &PresenceAsk::Users(users)).await?;
     let users: Vec<Value> = seen.users.iter().map(user_seen).collect();
-    Ok(json(StatusCode::OK, answered(json!({ "users": users }), &seen.missing)))
+    let mut body = json!({ "users": users });
+    if let Some(absent) = seen.absent {
+        body["missingNodes"] = absent.into();
+    }
+    Ok(json(StatusCode::OK, answered(body, &seen.missing)))
 }
 
 pub(super) async fn room(

@@ -8,9 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::envelope::{Letter, read};
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
+use super::presence::{Answer, CHANNEL as PRESENCE, Post};
 use super::side::{Channel, Refused, Side};
 use super::streams::{Chore, is_kept};
 use super::tally::{add, set};
@@ -33,6 +36,7 @@ enum Work {
     Subscribe,
     Publish(Vec<Sealed>),
     Share(Chore),
+    Presence(oneshot::Receiver<Answer>),
 }
 
 /// The state of one life.
@@ -45,8 +49,8 @@ pub(super) struct Life {
     was_up: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// What is published goes before what is numbered, every other time.
-    turn: bool,
+    /// Whose turn it is: publications, what is numbered, or presence.
+    turn: u8,
 }
 
 /// When which canary.
@@ -58,9 +62,9 @@ struct Canary {
 
 impl Life {
     pub(super) fn new(line: Line, tag: u32, was_up: bool, now: Time) -> Self {
-        let own = vec![Arc::from(ALL), canary_channel(tag)];
+        let own = vec![Arc::from(ALL), Arc::from(PRESENCE), canary_channel(tag)];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, was_up, is_up: false, turn: false }
+        Self { line, working: None, own, canary, was_up, is_up: false, turn: 0 }
     }
 
     /// What was under way, of which nobody knows whether Redis did it.
@@ -68,7 +72,7 @@ impl Life {
         match self.working {
             Some((_, Work::Publish(batch))) => (batch, None),
             Some((_, Work::Share(chore))) => (Vec::new(), Some(chore)),
-            Some((_, Work::Subscribe)) | None => (Vec::new(), None),
+            Some((_, Work::Subscribe | Work::Presence(_))) | None => (Vec::new(), None),
         }
     }
 
@@ -133,7 +137,8 @@ impl Life {
         }
         let now = engine.clock.now();
         let overdue = self.canary.left.map(|left| left.plus(engine.options.command_timeout));
-        let due = [Some(self.canary.next), overdue, engine.interest.due()];
+        let presence = engine.presence.as_ref().and_then(Post::due);
+        let due = [Some(self.canary.next), overdue, engine.interest.due(), presence];
         let next = due.into_iter().flatten().filter(|due| *due > now).min();
         next.map_or(RETRY, |due| due.since(now))
     }
@@ -152,8 +157,9 @@ impl Life {
         }
         if self.line.take_overrun() {
             engine.tell_all_gaps();
+            engine.presence.iter_mut().for_each(Post::missed);
         }
-        engine.is_flushed = engine.side.flush();
+        engine.flush();
         let now = engine.clock.now();
         let overdue = engine.options.command_timeout;
         if self.canary.left.is_some_and(|left| now.since(left) > overdue) {
@@ -185,12 +191,13 @@ impl Life {
             let canary = [Sealed { channels, bytes }];
             return Some((self.line.publish(&canary), Work::Publish(Vec::new())));
         }
-        self.turn = !self.turn;
-        if self.turn {
-            self.publish(engine).or_else(|| self.share(engine))
-        } else {
-            self.share(engine).or_else(|| self.publish(engine))
-        }
+        // Each has its turn, and who has nothing to do passes it on.
+        self.turn = (self.turn + 1) % 3;
+        (0..3).find_map(|step| match (self.turn + step) % 3 {
+            0 => self.publish(engine),
+            1 => self.share(engine),
+            _ => self.ask_presence(engine, now),
+        })
     }
 
     fn publish<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -201,6 +208,13 @@ impl Life {
         let batch = engine.outgoing.take(BATCH);
         set(&engine.tally.queued, engine.outgoing.len() + batch.len());
         (!batch.is_empty()).then(|| (self.line.publish(&batch), Work::Publish(batch)))
+    }
+
+    fn ask_presence<S: Side>(&self, engine: &mut Engine<S>, now: Time) -> Option<(Pending, Work)> {
+        let presence = engine.presence.as_mut()?;
+        let ask = presence.next(now)?;
+        let (pending, answer) = self.line.inquire(Arc::clone(&presence.clerk), ask);
+        Some((pending, Work::Presence(answer)))
     }
 
     fn share<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -232,6 +246,12 @@ impl Life {
             Some((_, Work::Share(chore))) => {
                 engine.streams.finish(chore, answers, &mut engine.side)
             }
+            Some((_, Work::Presence(mut answer))) => {
+                if let (Some(presence), Ok(answer)) = (&mut engine.presence, answer.try_recv()) {
+                    presence.answer(answer, engine.clock.now(), &engine.tally);
+                }
+                Ok(())
+            }
             Some((_, Work::Subscribe)) | None => Ok(()),
         }
     }
@@ -256,6 +276,9 @@ impl Life {
                 self.note_canary(engine);
             }
             return;
+        }
+        if channel == PRESENCE {
+            return engine.hear_presence(payload);
         }
         if engine.writer.wrote(payload) {
             return add(&engine.tally.echoes, 1);

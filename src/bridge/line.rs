@@ -14,10 +14,11 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, Value, cmd, pipe,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::options::Options;
 use super::outgoing::Sealed;
+use super::presence::{Answer, Ask, Batch, Clerk};
 use super::side::Channel;
 use super::tally::{Tally, add};
 
@@ -102,6 +103,28 @@ impl Line {
         }
         let mut connection = self.connection.clone();
         Box::pin(async move { command.exec_async(&mut connection).await.map(|()| Vec::new()) })
+    }
+
+    /// Asks what presence wants to know; the answer is there when the command is done.
+    pub(super) fn inquire(
+        &self,
+        clerk: Arc<Clerk>,
+        ask: Ask,
+    ) -> (Pending, oneshot::Receiver<Answer>) {
+        let (tell, answer) = oneshot::channel();
+        let connection = self.connection.clone();
+        let work = async move {
+            // Nobody waits for it any more where the link has ended.
+            let _ = tell.send(clerk.put(ask, connection).await?);
+            Ok(Vec::new())
+        };
+        (Box::pin(work), answer)
+    }
+
+    /// Tells the others that the node ends.
+    pub(super) fn leave(&self, clerk: Arc<Clerk>, batch: Batch) -> Pending {
+        let connection = self.connection.clone();
+        Box::pin(async move { clerk.leave(&batch, connection).await.map(|()| Vec::new()) })
     }
 
     /// Publishes each on its channels, in order.

@@ -19,6 +19,7 @@
 //! | `sequence` | in which order what several shards have numbered is published |
 //! | `streams` | rooms whose history all nodes share |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
+//! | `presence` | who is online on which node |
 //! | `line` | the connection to Redis |
 //! | `thread`, `life` | the thread, and one life of the link |
 
@@ -28,6 +29,7 @@ mod life;
 mod line;
 mod options;
 mod outgoing;
+mod presence;
 mod sequence;
 mod side;
 mod streams;
@@ -35,7 +37,8 @@ mod tally;
 mod thread;
 mod window;
 
-pub use options::{Bounds, Fault, Options, Server};
+pub use options::{Bounds, Fault, Options, Presence, Server};
+pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use sequence::{Part, Sequence};
 pub use side::{Channel, Parcel, Refused, Side, Word};
 pub use streams::{Append, Bound, Entry, Fetch, Found, Lost, Refusal, Shares, Verdict};

@@ -30,6 +30,17 @@ pub struct Options {
     pub canary: Duration,
     /// How long a subscription outlives its last member.
     pub linger: Duration,
+    /// What is known of users over nodes.
+    pub presence: Presence,
+}
+
+/// What is known of users over nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Presence {
+    /// How long a node that has fallen silent counts as there; `None`: nothing is told and nothing known.
+    pub lease: Option<Duration>,
+    /// Users of other nodes that are known at most.
+    pub most_users: usize,
 }
 
 /// What may wait.

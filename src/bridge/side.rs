@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use super::presence::{Afar, Change};
 use super::streams::{Append, Fetch, Shares};
 
 /// A channel's name without the prefix. [`Side`] makes them, and each means one room or all nodes.
@@ -34,6 +35,8 @@ pub enum Word {
     Follow(Channel),
     /// Look up what came after a place.
     Fetch(Fetch),
+    /// How users stand in this node now.
+    Here(Vec<Change>),
 }
 
 /// Why the node does not take what was published.
@@ -65,6 +68,12 @@ pub trait Side: Shares + Send + 'static {
 
     /// Tells the members behind these channels that they may have missed something.
     fn astray(&mut self, channels: &[Channel]);
+
+    /// True while more may wait for the shards.
+    fn has_space(&self) -> bool;
+
+    /// Tells the shards how users of other nodes stand now.
+    fn afar(&mut self, news: Vec<Afar>);
 
     /// Hands on what waits for shards; true when nothing waits any more.
     fn flush(&mut self) -> bool;

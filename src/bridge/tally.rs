@@ -49,6 +49,18 @@ tally! {
     fetched = "bridge_shared_fetched_total",
     /// Rooms whose members were told to begin anew.
     resets = "bridge_shared_resets_total",
+    /// Other nodes that are known to be there.
+    nodes = "bridge_nodes",
+    /// Users with a connection to this node, as the others are told of them.
+    users_here = "bridge_users_here",
+    /// Users with a connection to another node, once for each such node.
+    users_elsewhere = "bridge_users_elsewhere",
+    /// Times the users of another node were read, because they were not known or something was missed.
+    reads = "bridge_reads_total",
+    /// Times this node found that its lease had gone, and told all of its users again.
+    leases_lost = "bridge_leases_lost_total",
+    /// Users and nodes that were not noted because too many are known.
+    users_refused = "bridge_users_refused_total",
 }
 
 impl Tally {

@@ -22,18 +22,21 @@ use super::life::Life;
 use super::line::Line;
 use super::options::{Fault, Options};
 use super::outgoing::{Outgoing, Sealed};
+use super::presence::{Absent, CHANNEL, Post};
 use super::side::{Channel, Parcel, Side, Word};
 use super::streams::Streams;
 use super::tally::{Tally, add, set};
 use super::window::Windows;
 use crate::base::map::Seed;
-use crate::sys::clock::Clock;
+use crate::sys::clock::{Clock, unix_millis};
 
 /// Words taken from the node before the rest has its turn.
 const WORDS: usize = 1024;
 /// The first range of the pause between attempts, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long telling others of the end may take.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(1);
 /// Of malformed messages, one in so many is logged, so that a program gone wild fills no disk.
 const LOGGED: u64 = 1000;
 
@@ -41,6 +44,7 @@ const LOGGED: u64 = 1000;
 #[derive(Debug)]
 pub struct Bridge {
     tally: Arc<Tally>,
+    absent: Arc<Absent>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -62,15 +66,18 @@ impl Bridge {
         let fd = side.wake_fd().try_clone_to_owned()?;
         let (stop, stopped) = oneshot::channel();
         let counted = Arc::clone(&tally);
+        let absent = Arc::new(Absent::default());
+        let missing = Arc::clone(&absent);
         let work = move || {
             let result = runtime.block_on(async move {
                 let wake = Wake::new(fd)?;
-                let mut engine = Engine::new(options, side, wake, counted);
+                let mut engine = Engine::new(options, side, wake, counted, &missing);
                 tokio::select! {
                     biased;
                     _ = stopped => {}
                     () = engine.run(&client) => {}
                 }
+                engine.say_farewell(client).await;
                 Ok::<(), io::Error>(())
             });
             if let Err(error) = result {
@@ -78,13 +85,19 @@ impl Bridge {
             }
         };
         let thread = std::thread::Builder::new().name("bridge".to_owned()).spawn(work)?;
-        Ok(Self { tally, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { tally, absent, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What it counts.
     #[must_use]
     pub fn tally(&self) -> &Arc<Tally> {
         &self.tally
+    }
+
+    /// The nodes whose users are not known.
+    #[must_use]
+    pub fn absent(&self) -> &Arc<Absent> {
+        &self.absent
     }
 
     /// True when the thread has ended; it does so by itself only by failing.
@@ -143,14 +156,17 @@ pub(super) struct Engine<S> {
     pub(super) outgoing: Outgoing,
     pub(super) windows: Windows,
     pub(super) streams: Streams,
+    /// Who is online on which node, where that is to be known.
+    pub(super) presence: Option<Post>,
     /// False while something waits for shards.
     pub(super) is_flushed: bool,
 }
 
 impl<S: Side> Engine<S> {
-    fn new(options: Options, side: S, wake: Wake, tally: Arc<Tally>) -> Self {
+    fn new(options: Options, side: S, wake: Wake, tally: Arc<Tally>, absent: &Arc<Absent>) -> Self {
         let seed = Seed::new(fastrand::u64(..));
         Self {
+            presence: Post::new(&options, absent, unix_millis(), &seed),
             writer: Writer::new(&options.node, options.epoch),
             interest: Interest::new(&seed, options.linger),
             streams: Streams::new(&options, &seed, Arc::clone(&tally)),
@@ -193,6 +209,7 @@ impl<S: Side> Engine<S> {
                 tracing::warn!("the bridge has no link to Redis yet: {why}");
             }
             set(&self.tally.up, 0);
+            self.presence.iter_mut().for_each(|presence| presence.link_down(&self.tally));
             set(&self.tally.queued, self.outgoing.len());
             add(&self.tally.failures, 1);
             self.meanwhile(self::pause(pause.mul_f64(fastrand::f64()))).await;
@@ -205,7 +222,7 @@ impl<S: Side> Engine<S> {
         let mut work = std::pin::pin!(work);
         loop {
             let more = self.listen();
-            self.is_flushed = self.side.flush();
+            self.flush();
             if more || !self.side.before_sleep() {
                 self.side.awake();
                 tokio::task::yield_now().await;
@@ -232,7 +249,13 @@ impl<S: Side> Engine<S> {
             && let Some(word) = self.side.next()
         {
             left -= 1;
+            let word = match &mut self.presence {
+                Some(presence) => presence.take(word),
+                None => Some(word),
+            };
+            let Some(word) = word else { continue };
             match word {
+                Word::Here(_) => {}
                 Word::Publish(parcel) => self.seal(parcel),
                 Word::Interest(channel, wanted) => {
                     self.interest.note(channel, wanted, self.clock.now());
@@ -259,10 +282,41 @@ impl<S: Side> Engine<S> {
         }
     }
 
+    /// Hands on what waits for the shards.
+    pub(super) fn flush(&mut self) {
+        let now = self.clock.now();
+        let presence = self.presence.as_mut();
+        let is_through = presence.is_none_or(|presence| presence.hand_on(&mut self.side, now));
+        self.is_flushed = self.side.flush() && is_through;
+    }
+
+    /// Takes in what another node tells of its users.
+    pub(super) fn hear_presence(&mut self, payload: &[u8]) {
+        let now = self.clock.now();
+        let Some(presence) = &mut self.presence else { return };
+        if let Err(why) = presence.hear(payload, now, &self.tally) {
+            self.note_malformed(CHANNEL, &why);
+        }
+    }
+
+    /// Tells the other nodes, if they can be told soon, that this one ends.
+    async fn say_farewell(&mut self, client: Client) {
+        let patience = self.options.command_timeout.min(LONGEST_FAREWELL);
+        let Some(presence) = self.presence.as_mut().filter(|_| self.tally.is_up()) else { return };
+        let Some(batch) = presence.farewell() else { return };
+        let clerk = Arc::clone(&presence.clerk);
+        let opening = Line::open(client, self.options.clone(), Arc::clone(&self.tally));
+        let saying = async { opening.await?.leave(clerk, batch).await };
+        // Who does not hear it finds out by the lease.
+        let _ = tokio::time::timeout(patience, saying).await;
+    }
+
     /// The link is up: those who were failed are told.
     pub(super) fn come_up(&mut self, again: bool) {
         set(&self.tally.up, 1);
         add(&self.tally.links, 1);
+        let now = self.clock.now();
+        self.presence.iter_mut().for_each(|presence| presence.link_up(now));
         tracing::info!(subscriptions = self.interest.len(), "the bridge has its link to Redis");
         if again {
             self.tell_all_gaps();

@@ -30,6 +30,7 @@ pub mod lines;
 pub mod lookout;
 mod places;
 pub mod publication;
+mod remembered;
 pub mod repeats;
 pub mod rooms;
 pub mod roster;
@@ -50,7 +51,7 @@ pub use publication::{
 };
 pub use repeats::Repeats;
 pub use rooms::{Change, Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
-pub use roster::{Passage, Roster, RosterCounts, Sight, Stand};
+pub use roster::{Afar, Here, Passage, Roster, RosterCounts, Sight, Stand};
 pub use showcase::{Display, Next, Outcome, Showcase, Times};
 pub use tally::{Excess, Tally};
 

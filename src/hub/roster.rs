@@ -9,15 +9,20 @@
 //! it tells nobody anything. After it the user is offline since the moment the last connection
 //! ended, which is remembered of so many users; the one seen the longest time ago is forgotten first.
 //!
+//! Where several nodes work as one, a node counts as one more shard, behind those of this node. So a user who
+//! is on another node is there, and a grace is one for all of them. What changes about a user in this node is
+//! put down for the others; and of what nobody should hear twice the node tells that the user was on last.
+//!
 //! News go to the shards that watch a user, once per change and turn. Nothing here knows who observes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::places::Places;
+use super::remembered::Remembered;
 use super::table::is_sparse;
 use crate::base::id::ShardId;
 use crate::base::map::{Map, Seed};
@@ -68,6 +73,36 @@ pub struct Passage {
     pub here: bool,
 }
 
+/// How a user stands in this node now, for the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// The room of the user's own.
+    pub user: Arc<str>,
+    /// How it stands.
+    pub stand: Stand,
+    /// Since when, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// True when no other node has the user.
+    pub last: bool,
+}
+
+/// How a user stands in another node now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Afar {
+    /// The room of the user's own.
+    pub user: Arc<str>,
+    /// The number of the node here, from zero.
+    pub node: u16,
+    /// How the user stands there.
+    pub stand: Stand,
+    /// Since when it is not there, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// True when this node is to tell that the user is offline, if it is then.
+    pub speaks: bool,
+    /// True when the node fell silent so long ago that any grace is over.
+    pub ended: bool,
+}
+
 /// Who has gone from everywhere and is not offline yet.
 #[derive(Debug)]
 struct Grace {
@@ -78,6 +113,10 @@ struct Grace {
     unix_ms: u64,
     /// As shown until the grace is over.
     stand: Stand,
+    /// True when the last connection was to this node.
+    own: bool,
+    /// True when this node tells that the user is offline.
+    speaks: bool,
 }
 
 /// A user whom shards watch.
@@ -123,6 +162,10 @@ pub struct Roster {
     changed: VecDeque<u64>,
     /// Who has come and gone, and when, while somebody fetches that.
     passages: Option<VecDeque<Passage>>,
+    /// Users who are in this node.
+    here: usize,
+    /// Where there are other nodes: how many shards this one has, and what the others are to be told.
+    nodes: Option<(u16, VecDeque<Here>)>,
     counts: RosterCounts,
 }
 
@@ -151,12 +194,19 @@ impl Roster {
             watched: seed.map(),
             changed: VecDeque::new(),
             passages: None,
+            here: 0,
+            nodes: None,
             counts: RosterCounts::default(),
         }
     }
 
-    /// Notes how `shard` stands with the user now, at `now`, which is `unix_ms` milliseconds since 1970. True
-    /// when the user was offline before and is not any more.
+    /// From now on there are other nodes, and this one has so many shards.
+    pub fn join_nodes(&mut self, shards: u16) {
+        self.nodes.get_or_insert_with(|| (shards, VecDeque::new()));
+    }
+
+    /// Notes how `shard`, one of this node, stands with the user now, at `now`, which is `unix_ms` milliseconds
+    /// since 1970. True when the user was offline before and is not any more.
     pub fn set(
         &mut self,
         user: &Arc<str>,
@@ -165,44 +215,121 @@ impl Roster {
         (now, unix_ms): (Time, u64),
     ) -> bool {
         let key = self.key(user);
-        let before = self.places.get(&key).map_or(Stand::Gone, Places::stand);
+        let (here_before, before) = self.stands(key);
+        let seen = self.put(key, shard, stand);
+        let (here, after) = self.stands(key);
         let mut came = false;
-        match (before, stand) {
-            (Stand::Gone, Stand::Gone) => return false,
-            (Stand::Gone, _) => {
-                self.places.insert(key, Places::one(shard, stand));
-                let seen = self.remembered.forget(key);
-                if self.graces.remove(&key).is_some() {
-                    relax(&mut self.graces);
-                    self.counts.returned += 1;
-                    if let Some(watched) = self.watched.get_mut(&key) {
-                        watched.returned = Some(now);
-                    }
-                } else {
-                    self.pass(user, unix_ms, true);
-                    came = true;
-                    let is_back = seen.is_some_and(|at| unix_ms.saturating_sub(at) <= RETURN_MS);
-                    self.counts.returned += u64::from(is_back);
-                }
+        if before == Stand::Gone && after > Stand::Gone {
+            let grace = self.end_grace(key, now);
+            if grace.as_ref().is_none_or(|grace| !grace.own) {
+                self.pass(user, unix_ms, true);
             }
-            (_, _) => {
-                let Some(places) = self.places.get_mut(&key) else { return false };
-                places.set(shard, stand);
-                if places.stand() == Stand::Gone {
-                    self.places.remove(&key);
-                    relax(&mut self.places);
-                    let user = Arc::clone(user);
-                    self.graces.insert(key, Grace { user, since: now, unix_ms, stand: before });
-                    self.line.push_back((now, key));
-                }
-            }
+            let is_back = seen.is_some_and(|at| unix_ms.saturating_sub(at) <= RETURN_MS);
+            self.counts.returned += u64::from(is_back || grace.is_some());
+            came = grace.is_none();
+        } else if before > Stand::Gone && after == Stand::Gone {
+            let user = Arc::clone(user);
+            let grace = Grace { user, since: now, unix_ms, stand: before, own: true, speaks: true };
+            self.graces.insert(key, grace);
+            self.line.push_back((now, key));
+        } else if (here_before > Stand::Gone) != (here > Stand::Gone) {
+            // Another node has the user all the while.
+            self.pass(user, unix_ms, here > Stand::Gone);
+        }
+        match (here_before, here) {
+            (Stand::Gone, Stand::Idle | Stand::Active) => self.here += 1,
+            (Stand::Idle | Stand::Active, Stand::Gone) => self.here -= 1,
+            _ => {}
+        }
+        if here_before != here
+            && let Some((_, told)) = &mut self.nodes
+        {
+            let (user, last) = (Arc::clone(user), after == Stand::Gone);
+            told.push_back(Here { user, stand: here, unix_ms, last });
         }
         self.note(key);
         came
     }
 
+    /// Notes how a user stands in another node now. Without effect where there are none.
+    pub fn set_afar(&mut self, afar: &Afar, now: Time) {
+        let Some((shards, _)) = self.nodes else { return };
+        let key = self.key(&afar.user);
+        let (_, before) = self.stands(key);
+        self.put(key, ShardId(shards.saturating_add(afar.node)), afar.stand);
+        let (_, after) = self.stands(key);
+        if before == Stand::Gone
+            && after > Stand::Gone
+            && let Some(grace) = self.end_grace(key, now).filter(|grace| grace.own)
+        {
+            self.pass(&grace.user, grace.unix_ms, false);
+        }
+        if before > Stand::Gone && after == Stand::Gone {
+            // At the head of the line when it is over already.
+            let since = if afar.ended { Time::ZERO } else { now };
+            let (user, unix_ms, speaks) = (Arc::clone(&afar.user), afar.unix_ms, afar.speaks);
+            let grace = Grace { user, since, unix_ms, stand: before, own: false, speaks };
+            self.graces.insert(key, grace);
+            if afar.ended {
+                self.line.push_front((since, key));
+            } else {
+                self.line.push_back((since, key));
+            }
+        }
+        self.note(key);
+    }
+
+    /// The next of what the other nodes are to be told.
+    pub fn poll_here(&mut self) -> Option<Here> {
+        let (_, told) = self.nodes.as_mut()?;
+        let next = told.pop_front();
+        if next.is_none() && is_sparse(0, told.capacity()) {
+            *told = VecDeque::new();
+        }
+        next
+    }
+
+    /// How the user stands in this node, and in all.
+    fn stands(&self, key: u64) -> (Stand, Stand) {
+        let Some(places) = self.places.get(&key) else { return Default::default() };
+        let all = places.stand();
+        let Some((shards, _)) = &self.nodes else { return (all, all) };
+        let here = places.iter().filter(|(shard, _)| shard.0 < *shards);
+        (here.map(|(_, stand)| stand).max().unwrap_or_default(), all)
+    }
+
+    /// Notes how a shard stands with the user; when the user was last seen, if it was offline.
+    fn put(&mut self, key: u64, shard: ShardId, stand: Stand) -> Option<u64> {
+        match self.places.get_mut(&key) {
+            Some(places) => {
+                places.set(shard, stand);
+                if places.stand() == Stand::Gone {
+                    self.places.remove(&key);
+                    relax(&mut self.places);
+                }
+                None
+            }
+            None if stand > Stand::Gone => {
+                self.places.insert(key, Places::one(shard, stand));
+                self.remembered.forget(key)
+            }
+            None => None,
+        }
+    }
+
+    /// Ends the user's grace by a return, if there is one.
+    fn end_grace(&mut self, key: u64, now: Time) -> Option<Grace> {
+        let grace = self.graces.remove(&key)?;
+        relax(&mut self.graces);
+        if let Some(watched) = self.watched.get_mut(&key) {
+            watched.returned = Some(now);
+        }
+        Some(grace)
+    }
+
     /// Ends the graces that are over, a slice of them, and remembers at most `most` of those who have gone.
-    /// `tell` hears who is offline now, and since when, in milliseconds since 1970.
+    /// `tell` hears who is offline now, and since when, in milliseconds since 1970; where there are several nodes
+    /// one of them hears it.
     pub fn expire(
         &mut self,
         now: Time,
@@ -222,8 +349,12 @@ impl Roster {
             let Some(ended) = is_this.then(|| self.graces.remove(&key)).flatten() else { continue };
             self.counts.hurried += u64::from(since.plus(grace) > now);
             self.counts.forgotten += self.remembered.insert(key, ended.unix_ms, most);
-            tell(&ended.user, ended.unix_ms);
-            self.pass(&ended.user, ended.unix_ms, false);
+            if ended.speaks {
+                tell(&ended.user, ended.unix_ms);
+            }
+            if ended.own {
+                self.pass(&ended.user, ended.unix_ms, false);
+            }
             self.note(key);
         }
         relax(&mut self.graces);
@@ -307,31 +438,34 @@ impl Roster {
     /// Ends all graces at once, as nothing comes after; those who have gone, and when.
     pub fn end(&mut self) -> Vec<(Arc<str>, u64)> {
         self.line.clear();
-        self.graces.drain().map(|(_, grace)| (grace.user, grace.unix_ms)).collect()
+        let own = self.graces.drain().filter(|(_, grace)| grace.own);
+        own.map(|(_, grace)| (grace.user, grace.unix_ms)).collect()
     }
 
-    /// The shards with connections of the user.
+    /// The shards of this node with connections of the user.
     pub fn shards(&self, user: &str) -> impl Iterator<Item = ShardId> {
         let places = self.places.get(&self.key(user));
-        places.into_iter().flat_map(Places::iter).map(|(shard, _)| shard)
+        let shards = places.into_iter().flat_map(Places::iter).map(|(shard, _)| shard);
+        let most = self.nodes.as_ref().map_or(u16::MAX, |(shards, _)| *shards);
+        shards.filter(move |shard| shard.0 < most)
     }
 
-    /// True while the user has a connection.
+    /// True while the user has a connection to this node.
     #[must_use]
     pub fn has(&self, user: &str) -> bool {
-        self.places.contains_key(&self.key(user))
+        self.stands(self.key(user)).0 > Stand::Gone
     }
 
-    /// Users with a connection.
+    /// Users with a connection to this node.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.here
     }
 
     /// True when nobody has one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.here == 0
     }
 
     /// Users of whom it is remembered when they were last seen.
@@ -362,6 +496,8 @@ impl Roster {
             assert!(!self.graces.contains_key(key), "somebody is here and in grace");
             assert!(!self.remembered.seen.contains_key(key), "somebody is here and was last seen");
         }
+        let here = self.places.keys().filter(|key| self.stands(**key).0 > Stand::Gone).count();
+        assert_eq!(here, self.here, "users in this node");
         for (key, grace) in &self.graces {
             assert!(!self.remembered.seen.contains_key(key), "{} is gone twice", grace.user);
             assert!(grace.stand > Stand::Gone, "{} was here before its grace", grace.user);
@@ -408,45 +544,8 @@ impl Roster {
     }
 }
 
-/// When users were last seen, in milliseconds since 1970.
-#[derive(Debug)]
-struct Remembered {
-    seen: Map<u64, u64>,
-    /// The same the other way round, the longest ago first.
-    order: BTreeSet<(u64, u64)>,
-}
-
-impl Remembered {
-    fn new(seed: &Seed) -> Self {
-        Self { seen: seed.map(), order: BTreeSet::new() }
-    }
-
-    /// Forgets when the user was last seen, and says when that was.
-    fn forget(&mut self, key: u64) -> Option<u64> {
-        let unix_ms = self.seen.remove(&key)?;
-        self.order.remove(&(unix_ms, key));
-        relax(&mut self.seen);
-        Some(unix_ms)
-    }
-
-    /// Remembers one more; how many were forgotten for it.
-    fn insert(&mut self, key: u64, unix_ms: u64, most: usize) -> u64 {
-        self.forget(key);
-        self.seen.insert(key, unix_ms);
-        self.order.insert((unix_ms, key));
-        let mut forgotten = 0;
-        // Two at a time, so that a limit that was lowered is reached without a stall.
-        while forgotten < 2 && self.order.len() > most {
-            let Some((_, key)) = self.order.pop_first() else { break };
-            self.seen.remove(&key);
-            forgotten += 1;
-        }
-        forgotten
-    }
-}
-
 /// Gives memory back once most entries have gone.
-fn relax<V>(map: &mut Map<u64, V>) {
+pub(super) fn relax<V>(map: &mut Map<u64, V>) {
     if is_sparse(map.len(), map.capacity()) {
         map.shrink_to(map.len() * 2);
     }

@@ -83,6 +83,7 @@ impl Open {
             members: self.members,
             connections: self.guests.into_iter().map(member).collect(),
             missing: self.waiting,
+            absent: None,
         }
     }
 }
@@ -117,6 +118,15 @@ impl NodeDesk {
     }
 }
 
+impl NodeDesk {
+    /// What is known. Users are known over nodes, as far as the link to them carries.
+    fn seen(&self, question: Open) -> PresenceSeen {
+        let of_users = !question.users.is_empty();
+        let absent = of_users.then(|| self.absent_nodes()).flatten();
+        PresenceSeen { absent, ..question.into_seen() }
+    }
+}
+
 impl Census for NodeDesk {
     fn ask_presence(&self, tenant: Option<&str>, ask: &PresenceAsk) -> Result<u64, Refused> {
         let number = self.questions.next.fetch_add(1, Ordering::Relaxed);
@@ -148,12 +158,13 @@ impl Census for NodeDesk {
         self.hear();
         let mut open = self.questions.open();
         let is_complete = open.get(&number).is_some_and(|question| question.waiting.is_empty());
-        is_complete.then(|| open.remove(&number)).flatten().map(Open::into_seen)
+        let question = is_complete.then(|| open.remove(&number)).flatten();
+        question.map(|question| self.seen(question))
     }
 
     fn part_of_presence(&self, number: u64) -> PresenceSeen {
         self.hear();
         let question = self.questions.open().remove(&number);
-        question.map_or_else(PresenceSeen::default, Open::into_seen)
+        question.map_or_else(PresenceSeen::default, |question| self.seen(question))
     }
 }

@@ -394,6 +394,15 @@ fn laggard(found: &Laggard) -> admin::Laggard {
     }
 }
 
+impl NodeDesk {
+    /// The nodes whose users are not all known; `None` when there are none.
+    pub(super) fn absent_nodes(&self) -> Option<Vec<String>> {
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        let absent = about.absent.as_ref()?.read()?;
+        Some(absent.iter().map(ToString::to_string).collect())
+    }
+}
+
 impl Desk for NodeDesk {
     fn standing(&self) -> Standing {
         let mut reasons = Vec::new();

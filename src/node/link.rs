@@ -10,13 +10,15 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::auth::is_user_room;
 use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
-    Bounds, Bridge, Channel, Options, Part, Refused, Sequence, Server, Side, Word,
+    self, Absent, Bounds, Bridge, Change, Channel, Options, Part, Pose, Refused, Sequence, Server,
+    Side, Tally, Word,
 };
-use crate::hub::{Origin, Terms};
+use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::config::Config;
@@ -44,6 +46,16 @@ pub(super) fn bridge_port(shards: usize) -> usize {
 /// The tag of a node as the configuration has it: another at every start.
 pub(super) fn tag(config: &Config) -> NodeTag {
     if config.inside.bridge.url.is_empty() { NodeTag::NONE } else { NodeTag(fastrand::u32(1..)) }
+}
+
+/// What a bridge counts, and whose users it does not know.
+pub(super) type Known = (Option<Arc<Tally>>, Option<Arc<Absent>>);
+
+/// What is known of the bridge, where there is one; of users only where that is wanted.
+pub(super) fn known(config: &Config, bridge: Option<&Bridge>) -> Known {
+    let absent = bridge.filter(|_| config.inside.bridge.presence);
+    let tally = bridge.map(|bridge| Arc::clone(bridge.tally()));
+    (tally, absent.map(|bridge| Arc::clone(bridge.absent())))
 }
 
 /// The node, as the bridge sees it.
@@ -170,6 +182,9 @@ impl Side for Link {
                         return Some(word);
                     }
                 }
+                Mail::Here(users) => {
+                    return Some(Word::Here(users.into_iter().map(change).collect()));
+                }
                 // Nothing else is sent here.
                 _ => {}
             }
@@ -227,6 +242,25 @@ impl Side for Link {
         self.flush();
     }
 
+    fn has_space(&self) -> bool {
+        !self.is_full()
+    }
+
+    fn afar(&mut self, news: Vec<bridge::Afar>) {
+        let shards = self.shards();
+        let mut homes: Vec<Vec<Afar>> = vec![Vec::new(); self.waiting.len()];
+        for one in news.into_iter().filter(|one| is_user_room(&one.user)) {
+            let at = home(&self.seed, &one.user, shards);
+            homes[usize::from(at.0)].push(afar(one));
+        }
+        for (waiting, news) in self.waiting.iter_mut().zip(homes) {
+            if !news.is_empty() {
+                waiting.push_back(Mail::Afar(news));
+            }
+        }
+        self.flush();
+    }
+
     fn flush(&mut self) -> bool {
         let mut empty = true;
         for (shard, waiting) in self.waiting.iter_mut().enumerate() {
@@ -253,6 +287,25 @@ impl Side for Link {
     fn awake(&self) {
         self.port.awake();
     }
+}
+
+fn change(here: Here) -> Change {
+    let pose = match here.stand {
+        Stand::Gone => Pose::Gone,
+        Stand::Idle => Pose::Idle,
+        Stand::Active => Pose::Active,
+    };
+    Change { user: here.user, pose, at: here.unix_ms, last: here.last }
+}
+
+fn afar(one: bridge::Afar) -> Afar {
+    let stand = match one.pose {
+        Pose::Gone => Stand::Gone,
+        Pose::Idle => Stand::Idle,
+        Pose::Active => Stand::Active,
+    };
+    let bridge::Afar { user, place: node, at: unix_ms, speaks, ended, .. } = one;
+    Afar { user, node, stand, unix_ms, speaks, ended }
 }
 
 /// Whose commands keep their order: those of a shard's clients, and those of back ends.
@@ -296,5 +349,9 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
         },
         canary: own.canary,
         linger: own.linger,
+        presence: bridge::Presence {
+            lease: own.presence.then_some(own.lease),
+            most_users: own.users as usize,
+        },
     })
 }

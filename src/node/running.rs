@@ -176,7 +176,7 @@ impl Node {
         }
         let mut about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
-        about.bridge = node.beside.bridge.as_ref().map(|bridge| Arc::clone(bridge.tally()));
+        (about.bridge, about.absent) = link::known(config, node.beside.bridge.as_ref());
         let publishing = Publishing::new(&plan.identity, plan.clock);
         let desk =
             NodeDesk::new(shards, &node.board, &node.tickets, handle, publishing, desk, about);

@@ -23,7 +23,7 @@ use crate::base::outside::{Inquiry, Petition};
 use crate::base::party::Party;
 use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
-use crate::hub::{Excess, Group, Publication, Slice, Stand};
+use crate::hub::{Afar, Excess, Group, Here, Publication, Slice, Stand};
 use crate::session::Code;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
@@ -260,6 +260,10 @@ pub enum Mail {
         /// True since the first has come, false since the last has left.
         wanted: bool,
     },
+    /// To the bridge, and to no shard: how users, whose home the sender is, stand in this node now.
+    Here(Vec<Here>),
+    /// Request, from the bridge: how users, whose home the receiver is, stand in other nodes now.
+    Afar(Vec<Afar>),
     /// Delivery, from the bridge: publications of other nodes to these rooms may have been lost.
     Astray(Arc<[Arc<str>]>),
     /// Request or delivery, as it says itself: about a room whose history all nodes share.
@@ -351,6 +355,8 @@ impl Mail {
                 | Self::Submit(_)
                 | Self::Across { .. }
                 | Self::Interest { .. }
+                | Self::Here(_)
+                | Self::Afar(_)
                 | Self::Count { .. }
                 | Self::Stand { .. }
                 | Self::Ask(_)
@@ -381,6 +387,7 @@ impl Mail {
             Self::Toll(_) => size_of::<Toll>(),
             Self::Share(_) => size_of::<(Party, Share<PARTY_COSTS>)>(),
             Self::Joint(joint) => joint.cost(),
+            Self::Here(users) => size_of_val(users.as_slice()),
             _ => 0,
         };
         (size_of::<Self>() + extra) as u64

@@ -260,6 +260,8 @@ pub struct PresenceRules {
     pub page: usize,
     /// Whether the program and the time of arrival of connections are kept.
     pub metadata: bool,
+    /// Whether users of other nodes are there as well.
+    pub nodes: bool,
 }
 
 impl Default for PresenceRules {
@@ -273,6 +275,7 @@ impl Default for PresenceRules {
             watches: 256,
             page: 100,
             metadata: false,
+            nodes: false,
         }
     }
 }

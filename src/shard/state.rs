@@ -99,12 +99,16 @@ impl Shard {
     #[must_use]
     pub fn new(identity: Identity, settings: Arc<Settings>) -> Self {
         let seed = &identity.seed;
+        let mut directory = Directory::new(seed, identity.epoch);
+        if settings.rooms.presence.nodes {
+            directory.users.join_nodes(identity.shards);
+        }
         let mut shard = Self {
             table: Table::new(identity.capacity),
             queues: Store::new(seed),
             rooms: Rooms {
                 hub: Hub::new(seed),
-                directory: Directory::new(seed, identity.epoch),
+                directory,
                 groups: Groups::new(seed),
                 bundle: Bundle::default(),
                 quotas: Quotas::new(seed),

@@ -206,8 +206,9 @@ impl Shard {
             }
             Mail::Submit(submission) => self.handle_submission(*submission, now),
             // The node's own and the bridge's, which read them before they would get here.
-            Mail::Report(_) | Mail::Across { .. } | Mail::Interest { .. } => {}
+            Mail::Report(_) | Mail::Across { .. } | Mail::Interest { .. } | Mail::Here(_) => {}
             Mail::Joint(joint) => self.handle_joint(*joint, now),
+            Mail::Afar(news) => self.handle_afar(news, now),
             Mail::Astray(rooms) => self.handle_astray(&rooms, now),
             Mail::Count { room, shard, members } => self.set_count(&room, shard, members, now),
             Mail::Stand { user, shard, stand } => self.handle_stand(&user, shard, stand, now),
@@ -293,6 +294,7 @@ impl Shard {
             let now = self.rooms.presence.now;
             self.push_counts(now);
             self.post_news(now);
+            self.post_here();
             self.post_wants(now);
         }
         let was_blocked = self.outbox.is_blocked();

@@ -88,6 +88,7 @@ impl Census for SmallDesk {
             members: 3,
             connections: vec![connection(1, Some("ada")), connection(2, None)],
             missing: vec![1],
+            absent: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Kind, Pattern, Value, millis, whole};
+use super::kind::{Flag, Kind, Pattern, Value, millis, whole};
 use super::kind_text::{Hidden, Text, list_of, text};
 use crate::base::glob::Glob;
 use crate::base::secret::Secret;
@@ -45,5 +45,12 @@ group! {
         /// Rooms whose history all nodes share, by patterns in which * stands for any characters. Redis numbers what
         /// is published in them, so a cursor means the same on every node.
         "shared_rooms" Restart shared: Vec<Glob> = Vec::new(), list_of(64, Pattern);
+        /// Know who is online on the other nodes, and tell them who is here.
+        "presence" Restart presence: bool = true, Flag;
+        /// How long a node that has fallen silent counts as there, with its users.
+        "lease_ms" Restart lease: Duration = Duration::from_secs(15), millis(300, 600_000);
+        /// Users of other nodes that are known at most, once for each node that has them; more are counted, and
+        /// their node is named as missing.
+        "users_max" Restart users: u32 = 4_194_304, whole(1, 268_435_456);
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct About {
     budget: u64,
     /// What the bridge counts, where there is one.
     pub(super) bridge: Option<Arc<bridge::Tally>>,
+    /// Whose users are not known, where other nodes' users are known at all.
+    pub(super) absent: Option<Arc<bridge::Absent>>,
     /// The patterns of the namespaces that have a row of their own.
     namespaces: Vec<String>,
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `word` | what shards tell and ask each other about presence |
 //! | `homes` | as a home: users come and go, rooms are shown |
+//! | `nodes` | as a home: users of this node for the others, and theirs |
 //! | `watch` | as the shard of observers: the commands, and what is told |
 //! | `guests` | what is kept of connections, and pages of them |
 //! | `inquire` | questions of the node |
@@ -19,6 +20,7 @@
 mod guests;
 mod homes;
 mod inquire;
+mod nodes;
 mod watch;
 mod whois;
 mod word;

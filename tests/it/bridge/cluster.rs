@@ -78,6 +78,12 @@ impl Redis {
         self.try_ask(words).unwrap_or_else(|| panic!("{words:?}"))
     }
 
+    /// Has many commands done, in order.
+    pub(crate) fn run(&self, pipe: &redis::Pipeline) {
+        let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
+        pipe.exec(&mut client.get_connection().unwrap()).unwrap();
+    }
+
     /// Publishes as any program would.
     pub(crate) fn publish(&self, channel: &str, text: &str) {
         self.ask(&["PUBLISH", channel, text]);

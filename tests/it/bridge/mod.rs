@@ -4,5 +4,6 @@ mod cluster;
 mod crossing;
 mod interest;
 mod outage;
+mod presence;
 mod shared;
 mod shared_outage;
