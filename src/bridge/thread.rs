@@ -286,7 +286,8 @@ impl<S: Side> Engine<S> {
     pub(super) fn flush(&mut self) {
         let now = self.clock.now();
         let presence = self.presence.as_mut();
-        let is_through = presence.is_none_or(|presence| presence.hand_on(&mut self.side, now));
+        let is_through =
+            presence.is_none_or(|presence| presence.hand_on(&mut self.side, now, &self.tally));
         self.is_flushed = self.side.flush() && is_through;
     }
 

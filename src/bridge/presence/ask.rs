@@ -68,7 +68,9 @@ impl Clerk {
         let mut all = pipe();
         all.atomic();
         let length = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
-        let set = all.cmd("SET").arg(&lease).arg(&*self.node).arg("PX").arg(length);
+        // A little less, so that who has heard nothing for the length of the lease finds it gone.
+        let held = length - length / 10;
+        let set = all.cmd("SET").arg(&lease).arg(&*self.node).arg("PX").arg(held);
         if batch.mark == Some(Mark::Begin) {
             all.cmd("SADD").arg(self.set()).arg(&life).ignore();
         } else {

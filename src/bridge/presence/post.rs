@@ -105,12 +105,21 @@ impl Post {
     }
 
     /// Hands on what there is space for; true when nothing waits any more.
-    pub(in crate::bridge) fn hand_on<S: Side>(&mut self, side: &mut S, now: Time) -> bool {
+    pub(in crate::bridge) fn hand_on<S: Side>(
+        &mut self,
+        side: &mut S,
+        now: Time,
+        tally: &Tally,
+    ) -> bool {
+        let had_news = self.presence.has_news();
         for _ in 0..SLICES {
             if !self.presence.has_news() || !side.has_space() {
                 break;
             }
             side.afar(self.presence.poll(SLICE, now));
+        }
+        if had_news {
+            self.write_down(tally);
         }
         !self.presence.has_news()
     }

@@ -494,7 +494,7 @@ fn a_refusal_is_followed_by_a_pause_and_by_the_same_again() {
     let asked = world.nodes[1].presence.next(world.now).expect("something to tell");
     world.nodes[1].presence.answer(Answer::Refused, world.now);
     assert_eq!(world.nodes[1].presence.next(world.now), None);
-    let later = world.now.plus(super::AFTER_REFUSAL);
+    let later = world.now.plus(super::whole::AFTER_REFUSAL);
     assert_eq!(world.nodes[1].presence.due(), Some(later));
     assert_eq!(world.nodes[1].presence.next(later), Some(asked));
 }

@@ -9,6 +9,8 @@ use throng::node::Node;
 use super::cluster::{Redis, bridge, linked, unlinked, wait_link};
 use crate::admin::{ask, with_admin};
 use crate::auth::{SECRET, enter};
+use crate::backend::{Backend, Posted, ok};
+use crate::events::{events, hook};
 use crate::process::Program;
 use crate::support::{Client, on_both_drivers, wait_until};
 
@@ -24,6 +26,7 @@ fn own(name: &str) -> Vec<String> {
         format!("bridge.node={name}"),
         "auth.mode=token".to_owned(),
         "auth.require_expiry=false".to_owned(),
+        "admin.requests_per_second=1000000".to_owned(),
     ];
     admin.into_iter().chain(rest).collect()
 }
@@ -163,6 +166,42 @@ on_both_drivers! {
         eve.expect_silence();
     }
 
+    fn one_of_the_nodes_tells_back_ends_that_a_user_has_come_or_gone(driver) {
+        let redis = Redis::start();
+        let backend = Backend::open(|_: &Posted| ok(""));
+        let hook = hook("all", &backend, r#""online", "offline""#, ", linger_ms=0");
+        let hook = format!("webhook=[{hook}]");
+        let sets = [hook.as_str(), LEASE, GRACE];
+        let nodes = ["a", "b"].map(|name| node(driver, &redis, name, &sets));
+        let third = process(driver, &redis, "c", &sets);
+        nodes.iter().for_each(|node| wait_whole(node, 2));
+        let told = |user: &str| {
+            let event = events(&backend, 1).remove(0);
+            assert_eq!(event["userId"], user, "{event}");
+            event["event"].as_str().unwrap().to_owned()
+        };
+        let first = user(nodes[0].address(), "ada");
+        assert_eq!(told("ada"), "online");
+        wait_users(&nodes[1], 1);
+        let second = user(nodes[1].address(), "ada");
+        wait_users(&nodes[0], 1);
+        drop(first);
+        wait_users(&nodes[1], 0);
+        drop(second);
+        assert_eq!(told("ada"), "offline");
+        wait_users(&nodes[0], 0);
+        let _third = user(third.address, "ada");
+        assert_eq!(told("ada"), "online");
+        nodes.iter().for_each(|node| wait_users(node, 1));
+        third.signal("-KILL");
+        assert_eq!(told("ada"), "offline");
+        nodes.iter().for_each(|node| wait_users(node, 0));
+        // What a node tells afterwards comes after all that it has told before.
+        let _last = [user(nodes[0].address(), "bob"), user(nodes[1].address(), "cleo")];
+        let rest = events(&backend, 2);
+        assert!(rest.iter().all(|event| event["userId"] != "ada" && event["event"] == "online"), "{rest:?}");
+    }
+
     fn a_node_that_stood_still_comes_back_with_those_who_are_still_there(driver) {
         let redis = Redis::start();
         let here = node(driver, &redis, "a", &[LEASE, INTERVAL, GRACE]);
@@ -267,6 +306,16 @@ on_both_drivers! {
             "missingNodes": []});
         assert_eq!(seen, expected);
         assert_eq!(bridge(&nodes[0], "bridge_failures_total"), 0, "the link is as good as before");
+        // With those that the documents name it does, and nothing of the link is renewed for it.
+        let more = "+multi +exec +get +set +del +sadd +srem +smembers +hset +hdel +hmget +hscan +pexpire";
+        let more: Vec<&str> = more.split(' ').chain(["~throng:*"]).collect();
+        redis.ask(&[&["ACL", "SETUSER", "old"][..], &more].concat());
+        nodes.iter().for_each(|node| wait_whole(node, 1));
+        let both = json!({"users": [{"user": "ada", "state": "online"}, {"user": "bob", "state": "online"}]});
+        wait_until("presence crosses", || query(&nodes[0], "user=ada&user=bob") == both);
+        let [there, here] = nodes;
+        there.stop().unwrap();
+        wait_until("it could say that it ends", || bridge(&here, "bridge_nodes") == 0);
     }
 
     fn a_node_says_that_it_ends_and_one_without_a_link_that_it_knows_nobody(driver) {
