@@ -100,6 +100,14 @@ impl Redis {
         }
     }
 
+    /// How many nodes are subscribed to each of the channels.
+    pub(crate) fn all_subscribers(&self, channels: &[String]) -> Vec<usize> {
+        let words: Vec<&str> =
+            ["PUBSUB", "NUMSUB"].into_iter().chain(channels.iter().map(String::as_str)).collect();
+        let pairs: Vec<(String, usize)> = redis::from_redis_value(self.ask(&words)).unwrap();
+        pairs.into_iter().map(|(_, count)| count).collect()
+    }
+
     /// Waits until so many nodes are subscribed to the room.
     pub(crate) fn wait_for_room(&self, room: &str, nodes: i64) {
         let channel = format!("throng:room:{room}");

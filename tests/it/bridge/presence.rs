@@ -173,33 +173,41 @@ on_both_drivers! {
         let hook = format!("webhook=[{hook}]");
         let sets = [hook.as_str(), LEASE, GRACE];
         let nodes = ["a", "b"].map(|name| node(driver, &redis, name, &sets));
-        let third = process(driver, &redis, "c", &sets);
+        let third = process(driver, &redis, "c", &[&sets[..], &["limits.messages_per_second=0"]].concat());
         nodes.iter().for_each(|node| wait_whole(node, 2));
         let told = |user: &str| {
             let event = events(&backend, 1).remove(0);
             assert_eq!(event["userId"], user, "{event}");
             event["event"].as_str().unwrap().to_owned()
         };
+        let mut eve = user(third.address, "eve");
+        assert_eq!(told("eve"), "online");
         let first = user(nodes[0].address(), "ada");
         assert_eq!(told("ada"), "online");
-        wait_users(&nodes[1], 1);
+        wait_until("the second knows", || query(&nodes[1], "user=ada")["users"][0]["state"] == "online");
         let second = user(nodes[1].address(), "ada");
-        wait_users(&nodes[0], 1);
+        wait_users(&nodes[0], 2);
         drop(first);
-        wait_users(&nodes[1], 0);
+        wait_users(&nodes[1], 1);
         drop(second);
         assert_eq!(told("ada"), "offline");
-        wait_users(&nodes[0], 0);
+        wait_until("the third knows", || {
+            let whois = eve.ask(json!({"type": "throng:whois", "users": ["ada"]}));
+            whois["users"][0]["state"] == "offline"
+        });
         let _third = user(third.address, "ada");
         assert_eq!(told("ada"), "online");
-        nodes.iter().for_each(|node| wait_users(node, 1));
+        nodes.iter().for_each(|node| wait_users(node, 2));
         third.signal("-KILL");
-        assert_eq!(told("ada"), "offline");
+        let gone = events(&backend, 2);
+        assert!(gone.iter().all(|event| event["event"] == "offline"), "{gone:?}");
+        assert_ne!(gone[0]["userId"], gone[1]["userId"], "each once");
         nodes.iter().for_each(|node| wait_users(node, 0));
         // What a node tells afterwards comes after all that it has told before.
         let _last = [user(nodes[0].address(), "bob"), user(nodes[1].address(), "cleo")];
         let rest = events(&backend, 2);
-        assert!(rest.iter().all(|event| event["userId"] != "ada" && event["event"] == "online"), "{rest:?}");
+        assert!(rest.iter().all(|event| event["event"] == "online"), "{rest:?}");
+        assert_ne!(rest[0]["userId"], rest[1]["userId"], "and nobody twice");
     }
 
     fn a_node_that_stood_still_comes_back_with_those_who_are_still_there(driver) {
