@@ -58,7 +58,7 @@ impl Clerk {
         batch: &Batch,
         connection: &mut MultiplexedConnection,
     ) -> RedisResult<Answer> {
-        let told: Vec<Value> = self.telling(batch).query_async(connection).await?;
+        let told = transact(&self.telling(batch), connection).await?;
         Ok(Answer::Told(told.first().is_some_and(|set| *set != Value::Nil)))
     }
 
@@ -66,13 +66,13 @@ impl Clerk {
         let life = life_name(self.tag, batch.life);
         let (lease, users) = (self.key("node", &life), self.key("users", &life));
         let mut all = pipe();
-        all.atomic();
+        all.cmd("MULTI");
         let length = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
         // A little less, so that who has heard nothing for the length of the lease finds it gone.
         let held = length - length / 10;
         let set = all.cmd("SET").arg(&lease).arg(&*self.node).arg("PX").arg(held);
         if batch.mark == Some(Mark::Begin) {
-            all.cmd("SADD").arg(self.set()).arg(&life).ignore();
+            all.cmd("SADD").arg(self.set()).arg(&life);
         } else {
             set.arg("XX");
         }
@@ -85,19 +85,19 @@ impl Clerk {
         for change in here {
             command.arg(&*change.user).arg(if change.pose == Pose::Active { "a" } else { "i" });
         }
-        command.ignore();
         if !gone.is_empty() {
             let names: Vec<&str> = gone.iter().map(|change| &*change.user).collect();
-            all.cmd("HDEL").arg(&users).arg(names).ignore();
+            all.cmd("HDEL").arg(&users).arg(names);
         }
-        all.cmd("PEXPIRE").arg(&users).arg(length.saturating_mul(2)).ignore();
+        all.cmd("PEXPIRE").arg(&users).arg(length.saturating_mul(2));
         self.add_note(&mut all, batch);
+        all.cmd("EXEC");
         all
     }
 
     fn add_note(&self, all: &mut Pipeline, batch: &Batch) {
         let text = note::write(self.tag, &self.node, batch);
-        all.cmd("PUBLISH").arg(format!("{}:{CHANNEL}", self.prefix)).arg(text).ignore();
+        all.cmd("PUBLISH").arg(format!("{}:{CHANNEL}", self.prefix)).arg(text);
     }
 
     /// Takes everything of the life away, and says so.
@@ -111,11 +111,12 @@ impl Clerk {
     ) -> RedisResult<()> {
         let life = life_name(self.tag, batch.life);
         let mut all = pipe();
-        all.atomic();
-        all.cmd("DEL").arg(self.key("node", &life)).arg(self.key("users", &life)).ignore();
-        all.cmd("SREM").arg(self.set()).arg(&life).ignore();
+        all.cmd("MULTI");
+        all.cmd("DEL").arg(self.key("node", &life)).arg(self.key("users", &life));
+        all.cmd("SREM").arg(self.set()).arg(&life);
         self.add_note(&mut all, batch);
-        all.exec_async(&mut connection).await
+        all.cmd("EXEC");
+        transact(&all, &mut connection).await.map(|_| ())
     }
 
     async fn look(&self, connection: &mut MultiplexedConnection) -> RedisResult<Answer> {
@@ -169,6 +170,24 @@ impl Clerk {
     fn set(&self) -> String {
         format!("{}:nodes", self.prefix)
     }
+}
+
+/// What the commands between MULTI and EXEC are answered. The library's own transactions end its task when
+/// Redis refuses MULTI, so both stand in the pipeline as commands like others.
+async fn transact(
+    all: &Pipeline,
+    connection: &mut MultiplexedConnection,
+) -> RedisResult<Vec<Value>> {
+    let mut all = all.clone();
+    all.ignore_errors();
+    let answers: Vec<RedisResult<Value>> = all.query_async(connection).await?;
+    let mut done = Vec::new();
+    for answer in answers {
+        if let Value::Array(answers) = answer? {
+            done = answers;
+        }
+    }
+    done.into_iter().map(Value::extract_error).collect()
 }
 
 /// The number and the mark of a life, and a part of its hash with where to go on.

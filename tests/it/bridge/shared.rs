@@ -293,7 +293,7 @@ on_both_drivers! {
 
     fn a_room_that_is_not_shared_is_as_it_was(driver) {
         let redis = Redis::start();
-        let nodes = [(); 2].map(|()| sharing(driver, &redis, &[]));
+        let nodes = [(); 2].map(|()| sharing(driver, &redis, &["bridge.presence=false"]));
         let mut clients = members(&redis, &[&nodes[0], &nodes[1]], "plain");
         let reply = clients[0].ask_among(json!({"type": "x", "room": "plain", "payload": 1}));
         assert_eq!((&reply["ok"], reply.get("offset")), (&json!(true), None));
