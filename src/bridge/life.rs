@@ -49,7 +49,7 @@ pub(super) struct Life {
     was_up: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// Whose turn it is: publications, what is numbered, or presence.
+    /// Whose turn it was: publications, what is numbered, or presence. Publications, which have waited, begin.
     turn: u8,
 }
 
@@ -64,7 +64,7 @@ impl Life {
     pub(super) fn new(line: Line, tag: u32, was_up: bool, now: Time) -> Self {
         let own = vec![Arc::from(ALL), Arc::from(PRESENCE), canary_channel(tag)];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, was_up, is_up: false, turn: 0 }
+        Self { line, working: None, own, canary, was_up, is_up: false, turn: 2 }
     }
 
     /// What was under way, of which nobody knows whether Redis did it.

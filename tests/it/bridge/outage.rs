@@ -136,6 +136,7 @@ on_both_drivers! {
         redis.restart();
         [&author, &reader].into_iter().for_each(wait_link);
         redis.wait_for_room("lobby", 2);
+        wait_until("there is space again", || bridge(&author, "bridge_queued") == 0);
         probe(&mut clients);
         assert!(bridge(&reader, "bridge_gaps_total") >= 1);
     }
