@@ -14,7 +14,7 @@ const AT_ONCE: usize = 100;
 
 /// The nodes with members of a room: one, and of every tenth room the next one too.
 fn owners(room: usize) -> impl Iterator<Item = usize> {
-    (0..=usize::from(room % 10 == 0)).map(move |at| (room / 10 + at) % NODES)
+    (0..=usize::from(room.is_multiple_of(10))).map(move |at| (room / 10 + at) % NODES)
 }
 
 /// Joins the rooms; what is read meanwhile is replies alone.
