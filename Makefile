@@ -1,7 +1,7 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench peers fuzz sim doc conformance browser api load goals million edges clean
+.PHONY: help run test check bench peers fuzz sim doc conformance client browser api load goals million edges clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
 # ARGS="--duration 3".
@@ -71,7 +71,10 @@ conformance: ## Autobahn's cases against the echo endpoint, on every driver
 api: ## What the admin listener's OpenAPI document says, asked of a running node, on every driver
 	tests/tools/run-all.sh build api
 
-browser: ## The demo page in headless Chromium, on every driver
+client: ## The JavaScript client against real engines, on every driver
+	tests/tools/run-all.sh build client
+
+browser: ## The demo page and the client in headless Chromium, on every driver
 	tests/tools/run-all.sh build browser
 
 load: ## Every scenario of the load generator, in short, and count every delivery
@@ -81,4 +84,4 @@ load: ## Every scenario of the load generator, in short, and count every deliver
 
 clean: ## Remove what was built and what the tests left
 	cargo clean
-	rm -rf benches/peers/node_modules tests/browser/node_modules tests/browser/out tests/conformance/out
+	rm -rf benches/peers/node_modules clients/js/node_modules tests/browser/node_modules tests/browser/out tests/conformance/out

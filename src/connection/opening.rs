@@ -26,8 +26,8 @@ pub struct Routes {
     pub history: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
     pub echo: Option<String>,
-    /// The page served at `/`, as a whole response; `None`: nothing is.
-    pub page: Option<Arc<[u8]>>,
+    /// What is served to whoever asks, each with its path and as a whole response.
+    pub pages: Arc<[(&'static str, Arc<[u8]>)]>,
     /// What others answer, by how paths begin.
     pub fronts: Arc<[Front]>,
     /// The listener that speaks TLS, and as whom; `None`: none does.
@@ -363,9 +363,8 @@ fn agree(offered: &[&str]) -> Result<Agreement, Refusal> {
 
 fn page(head: &Head<'_>, routes: &Routes) -> Result<Read, Refusal> {
     let asks_upgrade = head.values("upgrade").next().is_some();
-    let Some(page) = routes.page.as_ref().filter(|_| head.path() == "/" && !asks_upgrade) else {
-        return Err(Refusal::not_found());
-    };
+    let found = routes.pages.iter().find(|(path, _)| *path == head.path() && !asks_upgrade);
+    let Some((_, page)) = found else { return Err(Refusal::not_found()) };
     if head.method() != "GET" {
         return Err(Refusal::method_not_allowed("GET"));
     }

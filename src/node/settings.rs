@@ -31,9 +31,20 @@ use crate::wire::http::{self, HeadLimits, Via};
 use crate::wire::websocket::DecodeLimits;
 
 const DEMO: &str = include_str!("demo.html");
+const CLIENT: &str = include_str!("../../clients/js/throng.js");
 
 /// Publications of one page of history.
 const HISTORY_PAGE: usize = 100;
+
+/// The demonstration page and the client that it uses.
+fn pages() -> Arc<[(&'static str, Arc<[u8]>)]> {
+    [
+        ("/", http::page("text/html; charset=utf-8", DEMO.as_bytes())),
+        ("/throng.js", http::page("text/javascript; charset=utf-8", CLIENT.as_bytes())),
+    ]
+    .map(|(path, response)| (path, Arc::from(response)))
+    .into()
+}
 
 /// How many shards the configuration asks for.
 pub(super) fn shards(config: &Config) -> u16 {
@@ -86,10 +97,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             streams: config.server.stream_path.clone(),
             history: config.server.history_path.clone(),
             echo: config.debug.echo_path.clone(),
-            page: config
-                .demo
-                .enabled
-                .then(|| Arc::from(http::page("text/html; charset=utf-8", DEMO.as_bytes()))),
+            pages: if config.demo.enabled { pages() } else { Arc::default() },
             fronts: fronts(config),
             tls: None,
         },

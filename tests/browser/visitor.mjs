@@ -144,7 +144,7 @@ export async function comesTo(engine, user, options = {}) {
 }
 
 /** A token of that user, signed with the engine's secret. */
-function tokenOf(user) {
+export function tokenOf(user) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const message = `${part({ alg: "HS256" })}.${part({ sub: user, rooms: ["*"] })}`;
   return `${message}.${createHmac("sha256", SECRET).update(message).digest("base64url")}`;

@@ -57,9 +57,15 @@ on_both_drivers! {
         let page = exchange(node_with.address(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("throng.v1.json"));
         assert!(page.trim_end().ends_with("</html>"), "cut short: {} bytes", page.len());
+        let client = exchange(node_with.address(), b"GET /throng.js HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(client.contains("\r\nContent-Type: text/javascript; charset=utf-8\r\n"), "{client}");
+        assert!(client.ends_with(include_str!("../../clients/js/throng.js")), "not as it is written");
         let node_without = node(driver, &["demo.enabled=false"]);
-        let none = exchange(node_without.address(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(none.starts_with("HTTP/1.1 404 "), "{none}");
+        for path in ["/", "/throng.js"] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let none = exchange(node_without.address(), request.as_bytes());
+            assert!(none.starts_with("HTTP/1.1 404 "), "{none}");
+        }
     }
 
     fn a_full_node_says_503_and_takes_clients_again_later(driver) {

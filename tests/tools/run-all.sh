@@ -2,7 +2,7 @@
 # Installs what the tests need, runs every suite, and closes with one line of real numbers.
 #
 #   run-all.sh [STEP...]      all steps without arguments, else the named ones in the given order:
-#                             fmt clippy build cargo load api browser conformance image
+#                             fmt clippy build cargo load api client browser conformance image
 #
 # A suite's own summary is what is counted; nothing is counted twice or by guess. A step that ends badly
 # without naming a failed test counts as one failure, and so does a suite that ran no test at all, so that
@@ -96,9 +96,23 @@ step_api() { need_node && need_python && timeout 900 node tests/api/run.mjs; }
 count_api() {
     awk '/^api: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
 }
+need_client() {
+    need_node || return 1
+    local installed=clients/js/node_modules/.package-lock.json
+    if [[ ! -e $installed || clients/js/package-lock.json -nt $installed ]]; then
+        npm ci --prefix clients/js --no-audit --no-fund || return 1
+    fi
+}
+# The flags are for Node.js 20, which has both and does not show them.
+step_client() {
+    need_client || return 1
+    timeout 900 node --experimental-websocket --experimental-eventsource --no-warnings --test --test-concurrency=1 \
+        --test-reporter=tap clients/js/test/{unit,engine,types}.test.mjs
+}
+count_client() { count_browser "$1"; }
 step_browser() {
     need_browser || return 1
-    CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/run.mjs tests/browser/lid.mjs
+    CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/{run,lid,client}.mjs
 }
 count_browser() {
     # Tests cancelled because something before them broke have failed too.
@@ -146,17 +160,17 @@ run_step() {
 show_failure() {
     case $1 in
     cargo) grep -E '^(test .* FAILED|error|thread .* panicked)' "$2" | head -n 40 || true ;;
-    browser) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
+    client | browser) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
     esac
     tail -n 25 "$2" | sed 's/^/    /'
 }
 
 steps=("$@")
-if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api browser conformance image); fi
+if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api client browser conformance image); fi
 
 for step in "${steps[@]}"; do
     if ! declare -F "step_$step" >/dev/null; then
-        say "no such step: $step (there are fmt clippy build cargo load api browser conformance image)" >&2
+        say "no such step: $step (there are fmt clippy build cargo load api client browser conformance image)" >&2
         exit 2
     fi
 done

@@ -18,7 +18,7 @@ fn routes() -> Routes {
         streams: Some("/sse".to_owned()),
         history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),
-        page: Some(Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice())),
+        pages: Arc::from([("/", Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice()))]),
         fronts: [("/api/", 8), ("/api/large/", 600)]
             .map(|(path, body_bytes)| Front { path: path.to_owned(), body_bytes })
             .into(),

@@ -203,8 +203,8 @@ const RELATIONS: &[Relation] = &[
     },
     Relation {
         keys: &["server.stream_path", "demo.enabled"],
-        holds: |c| !(c.demo.enabled && c.server.stream_path.as_deref() == Some("/")),
-        rule: "the demonstration page is served at /; move the path or turn the page off",
+        holds: |c| !(c.demo.enabled && is_page(c.server.stream_path.as_deref())),
+        rule: "the demonstration page is served at / and /throng.js; move the path or turn the page off",
     },
     Relation {
         keys: &["server.history_path", "server.path"],
@@ -223,20 +223,25 @@ const RELATIONS: &[Relation] = &[
     },
     Relation {
         keys: &["server.history_path", "demo.enabled"],
-        holds: |c| !(c.demo.enabled && c.server.history_path.as_deref() == Some("/")),
-        rule: "the demonstration page is served at /; move the path or turn the page off",
+        holds: |c| !(c.demo.enabled && is_page(c.server.history_path.as_deref())),
+        rule: "the demonstration page is served at / and /throng.js; move the path or turn the page off",
     },
     Relation {
         keys: &["server.path", "demo.enabled"],
-        holds: |c| !(c.demo.enabled && c.server.path == "/"),
-        rule: "the demonstration page is served at /; move the path or turn the page off",
+        holds: |c| !(c.demo.enabled && is_page(Some(&c.server.path))),
+        rule: "the demonstration page is served at / and /throng.js; move the path or turn the page off",
     },
     Relation {
         keys: &["debug.echo_path", "demo.enabled"],
-        holds: |c| !(c.demo.enabled && c.debug.echo_path.as_deref() == Some("/")),
-        rule: "the demonstration page is served at /; move the path or turn the page off",
+        holds: |c| !(c.demo.enabled && is_page(c.debug.echo_path.as_deref())),
+        rule: "the demonstration page is served at / and /throng.js; move the path or turn the page off",
     },
 ];
+
+/// Whether the demonstration page or its script is served there.
+fn is_page(path: Option<&str>) -> bool {
+    matches!(path, Some("/" | "/throng.js"))
+}
 
 /// The relations that do not hold, each as its keys and a text. Those with a key of `refused` are left
 /// out: its value is not what the operator meant.

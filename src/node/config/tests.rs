@@ -256,11 +256,15 @@ fn values_that_contradict_each_other_are_refused_where_the_last_was_given() {
         ),
         (
             "server.path=/",
-            "server.path = \"/\", demo.enabled = true: the demonstration page is served at /; move the path or turn the page off",
+            "server.path = \"/\", demo.enabled = true: the demonstration page is served at / and /throng.js; move the path or turn the page off",
+        ),
+        (
+            "server.path=/throng.js",
+            "server.path = \"/throng.js\", demo.enabled = true: the demonstration page is served at / and /throng.js; move the path or turn the page off",
         ),
         (
             "debug.echo_path=/",
-            "debug.echo_path = \"/\", demo.enabled = true: the demonstration page is served at /; move the path or turn the page off",
+            "debug.echo_path = \"/\", demo.enabled = true: the demonstration page is served at / and /throng.js; move the path or turn the page off",
         ),
     ];
     for (set, expected) in cases {

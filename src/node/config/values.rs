@@ -560,7 +560,7 @@ group! {
 group! {
     /// `[demo]`.
     pub struct Demo in "demo" {
-        /// Serve the demonstration page at /.
+        /// Serve the demonstration page at /, and the JavaScript client that it uses at /throng.js.
         "enabled" Restart enabled: bool = true, Flag;
     }
 }

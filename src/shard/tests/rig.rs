@@ -96,7 +96,7 @@ pub(super) fn settings() -> Settings {
             streams: Some("/sse".to_owned()),
             history: Some("/history".to_owned()),
             echo: Some("/echo".to_owned()),
-            page: None,
+            pages: Arc::default(),
             fronts: Arc::default(),
             tls: None,
         },

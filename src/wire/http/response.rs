@@ -1,7 +1,7 @@
 //! The two responses that are not refusals: a page, and the switch to WebSocket.
 //!
-//! A page is whole in itself (scripts and styles inline), so its policy forbids everything else: it may
-//! talk to its own origin, WebSocket included, and nothing may frame it. There is no `Date`: the core
+//! A page has its styles inline and its scripts inline or from where it came, so its policy forbids everything
+//! else: it may talk to its own origin, WebSocket included, and nothing may frame it. There is no `Date`: the core
 //! reads no clock, and RFC 9110 section 6.6.1 asks it of servers that have one.
 
 use super::refusal::phrase;
@@ -128,6 +128,6 @@ fn share(response: &mut String, origin: Option<&str>) {
 }
 
 /// Content Security Policy Level 3; `'self'` covers ws: of an http: origin and wss: of an https: one.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; \
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self' 'unsafe-inline'; \
     style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
