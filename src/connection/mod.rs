@@ -13,7 +13,7 @@ mod timing;
 
 pub use closing::{Closing, Stage};
 pub use disconnect::Disconnect;
-pub use opening::{Answer, Door, Front, HalfHead, PageWish, Routes, Verdict, Wish, answer};
+pub use opening::{Answer, Door, Front, HalfHead, Page, PageWish, Routes, Verdict, Wish, answer};
 pub use record::{Connection, Lane, Open, Pause, Phase};
 pub use timing::{Due, Timeouts};
 

@@ -26,12 +26,21 @@ pub struct Routes {
     pub history: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
     pub echo: Option<String>,
-    /// What is served to whoever asks, each with its path and as a whole response.
-    pub pages: Arc<[(&'static str, Arc<[u8]>)]>,
+    /// What is served to whoever asks.
+    pub pages: Arc<[Page]>,
     /// What others answer, by how paths begin.
     pub fronts: Arc<[Front]>,
     /// The listener that speaks TLS, and as whom; `None`: none does.
     pub tls: Option<tls::SecureListener>,
+}
+
+/// A document that never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its path.
+    pub path: &'static str,
+    /// The whole response.
+    pub response: Arc<[u8]>,
 }
 
 /// Paths whose plain requests somebody else answers.
@@ -363,11 +372,11 @@ fn agree(offered: &[&str]) -> Result<Agreement, Refusal> {
 
 fn page(head: &Head<'_>, routes: &Routes) -> Result<Read, Refusal> {
     let asks_upgrade = head.values("upgrade").next().is_some();
-    let found = routes.pages.iter().find(|(path, _)| *path == head.path() && !asks_upgrade);
-    let Some((_, page)) = found else { return Err(Refusal::not_found()) };
+    let found = routes.pages.iter().find(|page| page.path == head.path() && !asks_upgrade);
+    let Some(page) = found else { return Err(Refusal::not_found()) };
     if head.method() != "GET" {
         return Err(Refusal::method_not_allowed("GET"));
     }
     head.refuse_body()?;
-    Ok(Read::Page(Arc::clone(page)))
+    Ok(Read::Page(Arc::clone(&page.response)))
 }

@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::auth::{Access, KeySet};
-use crate::connection::{Front, Routes, Timeouts};
+use crate::connection::{Front, Page, Routes, Timeouts};
 use crate::driver;
 use crate::driver::uring::Idle;
 use crate::flow::budget::Rate;
@@ -37,12 +37,12 @@ const CLIENT: &str = include_str!("../../clients/js/throng.js");
 const HISTORY_PAGE: usize = 100;
 
 /// The demonstration page and the client that it uses.
-fn pages() -> Arc<[(&'static str, Arc<[u8]>)]> {
+fn pages() -> Arc<[Page]> {
     [
         ("/", http::page("text/html; charset=utf-8", DEMO.as_bytes())),
         ("/throng.js", http::page("text/javascript; charset=utf-8", CLIENT.as_bytes())),
     ]
-    .map(|(path, response)| (path, Arc::from(response)))
+    .map(|(path, response)| Page { path, response: Arc::from(response) })
     .into()
 }
 

@@ -64,7 +64,7 @@ for (const driver of DRIVERS) {
     /** A page of that user, with a client in it beside the page's own. */
     async function pageWith(user, options = {}) {
       const visitor = await comesTo(engine, user);
-      await visitor.page.evaluate(begin, { room: "lobby", ...options });
+      await visitor.page.evaluate(begin, { room: "lobby", token: tokenOf(user), ...options });
       await isOpen(visitor);
       return visitor;
     }
@@ -72,7 +72,8 @@ for (const driver of DRIVERS) {
     it("comes_back_with_the_network_and_hears_what_was_said_meanwhile", async () => {
       const ada = await pageWith("ada", { backoffCapMs: 60_000 });
       const bob = await pageWith("bob");
-      ada.mayLoseServer = true;
+      // A network that is switched off may take the process behind it with it, and so the others' connections.
+      for (const visitor of [ada, bob]) visitor.mayLoseServer = true;
       await ada.page.evaluate(() => window.client.room("lobby").publish("line", "before"));
       await ada.page.context().setOffline(true);
       await sendAway("ada");

@@ -55,7 +55,7 @@ on_both_drivers! {
     fn the_demo_page_is_served_and_can_be_switched_off(driver) {
         let node_with = node(driver, &[]);
         let page = exchange(node_with.address(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-        assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("throng.v1.json"));
+        assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("\"./throng.js\""));
         assert!(page.trim_end().ends_with("</html>"), "cut short: {} bytes", page.len());
         let client = exchange(node_with.address(), b"GET /throng.js HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(client.contains("\r\nContent-Type: text/javascript; charset=utf-8\r\n"), "{client}");

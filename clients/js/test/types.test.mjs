@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import * as module from "../throng.js";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const FLAGS = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom", "--types", ""];
+const FLAGS = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"];
 
 /** The names that a class has in the declarations, those of the events left out. */
 function declared(name) {

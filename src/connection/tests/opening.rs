@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::connection::{Answer, Front, HalfHead, Routes, Verdict, answer};
+use crate::connection::{Answer, Front, HalfHead, Page, Routes, Verdict, answer};
 use crate::session::Protocol;
 use crate::wire::http::{Head, HeadLimits, Refusal, Upgrade};
 
@@ -18,7 +18,10 @@ fn routes() -> Routes {
         streams: Some("/sse".to_owned()),
         history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),
-        pages: Arc::from([("/", Arc::from(b"HTTP/1.1 200 OK\r\n\r\npage".as_slice()))]),
+        pages: [("/", "page"), ("/script", "code")]
+            .map(|(path, body)| (path, format!("HTTP/1.1 200 OK\r\n\r\n{body}")))
+            .map(|(path, whole)| Page { path, response: Arc::from(whole.into_bytes()) })
+            .into(),
         fronts: [("/api/", 8), ("/api/large/", 600)]
             .map(|(path, body_bytes)| Front { path: path.to_owned(), body_bytes })
             .into(),
@@ -114,6 +117,7 @@ fn streams() -> Vec<(&'static str, Vec<u8>)> {
         ("405", b"POST /sse?room=a HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
         ("413", b"GET /sse?room=a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n".to_vec()),
         ("200", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+        ("200", b"GET /script HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
         ("405", b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
         ("426", b"GET /ws HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
         ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
