@@ -665,10 +665,7 @@ export class Throng extends Emitter {
     const ref = (this.#reference += 1);
     const text = JSON.stringify({ type, ...fields, payload, id, ref });
     const bytes = bytesOf(text);
-    const most = this.hello?.limits?.maxMessageBytes ?? Infinity;
-    if (bytes > most) {
-      return Promise.reject(new ThrongError("too_large", `a message of ${bytes} bytes, and at most ${most} are taken`));
-    }
+    if (bytes > this.#mostBytes) return Promise.reject(this.#tooLarge(bytes));
     if (bytes > this.#options.queueBytes) {
       return Promise.reject(new ThrongError("too_large", `a message of ${bytes} bytes does not fit into the queue`));
     }
@@ -1252,13 +1249,13 @@ export class Throng extends Emitter {
 
   async #leave(room) {
     if (this.#rooms.get(room.name) !== room) return;
-    const isKnown = this.#canSend();
+    const isTold = this.#canSend();
     this.#rooms.delete(room.name);
     room.joined = false;
     room[INNER].held = null;
     room[INNER].settle?.reject(new ThrongError("left", "the room was left before it was joined"));
     room[INNER].settle = null;
-    if (!isKnown) return;
+    if (!isTold) return;
     if (room[INNER].watched) this.#ask({ type: "throng:unwatch", room: room.name }, () => {});
     await this.request({ type: "throng:leave", room: room.name }).catch((error) => {
       // The end of the connection is the end of its memberships.
@@ -1376,6 +1373,15 @@ export class Throng extends Emitter {
     return this.isOpen && !this.#socket.receiveOnly && this.#socket.readyState === 1;
   }
 
+  /** Bytes that a message may have, as far as the server has said so. */
+  get #mostBytes() {
+    return this.hello?.limits?.maxMessageBytes ?? Infinity;
+  }
+
+  #tooLarge(bytes) {
+    return new ThrongError("too_large", `a message of ${bytes} bytes, and at most ${this.#mostBytes} are taken`);
+  }
+
   #write(message) {
     return this.#writeText(JSON.stringify(message));
   }
@@ -1416,6 +1422,10 @@ export class Throng extends Emitter {
         break;
       }
       const entry = unsent.shift();
+      if (entry.bytes > this.#mostBytes) {
+        this.#fail(entry, this.#tooLarge(entry.bytes));
+        continue;
+      }
       flying.set(entry.ref, entry);
       this.#writeText(entry.text);
     }

@@ -275,6 +275,14 @@ describe("the client by itself", () => {
     socket().opens();
     await assert.rejects(client.publish("line", "x".repeat(1000), { room: "lobby" }), { code: "too_large" });
     assert.equal(socket().said.length, 0);
+    const early = await begins();
+    const waits = [early.publish("line", "x".repeat(1000), { room: "lobby" }), early.publish("line", "z", { room: "lobby" })];
+    socket().opens();
+    await assert.rejects(waits[0], { code: "too_large" });
+    assert.deepEqual(socket().said.map(({ payload }) => payload), ["z"], "the other one is none the worse");
+    early.close();
+    await assert.rejects(waits[1], { code: "closed" });
+    Socket.all.pop();
     const taken = client.publish("line", "y", { room: "lobby" });
     socket().ends(1009);
     await assert.rejects(taken, { code: "too_large" });
