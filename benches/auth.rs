@@ -82,7 +82,7 @@ fn requests(criterion: &mut Criterion) {
         vec![Source::Header, Source::Subprotocol, Source::Query, Source::Ticket, Source::Cookie];
     let rules = SourceRules { order, cookie: "throng_token".to_owned() };
     criterion.bench_function("source/cookie_listed_last", |bench| {
-        bench.iter(|| rules.find(black_box(&parsed.head), &["throng.v1.json"]));
+        bench.iter(|| rules.find(black_box(&parsed.head), &["throng.v1.json"], None));
     });
     let allowed = ["https://other.example", "*.example.org", "https://app.example"];
     let allowed = allowed.iter().map(|rule| OriginRule::parse(rule).expect("a rule")).collect();

@@ -7,15 +7,17 @@
 
 use std::time::Duration;
 
+use super::claims::is_name;
 use super::consult::Consult;
 use super::grants::{Grants, Right};
-use super::identity::{Identity, TokenError};
+use super::identity::{Claimed, Identity, TokenError};
 use super::origin::{OriginError, OriginRules};
 use super::reporting::Reporting;
 use super::source::{Source, SourceRules};
 use super::ticket::{TicketKey, TicketRead};
 use super::token::Verifier;
 use crate::wire::http::{Head, Upgrade};
+use crate::wire::tls::Peer;
 
 /// Whether a client has to say who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -70,6 +72,8 @@ pub struct Access {
     pub sources: SourceRules,
     /// Which pages may connect.
     pub origins: OriginRules,
+    /// What those may who show a certificate.
+    pub certified: Grants,
     /// Reads tickets; `None`: there are none.
     pub tickets: Option<TicketKey>,
     /// An upgrade without a good token is made, and closed with the reason: a page sees nothing else.
@@ -107,7 +111,7 @@ pub enum Denied {
 }
 
 impl Access {
-    /// Who comes in by this request, at `now` in seconds since 1970.
+    /// Who comes in by this request, at `now` in seconds since 1970. `peer` has shown a certificate.
     ///
     /// # Errors
     /// Why nobody does.
@@ -115,11 +119,15 @@ impl Access {
         &self,
         head: &Head<'_>,
         upgrade: &Upgrade<'_>,
+        peer: Option<&Peer>,
         now: u64,
     ) -> Result<Admission, Denied> {
         let found = match self.mode {
             Mode::Open => Ok(None),
-            Mode::Token => self.sources.find(head, &upgrade.protocols),
+            Mode::Token => {
+                let subject = peer.map(|peer| &*peer.subject);
+                self.sources.find(head, &upgrade.protocols, subject)
+            }
         };
         let by_cookie = matches!(&found, Ok(Some(found)) if found.source == Source::Cookie);
         let host = head.values("host").next().and_then(|host| std::str::from_utf8(host).ok());
@@ -136,11 +144,38 @@ impl Access {
                 let identity = self.verifier.rules.trim(identity).map_err(Denied::Token)?;
                 Ok(Admission::Ticket(Box::new(TicketRead { ticket, identity })))
             }
+            (Some(found), _) if found.source == Source::Certificate => {
+                let peer = peer.ok_or(Denied::Token(TokenError::Missing))?;
+                let identity = self.certified(peer, now).map_err(Denied::Token)?;
+                Ok(Admission::Known(Box::new(identity)))
+            }
             (Some(found), _) => {
                 let identity = self.verifier.verify(found.text, now).map_err(Denied::Token)?;
                 Ok(Admission::Known(Box::new(identity)))
             }
         }
+    }
+
+    /// Who somebody with a certificate is. A session that went on from a ticket may have outlived it.
+    fn certified(&self, peer: &Peer, now: u64) -> Result<Identity, TokenError> {
+        if self.end_of(peer.ends) <= now {
+            return Err(TokenError::Expired);
+        }
+        let user = &*peer.subject;
+        if !is_name(user) {
+            return Err(TokenError::Claim(Claimed::User));
+        }
+        Ok(Identity {
+            user: user.into(),
+            tenant: None,
+            token: None,
+            issued: None,
+            expires: Some(peer.ends),
+            grants: self.certified.clone(),
+            limits: None,
+            metadata: None,
+            veto: None,
+        })
     }
 
     /// Whether a page of that origin may send the request that a browser asks about beforehand. What that will

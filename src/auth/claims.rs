@@ -131,14 +131,17 @@ impl<'a> Claims<'a> {
     }
 }
 
+/// True when somebody may be called that.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control)
+}
+
 /// Names go into logs, rooms and terminals, so they are short and hold no control characters; the node also
 /// relies on that to tell its own names from all others.
 fn name(raw: Option<&RawValue>, which: Claimed) -> Result<Option<Box<str>>, TokenError> {
     let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
     let name = text(raw, TokenError::Claim(which))?;
-    let is_fine =
-        !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains(char::is_control);
-    if is_fine { Ok(Some(name.into())) } else { Err(TokenError::Claim(which)) }
+    if is_name(&name) { Ok(Some(name.into())) } else { Err(TokenError::Claim(which)) }
 }
 
 /// Seconds since 1970; a fraction, which RFC 7519 allows, is cut off.

@@ -136,11 +136,12 @@ impl OriginRule {
 /// The rules of a place that clients connect to.
 #[derive(Clone, Debug, Default)]
 pub struct OriginRules {
-    /// Any of these is welcome. Empty: every page is, unless cookies can let it in; then the same origin.
+    /// Any of these is welcome. Empty: every page is, unless a cookie or a certificate can let it in; then the
+    /// same origin.
     pub allowed: Vec<OriginRule>,
     /// A request without the header is refused, however its token came.
     pub required: bool,
-    /// True when a cookie can let somebody in.
+    /// True when something can let somebody in that a browser shows for every page: a cookie, a certificate.
     pub cookies: bool,
 }
 

@@ -26,9 +26,17 @@ pub enum Source {
     Message,
     /// A one-time ticket, `?ticket=`.
     Ticket,
+    /// No token: the certificate that the client has shown by TLS says who it is.
+    Certificate,
 }
 
 impl Source {
+    /// True when a browser shows what stands there whichever page asks it to.
+    #[must_use]
+    pub fn is_ambient(self) -> bool {
+        matches!(self, Self::Cookie | Self::Certificate)
+    }
+
     /// Every place with its name in the configuration.
     pub const ALL: &'static [(Self, &'static str)] = &[
         (Self::Header, "header"),
@@ -37,6 +45,7 @@ impl Source {
         (Self::Query, "query"),
         (Self::Message, "message"),
         (Self::Ticket, "ticket"),
+        (Self::Certificate, "certificate"),
     ];
 }
 
@@ -60,7 +69,7 @@ pub struct SourceRules {
 pub struct Found<'a> {
     /// Where.
     pub source: Source,
-    /// The token or the ticket; not checked in any way.
+    /// The token or the ticket, not checked in any way, or the subject of a certificate.
     pub text: &'a str,
 }
 
@@ -75,7 +84,8 @@ impl SourceRules {
         self.order.contains(&source)
     }
 
-    /// The token of a request that offers these subprotocols; `None` when no listed place holds one.
+    /// The token of a request that offers these subprotocols, or the `subject` of a certificate that was shown
+    /// before; `None` when no listed place holds one.
     ///
     /// # Errors
     /// When the place that decides holds several or none that can be read.
@@ -83,6 +93,7 @@ impl SourceRules {
         &self,
         head: &'a Head<'_>,
         protocols: &'a [&str],
+        subject: Option<&'a str>,
     ) -> Result<Option<Found<'a>>, SourceError> {
         for source in &self.order {
             let text = match source {
@@ -94,6 +105,7 @@ impl SourceRules {
                 Source::Query => parameter(head, SECRET_PARAMETERS[0]),
                 Source::Ticket => parameter(head, SECRET_PARAMETERS[1]),
                 Source::Message => Ok(None),
+                Source::Certificate => Ok(subject),
             };
             if let Some(text) = text.map_err(|Several| SourceError(*source))? {
                 return Ok(Some(Found { source: *source, text }));

@@ -8,9 +8,9 @@ use std::fs;
 use aws_lc_rs::rand;
 
 use crate::auth::{
-    Access, ClaimNames, Consult, Deliver, Key, KeySet, Mode, OriginRule, OriginRules, Reporting,
-    Revocation, Source, SourceRules, Ticket, TicketKey, TokenError, TokenRules, Verifier, Who,
-    mint,
+    Access, ClaimNames, Consult, Deliver, Grants, Key, KeySet, Mode, OriginRule, OriginRules,
+    Reporting, Revocation, Source, SourceRules, Ticket, TicketKey, TokenError, TokenRules,
+    Verifier, Who, mint,
 };
 use crate::base::tidings::TidingKinds;
 use crate::node::config::Config;
@@ -100,8 +100,10 @@ pub(super) fn rules(auth: &Auth) -> Access {
             // The configuration takes only what can be read.
             allowed: allowed.filter_map(|rule| OriginRule::parse(rule).ok()).collect(),
             required: door.require_origin,
-            cookies: door.mode == AuthMode::Token && door.sources.contains(&Source::Cookie),
+            cookies: door.mode == AuthMode::Token
+                && door.sources.iter().any(|source| source.is_ambient()),
         },
+        certified: Grants::of_patterns(&door.certificate_rooms),
         tickets: None,
         browser_errors: door.browser_errors,
         reauth_before: door.reauth_before,

@@ -87,7 +87,7 @@ impl Shard {
             if let Some(verdict) = self.screen(conn, head, upgrade, now) {
                 return verdict;
             }
-            let (verdict, known) = self.judge(head, upgrade, now);
+            let (verdict, known) = self.judge(conn, head, upgrade, now);
             if settings.rooms.have_origins() {
                 let host = head.values("host").next().and_then(|host| str::from_utf8(host).ok());
                 self.gate.people.pages.note(conn.index, upgrade.origin, host);

@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::auth::{
-    Admission, Denied, Identity, KeySet, Mode, Revocation, Ticket, TokenError, Veto, user_room,
+    Admission, Denied, Identity, KeySet, Mode, Revocation, Source, Ticket, TokenError, Veto,
+    user_room,
 };
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::time::{Tick, Time};
@@ -64,6 +65,7 @@ impl Shard {
     /// What a valid upgrade gets, and who comes in by it.
     pub(super) fn judge(
         &mut self,
+        conn: ConnId,
         head: &Head<'_>,
         upgrade: &Upgrade<'_>,
         now: Time,
@@ -71,7 +73,9 @@ impl Shard {
         let (unix, settings) = (self.unix(now), Rc::clone(&self.settings));
         let access = &settings.access;
         let mut said: Option<Veto> = None;
-        let admission = access.admit(head, upgrade, unix).and_then(|admission| {
+        let shows = access.mode == Mode::Token && access.sources.has(Source::Certificate);
+        let peer = if shows { self.peer(conn) } else { None };
+        let admission = access.admit(head, upgrade, peer.as_ref(), unix).and_then(|admission| {
             let identity = match &admission {
                 Admission::Known(identity) => Some(&**identity),
                 Admission::Ticket(read) => Some(&read.identity),

@@ -21,7 +21,7 @@ use crate::connection::{Connection, Disconnect, Lane, Pause};
 use crate::contract::{Op, SendBatch};
 use crate::flow::outbound::Store;
 use crate::shard::state::{Shard, enlist};
-use crate::wire::tls::{Layer, ServerConfig};
+use crate::wire::tls::{Layer, Peer, ServerConfig};
 
 /// The TLS layers of a shard.
 #[derive(Debug)]
@@ -262,12 +262,11 @@ impl Shard {
         }
     }
 
-    /// The subject of the certificate that the client of a connection proved to own; `None` when it showed
-    /// none or does not speak TLS. Reads the certificate, so it is not for every message.
-    #[must_use]
-    pub fn peer_subject(&self, conn: ConnId) -> Option<String> {
+    /// Who the client of a connection has proved to be by a certificate; `None` when it showed none or does not
+    /// speak TLS. Reads the certificate, so it is not for every message.
+    pub(super) fn peer(&self, conn: ConnId) -> Option<Peer> {
         let layer = self.gate.layers.places.get(conn.key())?.as_ref()?;
         self.table.peek(conn.index).filter(|c| c.generation() == conn.generation)?;
-        layer.peer_subject()
+        layer.peer()
     }
 }

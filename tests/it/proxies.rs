@@ -12,7 +12,8 @@ use serde_json::json;
 use throng::node::Node;
 
 use crate::metrics::{ROOT, is_installed};
-use crate::support::{Client, free_port, node, wait_for, wait_until};
+use crate::stream::Listener;
+use crate::support::{Client, exchange, free_port, node, wait_for, wait_until};
 
 /// A proxy, ended with the test.
 struct Proxy {
@@ -77,6 +78,18 @@ fn haproxy(node: &Node) -> Proxy {
 
 /// Everything that a proxy might break.
 fn serves(node: &Node, address: SocketAddr) {
+    let mut listener = Listener::settled(address, "/sse?room=r");
+    let mut author = Client::connect(address);
+    for number in 0..3 {
+        author.send(&json!({"type": "x", "room": "r", "payload": number}));
+        // Each arrives before the next is sent, so nothing waits for a buffer to be full.
+        assert_eq!(listener.next().1["payload"], number);
+    }
+    let page =
+        exchange(address, b"GET /history?room=r HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    drop((listener, author));
+    wait_for(node, "both are gone", |counters| counters.open_connections == 0);
     let mut one = Client::connect_from(address, [127, 0, 0, 5]);
     let mut two = Client::connect_from(address, [127, 0, 0, 6]);
     one.join("r");

@@ -12,7 +12,7 @@ fn find(request: &str, order: &[Source], offered: &[&str]) -> Result<Option<Sour
     let limits = HeadLimits::default();
     let parsed = parse(request.as_bytes(), &limits).expect("in order").expect("whole");
     let rules = SourceRules { order: order.to_vec(), cookie: "throng_token".to_owned() };
-    match rules.find(&parsed.head, offered) {
+    match rules.find(&parsed.head, offered, Some("in-certificate")) {
         Ok(Some(Found { source, text })) => {
             assert!(text.starts_with("in-"), "{text}");
             Ok(Some(source))
@@ -28,19 +28,20 @@ fn request(target: &str, headers: &str) -> String {
 
 #[test]
 fn a_token_is_found_only_where_it_is_looked_for_and_in_the_listed_order() {
-    let places =
+    let tokens =
         [Source::Header, Source::Cookie, Source::Subprotocol, Source::Query, Source::Ticket];
+    let places = tokens.into_iter().chain([Source::Certificate]).collect::<Vec<_>>();
     assert_eq!(find(ALL, &[], &OFFERED), Ok(None));
     assert_eq!(find(ALL, &[Source::Message], &OFFERED), Ok(None));
-    for first in places {
+    for &first in &places {
         assert_eq!(find(ALL, &[first], &OFFERED), Ok(Some(first)));
-        for second in places {
+        for &second in &places {
             assert_eq!(find(ALL, &[first, second], &OFFERED), Ok(Some(first)));
             assert_eq!(find(ALL, &[Source::Message, second, first], &OFFERED), Ok(Some(second)));
         }
     }
     let bare = request("/ws", "");
-    for place in places {
+    for place in tokens {
         assert_eq!(find(&bare, &[place], &["throng.v1.json"]), Ok(None), "{place:?}");
     }
 }

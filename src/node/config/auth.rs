@@ -117,13 +117,16 @@ group! {
         /// anyone on this machine, and then the engine listens on loopback only.
         "mode" Restart mode: AuthMode = AuthMode::Local, one_of();
         /// Where a token may stand, in this order: the first place that holds one decides. With "message" a
-        /// client may come in and say who it is in its first message.
+        /// client may come in and say who it is in its first message; with "certificate" the one that it has shown
+        /// by TLS does: the subject is the user.
         "sources" Live sources: Vec<Source> = vec![Source::Header, Source::Subprotocol],
-            list_of(6, one_of());
+            list_of(7, one_of());
         /// The cookie that holds a token, where "cookie" is a source.
         "cookie" Live cookie: String = "throng_token".to_owned(), text(128);
-        /// The web pages that may connect. When empty any may, unless "cookie" is a source; then those of the
-        /// same origin.
+        /// Patterns of the rooms that those may join, publish to and look at who are known by a certificate.
+        "certificate_rooms" Live certificate_rooms: Vec<String> = Vec::new(), list_of(64, text(256));
+        /// The web pages that may connect. When empty any may, unless "cookie" or "certificate" is a source; then
+        /// those of the same origin.
         "allowed_origins" Live allowed_origins: Vec<String> = Vec::new(), list_of(64, OriginText);
         /// Refuse requests without the header Origin, which programs do not send.
         "require_origin" Live require_origin: bool = false, Flag;

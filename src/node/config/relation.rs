@@ -54,7 +54,11 @@ const RELATIONS: &[Relation] = &[
     },
     Relation {
         keys: &["auth.mode", "auth.secret", "auth.secret_file", "auth.jwks_file", "auth.jwks_url"],
-        holds: |c| c.auth.door.mode != AuthMode::Token || c.auth.has_keys(),
+        holds: |c| {
+            // Who is known by a certificate needs no key of ours.
+            let by_key = c.auth.door.sources.iter().any(|source| *source != Source::Certificate);
+            c.auth.door.mode != AuthMode::Token || !by_key || c.auth.has_keys()
+        },
         rule: "tokens are checked with a key: give auth.secret, auth.secret_file, \
                auth.public_key_files or auth.jwks_file",
     },
@@ -82,6 +86,14 @@ const RELATIONS: &[Relation] = &[
         keys: &["auth.mode", "auth.sources"],
         holds: |c| c.auth.door.mode != AuthMode::Token || !c.auth.door.sources.is_empty(),
         rule: "a token must be able to stand somewhere",
+    },
+    Relation {
+        keys: &["auth.sources", "tls.client_auth"],
+        holds: |c| {
+            let asked = c.transport.tls.client_auth != ClientAuth::Off;
+            asked || !c.auth.door.sources.contains(&Source::Certificate)
+        },
+        rule: "who is to be known by a certificate must be asked for one: give tls.client_auth",
     },
     Relation {
         keys: &["auth_webhook.url", "auth_webhook.secret", "auth_webhook.secret_file"],

@@ -7,6 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::auth::{
+    Access, Claimed, Denied, Grants, Mode, OriginRules, Right, Source, SourceRules, TokenError,
+};
 use crate::base::fate::Fate;
 use crate::base::id::ConnId;
 use crate::connection::Routes;
@@ -14,9 +17,10 @@ use crate::contract::{Event, ListenerId};
 use crate::shard::tests::outcomes::fate;
 use crate::shard::tests::rig::{HEAD, Heard, Rig, Seen, frame, frames, publish, settings};
 use crate::shard::{Mail, Settings};
-use crate::wire::tls::SecureListener;
+use crate::wire::http::{HeadLimits, parse, upgrade};
 use crate::wire::tls::tests::authority::{Authority, Spoken};
 use crate::wire::tls::tests::{Client, any_config, asking_config};
+use crate::wire::tls::{Peer, SecureListener};
 
 const SECURE: ListenerId = ListenerId(1);
 
@@ -71,6 +75,17 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// A client with a certificate of that name, who has said so much.
+    fn certified(&mut self, name: &str, version: Spoken, says: &[u8]) -> Friend {
+        let issued = self.authority.issue(name, &[name]);
+        let conn = self.rig.accept_on(SECURE).expect("let in");
+        let config = Arc::new(self.authority.client(version, Some(&issued)));
+        let mut friend = Friend { conn, client: Client::of(&config, "example.org") };
+        friend.client.say(says);
+        self.settle(&mut friend);
+        friend
     }
 
     /// A client past the upgrade, its greeting heard.
@@ -318,17 +333,71 @@ fn who_showed_a_certificate_can_be_told_by_it() {
     let secure = SecureListener { listener: SECURE, config, steps_per_turn: 4 };
     world.rig.take(Mail::Settings(Arc::new(opened(settings(), secure))));
     let nobody = world.open(Spoken::Tls13);
-    let alice = world.authority.issue("alice", &["alice"]);
-    let conn = world.rig.accept_on(SECURE).expect("let in");
-    let config = Arc::new(world.authority.client(Spoken::Tls13, Some(&alice)));
-    let mut friend = Friend { conn, client: Client::of(&config, "example.org") };
-    world.settle(&mut friend);
+    let friend = world.certified("alice", Spoken::Tls13, b"");
     let plain = world.rig.open();
     let shard = &world.rig.shard;
-    assert!(shard.peer_subject(conn).is_some_and(|subject| subject.contains("CN=alice")));
-    assert_eq!(shard.peer_subject(nobody.conn), None);
-    assert_eq!(shard.peer_subject(plain), None);
-    assert_eq!(shard.peer_subject(ConnId { generation: 99, ..conn }), None);
+    let peer = shard.peer(friend.conn).expect("a certificate");
+    assert!(peer.subject.contains("CN=alice"), "{}", peer.subject);
+    assert!(peer.ends > 1_700_000_000, "seconds since 1970: {}", peer.ends);
+    assert_eq!(shard.peer(nobody.conn), None);
+    assert_eq!(shard.peer(plain), None);
+    assert_eq!(shard.peer(ConnId { generation: 99, ..friend.conn }), None);
+}
+
+#[test]
+fn a_certificate_says_who_the_client_is_where_it_is_a_source() {
+    let mut world = world();
+    let config = asking_config(&world.authority);
+    let secure = SecureListener { listener: SECURE, config, steps_per_turn: 4 };
+    let mut settings = opened(settings(), secure);
+    settings.access = Arc::new(Access {
+        mode: Mode::Token,
+        sources: SourceRules { order: vec![Source::Certificate], ..SourceRules::default() },
+        origins: OriginRules { cookies: true, ..OriginRules::default() },
+        certified: Grants::of_patterns(&["ours:*".to_owned()]),
+        ..Access::default()
+    });
+    world.rig.take(Mail::Settings(Arc::new(settings)));
+    for version in Spoken::BOTH {
+        let mut alice = world.certified("alice", version, HEAD);
+        assert!(alice.client.heard().starts_with(b"HTTP/1.1 101 "));
+        let person = world.rig.shard.gate.people.get(alice.conn.index).expect("a user");
+        assert!(person.names().1.contains("CN=alice") && person.names().0.is_none());
+        let may = |room| person.grants.allows(room, Right::Join);
+        assert!(may("ours:1") && !may("theirs"));
+        // Nobody's, and one that would make two users of one connection's page.
+        let mut nobody = world.connect(version);
+        nobody.client.say(HEAD);
+        world.settle(&mut nobody);
+        assert!(nobody.client.heard().starts_with(b"HTTP/1.1 401 "));
+        let foreign = [&HEAD[..HEAD.len() - 2], b"Origin: https://evil.example\r\n\r\n"].concat();
+        let mut lured = world.certified("alice", version, &foreign);
+        assert!(
+            lured.client.heard().starts_with(b"HTTP/1.1 403 "),
+            "a browser shows it to any page"
+        );
+    }
+}
+
+#[test]
+fn a_certificate_without_a_name_and_one_that_has_ended_let_nobody_in() {
+    let access = Access {
+        mode: Mode::Token,
+        sources: SourceRules { order: vec![Source::Certificate], ..SourceRules::default() },
+        ..Access::default()
+    };
+    let limits = HeadLimits::default();
+    let parsed = parse(HEAD, &limits).expect("in order").expect("whole");
+    let upgrade = upgrade(&parsed.head).expect("an upgrade");
+    let admit = |subject: &str, now| {
+        let peer = Peer { subject: subject.to_owned(), ends: 1000 };
+        access.admit(&parsed.head, &upgrade, Some(&peer), now).map(|_| ())
+    };
+    assert_eq!(admit("CN=alice", 999), Ok(()));
+    assert_eq!(admit("CN=alice", 1030), Err(Denied::Token(TokenError::Expired)));
+    let unnamed = Err(Denied::Token(TokenError::Claim(Claimed::User)));
+    assert_eq!(admit("", 999), unnamed);
+    assert_eq!(admit(&"x".repeat(200), 999), unnamed);
 }
 
 #[test]

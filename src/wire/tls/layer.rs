@@ -25,7 +25,7 @@ use rustls::unbuffered::{
 };
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
 
-use super::names;
+use super::names::{self, Peer};
 
 /// Why a connection cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,12 +114,12 @@ impl Layer {
         self.inner.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
-    /// The subject of the certificate that the client proved to own, as RFC 4514 writes it; `None` when it
-    /// showed none.
+    /// Who the client has proved to be by a certificate; `None` when it showed none. Reads the certificate, so
+    /// it is not for every message.
     #[must_use]
-    pub fn peer_subject(&self) -> Option<String> {
+    pub fn peer(&self) -> Option<Peer> {
         let certificate: &CertificateDer<'_> = self.inner.peer_certificates()?.first()?;
-        names::subject(certificate)
+        names::peer(certificate)
     }
 
     /// Keeps what came, to be opened later with an empty slice.

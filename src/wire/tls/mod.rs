@@ -27,6 +27,7 @@ pub use config::{
     Clients, ConfigError, Identity, Options, Tickets, Version, server_config, tickets,
 };
 pub use layer::{Fault, Layer};
+pub use names::Peer;
 pub use rustls::ServerConfig;
 pub use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 

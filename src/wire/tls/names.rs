@@ -72,7 +72,18 @@ fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     dns.collect()
 }
 
-/// Whose certificate it is, as RFC 4514 writes it: `CN=alice,O=example`.
-pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
-    Some(Certificate::from_der(certificate).ok()?.tbs_certificate.subject.to_string())
+/// Who has shown a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The subject, as RFC 4514 writes it: `CN=alice,O=example`. Empty for one without a name.
+    pub subject: String,
+    /// The end of the certificate, in seconds since 1970.
+    pub ends: u64,
+}
+
+/// Whose certificate it is, and until when; `None` when it cannot be read.
+pub(super) fn peer(certificate: &CertificateDer<'_>) -> Option<Peer> {
+    let certificate = Certificate::from_der(certificate).ok()?.tbs_certificate;
+    let ends = certificate.validity.not_after.to_unix_duration().as_secs();
+    Some(Peer { subject: certificate.subject.to_string(), ends })
 }

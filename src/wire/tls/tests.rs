@@ -322,7 +322,7 @@ fn a_client_shows_who_it_is_where_it_is_asked() {
     let attempt = |config: &Arc<ServerConfig>, version, own| {
         let client = Client::new(authority.client(version, own), "example.org");
         let mut pair = Pair::new(config, client);
-        pair.settle().map(|()| pair.layer.peer_subject())
+        pair.settle().map(|()| pair.layer.peer().map(|peer| peer.subject))
     };
     let alices = |subject: Option<String>| subject.is_some_and(|s| s.contains("CN=alice"));
     for version in Spoken::BOTH {

@@ -1,13 +1,15 @@
 //! Who gets in speaks as everybody else does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::HandshakeKind;
 use serde_json::json;
+use throng::auth::Revocation;
 
 use crate::authority::Spoken;
 use crate::support::{Client, on_both_drivers, wait_for};
-use crate::tls::client::{Secure, SecureClient};
+use crate::tls::client::{Secure, SecureClient, stream};
 
 on_both_drivers! {
     fn an_echo_of_any_size_comes_back_in_both_versions(driver) {
@@ -43,6 +45,40 @@ on_both_drivers! {
         for member in &mut members {
             assert_eq!(member.next()["payload"], json!(2));
         }
+    }
+
+    fn who_shows_a_certificate_is_its_user_on_all_shards(driver) {
+        let sets = [
+            "tls.client_auth=optional",
+            "auth.mode=token",
+            r#"auth.sources=["header", "certificate"]"#,
+            r#"auth.certificate_rooms=["ours:*"]"#,
+            r#"namespace=[{pattern="*", join="granted"}]"#,
+            "auth.secret=a secret of no less than 32 bytes",
+        ];
+        let secure = Secure::start(driver, &sets);
+        let authority = &secure.files.authority;
+        let of = |name: &str, version| {
+            let issued = authority.issue(name, &[name]);
+            Arc::new(authority.client(version, Some(&issued)))
+        };
+        let mut alices: Vec<SecureClient> = (0..6)
+            .map(|at| SecureClient::connect(secure.address(), &of("alice", Spoken::BOTH[at % 2])))
+            .collect();
+        let mut bob = SecureClient::connect(secure.address(), &of("bob", Spoken::Tls13));
+        alices.iter_mut().for_each(|alice| alice.join("ours:1"));
+        bob.send(&json!({"type": "throng:join", "room": "theirs", "ref": 1}));
+        assert_eq!(bob.next()["code"], "forbidden");
+        wait_for(&secure.node, "all are known", |c| c.logins_total == 7);
+        let plain = stream(secure.address(), &secure.client(Spoken::Tls13), "example.org");
+        assert!(SecureClient::over(plain, "/ws").is_none(), "nobody's");
+        assert_eq!(secure.node.counters().auth_missing_total, 1);
+        let user = "CN=alice".into();
+        secure.node.revoke(Revocation::User { tenant: None, user, issued: u64::MAX, until: u64::MAX });
+        for alice in alices {
+            assert_eq!(alice.close_code(), 1008);
+        }
+        bob.join("ours:1");
     }
 
     fn a_node_may_speak_nothing_but_tls(driver) {
