@@ -116,29 +116,28 @@ scenarios() {
     done
 }
 
+# What engines are told besides, and what the generator is.
+sets=()
+own_flags=()
+
 # Starts an engine, runs every scenario on it and sees it end in order. What follows the driver is the
-# engine's and the generator's way to know clients, if they are to be known.
+# name that this goes by.
 drive() {
-    local driver=$1 name=${2:-$1} secret=${3:-} line="" own="" end=0 result=0
-    local door=() token=()
-    if [[ -n $secret ]]; then
-        door=(--set auth.mode=token --set "auth.secret=$secret")
-        token=(--token-secret "$secret")
-    fi
+    local driver=$1 name=${2:-$1} line="" own="" end=0 result=0
     coproc ENGINE {
         exec "$engine" run --set server.listen=127.0.0.1:0 --set debug.echo_path=/echo \
             --set limits.messages_per_second=0 \
-            --set "server.driver=$driver" ${door[@]+"${door[@]}"} 2>"$logs/load-engine-$name.log"
+            --set "server.driver=$driver" ${sets[@]+"${sets[@]}"} 2>"$logs/load-engine-$name.log"
     }
     # Bash forgets both as soon as the engine has ended.
     local pid=$ENGINE_PID out
     exec {out}<&"${ENGINE[0]}"
     while [[ -z $own ]] && read -r -t "$start_limit" -u "$out" line; do
-        if [[ $line =~ ws://[^[:space:]]+ ]]; then own=${BASH_REMATCH[0]}; fi
+        if [[ $line =~ wss?://[^[:space:]]+ ]]; then own=${BASH_REMATCH[0]}; fi
     done
     if [[ -n $own ]]; then
         # Known by its number, the engine is not taken for foreign load.
-        scenarios "$name" "$own" --pid "$pid" ${token[@]+"${token[@]}"} || result=$?
+        scenarios "$name" "$own" --pid "$pid" ${own_flags[@]+"${own_flags[@]}"} || result=$?
     fi
     kill -TERM "$pid" 2>/dev/null || true
     wait "$pid" || end=$?
@@ -160,8 +159,19 @@ if [[ -n $url ]]; then
     fi
 else
     for driver in ${drivers//,/ }; do drive "$driver" || break; done
+    only="loadtest/scenarios/fanout.toml loadtest/scenarios/churn.toml"
     # Once more with every client known by a token of its own.
-    only="loadtest/scenarios/fanout.toml loadtest/scenarios/churn.toml" drive auto tokens "$(printf 'throng%.0s' {1..6})" || true
+    secret=$(printf 'throng%.0s' {1..6})
+    sets=(--set auth.mode=token --set "auth.secret=$secret")
+    own_flags=(--token-secret "$secret")
+    drive auto tokens || true
+    # And over TLS.
+    chain=$logs/load-chain.pem key=$logs/load-key.pem
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
+        -addext subjectAltName=IP:127.0.0.1 -keyout "$key" -out "$chain" 2>"$logs/load-openssl.log"
+    sets=(--set server.listen= --set tls.listen=127.0.0.1:0 --set "certificate=[{chain=\"$chain\", key=\"$key\"}]")
+    own_flags=(--insecure)
+    drive auto tls || true
 fi
 
 echo "load: $passed passed, $failed failed"

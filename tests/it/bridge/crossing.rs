@@ -7,8 +7,8 @@ use throng::node::Node;
 
 use super::cluster::{Redis, bridge, linked, members, unlinked};
 use crate::admin::{ask, with_admin};
-use crate::auth::{SECRET, enter};
-use crate::support::{Client, on_both_drivers, wait_until};
+use crate::auth::{SECRET, enter, knock};
+use crate::support::{Client, on_both_drivers, wait_for, wait_until};
 
 /// A linked node where everybody must say who they are.
 fn guarded(driver: &str, redis: &Redis) -> Node {
@@ -46,6 +46,42 @@ fn for_each_once_and_in_order(
 }
 
 on_both_drivers! {
+    /// Row A1: nothing of a refused client reaches Redis, wherever its token stood.
+    fn whoever_is_refused_at_the_door_is_no_work_for_redis(driver) {
+        let redis = Redis::start();
+        let sets = [
+            "bridge.canary_interval_ms=600000",
+            "auth.mode=token",
+            "auth.secret=a secret of no less than 32 bytes",
+            r#"auth.sources=["header", "subprotocol", "query", "ticket", "message"]"#,
+        ];
+        let node = linked(driver, redis.address(), &sets);
+        let seen = || {
+            let counters = node.bridge_counters();
+            let moved = |name: &str| !name.ends_with("_up") && !name.contains("canar");
+            let own: Vec<(&str, u64)> = counters.into_iter().filter(|(name, _)| moved(name)).collect();
+            (own, format!("{:?}", redis.ask(&["PUBSUB", "CHANNELS"])))
+        };
+        let before = seen();
+        for round in 0..20 {
+            for (target, headers) in [
+                ("/ws", vec![("Authorization", "Bearer a.b.c")]),
+                ("/ws", vec![("Sec-WebSocket-Protocol", "throng.v1.json, throng.token.a.b.c")]),
+                ("/ws?token=a.b.c&room=lobby", vec![]),
+                ("/ws?ticket=abc&room=lobby", vec![]),
+                ("/sse?token=a.b.c&room=lobby", vec![]),
+            ] {
+                let answer = knock(node.address(), target, &headers);
+                assert!(answer.starts_with("HTTP/1.1 401 "), "{round} {target}: {answer}");
+            }
+            let mut client = Client::connect_silent(node.address());
+            client.send(&json!({"type": "throng:auth", "token": "a.b.c"}));
+            assert_eq!(client.close_code(), 1008);
+        }
+        wait_for(&node, "all are gone", |c| c.connections == 0 && c.auth_refused_total == 120);
+        assert_eq!(seen(), before);
+    }
+
     fn a_publication_on_either_node_reaches_members_on_both_exactly_once(driver) {
         let redis = Redis::start();
         let nodes = [(); 3].map(|()| linked(driver, redis.address(), &[]));

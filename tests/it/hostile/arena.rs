@@ -17,7 +17,7 @@ use crate::tls::client::{Files, SecureClient};
 const MEMORY_KB: u64 = 16 * 1024;
 
 /// What is zero when nobody is there.
-const GAUGES: [&str; 9] = [
+const GAUGES: [&str; 13] = [
     "connections",
     "open_connections",
     "rooms",
@@ -27,6 +27,10 @@ const GAUGES: [&str; 9] = [
     "parked_mail",
     "paused_connections",
     "tls_connections",
+    "pending_tickets",
+    "pending_questions",
+    "held_commands",
+    "petitions",
 ];
 
 /// A row of a theme's table: what it is called, what is sent, what must come of it.
