@@ -36,6 +36,8 @@ pub struct Posted {
 pub struct Outcome {
     /// Its rooms that have members, with the epoch and the offset it was given there.
     pub numbers: Vec<(String, u64, u64)>,
+    /// Some of its targets had taken it before, under the same `id`, and do not get it again.
+    pub duplicate: bool,
     /// Its rooms that do not get it, because Redis did not number it, and why.
     pub refused: Vec<(String, String)>,
     /// Connections in whose queues it was put; `None` where that was not asked for.
@@ -175,6 +177,9 @@ fn answer(outcome: Outcome) -> Value {
         answer.insert("error".to_owned(), json!({ "code": code, "message": message }));
     }
     answer.insert("offsets".to_owned(), Value::Object(numbers.collect()));
+    if outcome.duplicate {
+        answer.insert("duplicate".to_owned(), Value::from(true));
+    }
     if !outcome.refused.is_empty() {
         let refused = outcome.refused.into_iter().map(|(room, why)| (room, Value::from(why)));
         answer.insert("refused".to_owned(), Value::Object(refused.collect()));

@@ -145,13 +145,18 @@ impl State {
     fn note(&mut self, report: Report) {
         match report {
             Report::Kept { order, item, told } => self.note_kept(order, item, told),
-            Report::Taken { order, items, numbers, copies, kept } => {
+            Report::Taken { order, items, numbers, repeats, copies, kept } => {
                 self.under_way = self.under_way.saturating_sub(items as usize);
                 let Some(open) = self.open.get_mut(&order) else { return };
                 open.left = open.left.saturating_sub(items as usize);
                 open.kept += i64::from(kept);
                 open.is_uncounted |= kept > 0;
                 open.copies += u64::from(copies);
+                for item in repeats {
+                    if let Some(outcome) = open.outcomes.get_mut(item as usize) {
+                        outcome.duplicate = true;
+                    }
+                }
                 for number in numbers {
                     let Place::Room(room) = place(&number.room) else { continue };
                     if let Some(outcome) = open.outcomes.get_mut(number.item as usize) {
@@ -187,6 +192,7 @@ impl State {
             Place::Room(room) => room.to_owned(),
             _ => String::new(),
         };
+        outcome.duplicate |= matches!(told, Decided::Repeat(..));
         match told {
             Decided::Taken(room, at) | Decided::Repeat(room, at) => {
                 outcome.numbers.push((plain(&room), at.epoch, at.offset));

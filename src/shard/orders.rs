@@ -68,6 +68,8 @@ pub enum Report {
         items: u32,
         /// Their numbers, where they are in rooms.
         numbers: Vec<Numbered>,
+        /// Those that had been taken before, under the same `id`, and are not taken again.
+        repeats: Vec<u32>,
         /// Copies sent to shards that will tell whom they reach.
         copies: u32,
         /// Publications that are numbered elsewhere, each of which is told of by itself.
@@ -144,7 +146,8 @@ impl Shard {
     /// As the home: numbers what a back end publishes.
     pub(super) fn handle_submission(&mut self, submission: Submission, now: Time) {
         let Submission { order, items } = submission;
-        let (mut numbers, mut copies, mut kept, mut count) = (Vec::new(), 0, 0, 0);
+        let (mut numbers, mut repeats, mut copies, mut kept, mut count) =
+            (Vec::new(), Vec::new(), 0, 0, 0);
         for SubmissionItem { index, mut drafts, group, ttl, across } in items {
             // The node's other threads do not know the shards' time.
             for draft in &mut drafts {
@@ -164,13 +167,22 @@ impl Shard {
             }
             count += 1;
             kept += elsewhere(&drafts);
+            let before = self.counters.repeats_total;
             let (publications, sent) = self.number(drafts, group, now);
+            repeats.extend((self.counters.repeats_total > before).then_some(index));
             self.send_part(across);
             copies += counted(&publications, sent);
             numbers.extend(numbered(index, &publications));
         }
         if count > 0 {
-            self.report_order(Report::Taken { order, items: count, numbers, copies, kept });
+            self.report_order(Report::Taken {
+                order,
+                items: count,
+                numbers,
+                repeats,
+                copies,
+                kept,
+            });
         }
     }
 
@@ -183,7 +195,14 @@ impl Shard {
     ) {
         let (numbers, copies) =
             (numbered(item, publications).collect(), counted(publications, sent));
-        self.report_order(Report::Taken { order, items: 1, numbers, copies, kept });
+        let repeats = Vec::new();
+        self.report_order(Report::Taken { order, items: 1, numbers, repeats, copies, kept });
+    }
+
+    /// Tells the node that one publication of an order had been taken before.
+    pub(super) fn report_repeat(&mut self, (order, item): (u64, u32)) {
+        let (numbers, repeats) = (Vec::new(), vec![item]);
+        self.report_order(Report::Taken { order, items: 1, numbers, repeats, copies: 0, kept: 0 });
     }
 
     pub(super) fn report_order(&mut self, report: Report) {

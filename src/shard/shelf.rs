@@ -408,7 +408,7 @@ impl Shard {
         match then {
             Then::Nothing => {}
             Then::Tell(question) => self.tell(*question, Found::Repeat, now),
-            Then::Report { order, item } => self.report_taken((order, item), &[], (0, 0)),
+            Then::Report { order, item } => self.report_repeat((order, item)),
         }
     }
 

@@ -77,6 +77,32 @@ on_both_drivers! {
         }
     }
 
+    fn what_is_sent_again_under_its_id_is_told_to_be_a_duplicate_and_not_sent_twice(driver) {
+        let sets = with_admin(r#""publish""#);
+        let node = node(driver, &[&sets[0], &sets[1], r#"namespace=[{pattern="*", idempotency_window_ms=600000}]"#]);
+        let admin = node.admin_address().expect("an admin listener");
+        let mut member = Client::connect(node.address());
+        member.join("lobby");
+        let message = |id: u64| json!({"type": "x", "room": "lobby", "id": format!("order {id}")});
+        let (_, first) = publish(admin, &message(1));
+        assert_eq!((&first["offsets"]["lobby"]["offset"], first.get("duplicate")), (&json!(1), None));
+        let again = json!({"offsets": {}, "duplicate": true});
+        for _ in 0..2 {
+            assert_eq!(publish(admin, &message(1)), (200, again.clone()));
+        }
+        // Each of a batch is told of by itself, and of several that are alike the first is taken.
+        let batch: Vec<Value> = [1, 2, 2, 3].map(message).to_vec();
+        let (_, answer) = publish(admin, &Value::Array(batch));
+        let results = answer["results"].as_array().expect("a list").iter();
+        let told: Vec<bool> = results.map(|result| result.get("duplicate").is_some()).collect();
+        assert_eq!(told, [true, false, true, false], "{answer}");
+        for (offset, id) in [(1, 1), (2, 2), (3, 3)] {
+            let push = member.next();
+            assert_eq!((&push["offset"], &push["id"]), (&json!(offset), &message(id)["id"]));
+        }
+        member.expect_silence();
+    }
+
     fn a_batch_is_published_in_its_order_or_not_at_all(driver) {
         let sets = with_admin(r#""publish""#);
         let node = node(driver, &[&sets[0], &sets[1], "publish.max_batch=50"]);

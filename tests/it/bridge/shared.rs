@@ -105,6 +105,7 @@ on_both_drivers! {
             let (status, body) = ask(admin, "POST /v1/publish", &message.to_string());
             let body: Value = serde_json::from_str(&body).unwrap();
             assert_eq!((status, &body["offsets"][ROOM]["offset"]), (200, &json!(4)), "{body} {repeated}");
+            assert_eq!(body.get("duplicate").is_some(), repeated, "{body}");
         }
     }
 
