@@ -6,8 +6,12 @@
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
+use throng::base::glob::Glob;
 use throng::session::encode::{self, Push, Whom};
+use throng::session::schema::{Schema, Schemas};
 use throng::session::{Code, Command, CommandLimits, Publish, parse};
 
 fuzz_target!(|text: &str| {
@@ -30,6 +34,7 @@ fuzz_target!(|text: &str| {
                     check_publish(publish, &limits);
                     encode::publication(&mut out, &push_of(publish));
                     expect_refusal(&out, Code::UnknownField);
+                    check_payload(publish);
                 }
                 Command::Auth { .. }
                 | Command::Ping
@@ -68,6 +73,27 @@ fn check_publish(publish: &Publish<'_>, limits: &CommandLimits) {
     assert!(publish.except.as_ref().is_none_or(|except| except.len() <= limits.audience.except));
     assert!(publish.key.as_ref().is_none_or(|key| key.len() <= limits.max_id_bytes));
     assert!(publish.id.is_none_or(|id| id.get().len() <= limits.max_id_bytes));
+}
+
+/// Schemas that refer to themselves, count, compare and match, for payloads of all types.
+static SCHEMAS: LazyLock<Schemas> = LazyLock::new(|| {
+    let texts = [
+        r##"{"type":["object","array","null"],"additionalProperties":{"$ref":"#"},"maxProperties":4}"##,
+        r#"{"anyOf":[{"type":"string","pattern":"^(a+)+$"},{"uniqueItems":true,"contains":{"type":"number"}}]}"#,
+        r#"{"oneOf":[{"multipleOf":0.01},{"minLength":3,"format":"date-time"},{"required":["a"]}]}"#,
+        r#"{"unevaluatedProperties":false,"patternProperties":{"^x":true},"dependentRequired":{"x":["y"]}}"#,
+    ];
+    let compile = |text: &&str| Schema::new(Glob::new("*"), Glob::new("*"), 4096, text);
+    Schemas::new(texts.iter().map(compile).collect::<Result<_, _>>().expect("schemas"))
+});
+
+fn check_payload(publish: &Publish<'_>) {
+    let Err(error) = SCHEMAS.check(publish, publish.id) else { return };
+    assert_eq!(error.code, Code::InvalidPayload);
+    assert!(error.message.len() < 1024 && error.path.as_ref().is_some_and(|path| path.len() < 512));
+    let mut out = Vec::new();
+    encode::error(&mut out, &error);
+    expect_refusal(&out, Code::UnknownCommand);
 }
 
 fn push_of<'a>(publish: &'a Publish<'_>) -> Push<'a> {
