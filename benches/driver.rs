@@ -271,6 +271,7 @@ impl Core {
             Event::ReceivedEnd { conn } => self.ops.push_back(Op::Close { conn, abort: false }),
             Event::Closed { .. } => self.closed += 1,
             Event::Looked { .. } => unreachable!("nobody looks"),
+            Event::HandedOver { .. } => unreachable!("nobody hands over"),
             Event::AcceptFailed { error } | Event::Lost { error, .. } => panic!("{error}"),
         }
     }

@@ -16,6 +16,10 @@
 //! - [`Op::Close`] is always answered by one [`Event::Closed`], the last event of that connection. Only
 //!   then may the index be used again. Between the two the core accepts and ignores late events.
 //! - [`Op::Look`] is answered at once, unless the connection was reported lost.
+//! - [`Op::HandOver`] is submitted while no write is in flight, and nothing else after it. It is answered by
+//!   [`Event::HandedOver`], the last event of that connection, or by [`Event::Closed`] where a driver's sockets are
+//!   none that anybody else could use. Between the two only [`Event::Received`] may come; the peer's end and a
+//!   failure are for the new owner to find.
 //! - Submitting [`Op::Send`], [`Op::ShutdownWrite`] or a pause for a connection that the driver has
 //!   already reported lost is allowed and ignored.
 
@@ -26,6 +30,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::base::id::ConnId;
+use crate::base::outside::Handed;
 use crate::base::shared::Shared;
 
 /// A socket that was accepted and awaits the core's decision. Names a place in the driver's own table.
@@ -89,6 +94,13 @@ pub enum Event<'a> {
         /// True when bytes of the peer's, its end or a failure may have arrived that no event has told of yet.
         unread: bool,
     },
+    /// The socket is the driver's no more, and nothing of the connection is in flight any more.
+    HandedOver {
+        /// The connection.
+        conn: ConnId,
+        /// The socket, open as it was; whether calls on it wait is the driver's own affair and not to be relied on.
+        socket: Handed,
+    },
     /// The descriptor is closed and nothing of the connection is in flight any more.
     Closed {
         /// The connection.
@@ -136,6 +148,11 @@ pub enum Op {
     /// Say whether something of the peer's has arrived that was not reported, as a host that is behind may
     /// take a peer for silent whose words it has not read. Costs a system call.
     Look {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Let go of the socket, open as it is, for somebody else to go on with.
+    HandOver {
         /// The connection.
         conn: ConnId,
     },

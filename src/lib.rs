@@ -35,6 +35,7 @@ pub mod connection;
 pub mod contract;
 pub mod driver;
 pub mod flow;
+pub mod front;
 pub mod hub;
 pub mod mesh;
 pub mod node;

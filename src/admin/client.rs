@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::http::response::Parts;
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
@@ -56,27 +55,11 @@ impl fmt::Display for Failure {
 impl Client {
     /// A client that trusts what the system trusts.
     pub(super) fn new() -> io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        // Certificates that cannot be read are none; an HTTPS request says then whom it does not trust.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut plain = HttpConnector::new();
-        plain.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(plain);
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(32)
-            .build(connector);
+            .build(connector()?);
         Ok(Self { pool })
     }
 
@@ -117,27 +100,6 @@ impl Client {
         }
     }
 
-    /// Makes a request; the answer, whatever it is, of at most `limit` bytes within the given time.
-    pub(super) async fn fetch(
-        &self,
-        request: Request<Full<Bytes>>,
-        limit: usize,
-        patience: Duration,
-    ) -> Result<(Parts, Bytes), Failure> {
-        let fetched = async {
-            let failed = |error: &dyn std::error::Error| Failure::Connection(whole(error));
-            let response = self.pool.request(request).await.map_err(|error| failed(&error))?;
-            let (parts, body) = response.into_parts();
-            let read = Limited::new(body, limit).collect().await;
-            let body = read.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-                Some(_) => Failure::TooLarge(limit),
-                None => failed(&*error),
-            })?;
-            Ok((parts, body.to_bytes()))
-        };
-        timeout(patience, fetched).await.unwrap_or(Err(Failure::Late))
-    }
-
     /// Makes a request; the answer, whatever its status.
     pub(super) async fn send(
         &self,
@@ -157,8 +119,31 @@ impl Client {
     }
 }
 
+/// What connects to servers of the operator's, plainly or by TLS, and trusts what the system trusts.
+///
+/// # Errors
+/// When there is no cryptography to be had.
+pub(crate) fn connector() -> io::Result<HttpsConnector<HttpConnector>> {
+    let mut roots = RootCertStore::empty();
+    // Certificates that cannot be read are none; an HTTPS request says then whom it does not trust.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut plain = HttpConnector::new();
+    plain.enforce_http(false);
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(plain))
+}
+
 /// An error with its causes, on one line.
-fn whole(error: &dyn std::error::Error) -> String {
+pub(crate) fn whole(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

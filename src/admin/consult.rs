@@ -85,7 +85,7 @@ pub(super) async fn serve(api: Arc<Api>, client: Client, mut told: watch::Receiv
     let mut own = Consults {
         api: Arc::clone(&api),
         deliveries: Deliveries::new(&hooks, client.clone(), Arc::clone(&api.desk)),
-        petitions: Petitions::new(&told.borrow().options.fronts, &api, &client),
+        petitions: Petitions::new(&api),
         client,
         line: Line::new(),
         under_way: JoinSet::new(),

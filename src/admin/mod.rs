@@ -67,13 +67,14 @@ mod tests;
 
 pub use batch::Pace;
 pub use call::Call;
+pub(crate) use client::{connector, whole};
 pub use desk::{
     Desk, Inquiries, Laggard, Later, Outgoing, Receipt, Refused, Revocation, Revoked, Standing,
     Ticket, TicketAsk,
 };
 pub use explain::Subject;
 pub use exposition::{Exposition, Family, Kind, Label};
-pub use options::{ApiKey, EventHook, Front, FrontTo, Jwks, Limits, Options, Rate, Scope, Webhook};
+pub use options::{ApiKey, EventHook, Jwks, Limits, Options, Rate, Scope, Webhook};
 pub use overview::{ConnectionSeen, Crowd, Dismissal, Lookup, Overview, Registry, RoomSeen, Whom};
 pub use presence::{Census, MemberSeen, PresenceAsk, PresenceSeen, UserSeen};
 pub use publish::{NotPublished, Outcome, Posted, Publisher};

@@ -171,31 +171,6 @@ pub struct EventHook {
     pub voice: Voice,
 }
 
-/// Paths whose plain requests shards hand on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Front {
-    /// How the paths begin; of several that fit, the longest counts.
-    pub path: String,
-    /// Who answers.
-    pub to: FrontTo,
-}
-
-/// Who answers what a shard hands on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FrontTo {
-    /// This listener's own endpoints, by their keys.
-    Own,
-    /// Another server.
-    Server {
-        /// Its URL, without a path.
-        url: String,
-        /// How long an answer may take.
-        timeout: Duration,
-        /// Bytes of an answer's body.
-        answer_bytes: usize,
-    },
-}
-
 /// Everything a running listener can be told anew.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -209,8 +184,8 @@ pub struct Options {
     pub jwks: Option<Jwks>,
     /// Who is asked, if anybody is. From none to some takes a new start.
     pub webhook: Option<Webhook>,
-    /// Who answers the plain requests that shards hand on. A running listener keeps those it was started with.
-    pub fronts: Vec<Front>,
+    /// Whether shards hand on plain requests for its endpoints. A running listener keeps to what it was started with.
+    pub is_public: bool,
     /// Who hears of events. A running listener keeps those it was started with.
     pub hooks: Vec<EventHook>,
 }

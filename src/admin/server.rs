@@ -137,7 +137,7 @@ async fn serve(
     tokio::spawn(jwks::keep(Arc::clone(&api), client.clone(), told.clone()));
     let errands = {
         let options = &told.borrow().options;
-        options.webhook.is_some() || !options.hooks.is_empty() || !options.fronts.is_empty()
+        options.webhook.is_some() || !options.hooks.is_empty() || options.is_public
     };
     let errands =
         errands.then(|| tokio::spawn(consult::serve(Arc::clone(&api), client, told.clone())));

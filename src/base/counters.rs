@@ -165,6 +165,8 @@ counters! {
     petitions_total,
     /// Those that were not, because they were too many or the client has no place.
     petitions_refused_total,
+    /// Connections that left with a request that a `[[proxy]]` answers.
+    handed_over_total,
     /// Events that back ends are told of.
     events_total,
     /// Events that found no space to wait in their shard, and are told to nobody.

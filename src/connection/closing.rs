@@ -25,6 +25,8 @@ pub enum Stage {
     Flushing,
     /// FIN is sent, behind what is in flight; input is discarded until the peer's end.
     Lingering,
+    /// The socket is to leave, open as it is, once nothing is in flight.
+    Leaving,
     /// The descriptor is to be released, with a reset when `abort`.
     Releasing {
         /// Discard what the kernel holds and reset the peer.
@@ -65,6 +67,10 @@ impl Closing {
                 self.stage = Stage::Releasing { abort: false };
             }
         }
+        if self.stage == Stage::Leaving && lane.is_idle && !outbound.in_flight() {
+            self.stage = Stage::Released;
+            return Some(Op::HandOver { conn });
+        }
         if let Stage::Releasing { abort } = self.stage
             && (abort || !outbound.in_flight())
         {
@@ -76,7 +82,7 @@ impl Closing {
 
     /// True when a write that has come back may leave something to be done.
     pub(super) fn awaits_write(&self) -> bool {
-        matches!(self.stage, Stage::Flushing | Stage::Releasing { .. })
+        matches!(self.stage, Stage::Flushing | Stage::Leaving | Stage::Releasing { .. })
     }
 
     /// True when the queue has been flushed and the FIN is next.
@@ -154,7 +160,17 @@ impl Connection {
             _ => Stage::Flushing,
         };
         let ended = matches!(why, Disconnect::Vanished | Disconnect::Lost);
-        self.set_phase(Phase::Closing(Closing { why, stage, ended, deadline }));
+        self.end(Closing { why, stage, ended, deadline });
+    }
+
+    /// The socket is to leave for somebody else, who goes on with what was said on it. Nothing is queued yet.
+    pub fn begin_passage(&mut self, deadline: Tick) {
+        let (why, stage) = (Disconnect::HandedOver, Stage::Leaving);
+        self.end(Closing { why, stage, ended: false, deadline });
+    }
+
+    fn end(&mut self, closing: Closing) {
+        self.set_phase(Phase::Closing(closing));
         for why in [Pause::Congested, Pause::Mail, Pause::Handshake, Pause::Rate, Pause::Memory] {
             self.set_pause(why, false);
         }
@@ -207,7 +223,7 @@ impl Connection {
             match closing.stage {
                 Stage::AwaitingClose => closing.stage = Stage::Flushing,
                 Stage::Lingering => closing.stage = Stage::Releasing { abort: false },
-                Stage::Flushing | Stage::Releasing { .. } | Stage::Released => {}
+                Stage::Flushing | Stage::Leaving | Stage::Releasing { .. } | Stage::Released => {}
             }
         }
     }

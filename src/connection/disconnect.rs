@@ -35,6 +35,8 @@ pub enum Disconnect {
     Panicked,
     /// The request was answered by something other than an upgrade: a page or a refusal.
     Answered,
+    /// The socket has left, with a request that another server answers.
+    HandedOver,
     /// No complete request head arrived in time.
     HandshakeTimeout,
     /// The token is missing or wrong, and the client hears of it after the upgrade.
@@ -96,6 +98,7 @@ impl Disconnect {
             | Self::Lost
             | Self::HeartbeatLost
             | Self::Answered
+            | Self::HandedOver
             | Self::HandshakeTimeout
             | Self::TlsFailed
             | Self::Unannounced => return None,
@@ -114,6 +117,7 @@ impl Disconnect {
             Self::Violated(_)
                 | Self::ClosedByClient
                 | Self::Answered
+                | Self::HandedOver
                 | Self::Denied(_)
                 | Self::Revoked
                 | Self::Replaced
@@ -137,6 +141,7 @@ impl Disconnect {
             Self::Reload => "reload",
             Self::Panicked => "panicked",
             Self::Answered => "answered",
+            Self::HandedOver => "handed_over",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Denied(_) => "denied",
             Self::Expired => "expired",
@@ -158,6 +163,7 @@ impl Disconnect {
             Self::ClosedByClient | Self::Reload | Self::Answered | Self::Idle => {
                 &mut counters.closed_total
             }
+            Self::HandedOver => &mut counters.handed_over_total,
             Self::Vanished | Self::Lost => &mut counters.lost_total,
             Self::HeartbeatLost => &mut counters.heartbeat_lost_total,
             Self::Violated(_) | Self::MessageTimeout => &mut counters.violations_total,

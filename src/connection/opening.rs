@@ -48,8 +48,11 @@ pub struct Page {
 pub struct Front {
     /// How the paths begin.
     pub path: String,
-    /// Bytes that a request's body may have.
-    pub body_bytes: usize,
+    /// Bytes that a request's body may have, as far as the request says how many there are.
+    pub body_bytes: u64,
+    /// True when the socket leaves for whoever answers, with all that comes over it; bodies without a length and
+    /// upgrades are then theirs to judge.
+    pub leaves: bool,
 }
 
 /// A head of which a part has arrived.
@@ -97,6 +100,13 @@ pub enum Answer {
         bytes: Vec<u8>,
         /// Bytes of all of it, head and body.
         length: usize,
+    },
+    /// A request that leaves with its socket.
+    Passage {
+        /// What has arrived of it, and behind it.
+        bytes: Vec<u8>,
+        /// The path that it is for, as [`Routes::fronts`] has it.
+        front: String,
     },
     /// A page.
     Page(Arc<[u8]>),
@@ -171,10 +181,12 @@ pub fn answer(
             let used = length.saturating_sub(before);
             Answer::Upgrade { protocol, response, used, dismissed, wish }
         }
+        // The half that was kept ends at the limit of heads, and a body may have come behind it.
         Ok(Some(Read::Petition { length })) => {
-            // The half that was kept ends at the limit of heads, and a body may have come behind it.
-            let so_far = half.as_ref().map_or(&[][..], |half| &half.bytes[..before]);
-            Answer::Petition { bytes: [so_far, bytes].concat(), length }
+            Answer::Petition { bytes: so_far(half.as_deref(), before, bytes), length }
+        }
+        Ok(Some(Read::Passage { front })) => {
+            Answer::Passage { bytes: so_far(half.as_deref(), before, bytes), front }
         }
         Ok(Some(Read::Preflight(response))) => Answer::Preflight(response),
         Ok(Some(Read::Page(page))) => Answer::Page(page),
@@ -183,6 +195,11 @@ pub fn answer(
         ),
         Err(refusal) => Answer::Refuse(refusal.response()),
     }
+}
+
+fn so_far(half: Option<&HalfHead>, before: usize, bytes: &[u8]) -> Vec<u8> {
+    let first = half.map_or(&[][..], |half| &half.bytes[..before]);
+    [first, bytes].concat()
 }
 
 enum Read {
@@ -195,6 +212,9 @@ enum Read {
     },
     Petition {
         length: usize,
+    },
+    Passage {
+        front: String,
     },
     Page(Arc<[u8]>),
     Preflight(Vec<u8>),
@@ -248,18 +268,24 @@ fn front<'r>(path: &str, routes: &'r Routes) -> Option<&'r Front> {
 /// What a request that somebody else answers comes to, once its head is here.
 fn petition(parsed: &Parsed<'_>, front: &Front) -> Result<Read, Refusal> {
     let head = &parsed.head;
-    if head.values("upgrade").next().is_some() {
+    if !front.leaves && head.values("upgrade").next().is_some() {
         return Err(Refusal::not_found());
     }
     let body = match head.body() {
         Body::None => 0,
         Body::Length(bytes) => bytes,
+        Body::Chunked if front.leaves => 0,
         Body::Chunked => return Err(Refusal::length_required()),
     };
-    let body = usize::try_from(body).ok().filter(|body| *body <= front.body_bytes);
-    let body = body.ok_or_else(|| {
-        Refusal::too_large(format!("the body has more than {} bytes", front.body_bytes))
-    })?;
+    let too_large =
+        || Refusal::too_large(format!("the body has more than {} bytes", front.body_bytes));
+    if body > front.body_bytes {
+        return Err(too_large());
+    }
+    if front.leaves {
+        return Ok(Read::Passage { front: front.path.clone() });
+    }
+    let body = usize::try_from(body).map_err(|_| too_large())?;
     Ok(Read::Petition { length: parsed.length + body })
 }
 

@@ -23,6 +23,7 @@ use super::Options;
 use super::streams::Streams;
 use super::table::{Entry, Facts, conn_of, place, token};
 use crate::base::id::ConnId;
+use crate::base::outside::Handed;
 use crate::contract::{Driver, Event, ListenerId, Op, SendBatch, SocketTicket};
 use crate::sys::epoll::{Interest, Poll, Readiness};
 use crate::sys::eventfd::WakeSource;
@@ -141,6 +142,15 @@ impl Epoll {
         Some(Event::Closed { conn })
     }
 
+    fn hand_over(&mut self, conn: ConnId) -> Option<Event<'static>> {
+        let entry = self.streams.table.find(conn)?;
+        assert!(!entry.is_sending(), "a socket is handed over while a write is in flight");
+        // It stays open, so it has to be taken out; one that never came in is not there.
+        let _ = self.poll.remove(entry.fd());
+        let socket = Handed::new(self.streams.table.release(conn)?);
+        Some(Event::HandedOver { conn, socket })
+    }
+
     fn drop_unfinished(&mut self, conn: ConnId) {
         if let Some(entry) = self.streams.table.find(conn)
             && entry.is_sending()
@@ -241,6 +251,7 @@ impl Driver for Epoll {
             Op::PauseReads { conn } => self.streams.pause(conn),
             Op::ResumeReads { conn } => self.streams.resume(conn),
             Op::Look { conn } => return self.streams.look(conn, false),
+            Op::HandOver { conn } => return self.hand_over(conn),
             Op::Close { conn, abort } => return self.close(conn, abort),
             Op::ResumeAccept => return self.resume_accept(),
             Op::StopAccepting => self.listeners.clear(),

@@ -40,6 +40,9 @@ impl Facts {
     /// The kernel was asked to cancel it.
     pub(super) const CANCELLING: Self = Self(1 << 10);
 
+    /// The end that waits is a handing over: the socket stays open, and what was read before is reported.
+    pub(super) const HANDING: Self = Self(1 << 11);
+
     /// Both sets together.
     pub(super) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)

@@ -17,9 +17,8 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use crate::admin::{
-    self, Admin, ApiKey, Desk, EventHook, Exposition, Front, FrontTo, Inquiries, Jwks, Later,
-    Limits, Options, Pace, Rate, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket,
-    TicketAsk, Voice,
+    self, Admin, ApiKey, Desk, EventHook, Exposition, Inquiries, Jwks, Later, Limits, Options,
+    Pace, Rate, Receipt, Refused, Revocation, Revoked, Scope, Standing, Ticket, TicketAsk, Voice,
 };
 use crate::auth::{self, Claimed, KeySet, Source, TicketKey, TokenError};
 use crate::base::counters::Counters;
@@ -40,7 +39,6 @@ use crate::node::metrics::{self, About};
 use crate::node::publishing::Publishing;
 use crate::node::running::LaunchError;
 use crate::node::schemas;
-use crate::node::settings::API;
 use crate::session::schema::Schemas;
 use crate::shard::{Laggard, Mail, Surveyed};
 use crate::store::{self, Ask};
@@ -60,7 +58,7 @@ impl Office {
         let Prepared { options, schemas } = options(config)?;
         desk.adopt(config, &schemas);
         let asks = options.webhook.is_some() || !options.hooks.is_empty();
-        let asks = asks || !options.fronts.is_empty();
+        let asks = asks || options.is_public;
         let has_work = options.jwks.is_some() || asks;
         if config.admin.listen.is_none() && !has_work {
             return Ok(None);
@@ -137,22 +135,9 @@ fn listener(config: &Config) -> Result<Options, LaunchError> {
                 waiting: hook.waiting as usize,
             }),
         },
-        fronts: fronts(config),
+        is_public: config.admin.public,
         hooks: config.lists.webhooks.iter().map(event_hook).collect::<Result<_, _>>()?,
     })
-}
-
-fn fronts(config: &Config) -> Vec<Front> {
-    let api = config.admin.public.then(|| Front { path: API.to_owned(), to: FrontTo::Own });
-    let proxies = config.lists.proxies.iter().map(|proxy| Front {
-        path: proxy.path.clone(),
-        to: FrontTo::Server {
-            url: proxy.to.clone(),
-            timeout: proxy.timeout,
-            answer_bytes: proxy.answer_bytes as usize,
-        },
-    });
-    api.into_iter().chain(proxies).collect()
 }
 
 fn key(key: &Key) -> Result<ApiKey, LaunchError> {
@@ -420,9 +405,10 @@ impl Desk for NodeDesk {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let shards = Counters::NAMES.iter().copied().zip(self.board.total().values());
-        let bridge = self.about.lock().unwrap_or_else(PoisonError::into_inner).bridge.clone();
-        let bridge = bridge.into_iter().flat_map(|tally| tally.pairs());
-        shards.chain(self.store.tally().pairs()).chain(bridge).collect()
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bridge = about.bridge.into_iter().flat_map(|tally| tally.pairs());
+        let front = about.front.into_iter().flat_map(|tally| tally.pairs());
+        shards.chain(self.store.tally().pairs()).chain(bridge).chain(front).collect()
     }
 
     fn survey(&self) -> Result<Receipt, Refused> {
@@ -461,6 +447,9 @@ impl Desk for NodeDesk {
         let misfits = self.publishing.misfits.load(Ordering::Relaxed);
         out.family("throng_publish_payloads_refused_total", admin::Kind::Counter, help)
             .sample(&[], misfits);
+        if let Some(tally) = &about.front {
+            metrics::expose_tally(out, tally.rows());
+        }
     }
 
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused> {

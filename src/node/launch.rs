@@ -130,6 +130,8 @@ fn log_counters(node: &Node, config: &Config) {
     let mut line: Vec<String> = pairs.map(|(name, value)| format!("{name}={value}")).collect();
     let bridge = node.bridge_counters().into_iter().filter(|(_, value)| *value > 0);
     line.extend(bridge.map(|(name, value)| format!("{name}={value}")));
+    let front = node.front_counters().into_iter().filter(|(_, value)| *value > 0);
+    line.extend(front.map(|(name, value)| format!("{name}={value}")));
     line.extend(store.map(|(name, value)| format!("{name}={value}")));
     if config.debug.turn_clock {
         line.push(node.take_turns().to_string());

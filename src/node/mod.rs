@@ -13,6 +13,7 @@ mod desk;
 pub mod doctor;
 pub mod explain;
 mod farewells;
+mod front;
 mod inquiries;
 mod keeper;
 mod keys;
@@ -31,6 +32,7 @@ mod sharing;
 mod tenants;
 mod tls;
 mod turns;
+mod work;
 mod worker;
 
 pub use board::Board;

@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,9 +19,9 @@ use crate::auth::TicketKey;
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::base::map::Seed;
-use crate::base::time::Time;
 use crate::bridge::Bridge;
 use crate::driver::{self, Kind};
+use crate::front::{Front, Line};
 use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
@@ -32,10 +31,10 @@ use crate::node::link::{self, Link};
 use crate::node::metrics::About;
 use crate::node::publishing::Publishing;
 use crate::node::tls::Certificates;
-use crate::node::turns::{TurnClock, TurnTimes};
-use crate::node::worker::Worker;
-use crate::node::{farewells, keys, settings};
-use crate::shard::{Identity, Mail, Settings, Shard};
+use crate::node::turns::TurnTimes;
+use crate::node::work::work;
+use crate::node::{farewells, front, keys, settings};
+use crate::shard::{Identity, Mail, Settings};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener};
 use crate::wire::tls::SecureListener;
@@ -64,9 +63,9 @@ impl std::error::Error for LaunchError {}
 
 /// Where a node listens, in the order of its listeners' numbers.
 #[derive(Clone, Copy, Debug)]
-struct Addresses {
-    plain: Option<SocketAddr>,
-    tls: Option<SocketAddr>,
+pub(super) struct Addresses {
+    pub(super) plain: Option<SocketAddr>,
+    pub(super) tls: Option<SocketAddr>,
 }
 
 /// A running node.
@@ -98,6 +97,8 @@ struct Beside {
     store: Option<StoreThread>,
     /// The one to other nodes, where there are any.
     bridge: Option<Bridge>,
+    /// The one between clients and other servers, where there are any.
+    front: Option<Front>,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -106,17 +107,17 @@ const RESERVED_AT_START: usize = 1 << 22;
 
 /// What every worker of a node is started with.
 #[derive(Clone)]
-struct Plan {
-    config: Config,
-    settings: Arc<Settings>,
-    kind: Kind,
-    identity: Identity,
-    clock: Clock,
-    board: Arc<Board>,
-    cores: Arc<[usize]>,
-    store: StoreHandle,
+pub(super) struct Plan {
+    pub(super) config: Config,
+    pub(super) settings: Arc<Settings>,
+    pub(super) kind: Kind,
+    pub(super) identity: Identity,
+    pub(super) clock: Clock,
+    pub(super) board: Arc<Board>,
+    pub(super) cores: Arc<[usize]>,
+    pub(super) store: StoreHandle,
     /// Of an earlier life of the node; held until every shard has it.
-    memories: Arc<Memories>,
+    pub(super) memories: Arc<Memories>,
 }
 
 impl Node {
@@ -171,17 +172,28 @@ impl Node {
             let bridge = Link::start(config, identity, across, &node.board, plan.clock)?;
             node.beside.bridge = Some(bridge);
         }
+        let mut lines = node.start_front(config)?.into_iter();
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
-            node.start_worker(&plan, shard, port, tell.clone())?;
+            node.start_worker(&plan, shard, (port, lines.next()), tell.clone())?;
         }
         let mut about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
         (about.bridge, about.absent) = link::known(config, node.beside.bridge.as_ref());
+        about.front = node.beside.front.as_ref().map(|front| Arc::clone(front.tally()));
         let publishing = Publishing::new(&plan.identity, plan.clock);
         let desk =
             NodeDesk::new(shards, &node.board, &node.tickets, handle, publishing, desk, about);
         node.beside.admin = Office::open(config, desk)?;
         Ok(node)
+    }
+
+    /// Starts the thread between clients and other servers, if there are any; a line to it for each worker.
+    fn start_front(&mut self, config: &Config) -> Result<Vec<Line>, LaunchError> {
+        let Some(options) = front::options(config) else { return Ok(Vec::new()) };
+        let (front, lines) = Front::start(options, self.shards.into())
+            .map_err(|error| LaunchError::new("proxy", error))?;
+        self.beside.front = Some(front);
+        Ok(lines)
     }
 
     fn plan(&self, config: &Config, connections: usize) -> Result<Plan, LaunchError> {
@@ -214,7 +226,7 @@ impl Node {
         &mut self,
         plan: &Plan,
         id: ShardId,
-        port: Port<Mail>,
+        ways: (Port<Mail>, Option<Line>),
         tell: Sender<(ShardId, io::Result<()>)>,
     ) -> Result<(), LaunchError> {
         let (bound, address) = bounded(1);
@@ -224,7 +236,7 @@ impl Node {
         let listen = self.addresses;
         let worker = move || {
             let memories = std::mem::take(&mut plan.memories);
-            let worked = AssertUnwindSafe(|| work(&plan, memories, listen, port, &bound));
+            let worked = AssertUnwindSafe(|| work(&plan, memories, listen, ways, &bound));
             // A panic that the worker did not contain has been printed by now; a node that went on
             // without one of its shards would lose what is published there and say nothing.
             let panicked = |_| Err(io::Error::other("it panicked"));
@@ -319,6 +331,13 @@ impl Node {
         bridge.flat_map(|bridge| bridge.tally().pairs()).collect()
     }
 
+    /// What is counted of requests that other servers answer; nothing where there are none.
+    #[must_use]
+    pub fn front_counters(&self) -> Vec<(&'static str, u64)> {
+        let front = self.beside.front.iter();
+        front.flat_map(|front| front.tally().pairs()).collect()
+    }
+
     fn store(&self) -> StoreHandle {
         self.beside.store.as_ref().map_or_else(StoreHandle::nowhere, StoreThread::handle)
     }
@@ -395,12 +414,15 @@ impl Node {
     pub fn drain(&self, window: Duration) {
         self.board.begin_drain();
         self.post_all(|| Mail::Drain(window));
+        if let Some(front) = &self.beside.front {
+            front.drain(window);
+        }
     }
 
     /// True once no connection is left.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.board.is_drained()
+        self.board.is_drained() && self.beside.front.as_ref().is_none_or(Front::is_idle)
     }
 
     /// Ends the workers and waits for them.
@@ -422,6 +444,9 @@ impl Node {
         }
         if self.beside.bridge.as_ref().is_some_and(Bridge::has_failed) {
             return Some(LaunchError::new("bridge", "its thread has ended"));
+        }
+        if self.beside.front.as_ref().is_some_and(Front::has_failed) {
+            return Some(LaunchError::new("proxy", "its thread has ended"));
         }
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;
         let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
@@ -484,6 +509,7 @@ impl Node {
         // Last: what the others have handed in is still done.
         self.beside.store = None;
         self.beside.bridge = None;
+        self.beside.front = None;
         result
     }
 }
@@ -506,53 +532,6 @@ fn choose_driver(config: &Config) -> Result<(Kind, String), LaunchError> {
         Ok(result) => result.map_err(|error| LaunchError::new("server.driver", error)),
         Err(_) => Err(LaunchError::new("server.driver", "the probe panicked")),
     }
-}
-
-/// A worker's thread, from its own descriptor table to its last turn.
-fn work(
-    plan: &Plan,
-    memories: Arc<Memories>,
-    listen: Addresses,
-    port: Port<Mail>,
-    bound: &Sender<Addresses>,
-) -> io::Result<()> {
-    let id = plan.identity.id;
-    let wakes = port.wake_fds();
-    descriptors::separate(&wakes)?;
-    drop(wakes);
-    if plan.config.server.pin && !plan.cores.is_empty() {
-        affinity::pin(plan.cores[usize::from(id.0) % plan.cores.len()])?;
-    }
-    let mut sockets = Vec::new();
-    let mut open = |address: Option<SocketAddr>| -> io::Result<Option<SocketAddr>> {
-        let Some(address) = address else { return Ok(None) };
-        let socket = listener::listen(address, &settings::listen_options(&plan.config))?;
-        let address = listener::local_address(&socket.as_fd())?;
-        sockets.push(socket);
-        Ok(Some(address))
-    };
-    let addresses = Addresses { plain: open(listen.plain)?, tls: open(listen.tls)? };
-    let mut options = driver::Options::new(sockets, port.wake_source(), plan.identity.capacity);
-    options.uring = settings::uring_options(&plan.config);
-    if plan.kind == Kind::Uring {
-        options.events_per_wait = driver::ANSWERS_PER_WAIT;
-    }
-    let driver = driver::build(plan.kind, options)?;
-    let mut shard = Shard::new(plan.identity.clone(), Arc::clone(&plan.settings));
-    let (clock, board) = (plan.clock, Arc::clone(&plan.board));
-    shard.remember(&memories.revocations, clock.now());
-    shard.recall_seen(&memories.seen);
-    shard.recall_rooms(&memories.rooms, clock.now());
-    drop(memories);
-    let store = plan.store.clone();
-    let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
-    let (woke, asked) = (clock.now(), Time::ZERO);
-    let seen = (!plan.config.inside.store.path.is_empty()).then(Vec::new);
-    let worker =
-        Worker { shard, driver, port, clock, board, id, asked, woke, turn_clock, store, seen };
-    // The node waits for this; it is there as long as the thread is.
-    let _ = bound.send(addresses);
-    worker.run()
 }
 
 #[cfg(test)]

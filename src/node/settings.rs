@@ -73,15 +73,18 @@ pub(super) fn capacity(config: &Config, shards: u16, per_table: usize) -> usize 
 }
 
 /// How the admin listener's endpoints begin.
-pub(super) const API: &str = "/v1/";
+const API: &str = "/v1/";
 
 /// The paths whose plain requests others answer.
 fn fronts(config: &Config) -> Arc<[Front]> {
-    let body_bytes = config.admin.max_body_bytes as usize;
-    let api = config.admin.public.then(|| Front { path: API.to_owned(), body_bytes });
-    let proxies = config.lists.proxies.iter();
-    let proxies = proxies
-        .map(|proxy| Front { path: proxy.path.clone(), body_bytes: proxy.body_bytes as usize });
+    let body_bytes = config.admin.max_body_bytes.into();
+    let api =
+        config.admin.public.then(|| Front { path: API.to_owned(), body_bytes, leaves: false });
+    let proxies = config.lists.proxies.iter().map(|proxy| Front {
+        path: proxy.path.clone(),
+        body_bytes: proxy.body_bytes,
+        leaves: true,
+    });
     api.into_iter().chain(proxies).collect()
 }
 

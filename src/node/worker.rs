@@ -16,6 +16,7 @@ use crate::base::outside::{Inquiry, Petition};
 use crate::base::tidings::Tiding;
 use crate::base::time::Time;
 use crate::contract::{Driver, Event};
+use crate::front::Line;
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
@@ -54,6 +55,8 @@ pub(super) struct Worker {
     /// Who has come and gone, while the store has no space for it. `None` where what is kept does not
     /// outlive the process: then nobody asks the shard.
     pub(super) seen: Option<Vec<Seen>>,
+    /// Where connections go that leave; `None` where none does.
+    pub(super) front: Option<Line>,
 }
 
 impl Worker {
@@ -105,6 +108,9 @@ impl Worker {
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
         shard.poll_petitions(&mut |petition| post_petition(port, desk, petition));
         shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
+        if let Some(front) = &mut self.front {
+            shard.poll_passages(&mut |passage, socket| front.hand_on(passage, socket));
+        }
         self.board.hear_farewells(&mut self.shard);
         self.board.hear_replies(&mut self.shard);
         if let Some(found) = self.shard.poll_survey(now) {
@@ -389,6 +395,7 @@ pub(super) mod tests {
             turn_clock: None,
             store: StoreHandle::nowhere(),
             seen: None,
+            front: None,
         }
     }
 

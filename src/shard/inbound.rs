@@ -31,6 +31,9 @@ impl Shard {
         self.counters.received_bytes_total += bytes.len() as u64;
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_life(now.tick());
+        if self.gate.people.petitions.passages.gather(conn, bytes) {
+            return;
+        }
         if self.settings.capacity.told != Told::Nothing {
             self.measures.farewells.count(conn.index, 0, bytes.len());
         }
@@ -98,10 +101,7 @@ impl Shard {
         };
         let answer = connection::answer(half, bytes, &settings.head, &settings.routes, &mut door);
         match answer {
-            connection::Answer::More(half) => {
-                self.table.get(conn)?.keep_head(half);
-                None
-            }
+            connection::Answer::More(half) => self.table.get(conn)?.keep_head(half),
             connection::Answer::Upgrade { protocol, response, used, dismissed, wish } => {
                 let Judged { who, words, arrival } = judged;
                 let is_asked = arrival.is_some() && !matches!(who, Admission::Later);
@@ -119,26 +119,22 @@ impl Shard {
                         self.grant(conn, wish, now);
                     }
                 }
-                Some(used)
+                return Some(used);
             }
             connection::Answer::Petition { bytes, length } => {
                 self.begin_petition(conn, bytes, length, now);
-                None
             }
-            connection::Answer::Page(page) => {
-                self.respond_with(conn, Shared::common(page), now);
-                None
+            connection::Answer::Passage { bytes, front } => {
+                self.begin_passage(conn, bytes, &front, now);
             }
-            connection::Answer::Preflight(response) => {
-                self.respond(conn, response, now);
-                None
-            }
+            connection::Answer::Page(page) => self.respond_with(conn, Shared::common(page), now),
+            connection::Answer::Preflight(response) => self.respond(conn, response, now),
             connection::Answer::Refuse(response) => {
                 self.counters.handshakes_refused_total += 1;
                 self.respond(conn, response, now);
-                None
             }
         }
+        None
     }
 
     /// The handshake is done: whoever came in is welcomed, or asked who it is.

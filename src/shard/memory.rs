@@ -171,6 +171,7 @@ impl Shard {
         let kept = self.rooms.directory.history().bytes() + self.rooms.repeats.bytes();
         let held = self.gate.people.consults.bytes()
             + self.gate.people.petitions.bytes()
+            + self.gate.people.petitions.passages.bytes()
             + self.rooms.walks.bytes()
             + self.rooms.shelf.lines.bytes();
         queued + kept + held + self.gate.pressure.half_read + self.outbox.bytes()

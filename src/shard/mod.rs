@@ -34,6 +34,7 @@ mod over_http;
 mod pace;
 mod pages;
 mod parties;
+mod passages;
 mod people;
 mod petitions;
 mod presence;

@@ -15,6 +15,7 @@ use crate::base::map::{Map, Seed};
 use crate::base::outside::Petition;
 use crate::base::time::Time;
 use crate::connection::{Connection, Verdict};
+use crate::shard::passages::Passages;
 use crate::shard::state::Shard;
 use crate::wire::http::{self, Refusal};
 
@@ -23,7 +24,7 @@ const MOST: usize = 256;
 /// Bytes of them together, those of bodies that are still to come included.
 const MOST_BYTES: usize = 16 << 20;
 /// When a client may come back that found too many before it.
-const LATER: Duration = Duration::from_secs(1);
+pub(super) const LATER: Duration = Duration::from_secs(1);
 
 /// A request on its way through the shard.
 #[derive(Debug)]
@@ -48,12 +49,14 @@ pub(super) struct Petitions {
     out: VecDeque<Petition>,
     /// The sum of `length` over `pending`.
     bytes: usize,
+    /// Requests that leave with their sockets instead.
+    pub(super) passages: Passages,
 }
 
 impl Petitions {
     pub(super) fn new(seed: &Seed) -> Self {
-        let (pending, asked) = (seed.map(), seed.map());
-        Self { pending, asked, numbers: 0, out: VecDeque::new(), bytes: 0 }
+        let (pending, asked, passages) = (seed.map(), seed.map(), Passages::new(seed));
+        Self { pending, asked, numbers: 0, out: VecDeque::new(), bytes: 0, passages }
     }
 
     /// Those that are gathered or wait for an answer.
@@ -116,21 +119,7 @@ impl Shard {
         length: usize,
         now: Time,
     ) {
-        let settings = Rc::clone(&self.settings);
-        let screened = match http::parse(&bytes, &settings.head) {
-            Ok(Some(parsed)) => self.screen(conn, &parsed.head, &http::Upgrade::none(), now),
-            Ok(None) => Some(Verdict::Refuse(Refusal::bad_request("the head is not complete"))),
-            Err(refusal) => Some(Verdict::Refuse(refusal)),
-        };
-        if self.table.get(conn).is_none_or(|connection| !connection.is_opening()) {
-            return;
-        }
-        let refusal = match screened {
-            Some(Verdict::Refuse(refusal)) => Some(refusal),
-            // Only pages of browsers are told by an upgrade, and there is none.
-            Some(Verdict::Dismiss(_)) => Some(Refusal::unavailable(None)),
-            Some(Verdict::Welcome) | None => None,
-        };
+        let Some(refusal) = self.screen_request(conn, &bytes, now) else { return };
         let crowded = !self.gate.people.petitions.has_space(length);
         if let Some(refusal) =
             refusal.or_else(|| crowded.then(|| Refusal::unavailable(Some(LATER))))
@@ -147,6 +136,29 @@ impl Shard {
         if is_whole {
             self.send_petition(conn);
         }
+    }
+
+    /// Whether a request whose path others answer is refused by what is known of its client; `None` when that has ended
+    /// the connection.
+    pub(super) fn screen_request(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        now: Time,
+    ) -> Option<Option<Refusal>> {
+        let settings = Rc::clone(&self.settings);
+        let screened = match http::parse(bytes, &settings.head) {
+            Ok(Some(parsed)) => self.screen(conn, &parsed.head, &http::Upgrade::none(), now),
+            Ok(None) => Some(Verdict::Refuse(Refusal::bad_request("the head is not complete"))),
+            Err(refusal) => Some(Verdict::Refuse(refusal)),
+        };
+        self.table.get(conn).filter(|connection| connection.is_opening())?;
+        Some(match screened {
+            Some(Verdict::Refuse(refusal)) => Some(refusal),
+            // Only pages of browsers are told by an upgrade, and there is none.
+            Some(Verdict::Dismiss(_)) => Some(Refusal::unavailable(None)),
+            Some(Verdict::Welcome) | None => None,
+        })
     }
 
     /// Keeps more of a request that is gathered; false when the connection has none.
@@ -173,8 +185,6 @@ impl Shard {
     }
 
     fn send_petition(&mut self, conn: ConnId) {
-        let client = self.gate.seats.party(conn.index).map(|party| party.to_string());
-        let is_secure = self.table.get(conn).is_some_and(|connection| connection.is_secure());
         let own = &mut self.gate.people.petitions;
         let Some(pending) = own.pending.get_mut(&conn.index) else { return };
         own.numbers += 1;
@@ -185,7 +195,7 @@ impl Shard {
         // A page's address bar and another server's log are no places for what opens this door.
         self.settings.access.sources.withhold(&mut bytes);
         let from = self.identity.id;
-        own.out.push_back(Petition { from, number, client, is_secure, bytes });
+        own.out.push_back(Petition { from, number, bytes });
         self.counters.petitions_total += 1;
     }
 

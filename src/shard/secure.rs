@@ -83,8 +83,14 @@ impl Layers {
     }
 
     pub(super) fn remove(&mut self, index: u32) {
-        let place = self.places.get_mut(index as usize);
-        self.len -= usize::from(place.is_some_and(|place| place.take().is_some()));
+        self.take(index);
+    }
+
+    /// Takes the layer out, for whoever goes on with it.
+    pub(super) fn take(&mut self, index: u32) -> Option<Box<Layer>> {
+        let layer = self.places.get_mut(index as usize)?.take();
+        self.len -= usize::from(layer.is_some());
+        layer
     }
 
     /// True when frames can be sealed for that connection.

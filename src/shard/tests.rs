@@ -28,6 +28,7 @@ mod outcomes;
 mod over_http;
 mod pace;
 mod parties;
+mod passages;
 mod petitions;
 mod presence;
 mod presence_returns;

@@ -39,6 +39,7 @@ impl Shard {
             Event::Sent { conn, batch, bytes } => self.handle_sent(conn, batch, bytes, now),
             Event::Lost { conn, .. } => self.handle_lost(conn, now),
             Event::Looked { conn, unread } => self.handle_looked(conn, unread, now),
+            Event::HandedOver { conn, socket } => self.handle_handed_over(conn, socket),
             Event::Closed { conn } => self.handle_closed(conn),
         }
     }
@@ -75,13 +76,14 @@ impl Shard {
         }
     }
 
-    fn handle_closed(&mut self, conn: ConnId) {
+    pub(super) fn handle_closed(&mut self, conn: ConnId) {
         if let Some(mut connection) = self.table.remove(conn) {
             self.counters.paused_connections -= u64::from(connection.is_told_paused());
             connection.outbound.clear(&mut self.queues, conn.index);
             self.note_lost(conn);
             self.gate.layers.remove(conn.index);
             self.gate.seats.leave(conn.index);
+            self.gate.people.petitions.passages.forget(conn);
             self.measures.farewells.leave(conn.index);
             self.gate.pressure.half_read -= connection.decoder.buffered_capacity() as u64;
         }
@@ -408,6 +410,7 @@ impl Shard {
             | Event::Sent { conn, .. }
             | Event::Lost { conn, .. }
             | Event::Looked { conn, .. }
+            | Event::HandedOver { conn, .. }
             | Event::Closed { conn } => Some(*conn),
         }
     }

@@ -17,4 +17,5 @@ pub mod eventfd;
 pub mod listener;
 pub mod memory;
 pub mod notify;
+pub mod rights;
 pub mod socket;

@@ -12,6 +12,7 @@
 
 mod accepting;
 mod ending;
+mod leaving;
 mod reading;
 mod shortage;
 mod sim;
@@ -60,6 +61,10 @@ macro_rules! suite {
                     an_index_used_again_never_hears_its_former_owner
                     trimming_leaves_connections_alone_and_indexes_usable
                     a_driver_dropped_in_full_flight_frees_what_it_was_lent;
+                leaving:
+                    a_socket_is_handed_over_open_with_nothing_lost
+                    what_ends_before_or_while_it_is_handed_over_shows_to_the_new_owner
+                    an_index_is_free_once_its_socket_is_handed_over;
                 waking:
                     a_wake_up_from_another_thread_ends_an_endless_wait
                     a_wake_up_is_not_lost_when_it_comes_before_the_wait

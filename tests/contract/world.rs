@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use throng::base::id::ConnId;
+use throng::base::outside::Handed;
 use throng::base::shared::Shared;
 use throng::base::time::Time;
 use throng::contract::{Driver, Event, ListenerId, Op, SendBatch, SocketTicket};
@@ -61,6 +63,7 @@ pub(crate) enum Seen {
     Sent(ConnId, usize),
     Lost(ConnId, io::Error),
     Looked(ConnId, bool),
+    HandedOver(ConnId),
     Closed(ConnId),
 }
 
@@ -72,6 +75,8 @@ pub(crate) struct Life {
     pub(crate) ended: bool,
     pub(crate) lost: bool,
     pub(crate) closed: bool,
+    /// The socket, once the driver has let go of it.
+    pub(crate) handed: Option<Handed>,
     sending: Option<usize>,
 }
 
@@ -202,6 +207,14 @@ impl World {
         self.until("Lost", |w| w.life(conn).lost);
     }
 
+    /// Has the driver let go of a socket; `None` where there is none that anybody else could use.
+    pub(crate) fn hand_over(&mut self, conn: ConnId) -> Option<OwnedFd> {
+        self.submit(Op::HandOver { conn });
+        self.until("the last word", |w| w.life(conn).closed);
+        let handed = self.lives.get_mut(&conn).and_then(|life| life.handed.take());
+        handed.map(Handed::into_fd)
+    }
+
     pub(crate) fn close(&mut self, conn: ConnId, abort: bool) {
         self.submit(Op::Close { conn, abort });
         self.until("Closed", |w| w.life(conn).closed);
@@ -304,6 +317,13 @@ fn note(
         Event::Looked { conn, unread } => {
             living(lives, conn).must_not_be_lost(conn);
             Seen::Looked(conn, unread)
+        }
+        Event::HandedOver { conn, socket } => {
+            let life = living(lives, conn);
+            life.must_not_be_lost(conn);
+            life.closed = true;
+            life.handed = Some(socket);
+            Seen::HandedOver(conn)
         }
         Event::Closed { conn } => {
             living(lives, conn).closed = true;

@@ -30,6 +30,7 @@ mod metrics;
 mod netcut;
 mod overview;
 mod panics;
+mod passages;
 mod persist;
 mod presence;
 mod process;

@@ -7,7 +7,7 @@
 use crate::source::{Source, is_word};
 
 const CORE: &[&str] = &["base", "contract", "wire", "flow", "session", "hub", "auth", "connection"];
-const RIM: &[&str] = &["sys", "driver", "mesh", "bridge", "store", "admin"];
+const RIM: &[&str] = &["sys", "driver", "mesh", "bridge", "store", "admin", "front"];
 
 /// What a module may name besides itself; `None` where the module is unknown to the plan.
 fn allowed(module: &str) -> Option<Vec<&'static str>> {
@@ -20,7 +20,9 @@ fn allowed(module: &str) -> Option<Vec<&'static str>> {
         "session" | "hub" | "auth" => second(),
         "connection" => [&second()[..], &["session", "hub", "auth"]].concat(),
         "shard" => CORE.to_vec(),
-        "sys" | "driver" | "mesh" | "bridge" | "store" | "admin" => [&ground[..], RIM].concat(),
+        "sys" | "driver" | "mesh" | "bridge" | "store" | "admin" | "front" => {
+            [&ground[..], RIM].concat()
+        }
         "node" => [CORE, RIM, &["shard"]].concat(),
         _ => return None,
     })

@@ -22,8 +22,8 @@ fn routes() -> Routes {
             .map(|(path, body)| (path, format!("HTTP/1.1 200 OK\r\n\r\n{body}")))
             .map(|(path, whole)| Page { path, response: Arc::from(whole.into_bytes()) })
             .into(),
-        fronts: [("/api/", 8), ("/api/large/", 600)]
-            .map(|(path, body_bytes)| Front { path: path.to_owned(), body_bytes })
+        fronts: [("/api/", 8, false), ("/api/large/", 600, false), ("/app/", 1 << 40, true)]
+            .map(|(path, body_bytes, leaves)| Front { path: path.to_owned(), body_bytes, leaves })
             .into(),
         tls: None,
     }
@@ -41,6 +41,8 @@ enum Got {
     Page(Vec<u8>),
     /// Whole, or what has come of it so far with the length of all.
     Petition(Vec<u8>, usize),
+    /// All that there is, also what comes later.
+    Passage(Vec<u8>, String),
     Refuse(Vec<u8>),
 }
 
@@ -49,6 +51,7 @@ impl Got {
         match self {
             Self::More => "more",
             Self::Petition(..) => "others",
+            Self::Passage(..) => "leaves",
             Self::Upgrade(_, response, _) | Self::Page(response) | Self::Refuse(response) => {
                 std::str::from_utf8(&response[9..12]).expect("a status")
             }
@@ -82,6 +85,10 @@ fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
                 // What comes later is gathered by the shard.
                 bytes.extend_from_slice(&stream[end..]);
                 return Got::Petition(bytes, length);
+            }
+            Answer::Passage { mut bytes, front } => {
+                bytes.extend_from_slice(&stream[end..]);
+                return Got::Passage(bytes, front);
             }
             Answer::Preflight(response) => return Got::Page(response),
             Answer::Refuse(response) => return Got::Refuse(response),
@@ -133,6 +140,14 @@ fn streams() -> Vec<(&'static str, Vec<u8>)> {
             b"PUT /api/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
                 .to_vec(),
         ),
+        ("leaves", b"GET /app/ HTTP/1.1\r\nHost: a\r\n\r\nGET /ws".to_vec()),
+        ("leaves", upgrade("/app/socket", "").into_bytes()),
+        ("leaves", post("/app/x", 10_000)),
+        (
+            "leaves",
+            b"PUT /app/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec(),
+        ),
+        ("413", b"PUT /app/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1099511627777\r\n\r\n".to_vec()),
         ("more", b"GET /ws HTTP/1.1\r\nHost: a\r\n".to_vec()),
     ]
 }
@@ -152,6 +167,15 @@ fn a_request_that_others_answer_is_kept_whole_however_it_is_cut() {
     let stream = post("/api/large/x", 600);
     for cut in 0..stream.len() {
         assert_eq!(feed(&stream, &[cut], false), Got::Petition(stream.clone(), stream.len()));
+    }
+}
+
+#[test]
+fn a_request_that_leaves_takes_along_every_byte_however_it_is_cut() {
+    let stream = post("/app/x", 600);
+    for cut in 0..stream.len() {
+        let all = Got::Passage(stream.clone(), "/app/".to_owned());
+        assert_eq!(feed(&stream, &[cut], false), all);
     }
 }
 

@@ -137,6 +137,8 @@ impl Driver for SimDriver {
                 self.with(conn, |end, world| end.set_reading(true, world));
             }
             Op::Look { conn } => return self.with(conn, |end, world| end.look(world)),
+            // There is no socket that anybody could go on with.
+            Op::HandOver { conn } => return self.close(conn, true),
             Op::Close { conn, abort } => return self.close(conn, abort),
             Op::ResumeAccept => self.is_accepting = true,
             Op::StopAccepting => self.stop_accepting(),

@@ -27,6 +27,7 @@ use super::driver::{Uring, bits};
 use super::ring::Answer;
 use super::token::{Kind, Token};
 use crate::base::id::ConnId;
+use crate::base::outside::Handed;
 use crate::contract::{Event, SendBatch, SocketTicket};
 use crate::driver::table::{Entry, Facts, token};
 use crate::sys::epoll::{Interest, Readiness};
@@ -147,8 +148,15 @@ impl Uring {
             self.cancel_next(conn, false);
             return None;
         }
-        self.release(conn);
-        Some(Event::Closed { conn })
+        self.release(conn)
+    }
+
+    /// As a close, but that what was read before is still reported and the socket stays open.
+    pub(super) fn hand_over(&mut self, conn: ConnId) -> Option<Event<'static>> {
+        let entry = self.streams.table.find(conn)?;
+        assert!(!entry.is_sending(), "a socket is handed over while a write is in flight");
+        entry.facts.set(Facts::HANDING);
+        self.close(conn, false)
     }
 
     /// Cancels one request that the kernel holds of a closing connection, unless a cancellation is under
@@ -175,12 +183,19 @@ impl Uring {
         unsafe { self.ask(conn, Kind::Cancel, opcode::AsyncCancel::new(token).build()) };
     }
 
-    fn release(&mut self, conn: ConnId) {
-        let abort =
-            self.streams.table.find(conn).is_some_and(|entry| entry.facts.any(Facts::ABORT));
-        if let Some(socket) = self.streams.table.release(conn) {
-            socket::close(socket, abort);
+    /// Lets go of a connection that the kernel holds nothing of any more, and says so.
+    fn release(&mut self, conn: ConnId) -> Option<Event<'static>> {
+        let facts = self.streams.table.find(conn)?.facts;
+        if facts.any(Facts::HANDING) {
+            if let (Some(set), Some(entry)) = (&self.set, self.streams.table.find(conn)) {
+                // A socket that never came in is not there.
+                let _ = set.poll.remove(entry.fd());
+            }
+            let socket = Handed::new(self.streams.table.release(conn)?);
+            return Some(Event::HandedOver { conn, socket });
         }
+        socket::close(self.streams.table.release(conn)?, facts.any(Facts::ABORT));
+        Some(Event::Closed { conn })
     }
 
     pub(super) fn handle_connection(
@@ -213,8 +228,9 @@ impl Uring {
             return;
         }
         if entry.requests == 0 {
-            self.release(conn);
-            on_event(Event::Closed { conn });
+            if let Some(event) = self.release(conn) {
+                on_event(event);
+            }
         } else if answer.token.kind == Kind::Cancel {
             self.closing.push((conn, answer.outcome().is_ok()));
         }
@@ -223,10 +239,12 @@ impl Uring {
     fn handle_recv(&mut self, conn: ConnId, answer: Answer, on_event: &mut dyn FnMut(Event<'_>)) {
         let Some(entry) = self.streams.table.find(conn) else { return };
         let mute = entry.facts.any(OVER.and(Facts::ENDED));
+        // Whoever goes on with the socket will not find again what the kernel has taken out of it.
+        let is_wanted = !mute || entry.facts.any(Facts::HANDING);
         let outcome = answer.outcome();
         if let (Some(id), Some(buffers)) = (answer.buffer(), &mut self.buffers) {
             if let Ok(length @ 1..) = outcome
-                && !mute
+                && is_wanted
             {
                 on_event(Event::Received { conn, bytes: buffers.filled(id, length) });
             }

@@ -159,6 +159,7 @@ impl Driver for Uring {
             Op::ResumeReads { conn } => self.resume(conn),
             // An answer that was not looked at yet may be of anybody's bytes.
             Op::Look { conn } => return self.streams.look(conn, self.ring.has_answers()),
+            Op::HandOver { conn } => return self.hand_over(conn),
             Op::Close { conn, abort } => return self.close(conn, abort),
             Op::ResumeAccept => self.resume_accept(),
             Op::StopAccepting => self.stop_accepting(),

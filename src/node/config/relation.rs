@@ -74,15 +74,6 @@ const RELATIONS: &[Relation] = &[
                paths of [[proxy]] other beginnings",
     },
     Relation {
-        keys: &["limits.handshake_timeout_ms"],
-        holds: |c| {
-            let longest = c.lists.proxies.iter().map(|proxy| proxy.timeout).max();
-            longest.is_none_or(|longest| longest < c.limits.head.timeout)
-        },
-        rule: "a request for a [[proxy]] ends with the time for handshakes: it must be longer than each \
-               timeout_ms there",
-    },
-    Relation {
         keys: &["auth.mode", "auth.sources"],
         holds: |c| c.auth.door.mode != AuthMode::Token || !c.auth.door.sources.is_empty(),
         rule: "a token must be able to stand somewhere",

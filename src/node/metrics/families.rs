@@ -67,6 +67,7 @@ const GROUPED: &[Grouped] = &[
             ("expired", "expired_total"),
             ("revoked", "revoked_total"),
             ("dismissed", "dismissed_total"),
+            ("handed_over", "handed_over_total"),
             ("tls", "tls_failed_total"),
             ("panic", "panics_total"),
         ],

@@ -17,6 +17,7 @@ use crate::admin::{Exposition, Kind};
 use crate::base::counters::Counters;
 use crate::base::id::ShardId;
 use crate::bridge;
+use crate::front;
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::settings;
@@ -37,6 +38,8 @@ pub(super) struct About {
     pub(super) bridge: Option<Arc<bridge::Tally>>,
     /// Whose users are not known, where other nodes' users are known at all.
     pub(super) absent: Option<Arc<bridge::Absent>>,
+    /// What is counted of requests that other servers answer, where there are any.
+    pub(super) front: Option<Arc<front::Tally>>,
     /// The patterns of the namespaces that have a row of their own.
     namespaces: Vec<String>,
 }

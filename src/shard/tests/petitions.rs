@@ -14,7 +14,8 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: cl
 
 fn fronted() -> Settings {
     let mut settings = settings();
-    settings.routes.fronts = Arc::new([Front { path: "/v1/".to_owned(), body_bytes: 1 << 20 }]);
+    settings.routes.fronts =
+        Arc::new([Front { path: "/v1/".to_owned(), body_bytes: 1 << 20, leaves: false }]);
     settings
 }
 

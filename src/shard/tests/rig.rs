@@ -15,6 +15,7 @@ use crate::auth::{KeySet, Ruling, Who};
 use crate::base::cursor::Cursor;
 use crate::base::id::{ConnAddress, ConnId, NodeTag, ShardId};
 use crate::base::map::Seed;
+use crate::base::outside::Handed;
 use crate::base::shared::Overflow;
 use crate::base::time::Time;
 use crate::connection::{Routes, Timeouts};
@@ -48,6 +49,7 @@ pub(super) enum Seen {
     Resume(ConnId),
     Look(ConnId),
     Close(ConnId, bool),
+    HandOver(ConnId),
     ResumeAccept,
     StopAccepting,
 }
@@ -85,6 +87,8 @@ pub(super) struct Rig {
     pub(super) confirms: bool,
     wires: BTreeMap<ConnId, Wire>,
     closing: Vec<ConnId>,
+    /// Sockets that the driver has yet to let go of.
+    leaving: Vec<ConnId>,
     sockets: u32,
 }
 
@@ -182,6 +186,7 @@ impl Rig {
             confirms: true,
             wires: BTreeMap::new(),
             closing: Vec::new(),
+            leaving: Vec::new(),
             sockets: 0,
         }
     }
@@ -245,6 +250,10 @@ impl Rig {
         if self.confirms {
             for conn in std::mem::take(&mut self.closing) {
                 self.confirm(conn);
+            }
+            for conn in std::mem::take(&mut self.leaving) {
+                let socket = Handed::new(std::fs::File::open("/dev/null").expect("a file").into());
+                self.event(Event::HandedOver { conn, socket });
             }
         }
     }
@@ -446,6 +455,11 @@ impl Rig {
                 let unread = self.unread.contains(&conn);
                 self.event(Event::Looked { conn, unread });
                 Seen::Look(conn)
+            }
+            Op::HandOver { conn } => {
+                assert!(self.wires[&conn].in_flight.is_none(), "handed over in full flight");
+                self.leaving.push(conn);
+                Seen::HandOver(conn)
             }
             Op::Close { conn, abort } => {
                 assert!(!self.closing.contains(&conn), "closed twice");

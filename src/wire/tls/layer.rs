@@ -227,6 +227,12 @@ impl Layer {
         !self.output.is_empty()
     }
 
+    /// True when nothing is opened any more.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.deaf
+    }
+
     /// True when frames can be sealed.
     #[must_use]
     pub fn is_ready(&self) -> bool {

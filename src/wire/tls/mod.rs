@@ -16,6 +16,7 @@
 //! | `names` | which certificate a client gets by the name it asks for; who a client is by its own |
 
 mod config;
+mod handed;
 mod layer;
 mod names;
 #[cfg(test)]

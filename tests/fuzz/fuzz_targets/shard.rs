@@ -304,7 +304,7 @@ impl Place {
                 self.link(conn);
                 self.shard.handle_event(Event::Looked { conn, unread: conn.index % 2 == 0 }, now);
             }
-            Op::Close { conn, .. } => self.link(conn).closing = true,
+            Op::HandOver { conn } | Op::Close { conn, .. } => self.link(conn).closing = true,
             Op::ResumeAccept => self.accepting = true,
             Op::StopAccepting => self.accepting = false,
         }

@@ -63,6 +63,7 @@ impl Anarchist {
             }
             Event::Lost { conn, error } => events.push(Ok(Event::Lost { conn, error })),
             Event::Looked { conn, unread } => events.push(Ok(Event::Looked { conn, unread })),
+            Event::HandedOver { .. } => unreachable!("there is nothing to hand over"),
             Event::Closed { conn } => events.push(Ok(Event::Closed { conn })),
         };
         self.driver.wait(None, sort).expect("a turn");
@@ -130,7 +131,7 @@ impl Anarchist {
                 law.is_lost = true;
                 law.is_sending = None;
             }
-            Event::Looked { .. } => unreachable!("nobody looks"),
+            Event::Looked { .. } | Event::HandedOver { .. } => unreachable!("nobody asks"),
             Event::Closed { conn } => {
                 assert!(self.law(conn).is_closing);
                 self.conns.remove(&conn.index);

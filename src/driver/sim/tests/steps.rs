@@ -64,6 +64,7 @@ fn note(event: Event<'_>, events: &mut Vec<String>, input: &mut BTreeMap<u32, Ve
         }
         Event::Lost { conn, .. } => format!("{} lost", conn.index),
         Event::Looked { conn, unread } => format!("{} looked {unread}", conn.index),
+        Event::HandedOver { conn, .. } => format!("{} handed over", conn.index),
         Event::Closed { conn } => format!("{} closed", conn.index),
     });
 }
