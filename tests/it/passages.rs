@@ -39,7 +39,7 @@ fn talk<S: std::io::Read + std::io::Write>(socket: &mut WebSocket<S>) {
 fn ended(node: &Node) {
     wait_until("all have ended", || of(node, "proxy_connections") == 0);
     assert_eq!(of(node, "proxy_tunnels"), 0);
-    assert_eq!(node.counters().connections, 0);
+    wait_for(node, "nothing is left", |counters| counters.connections == 0);
 }
 
 on_both_drivers! {
