@@ -52,5 +52,7 @@ group! {
         /// Users of other nodes that are known at most, once for each node that has them; more are counted, and
         /// their node is named as missing.
         "users_max" Restart users: u32 = 4_194_304, whole(1, 268_435_456);
+        /// Whether `/readyz` says that the node is ready while the link to Redis is down.
+        "ready_without" Live ready_without: bool = false, Flag;
     }
 }

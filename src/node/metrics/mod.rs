@@ -24,6 +24,9 @@ use crate::node::settings;
 use crate::shard::{NAMESPACES, REFUSE};
 use crate::sys::memory;
 
+/// Said of a node that the others do not hear.
+const CUT_OFF: &str = "the link to other nodes is down";
+
 /// What is fixed or changes with the configuration only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct About {
@@ -40,6 +43,8 @@ pub(super) struct About {
     pub(super) absent: Option<Arc<bridge::Absent>>,
     /// What is counted of requests that other servers answer, where there are any.
     pub(super) front: Option<Arc<front::Tally>>,
+    /// The node is fit for new clients without the other nodes.
+    ready_without: bool,
     /// The patterns of the namespaces that have a row of their own.
     namespaces: Vec<String>,
 }
@@ -50,18 +55,24 @@ impl About {
         Self { connections, driver, started_unix_ms, ..Self::default() }
     }
 
-    /// What does not work that the node can do without for a while.
+    /// What does not work though the node serves.
     pub(super) fn troubles(&self) -> Vec<&'static str> {
-        let is_down = self.bridge.as_ref().is_some_and(|tally| !tally.is_up());
-        if is_down { vec!["the link to other nodes is down"] } else { Vec::new() }
+        if self.is_cut_off() { vec![CUT_OFF] } else { Vec::new() }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.bridge.as_ref().is_some_and(|tally| !tally.is_up())
     }
 
     /// Why the node should be given no new clients, by its figures.
     pub(super) fn shortages(&self, total: &Counters) -> Vec<&'static str> {
         let is_full = total.open_connections >= self.connections as u64;
         let is_short = total.charged_bytes / (self.budget / 100).max(1) >= REFUSE;
-        let all =
-            [(is_full, "it has as many connections as it takes"), (is_short, "memory is short")];
+        let all = [
+            (is_full, "it has as many connections as it takes"),
+            (is_short, "memory is short"),
+            (self.is_cut_off() && !self.ready_without, CUT_OFF),
+        ];
         all.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect()
     }
 
@@ -70,6 +81,7 @@ impl About {
         let named = config.lists.namespaces.iter().take(NAMESPACES);
         self.namespaces = named.map(|namespace| namespace.pattern.as_str().to_owned()).collect();
         self.budget = settings::budget(config);
+        self.ready_without = config.inside.bridge.ready_without;
     }
 }
 
