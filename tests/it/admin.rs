@@ -9,7 +9,7 @@ use crate::auth::{b64, enter, guarded, knock, status, token, token_under};
 use crate::process::Program;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
-const SECRET: &str = "a secret of sixteen bytes or more";
+pub(crate) const SECRET: &str = "a secret of sixteen bytes or more";
 
 /// Sends a request and returns the status and the body of the answer.
 pub(crate) fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
@@ -20,7 +20,10 @@ pub(crate) fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, Strin
         "{request} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\
          Authorization: Bearer {SECRET}\r\n\r\n"
     );
-    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    // Whoever was asked may be killed between the two.
+    if stream.write_all(format!("{head}{body}").as_bytes()).is_err() {
+        return (0, String::new());
+    }
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();

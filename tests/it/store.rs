@@ -13,7 +13,7 @@ use crate::admin::{ask, with_admin};
 use crate::auth::{SECRET, enter, knock, status, token};
 use crate::inbox::{notify, post_office};
 use crate::process::Program;
-use crate::support::{Client, on_both_drivers, wait_for, wait_until};
+use crate::support::{Client, free_port, on_both_drivers, wait_for, wait_until};
 
 /// Ends by SIGKILL in the middle of writing.
 const KILLS: u32 = 24;
@@ -22,9 +22,11 @@ fn path_set(folder: &Path) -> String {
     format!("store.path={}", folder.join("throng.redb").display())
 }
 
-/// Arguments for a program with users, a store and a listener that notifies.
+/// Arguments for a program with users, a store and a listener that notifies. Its port is one that the kernel gives to
+/// nobody: an answer by somebody else's program, on the port of one that was killed, would count as its own.
 fn arguments(folder: &Path, more: &[&str]) -> Vec<String> {
     let admin = with_admin(r#""notify", "inspect""#);
+    let listen = format!("admin.listen=127.0.0.1:{}", free_port());
     let secret = format!("auth.secret={SECRET:?}");
     let path = path_set(folder);
     let own = [
@@ -35,7 +37,7 @@ fn arguments(folder: &Path, more: &[&str]) -> Vec<String> {
         "store.inbox_bytes=100000000",
         &secret,
         &path,
-        &admin[0],
+        &listen,
         &admin[1],
     ];
     own.iter().chain(more).flat_map(|set| ["--set".to_owned(), (*set).to_owned()]).collect()
