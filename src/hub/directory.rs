@@ -38,6 +38,11 @@ pub struct Directory {
     stored: Map<Arc<str>, Stored>,
     /// Lives of rooms that the store had something of, and that have ended.
     ended: Vec<(Arc<str>, u64)>,
+    /// Lives that have ended and that the store may still bring back, with their epochs.
+    undead: Map<Arc<str>, u64>,
+    /// How many those are; they were not all remembered by name while `many_undead` holds.
+    unburied: u64,
+    many_undead: bool,
     /// The users whose home this shard is.
     pub users: Roster,
 }
@@ -59,6 +64,9 @@ struct HomeRoom {
     /// Shards with members and how many each has; none is zero. Empty only while there is history.
     counts: SmallVec<[(ShardId, u32); 2]>,
 }
+
+/// Lives that have ended and may come back, by name. With more, every room counts as one of which the store may know.
+const MOST_UNDEAD: usize = 65_536;
 
 /// The epochs from here on are given elsewhere, to rooms that are placed.
 const SHARED_EPOCHS: u64 = 1 << 63;
@@ -96,6 +104,9 @@ impl Directory {
             history: History::new(seed),
             stored: seed.map(),
             ended: Vec::new(),
+            undead: seed.map(),
+            unburied: 0,
+            many_undead: false,
             users: Roster::new(seed),
         }
     }
@@ -172,6 +183,10 @@ impl Directory {
         if let Some(stored) = self.stored.get_mut(room) {
             stored.busy = false;
             stored.reserved = stored.reserved.max(reserved.unwrap_or_default());
+            if reserved.is_some() {
+                // What the store knows of the room now is of this life.
+                self.undead.remove(room);
+            }
             if stored.reserved == 0 {
                 self.stored.remove(room);
             }
@@ -185,14 +200,16 @@ impl Directory {
         self.stored.get(room).map_or(0, |stored| stored.reserved)
     }
 
-    /// True when the store has to know of the room's next number before anybody else does.
+    /// True when the store has to know of the room's next number before anybody else does: because it would give
+    /// that number out again after a crash, or bring back an earlier life of the room in which nothing was said of it.
     #[must_use]
     pub fn must_reserve(&self, room: &str) -> bool {
         let offset = |room| self.position(room).map_or(0, |(_, offset)| offset);
-        !self.stored.is_empty() && {
-            let reserved = self.reserved(room);
-            reserved > 0 && offset(room) >= reserved
+        let reserved = if self.stored.is_empty() { 0 } else { self.reserved(room) };
+        if reserved > 0 {
+            return offset(room) >= reserved;
         }
+        self.many_undead || !self.undead.is_empty() && self.undead.contains_key(room)
     }
 
     /// Takes in what an earlier process had stored of a room, whose home this is. False when nothing of it is to
@@ -223,12 +240,35 @@ impl Directory {
 
     /// The store is to forget that life of the room.
     pub fn note_forgotten(&mut self, room: Arc<str>, epoch: u64) {
+        self.unburied += 1;
+        if self.undead.len() < MOST_UNDEAD {
+            self.undead.insert(Arc::clone(&room), epoch);
+        } else {
+            self.many_undead = true;
+        }
         self.ended.push((room, epoch));
+    }
+
+    /// The store had no space to be asked to forget that.
+    pub fn ask_again(&mut self, room: Arc<str>, epoch: u64) {
+        self.ended.push((room, epoch));
+    }
+
+    /// The store has forgotten that life of the room.
+    pub fn note_buried(&mut self, room: &str, epoch: u64) {
+        if self.undead.get(room) == Some(&epoch) {
+            self.undead.remove(room);
+        }
+        self.unburied = self.unburied.saturating_sub(1);
+        if self.unburied == 0 {
+            self.many_undead = false;
+            self.undead.shrink_to_fit();
+        }
     }
 
     fn note_ended(&mut self, room: &str, epoch: u64) {
         if let Some((room, _)) = self.stored.remove_entry(room) {
-            self.ended.push((room, epoch));
+            self.note_forgotten(room, epoch);
         }
     }
 

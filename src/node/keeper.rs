@@ -131,10 +131,13 @@ impl Clerk for NodeClerk {
         match from {
             From::Nobody => {}
             From::Home(shard) => {
-                if let Ask::Save(save) = ask {
-                    let saved = Saved { room: save.room, kept: kept(&outcome) };
-                    self.out.push(usize::from(shard.0), Mail::Saved(Box::new(saved)));
-                }
+                let (room, forgot) = match ask {
+                    Ask::Save(save) => (save.room, None),
+                    Ask::Forget { room, epoch } => (room, Some(epoch)),
+                    _ => return,
+                };
+                let saved = Saved { room, kept: kept(&outcome), forgot };
+                self.out.push(usize::from(shard.0), Mail::Saved(Box::new(saved)));
             }
             From::Connection { to, reference } => {
                 if let (Ask::Read { owner, .. }, Ok(Answer::Unread { unread, changed: true })) =
@@ -224,7 +227,7 @@ pub(super) fn hand_in(store: &StoreHandle, home: ShardId, errands: Errands) -> R
         }
         Errands::Forget(room, epoch) => {
             let ask = Ask::Forget { room: Arc::clone(&room), epoch };
-            return store.ask(From::Nobody, ask).map_err(|_| Errands::Forget(room, epoch));
+            return store.ask(From::Home(home), ask).map_err(|_| Errands::Forget(room, epoch));
         }
         Errands::Ask(errand) => errand,
         Errands::Reached { receipt, connections } => {

@@ -166,7 +166,7 @@ impl Shard {
             Errands::Ask(errand) => errand,
             Errands::Save(save) => return self.refuse_save(&save.room, now),
             Errands::Forget(room, epoch) => {
-                return self.rooms.directory.note_forgotten(room, epoch);
+                return self.rooms.directory.ask_again(room, epoch);
             }
             // Whoever waits for it learns nothing.
             Errands::Reached { .. } => return,

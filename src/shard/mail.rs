@@ -106,6 +106,8 @@ pub struct Saved {
     pub room: Arc<str>,
     /// Whether what was asked for is kept now.
     pub kept: Result<(), Refusal>,
+    /// Set when it was asked to forget that life of the room instead.
+    pub forgot: Option<u64>,
 }
 
 /// A question to a room's home, on behalf of a connection.

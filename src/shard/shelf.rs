@@ -8,7 +8,9 @@
 //!
 //! Numbers of what is not stored die with the process, and must not be given out again by the next one in the
 //! same life of the room. So in a room of which something is stored, the store is told in advance up to where
-//! they may go, many at a time; where everything is stored, that is nowhere beyond the last one.
+//! they may go, many at a time; where everything is stored, that is nowhere beyond the last one. The same holds for
+//! the first number of a room's new life while the store may still have the one before: a crash would bring that
+//! back, and those who know it would skip in silence what was said since.
 //!
 //! What waits is bounded by number and bytes. Beyond that, what was to be stored is refused, and what was not is
 //! given up, counted, and told to the members as a gap. Nobody waits for ever: an author is told after a while
@@ -351,11 +353,17 @@ impl Shard {
     /// The store has no space for the question.
     pub(super) fn refuse_save(&mut self, room: &Arc<str>, now: Time) {
         let kept = Err(refusal(Code::Overloaded, BEHIND));
-        self.handle_saved(&Saved { room: Arc::clone(room), kept }, now);
+        self.handle_saved(&Saved { room: Arc::clone(room), kept, forgot: None }, now);
     }
 
     /// The store has answered about a room.
     pub(super) fn handle_saved(&mut self, saved: &Saved, now: Time) {
+        if let Some(epoch) = saved.forgot {
+            if saved.kept.is_ok() {
+                self.rooms.directory.note_buried(&saved.room, epoch);
+            }
+            return;
+        }
         let Some(batch) = self.rooms.shelf.batches.remove(&saved.room) else { return };
         let only_reserves = batch.works.is_empty();
         for (_, work, repeats) in batch.works {

@@ -47,7 +47,7 @@ fn asks_nothing(rig: &mut Rig) -> bool {
 pub(super) fn kept(rig: &mut Rig, save: &Save, kept: bool) {
     let refusal = Refusal { code: Code::Overloaded, message: "broken" };
     let kept = kept.then_some(()).ok_or(refusal);
-    rig.take(Mail::Saved(Box::new(Saved { room: save.room.clone(), kept })));
+    rig.take(Mail::Saved(Box::new(Saved { room: save.room.clone(), kept, forgot: None })));
     rig.settle();
 }
 
@@ -328,6 +328,55 @@ fn the_store_forgets_a_room_that_has_ended() {
     rig.turn();
     assert_eq!(forget(&mut rig).1, epoch, "until the store has space for it");
     assert!(asks_nothing(&mut rig));
+}
+
+#[test]
+fn a_new_life_of_a_room_is_not_heard_of_before_the_store_cannot_bring_the_old_one_back() {
+    let mut rig = Rig::new(0, 1, storing(100, 16));
+    let author = rig.open();
+    rig.say(author, &persist("room", 1));
+    let asked = save(&mut rig);
+    kept(&mut rig, &asked, true);
+    rig.later(Duration::from_secs(120));
+    rig.settle();
+    assert_eq!(rig.shard.counters().home_rooms, 0, "it has ended");
+    rig.turn();
+    let Some(Errands::Forget(room, epoch)) = rig.shard.poll_errand() else { panic!("it is asked") };
+    assert_eq!(epoch, asked.epoch);
+    // The store has not answered: killed now, it would have the first life.
+    let member = rig.member("room");
+    texts(&mut rig, member);
+    rig.say(author, &publish(&["room"], "2"));
+    rig.settle();
+    assert!(pushed(&mut rig, member).is_empty(), "nobody has it yet");
+    let reserves = save(&mut rig);
+    assert!(reserves.rows.is_empty() && reserves.reserved > 0 && reserves.epoch != epoch);
+    kept(&mut rig, &reserves, true);
+    assert_eq!(pushed(&mut rig, member), [(2, 1)]);
+    // Another one that was forgotten by then begins as any other.
+    rig.say(author, &persist("other", 3));
+    let asked = save(&mut rig);
+    kept(&mut rig, &asked, true);
+    rig.later(Duration::from_secs(120));
+    rig.settle();
+    rig.turn();
+    let forgot = loop {
+        match rig.shard.poll_errand() {
+            Some(Errands::Forget(name, epoch)) if &*name == "other" => break epoch,
+            Some(_) => {}
+            None => panic!("it is asked to forget the other one"),
+        }
+    };
+    for (name, forgot) in [(room, epoch), (Arc::from("other"), forgot)] {
+        let saved = Saved { room: name, kept: Ok(()), forgot: Some(forgot) };
+        rig.take(Mail::Saved(Box::new(saved)));
+    }
+    let member = rig.member("other");
+    texts(&mut rig, member);
+    rig.say(author, &publish(&["other"], "4"));
+    rig.settle();
+    assert_eq!(pushed(&mut rig, member), [(4, 1)]);
+    assert!(asks_nothing(&mut rig), "the store has nothing of it");
 }
 
 #[test]
