@@ -55,7 +55,6 @@ impl Shard {
             connection.is_some_and(|connection| connection.open().is_some())
         });
         self.check_petitions();
-        self.check_passages();
         let is_secure = |index| self.table.peek(index).is_some_and(Connection::is_secure);
         self.gate.layers.check(is_secure);
         let opening = self.table.iter().filter(|(_, connection)| connection.is_opening()).count();

@@ -177,6 +177,7 @@ impl Shard {
 
     /// Asserts that whoever is waited for is there, and not past its handshake.
     pub(super) fn check_petitions(&self) {
+        self.check_passages();
         self.gate.people.petitions.check(|conn| {
             let connection = self.table.peek(conn.index);
             let connection = connection.filter(|c| c.generation() == conn.generation);
