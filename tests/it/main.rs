@@ -13,7 +13,6 @@ mod backend;
 mod backpressure;
 mod bridge;
 mod churn;
-mod delay;
 mod drain;
 mod events;
 mod explain;
