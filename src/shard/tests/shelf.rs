@@ -356,7 +356,7 @@ fn a_new_life_of_a_room_is_not_heard_of_before_the_store_cannot_bring_the_old_on
     kept(&mut rig, &reserves, true);
     assert_eq!(pushed(&mut rig, member), [(2, 1)]);
     // Another one that was forgotten by then begins as any other.
-    rig.say(author, &persist("other", 3));
+    rig.say(author, &persist("room-2", 3));
     let asked = save(&mut rig);
     kept(&mut rig, &asked, true);
     rig.later(Duration::from_secs(120));
@@ -364,19 +364,19 @@ fn a_new_life_of_a_room_is_not_heard_of_before_the_store_cannot_bring_the_old_on
     rig.turn();
     let forgot = loop {
         match rig.shard.poll_errand() {
-            Some(Errands::Forget(name, epoch)) if &*name == "other" => break epoch,
+            Some(Errands::Forget(name, epoch)) if &*name == "room-2" => break epoch,
             Some(_) => {}
             None => panic!("it is asked to forget the other one"),
         }
     };
-    for (name, forgot) in [(room, epoch), (Arc::from("other"), forgot)] {
+    for (name, forgot) in [(room, epoch), (Arc::from("room-2"), forgot)] {
         let saved = Saved { room: name, kept: Ok(()), forgot: Some(forgot) };
         rig.take(Mail::Saved(Box::new(saved)));
     }
     author = rig.open();
-    let member = rig.member("other");
+    let member = rig.member("room-2");
     texts(&mut rig, member);
-    rig.say(author, &publish(&["other"], "4"));
+    rig.say(author, &publish(&["room-2"], "4"));
     rig.settle();
     assert_eq!(pushed(&mut rig, member), [(4, 1)]);
     assert!(asks_nothing(&mut rig), "the store has nothing of it");
