@@ -96,7 +96,7 @@ on_both_drivers! {
             numbers.push(push["offset"].as_u64().unwrap());
         }
         assert!(numbers.is_sorted(), "{numbers:?}");
-        assert_eq!(first.counters().stored_total, 5, "before anybody had them");
+        wait_for(&first, "all of them are stored", |counters| counters.stored_total == 5);
         for client in [&mut one, &mut two] {
             client.expect_silence();
         }
