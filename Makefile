@@ -1,7 +1,7 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench peers fuzz sim doc conformance client browser api load goals million edges clean
+.PHONY: help run test check bench peers fuzz sim chaos scale bridge doc conformance client browser api load goals million edges clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
 # ARGS="--duration 3".
@@ -14,6 +14,8 @@ GOALS_ARGS ?=
 MILLION_ARGS ?=
 # Arguments for `make edges`, such as EDGES_ARGS="--only publish --driver epoll".
 EDGES_ARGS ?=
+# Arguments for `make bridge`, such as BRIDGE_ARGS="--only redis --seconds 2".
+BRIDGE_ARGS ?=
 # Seconds for each fuzz target, and which: all there are unless named here.
 SECONDS_EACH ?= 120
 TARGETS ?=
@@ -21,6 +23,10 @@ TARGETS ?=
 # here. `make sim SEEDS=8000 ONLY=resumes_lose_and_repeat_nothing_in_long` is a million returns of clients.
 SEEDS ?= 1000
 ONLY ?=
+# How long nodes and Redis are killed by `make chaos`, in seconds, and by which plan: another one each time
+# unless named here.
+CHAOS_SECONDS ?= 600
+CHAOS_SEED ?=
 # The engine that `make load` is to meet, such as URL=ws://127.0.0.1:8080/ws; without one it starts its own.
 URL ?=
 
@@ -61,6 +67,16 @@ fuzz: ## Fuzz each target for SECONDS_EACH seconds
 
 sim: ## Run whole nodes in the simulator under SEEDS seeds
 	SEEDS=$(SEEDS) cargo test --release --test sim $(ONLY) -- --nocapture
+
+chaos: ## Kill nodes and Redis at random under load for CHAOS_SECONDS, and count every delivery
+	CHAOS_SECONDS=$(CHAOS_SECONDS) $(if $(CHAOS_SEED),CHAOS_SEED=$(CHAOS_SEED)) cargo test --test chaos -- --nocapture
+
+scale: ## What many nodes do to Redis: the formula, and fifty nodes before one that counts
+	cargo test --lib bridge::scale -- --nocapture
+
+bridge: ## Measure what publications cost Redis and the nodes that share it
+	cargo build --release --bin throng
+	node benches/bridge/bridge.mjs $(BRIDGE_ARGS)
 
 doc: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --workspace --no-deps --document-private-items

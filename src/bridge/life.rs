@@ -46,7 +46,8 @@ pub(super) struct Life {
     /// The channels that belong to no room are still to be subscribed to.
     own: Vec<Channel>,
     canary: Canary,
-    was_up: bool,
+    /// There was a link before, or an attempt at one that failed.
+    again: bool,
     /// The link has come up in this life.
     is_up: bool,
     /// Whose turn it was: publications, what is numbered, or presence. Publications, which have waited, begin.
@@ -61,10 +62,10 @@ struct Canary {
 }
 
 impl Life {
-    pub(super) fn new(line: Line, tag: u32, was_up: bool, now: Time) -> Self {
+    pub(super) fn new(line: Line, tag: u32, again: bool, now: Time) -> Self {
         let own = vec![Arc::from(ALL), Arc::from(PRESENCE), canary_channel(tag)];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, was_up, is_up: false, turn: 2 }
+        Self { line, working: None, own, canary, again, is_up: false, turn: 2 }
     }
 
     /// What was under way, of which nobody knows whether Redis did it.
@@ -265,7 +266,7 @@ impl Life {
         }
         // It left when nothing was left to subscribe to.
         self.is_up = true;
-        engine.come_up(self.was_up);
+        engine.come_up(self.again);
     }
 
     fn take<S: Side>(&mut self, (name, payload): &Heard, engine: &mut Engine<S>) {

@@ -20,6 +20,7 @@
 //! | `streams` | rooms whose history all nodes share |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
 //! | `presence` | who is online on which node |
+//! | `scale` | what many nodes do to Redis, on paper and counted |
 //! | `line` | the connection to Redis |
 //! | `thread`, `life` | the thread, and one life of the link |
 
@@ -30,6 +31,8 @@ mod line;
 mod options;
 mod outgoing;
 mod presence;
+#[cfg(test)]
+mod scale;
 mod sequence;
 mod side;
 mod streams;

@@ -182,7 +182,8 @@ impl<S: Side> Engine<S> {
     }
 
     async fn run(&mut self, client: &Client) {
-        let (mut pause, mut was_up) = (FIRST_PAUSE, false);
+        // What is missed before the first link is missed as well, unless that is made at once.
+        let (mut pause, mut again) = (FIRST_PAUSE, false);
         loop {
             let opening = Line::open(client.clone(), self.options.clone(), Arc::clone(&self.tally));
             let why = match self.meanwhile(opening).await {
@@ -190,7 +191,7 @@ impl<S: Side> Engine<S> {
                     self.interest.forget_told();
                     self.streams.connected();
                     let now = self.clock.now();
-                    let mut life = Life::new(line, self.options.tag, was_up, now);
+                    let mut life = Life::new(line, self.options.tag, again, now);
                     let why = life.go_on(self).await;
                     let (batch, chore) = life.end();
                     self.outgoing.put_back(batch);
@@ -203,11 +204,12 @@ impl<S: Side> Engine<S> {
                 }
             };
             if self.tally.is_up() {
-                (pause, was_up) = (FIRST_PAUSE, true);
+                pause = FIRST_PAUSE;
                 tracing::error!("the bridge lost Redis: {why}");
             } else {
                 tracing::warn!("the bridge has no link to Redis yet: {why}");
             }
+            again = true;
             set(&self.tally.up, 0);
             self.presence.iter_mut().for_each(|presence| presence.link_down(&self.tally));
             set(&self.tally.queued, self.outgoing.len());

@@ -81,8 +81,8 @@ pub(crate) fn free_port() -> u16 {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
     let (begin, count) = (end / 2, end - end / 2);
-    // Another run of the tests at the same time begins elsewhere.
-    let offset = u16::try_from(std::process::id() % u32::from(count)).unwrap();
+    // Another run of the tests at the same time begins elsewhere, also one that was started next.
+    let offset = u16::try_from(std::process::id().wrapping_mul(101) % u32::from(count)).unwrap();
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let place = (u32::from(offset) + u32::from(step)) % u32::from(count);

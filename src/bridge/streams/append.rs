@@ -19,7 +19,7 @@ pub(in crate::bridge) struct Waiting {
 
 /// The queue.
 #[derive(Debug)]
-pub(super) struct Appends {
+pub(in crate::bridge) struct Appends {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     most: usize,
@@ -28,7 +28,7 @@ pub(super) struct Appends {
 }
 
 impl Appends {
-    pub(super) fn new(most: usize, most_bytes: usize) -> Self {
+    pub(in crate::bridge) fn new(most: usize, most_bytes: usize) -> Self {
         Self { waiting: VecDeque::new(), bytes: 0, most, most_bytes, written: 0 }
     }
 
@@ -36,7 +36,7 @@ impl Appends {
     ///
     /// # Errors
     /// Its ticket, when there is no space for it.
-    pub(super) fn push(&mut self, append: Append) -> Result<(), u64> {
+    pub(in crate::bridge) fn push(&mut self, append: Append) -> Result<(), u64> {
         let cost = cost(&append);
         if self.waiting.len() >= self.most || self.bytes + cost > self.most_bytes {
             return Err(append.ticket);
@@ -47,7 +47,7 @@ impl Appends {
     }
 
     /// The next, at most `most`, each with its number of writing. These rise.
-    pub(super) fn take(&mut self, most: usize) -> Vec<Waiting> {
+    pub(in crate::bridge) fn take(&mut self, most: usize) -> Vec<Waiting> {
         let count = most.min(self.waiting.len());
         let mut batch: Vec<Waiting> = self.waiting.drain(..count).collect();
         for waiting in &mut batch {

@@ -16,7 +16,7 @@ pub(super) const MOST_BEHIND: u64 = 65_536;
 
 /// Where a node stands in a room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Follower {
+pub(in crate::bridge) struct Follower {
     /// Up to where the node has everything; `None` until it is known.
     at: Option<Cursor>,
     /// The last that was heard since the last read began and could not be delivered.
@@ -25,7 +25,7 @@ pub(super) struct Follower {
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(in crate::bridge) enum Heard {
     /// It is next: deliver it, and say so by [`Follower::took`].
     Next,
     /// It was had.
@@ -36,7 +36,7 @@ pub(super) enum Heard {
 
 /// What to do with what was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(in crate::bridge) enum Read {
     /// The node's place was not known, and is this.
     Begin(Cursor),
     /// Deliver what was read, from this place in it on; none may be left.
@@ -47,12 +47,12 @@ pub(super) enum Read {
 
 impl Follower {
     /// Up to where the node has everything.
-    pub(super) fn at(&self) -> Option<Cursor> {
+    pub(in crate::bridge) fn at(&self) -> Option<Cursor> {
         self.at
     }
 
     /// A message has come.
-    pub(super) fn heard(&mut self, cursor: Cursor) -> Heard {
+    pub(in crate::bridge) fn heard(&mut self, cursor: Cursor) -> Heard {
         if let Some(at) = self.at
             && at.epoch == cursor.epoch
         {
@@ -71,7 +71,7 @@ impl Follower {
     ///
     /// # Panics
     /// When it does not follow.
-    pub(super) fn took(&mut self, cursor: Cursor) {
+    pub(in crate::bridge) fn took(&mut self, cursor: Cursor) {
         let follows =
             self.at.is_some_and(|at| at.epoch == cursor.epoch && at.offset + 1 == cursor.offset);
         assert!(follows, "{cursor:?} follows {:?}", self.at);
@@ -79,13 +79,13 @@ impl Follower {
     }
 
     /// A read begins, after which?
-    pub(super) fn begin_read(&mut self) -> Option<Cursor> {
+    pub(in crate::bridge) fn begin_read(&mut self) -> Option<Cursor> {
         self.beyond = None;
         self.at
     }
 
     /// What was read: the room's newest, and the numbers of what came after the place at which it began.
-    pub(super) fn read(&mut self, newest: Cursor, offsets: &[u64]) -> Read {
+    pub(in crate::bridge) fn read(&mut self, newest: Cursor, offsets: &[u64]) -> Read {
         let Some(at) = self.at else {
             self.at = Some(newest);
             return Read::Begin(newest);
@@ -113,7 +113,7 @@ impl Follower {
     }
 
     /// True when there is more than was read, up to `newest`, or was heard meanwhile.
-    pub(super) fn wants_more(&self, newest: Cursor) -> bool {
+    pub(in crate::bridge) fn wants_more(&self, newest: Cursor) -> bool {
         let is_beyond = |cursor: Cursor| match self.at {
             Some(at) => cursor.epoch != at.epoch || cursor.offset > at.offset,
             None => true,

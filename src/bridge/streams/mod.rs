@@ -28,3 +28,9 @@ mod side;
 pub(super) use carry::{Chore, Streams};
 pub(super) use script::is_kept;
 pub use side::{Append, Bound, Entry, Fetch, Found, Lost, Refusal, Shares, Verdict};
+#[cfg(test)]
+pub(super) use {
+    append::Appends,
+    follow::{Follower, Heard, Read},
+    script::{Keys, Letter},
+};

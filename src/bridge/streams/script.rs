@@ -85,16 +85,16 @@ fn fresh() -> String {
 
 /// Whose keys these are, and where the scripts are known.
 #[derive(Clone, Debug)]
-pub(super) struct Keys {
+pub(in crate::bridge) struct Keys {
     prefix: String,
     /// This life of this node.
     writer: String,
     /// The names by which Redis has the scripts, once it has them.
-    pub(super) names: Option<[String; 2]>,
+    pub(in crate::bridge) names: Option<[String; 2]>,
 }
 
 impl Keys {
-    pub(super) fn new(prefix: &str, writer: u32) -> Self {
+    pub(in crate::bridge) fn new(prefix: &str, writer: u32) -> Self {
         Self { prefix: prefix.to_owned(), writer: format!("{writer:x}"), names: None }
     }
 
@@ -110,7 +110,7 @@ impl Keys {
     }
 
     /// Numbers, keeps and publishes. `known`: up to where the node has the room.
-    pub(super) fn append(&self, waiting: &Waiting, known: Option<Cursor>) -> Cmd {
+    pub(in crate::bridge) fn append(&self, waiting: &Waiting, known: Option<Cursor>) -> Cmd {
         let append = &waiting.append;
         let channel = &*append.channel;
         let once = append.once.as_ref();

@@ -160,6 +160,7 @@ on_both_drivers! {
         redis.restart();
         wait_link(&node);
         redis.wait_for_room("lobby", 1);
+        assert_eq!(client.next(), gap(), "what others published before may be missing");
         client.expect_silence();
     }
 }
