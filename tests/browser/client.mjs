@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
 import { DRIVERS, startEngine } from "../tools/engine.mjs";
-import { KNOWN, OUT, SUITE_MS, Visitor, WAIT_MS, comesTo, tokenOf } from "./visitor.mjs";
+import { KNOWN, OUT, SUITE_MS, Visitor, WAIT_MS, adminOf, comesTo, tokenOf, withAdmin } from "./visitor.mjs";
 
 const ADMIN_KEY = "a secret of the operator";
 
@@ -41,12 +41,11 @@ for (const driver of DRIVERS) {
         "auth.browser_errors": true,
         "presence.grace_ms": 300,
         "presence.interval_ms": 50,
-        "admin.listen": "127.0.0.1:0",
-        key: `[{name="tests", secret="${ADMIN_KEY}", scopes=["revoke"]}]`,
+        ...withAdmin(ADMIN_KEY, "revoke"),
         namespace: '[{pattern="*", history_count=100}]',
       };
       engine = await startEngine({ settings, log: join(OUT, `${driver}-client-engine.log`) });
-      admin = /admin on (http:\/\/[^\s/]+)/.exec(engine.said)[1];
+      admin = adminOf(engine);
     });
 
     after(async () => {

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
 import { DRIVERS, startEngine } from "../tools/engine.mjs";
-import { KNOWN, OUT, SUITE_MS, Visitor, WAIT_MS, comesTo } from "./visitor.mjs";
+import { KNOWN, OUT, SUITE_MS, Visitor, WAIT_MS, adminOf, comesTo, withAdmin } from "./visitor.mjs";
 
 /** Coming back waits for a jittered delay that may have grown while the engine was away. */
 const RETURN_MS = 60_000;
@@ -275,11 +275,10 @@ for (const driver of DRIVERS) {
       const settings = {
         "server.driver": driver,
         ...KNOWN,
-        "admin.listen": "127.0.0.1:0",
-        key: `[{name="tests", secret="${KEY}", scopes=["notify"]}]`,
+        ...withAdmin(KEY, "notify"),
       };
       engine = await startEngine({ settings, log: join(OUT, `${driver}-bell-engine.log`) });
-      admin = /admin on (http:\/\/\S+)/.exec(engine.said)[1];
+      admin = adminOf(engine);
     });
 
     after(async () => {

@@ -41,6 +41,15 @@ before(async () => {
 
 after(() => common?.close());
 
+/** What gives an engine an admin listener with one key for these scopes. */
+export const withAdmin = (secret, ...scopes) => ({
+  "admin.listen": "127.0.0.1:0",
+  key: `[{name="tests", secret="${secret}", scopes=${JSON.stringify(scopes)}}]`,
+});
+
+/** Where that listener is. */
+export const adminOf = (engine) => /admin on (http:\/\/[^\s/]+)/.exec(engine.said)[1];
+
 /** Another Chromium, with processes of its own: the browser, and the id of the first of them. */
 export async function another() {
   const server = await chromium.launchServer(CHROMIUM);
