@@ -26,7 +26,7 @@
 //! | `client` | requests that go out |
 //! | `sign` | how who gets them knows whose they are |
 //! | `consult` | questions of the shards to the application's back end |
-//! | `front` | requests that shards hand on, and who answers them |
+//! | `petitions` | requests that shards hand on to this listener's own endpoints |
 //! | `line` | those that wait |
 //! | `deliver` | events to the back ends that want to hear of them |
 //! | `reply` | what they answer |
@@ -43,7 +43,6 @@ mod deliver;
 mod desk;
 mod explain;
 mod exposition;
-mod front;
 mod gather;
 mod guard;
 mod inbox;
@@ -54,6 +53,7 @@ mod openapi;
 mod options;
 mod overview;
 mod page;
+mod petitions;
 mod presence;
 mod publish;
 mod refusal;
