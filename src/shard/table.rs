@@ -5,6 +5,7 @@
 //! of the index. What lies behind the last connection can be given back after a crowd; one that stays at
 //! a high index keeps the places below it.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use slab::Slab;
@@ -75,6 +76,13 @@ impl Table {
     /// The connection at an index, to look at.
     pub(super) fn peek(&self, index: u32) -> Option<&Connection> {
         self.slab.get(index as usize)
+    }
+
+    /// Reads something of each of these records and nothing else, so that the memory in which those lie
+    /// that no cache holds is fetched at the same time, and not for one after the other.
+    pub(super) fn fetch(&self, indexes: &[u32]) {
+        let seen = indexes.iter().filter_map(|index| self.peek(*index));
+        black_box(seen.fold(0, |all, connection| all ^ connection.last_seen.0));
     }
 
     /// Gives up the connection and its place in the wheel.

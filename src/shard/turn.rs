@@ -140,6 +140,7 @@ impl Shard {
         self.shake_hands(now);
         let mut fired = std::mem::take(&mut self.table.fired);
         self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
+        self.table.fetch(&fired);
         for key in fired.drain(..) {
             self.handle_due(key, now);
         }
