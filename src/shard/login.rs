@@ -24,7 +24,7 @@ use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
 use crate::shard::held::Arrival;
 use crate::shard::mail::Mail;
-use crate::shard::people::{ASKED, Offer, Pending, Person, Sweep};
+use crate::shard::people::{ASKED, Offer, Pending, Person, hash};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
@@ -46,7 +46,7 @@ impl Default for Judged {
     }
 }
 
-/// Connections that one turn looks at for one revocation.
+/// Connections that one turn looks at for those whose tokens were taken back.
 const SWEEP_SLICE: usize = 1024;
 
 impl Shard {
@@ -411,9 +411,8 @@ impl Shard {
                     self.close_if_taken(index, revocation, now);
                 }
             }
-            Revocation::Token { .. } => {
-                let revocation = Arc::clone(revocation);
-                self.gate.people.sweeps.push(Sweep { revocation, at: 0 });
+            Revocation::Token { id, .. } => {
+                self.gate.people.sweeps.begin(hash(&self.identity.seed, id));
             }
         }
         self.close_pending(revocation, now);
@@ -448,18 +447,26 @@ impl Shard {
         }
     }
 
-    /// Looks on for those whom a revocation takes.
+    /// Looks on for those whose token was taken back.
     pub(super) fn sweep_some(&mut self, now: Time) {
-        let Some(sweep) = self.gate.people.sweeps.last_mut() else { return };
-        let (from, revocation) = (sweep.at, Arc::clone(&sweep.revocation));
-        sweep.at += SWEEP_SLICE;
-        let bound = self.gate.people.bound();
-        if from + SWEEP_SLICE >= bound {
-            self.gate.people.sweeps.pop();
+        let people = &mut self.gate.people;
+        if people.sweeps.is_empty() {
+            return;
         }
-        for index in from..bound.min(from + SWEEP_SLICE) {
-            self.close_if_taken(u32::try_from(index).unwrap_or(u32::MAX), &revocation, now);
+        let bound = people.bound();
+        let slice = people.sweeps.next(bound, SWEEP_SLICE);
+        let people = &self.gate.people;
+        let is_taken = |index: &u32| {
+            people.get(*index).is_some_and(|person| people.sweeps.wants(person.token()))
+        };
+        let indexes = slice.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
+        let taken: Vec<u32> = indexes.filter(is_taken).collect();
+        for index in taken {
+            if let Some((id, _)) = self.table.at(index) {
+                self.close(id, Disconnect::Revoked, now);
+            }
         }
+        self.gate.people.sweeps.end(bound);
     }
 
     /// Takes over keys that were fetched while the node runs, in place of those fetched before.

@@ -51,6 +51,7 @@ mod shelf;
 mod state;
 mod stream;
 mod survey;
+mod sweeps;
 mod table;
 mod targets;
 mod tenants;

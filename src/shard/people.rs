@@ -24,6 +24,7 @@ use crate::shard::held::{Arrival, Consults};
 use crate::shard::pages::Pages;
 use crate::shard::petitions::Petitions;
 use crate::shard::settings::COSTS;
+use crate::shard::sweeps::{Sweeps, TokenHash};
 
 /// One known user's connection: what is left of its identity, in few bytes, as there may be a million.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(super) struct Person {
     /// Seconds since 1970, up to the year 2106; the last second there is stands for never.
     expires: u32,
     /// The token's name, hashed; zero without one. A revocation knows the name and hashes it too.
-    token: [u8; 7],
+    token: TokenHash,
     flags: u8,
 }
 
@@ -156,10 +157,15 @@ impl Person {
             Revocation::Token { id, .. } => self.token == hash(seed, id),
         }
     }
+
+    /// The hash of its token's name; zeros when it has none.
+    pub(super) fn token(&self) -> TokenHash {
+        self.token
+    }
 }
 
 /// The hash of a token's name, never zero: of seven bytes, so that a person's record has space for flags.
-fn hash(seed: &Seed, id: &str) -> [u8; 7] {
+pub(super) fn hash(seed: &Seed, id: &str) -> TokenHash {
     let [_, hash @ ..] = (seed.hash_one(id) | 1).to_be_bytes();
     hash
 }
@@ -188,14 +194,6 @@ pub(super) struct Offer {
     pub(super) wish: Option<Box<Wish>>,
 }
 
-/// A revocation that looks for its connection: all are looked at, a slice a turn.
-#[derive(Debug)]
-pub(super) struct Sweep {
-    pub(super) revocation: Arc<Revocation>,
-    /// Indexes below this have been looked at.
-    pub(super) at: usize,
-}
-
 /// Tickets remembered at their home; each is for a minute or so.
 const USED_TICKETS: usize = 1 << 18;
 
@@ -211,7 +209,7 @@ pub(super) struct People {
     /// Tickets whose home this shard is, with their ends.
     used: Map<u128, u64>,
     pub(super) revocations: Revocations,
-    pub(super) sweeps: Vec<Sweep>,
+    pub(super) sweeps: Sweeps,
     /// Where everybody came from, where a namespace asks for it.
     pub(super) pages: Pages,
     /// Keys that were fetched while the node runs, beside those of the configuration.
@@ -234,7 +232,7 @@ impl People {
             readings: seed.map(),
             used: seed.map(),
             revocations: Revocations::new(seed, max_revocations),
-            sweeps: Vec::new(),
+            sweeps: Sweeps::new(seed),
             pages: Pages::new(seed),
             fetched: None,
             consults: Consults::new(seed),

@@ -102,11 +102,8 @@ fn a_revoked_token_is_found_among_thousands_in_slices() {
     settings.capacity.connections = 5000;
     let mut rig = Rig::new(0, 1, settings);
     let of = |number: u32| json!({"sub": format!("u{number}"), "jti": format!("j{number}"), "exp": 5000});
-    for number in 0..2100 {
-        rig.shard.gate.people.settle(number, identity(&of(number)), "".into(), &Seed::new(1));
-        rig.shard.gate.people.leave(number);
-    }
     let clients: Vec<ConnId> = (0..3).map(|number| enter(&mut rig, &of(number))).collect();
+    pass_through(&mut rig, 2100);
     let revocation = Revocation::Token { id: "j2".into(), until: 6000 };
     rig.take(Mail::Revoke(Arc::new(revocation)));
     assert_eq!(rig.shard.poll_timeout(rig.now), Some(Duration::ZERO), "there is more to do");
@@ -117,6 +114,50 @@ fn a_revoked_token_is_found_among_thousands_in_slices() {
     let conn = knock(&mut rig, "/ws", &bearer(&of(2)));
     assert!(answer(&mut rig, conn).0.starts_with("HTTP/1.1 401 "));
     assert_ne!(rig.shard.poll_timeout(rig.now), Some(Duration::ZERO));
+}
+
+/// Though others are taken back in every turn: whoever looks for the newest first never comes to the oldest.
+#[test]
+fn a_revoked_token_is_found_in_a_round_however_many_others_are_revoked_meanwhile() {
+    let mut settings = guarded(&[Source::Header], |_| {});
+    settings.capacity.connections = 9000;
+    let mut rig = Rig::new(0, 1, settings);
+    let of = |number: u32| json!({"sub": format!("u{number}"), "jti": format!("j{number}"), "exp": 5000});
+    let stays = enter(&mut rig, &of(0));
+    let conn = enter(&mut rig, &of(7));
+    pass_through(&mut rig, 8000);
+    let revoke = |rig: &mut Rig, id: String| {
+        let revocation = Revocation::Token { id: id.into(), until: 6000 };
+        rig.take(Mail::Revoke(Arc::new(revocation)));
+    };
+    // The search has just been where the connection is.
+    revoke(&mut rig, "other".to_owned());
+    rig.turn();
+    revoke(&mut rig, "j7".to_owned());
+    for other in 0..8000_usize.div_ceil(1024) {
+        assert_eq!(rig.shard.counters.revoked_total, 0);
+        revoke(&mut rig, format!("other{other}"));
+        rig.turn();
+    }
+    assert_eq!(rig.shard.counters.revoked_total, 1);
+    rig.settle();
+    assert_eq!(rig.heard(conn), [Heard::Close(1008)]);
+    assert_eq!(rig.heard(stays), []);
+    for _ in 0..9 {
+        rig.turn();
+    }
+    assert_ne!(rig.shard.poll_timeout(rig.now), Some(Duration::ZERO), "the search has an end");
+}
+
+/// So many come and go, so that as many places have to be looked at.
+fn pass_through(rig: &mut Rig, places: u32) {
+    let who = identity(&json!({"sub": "passing", "exp": 5000}));
+    let people = &mut rig.shard.gate.people;
+    for index in 100..places {
+        people.settle(index, who.clone(), "".into(), &Seed::new(1));
+        people.leave(index);
+    }
+    assert_eq!(people.bound(), places as usize);
 }
 
 fn identity(claims: &Value) -> crate::auth::Identity {
