@@ -6,6 +6,7 @@
 //! target passes it through [`redact`] first.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
@@ -116,9 +117,10 @@ impl SourceRules {
 }
 
 impl SourceRules {
-    /// A request as another server may have it: in its target is no token and no ticket that would open this
-    /// node's door. Parameters of those names are not touched where they are not looked at, as they are the
-    /// other server's own. What has no target is left as it is.
+    /// A request as another server may have it: neither its target nor the address of the page that it comes
+    /// from (`Referer`) holds a token or a ticket that would open this node's door. Parameters of those names are
+    /// not touched where they are not looked at, as they are the other server's own. What has no target is
+    /// left as it is, and so is a body.
     pub fn withhold(&self, request: &mut Vec<u8>) {
         let listed =
             [(Source::Query, SECRET_PARAMETERS[0]), (Source::Ticket, SECRET_PARAMETERS[1])];
@@ -127,17 +129,38 @@ impl SourceRules {
         if secrets.is_empty() {
             return;
         }
-        let line = request.iter().position(|byte| *byte == b'\r').unwrap_or(request.len());
-        let mut words = request[..line].splitn(3, |byte| *byte == b' ');
-        let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
-        let (begin, end) = (method.len() + 1, method.len() + 1 + target.len());
-        let Ok(target) = std::str::from_utf8(target) else { return };
-        let blotted = match blot(target, &secrets) {
-            Cow::Owned(blotted) => blotted,
-            Cow::Borrowed(_) => return,
-        };
-        drop(request.splice(begin..end, blotted.into_bytes()));
+        // From the last to the first: what is changed moves what lies behind it.
+        for place in addresses(request).into_iter().rev() {
+            let Ok(address) = std::str::from_utf8(&request[place.clone()]) else { continue };
+            if let Cow::Owned(blotted) = blot(address, &secrets) {
+                drop(request.splice(place, blotted.into_bytes()));
+            }
+        }
     }
+}
+
+/// Where addresses with parameters stand in a request head: its target, and where it says it comes from.
+fn addresses(request: &[u8]) -> SmallVec<[Range<usize>; 2]> {
+    let mut found = SmallVec::new();
+    let mut begin = 0;
+    for line in request.split(|byte| *byte == b'\n') {
+        let text = line.strip_suffix(b"\r").unwrap_or(line);
+        if begin == 0 {
+            let mut words = text.splitn(3, |byte| *byte == b' ');
+            if let (Some(method), Some(target)) = (words.next(), words.next()) {
+                let from = method.len() + 1;
+                found.push(from..from + target.len());
+            }
+        } else if text.is_empty() {
+            break;
+        } else if let Some(colon) = text.iter().position(|byte| *byte == b':')
+            && text[..colon].eq_ignore_ascii_case(b"referer")
+        {
+            found.push(begin + colon + 1..begin + text.len());
+        }
+        begin += line.len() + 1;
+    }
+    found
 }
 
 /// More than one where one is to be.

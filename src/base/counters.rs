@@ -127,6 +127,34 @@ counters! {
     accept_paused_total,
     /// Handshakes refused, by any status.
     handshakes_refused_total,
+    /// Handshakes refused with 400 because the request broke a rule.
+    refused_400_total,
+    /// Handshakes refused with 401 because there was no token, or one that does not do.
+    refused_401_total,
+    /// Handshakes refused with 403 because whoever it was may not.
+    refused_403_total,
+    /// Handshakes refused with 404 because nothing is at the path.
+    refused_404_total,
+    /// Handshakes refused with 405 because of their method.
+    refused_405_total,
+    /// Handshakes refused with 408 because the request did not arrive in time.
+    refused_408_total,
+    /// Handshakes refused with 411 because the length of the body was not said.
+    refused_411_total,
+    /// Handshakes refused with 413 because of a body, or one that is too large.
+    refused_413_total,
+    /// Handshakes refused with 414 because the target was too long.
+    refused_414_total,
+    /// Handshakes refused with 426 because headers of an upgrade were missing.
+    refused_426_total,
+    /// Handshakes refused with 431 because the head was too large.
+    refused_431_total,
+    /// Handshakes refused with 503 because the node took nobody at the moment.
+    refused_503_total,
+    /// Handshakes of browsers that were made only to tell them by a close frame when to come back.
+    refused_later_total,
+    /// Handshakes refused with another status.
+    refused_otherwise_total,
     /// Handshakes completed.
     handshakes_total,
     /// Logins: connections whose token or ticket was accepted.
@@ -326,6 +354,28 @@ counters! {
     turns_total,
     /// Writes that waited for the flush window.
     flush_waits_total,
+}
+
+impl Counters {
+    /// Counts a handshake that is refused with that status.
+    pub fn count_refusal(&mut self, status: u16) {
+        self.handshakes_refused_total += 1;
+        *match status {
+            400 => &mut self.refused_400_total,
+            401 => &mut self.refused_401_total,
+            403 => &mut self.refused_403_total,
+            404 => &mut self.refused_404_total,
+            405 => &mut self.refused_405_total,
+            408 => &mut self.refused_408_total,
+            411 => &mut self.refused_411_total,
+            413 => &mut self.refused_413_total,
+            414 => &mut self.refused_414_total,
+            426 => &mut self.refused_426_total,
+            431 => &mut self.refused_431_total,
+            503 => &mut self.refused_503_total,
+            _ => &mut self.refused_otherwise_total,
+        } += 1;
+    }
 }
 
 #[cfg(test)]

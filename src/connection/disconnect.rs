@@ -173,8 +173,10 @@ impl Disconnect {
             Self::Expired => &mut counters.expired_total,
             Self::Revoked => &mut counters.revoked_total,
             Self::TlsFailed => &mut counters.tls_failed_total,
-            Self::HandshakeTimeout | Self::TryLater { .. } => {
-                &mut counters.handshakes_refused_total
+            Self::HandshakeTimeout => return counters.count_refusal(408),
+            Self::TryLater { .. } => {
+                counters.handshakes_refused_total += 1;
+                &mut counters.refused_later_total
             }
             Self::RateLimited => &mut counters.rate_closed_total,
             Self::TooMany => &mut counters.parties_refused_total,

@@ -112,8 +112,8 @@ pub enum Answer {
     Page(Arc<[u8]>),
     /// The answer to what a browser asks before it asks for a stream.
     Preflight(Vec<u8>),
-    /// A refusal, as a whole response.
-    Refuse(Vec<u8>),
+    /// A refusal.
+    Refuse(Refusal),
 }
 
 /// What the request for an event stream asks for; there is nothing else by which it could.
@@ -193,7 +193,7 @@ pub fn answer(
         Ok(None) => Answer::More(
             half.unwrap_or_else(|| Box::new(HalfHead { bytes: bytes.to_vec(), scan: fresh })),
         ),
-        Err(refusal) => Answer::Refuse(refusal.response()),
+        Err(refusal) => Answer::Refuse(refusal),
     }
 }
 

@@ -206,8 +206,7 @@ impl Shard {
             self.open(conn, pending.offer.protocol, pending.offer.response, now);
             self.close_saying(conn, why, words.as_deref(), now);
         } else {
-            self.counters.handshakes_refused_total += 1;
-            self.respond(conn, refusal.response(), now);
+            self.refuse_handshake(conn, &refusal, now);
         }
     }
 

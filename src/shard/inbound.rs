@@ -23,7 +23,7 @@ use crate::shard::people::Offer;
 use crate::shard::seats::ANNOUNCED;
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
-use crate::wire::http::{Head, Upgrade};
+use crate::wire::http::{Head, Refusal, Upgrade};
 use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
 
 impl Shard {
@@ -129,10 +129,7 @@ impl Shard {
             }
             connection::Answer::Page(page) => self.respond_with(conn, Shared::common(page), now),
             connection::Answer::Preflight(response) => self.respond(conn, response, now),
-            connection::Answer::Refuse(response) => {
-                self.counters.handshakes_refused_total += 1;
-                self.respond(conn, response, now);
-            }
+            connection::Answer::Refuse(refusal) => self.refuse_handshake(conn, &refusal, now),
         }
         None
     }
@@ -170,6 +167,12 @@ impl Shard {
             Admission::Anonymous | Admission::Ticket(_) => {}
         }
         self.welcome(conn, protocol, now);
+    }
+
+    /// Answers a handshake that comes to nothing, counts it by its status, and ends.
+    pub(super) fn refuse_handshake(&mut self, conn: ConnId, refusal: &Refusal, now: Time) {
+        self.counters.count_refusal(refusal.status);
+        self.respond(conn, refusal.response(), now);
     }
 
     /// Answers a request with a whole response, and ends.

@@ -214,9 +214,7 @@ impl Shard {
     fn turn_down(&mut self, conn: ConnId, error: TokenError, now: Time) {
         self.gate.people.pending.remove(&conn.index);
         self.note_refused_token(error);
-        self.counters.handshakes_refused_total += 1;
-        let refusal = Refusal::unauthorized(error.public(), true);
-        self.respond(conn, refusal.response(), now);
+        self.refuse_handshake(conn, &Refusal::unauthorized(error.public(), true), now);
     }
 
     /// Goes on with a handshake that is held, unless its token was revoked meanwhile.

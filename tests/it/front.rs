@@ -213,16 +213,18 @@ on_both_drivers! {
         let (address, told) = server(Some(empty));
         let proxy = proxy("/app/", address, "");
         for (sources, target) in [
-            (r#"["header"]"#, "get /app/?token=of-the-app&ticket=t&x=1"),
-            (r#"["header", "query"]"#, "get /app/?token=***&ticket=t&x=1"),
-            (r#"["query", "ticket"]"#, "get /app/?token=***&ticket=***&x=1"),
+            (r#"["header"]"#, "/app/?token=of-the-app&ticket=t&x=1"),
+            (r#"["header", "query"]"#, "/app/?token=***&ticket=t&x=1"),
+            (r#"["query", "ticket"]"#, "/app/?token=***&ticket=***&x=1"),
         ] {
             let sources = format!("auth.sources={sources}");
             let node = guarded(driver, &[&proxy, &sources]);
-            let request = b"GET /app/?token=of-the-app&ticket=t&x=1 HTTP/1.1\r\nHost: a\r\n\r\n";
-            assert!(exchange(node.address(), request).starts_with("HTTP/1.1 204 "));
+            let own = "/app/?token=of-the-app&ticket=t&x=1";
+            let request = format!("GET {own} HTTP/1.1\r\nHost: a\r\nReferer: http://a{own}\r\n\r\n");
+            assert!(exchange(node.address(), request.as_bytes()).starts_with("HTTP/1.1 204 "));
             let asked = told.recv_timeout(PATIENCE).unwrap().to_lowercase();
-            assert!(asked.starts_with(&format!("{target} http/1.1\r\n")), "{asked}");
+            assert!(asked.starts_with(&format!("get {target} http/1.1\r\n")), "{asked}");
+            assert!(asked.contains(&format!("\nreferer: http://a{target}\r\n")), "{asked}");
         }
     }
 

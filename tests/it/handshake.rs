@@ -38,6 +38,12 @@ on_both_drivers! {
         let counters = node.counters();
         assert_eq!(counters.handshakes_refused_total, cases.len() as u64);
         assert_eq!(counters.handshakes_total, 0);
+        let of = |wanted: u16| cases.iter().filter(|(_, status)| *status == wanted).count() as u64;
+        let told = [counters.refused_400_total, counters.refused_404_total, counters.refused_426_total];
+        assert_eq!(told, [400, 404, 426].map(of), "each is told apart");
+        let told = [counters.refused_405_total, counters.refused_413_total, counters.refused_414_total];
+        assert_eq!(told, [405, 413, 414].map(of));
+        assert_eq!((counters.refused_431_total, counters.refused_otherwise_total), (of(431), 0));
     }
 
     fn an_upgrade_without_its_headers_is_told_which_is_missing(driver) {

@@ -61,7 +61,7 @@ on_both_drivers! {
         let node = node(driver, &["limits.handshake_timeout_ms=200"]);
         let answer = exchange(node.address(), b"GET /ws HTTP/1.1\r\nHost: x\r\n");
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-        wait_for(&node, "nothing is left", |c| c.connections == 0);
+        wait_for(&node, "nothing is left", |c| c.connections == 0 && c.refused_408_total == 1);
     }
 
     fn a_message_that_does_not_end_is_closed_with_1008(driver) {

@@ -1,10 +1,16 @@
 //! The log as programs read it: who has gone and why, in JSON, and never a token.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
-use crate::auth::{SECRET, token};
+use crate::admin::{SECRET as KEY, ask};
+use crate::auth::{SECRET, knock, token};
+use crate::backend::{Backend, SHARED, ok};
+use crate::bridge::cluster::Redis;
 use crate::process::Program;
-use crate::support::Client;
+use crate::support::{Client, wait_until};
+use crate::tls::client::Files;
 
 /// The lines of a log; each is one object.
 fn lines(log: &str) -> Vec<Value> {
@@ -79,5 +85,69 @@ fn goodbyes_are_left_out_where_faults_are_asked_for_and_everything_by_default() 
         let lines = lines(&log);
         let reasons: Vec<&Value> = lines.iter().filter_map(|line| line.get("reason")).collect();
         assert_eq!(reasons, vec![&json!("violation"); told], "{log}");
+    }
+}
+
+/// What the node itself keeps secret: the keys of its admin listener, what it signs with, the password of
+/// Redis, the key of its certificate, and the tickets that it makes.
+#[test]
+fn no_secret_of_the_node_is_in_the_fullest_log() {
+    const PASSWORD: &str = "open-sesame-of-redis";
+    let redis = Redis::start();
+    let password = format!(">{PASSWORD}");
+    redis.ask(&["ACL", "SETUSER", "throng", "on", &password, "~*", "&*", "+@all"]);
+    let backend = Backend::open(|_| ok(r#"{"allow":true}"#));
+    let files = Files::new();
+    let [certificate, _] = files.sets();
+    let sets = [
+        "log.level=trace".to_owned(),
+        "tls.listen=127.0.0.1:0".to_owned(),
+        "auth.mode=token".to_owned(),
+        format!("auth.secret={SECRET:?}"),
+        "auth.sources=[\"ticket\", \"header\"]".to_owned(),
+        "auth.require_expiry=false".to_owned(),
+        "admin.listen=127.0.0.1:0".to_owned(),
+        format!("key=[{{name=\"k\", secret={KEY:?}, scopes=[\"tickets\", \"publish\"]}}]"),
+        format!("auth_webhook.url={:?}", backend.url()),
+        format!("auth_webhook.secret={SHARED:?}"),
+        "auth_webhook.connect=true".to_owned(),
+        format!(
+            "webhook=[{{name=\"w\", url={:?}, secret={SHARED:?}, events=[\"connected\"]}}]",
+            backend.url()
+        ),
+        format!("bridge.url=redis://{}", redis.address()),
+        "bridge.user=throng".to_owned(),
+        format!("bridge.password={PASSWORD:?}"),
+        certificate,
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let program = Program::start(&sets);
+    let (_, rest) = program.said.split_once("admin on http://").expect("the address");
+    let admin: SocketAddr = rest.lines().next().unwrap().parse().unwrap();
+    wait_until("the link is up", || ask(admin, "GET /readyz", "").0 == 200);
+    let (code, answer) = ask(admin, "POST /v1/tickets", r#"{"user":"ada","rooms":["*"]}"#);
+    assert_eq!(code, 201, "{answer}");
+    let ticket: Value = serde_json::from_str(&answer).unwrap();
+    let ticket = ticket["ticket"].as_str().expect("a ticket").to_owned();
+    let mut client = Client::connect_with(program.address, &format!("/ws?ticket={ticket}"), &[]);
+    // It lets in once, and is refused, and told of, the second time.
+    let again = knock(program.address, &format!("/ws?ticket={ticket}"), &[]);
+    assert!(again.starts_with("HTTP/1.1 401"), "{again}");
+    client.join("r");
+    let body = r#"{"rooms":["r"],"type":"x","payload":1}"#;
+    assert_eq!(ask(admin, "POST /v1/publish", body).0, 200);
+    assert_eq!(client.next()["payload"], 1);
+    assert!(backend.next().body.is_object() && backend.next().body.is_object(), "asked and told");
+    program.signal("-HUP");
+    program.signal("-USR1");
+    program.signal("-TERM");
+    drop(client);
+    let (_, log) = program.end();
+    assert!(log.contains("read again") && log.contains("TRACE"), "{log}");
+    let key = std::fs::read_to_string(files.path("key.pem")).unwrap();
+    let lines = key.lines().filter(|line| !line.starts_with("-----"));
+    let marks = [SECRET, KEY, SHARED, PASSWORD, ticket.as_str()].into_iter().chain(lines);
+    for mark in marks {
+        assert!(!log.contains(mark), "{mark} is in the log:\n{log}");
     }
 }

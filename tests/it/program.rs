@@ -70,6 +70,20 @@ fn a_heartbeat_as_long_as_the_patience_of_proxies_is_warned_of_at_start() {
 }
 
 #[test]
+fn who_serves_everybody_is_told_at_start_what_that_means() {
+    for (mode, warned) in [("local", false), ("open", true)] {
+        let program = Program::start(&["--set", &format!("auth.mode={mode}")]);
+        program.signal("-TERM");
+        let (_, log) = program.end();
+        let warning = log.lines().find(|line| line.contains("WARN"));
+        let said = warning.is_some_and(|line| {
+            line.contains("auth.mode = \"open\": anyone who can connect may join and publish")
+        });
+        assert_eq!((warning.is_some(), said), (warned, warned), "{log}");
+    }
+}
+
+#[test]
 fn turns_are_timed_only_where_that_was_asked_for() {
     for asked in [false, true] {
         let mut program = Program::start(&["--set", &format!("debug.turn_clock={asked}")]);

@@ -132,6 +132,11 @@ fn what_opens_this_door_is_handed_to_no_other_server() {
     assert_eq!(hides(&[Source::Ticket], request), format!("{ticket}{rest}"));
     let both = "GET /app?a=1&token=***&%74oken=***&ticket=***";
     assert_eq!(hides(&[Source::Ticket, Source::Query], request), format!("{both}{rest}"));
+    let page = "GET /?token=one HTTP/1.1\r\nX: ?token=two\r\nREFERER:https://a/?x=1&token=three\r\nReferer: /?token=\
+        four&y\r\nReferer-X: ?token=five\r\n\r\nReferer: /?token=six\r\n";
+    let hidden = page.replace("=one", "=***").replace("=three", "=***").replace("=four", "=***");
+    assert_eq!(hides(&[Source::Query], page), hidden);
+    assert_eq!(hides(&[Source::Ticket, Source::Header], page), page);
     for odd in ["", "GET", "GET ", "GET /\r\nx: ?token=a", "GET /?token=a"] {
         let hidden = hides(&[Source::Query], odd);
         assert_eq!(hidden, odd.replace("GET /?token=a", "GET /?token=***"));

@@ -247,6 +247,7 @@ fn handshakes_over_the_rate_are_asked_back_one_after_another() {
     let counters = rig.shard.counters();
     assert_eq!((counters.handshakes_total, counters.handshakes_deferred_total), (2, 11));
     assert_eq!(counters.handshakes_refused_total, 11);
+    assert_eq!((counters.refused_503_total, counters.refused_later_total), (10, 1));
     rig.later(Duration::from_secs(1));
     let (_, response) = rig.knock("192.0.2.1", "");
     assert!(response.starts_with("HTTP/1.1 101 "), "{response}");

@@ -1,6 +1,6 @@
 //! Several nodes and a Redis between them, each test with its own.
 
-mod cluster;
+pub(crate) mod cluster;
 mod crossing;
 mod interest;
 mod outage;

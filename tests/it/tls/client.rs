@@ -63,7 +63,11 @@ impl Files {
 
 impl Secure {
     pub(crate) fn start(driver: &str, sets: &[&str]) -> Self {
-        let files = Files::new();
+        Self::start_with(driver, Files::new(), sets)
+    }
+
+    /// The same with these files; what `sets` say of them holds.
+    pub(crate) fn start_with(driver: &str, files: Files, sets: &[&str]) -> Self {
         let driver = format!("server.driver={driver}");
         let own = [
             "server.listen=127.0.0.1:0",
@@ -73,8 +77,9 @@ impl Secure {
             "debug.echo_path=/echo",
             &driver,
         ];
-        let own = own.iter().chain(sets).map(|set| (*set).to_owned()).chain(files.sets());
-        let config = Origin { file: None, sets: own.collect() }.load().expect("valid");
+        let own = own.iter().map(|set| (*set).to_owned()).chain(files.sets());
+        let sets = own.chain(sets.iter().map(|set| (*set).to_owned())).collect();
+        let config = Origin { file: None, sets }.load().expect("valid");
         let node = Node::start(&config).expect("a running node");
         Self { node, config, files }
     }

@@ -9,7 +9,7 @@ use throng::auth::Revocation;
 
 use crate::authority::Spoken;
 use crate::support::{Client, on_both_drivers, wait_for};
-use crate::tls::client::{Secure, SecureClient, stream};
+use crate::tls::client::{Files, Secure, SecureClient, stream};
 
 on_both_drivers! {
     fn an_echo_of_any_size_comes_back_in_both_versions(driver) {
@@ -79,6 +79,35 @@ on_both_drivers! {
             assert_eq!(alice.close_code(), 1008);
         }
         bob.join("ours:1");
+    }
+
+    fn each_name_is_served_by_its_own_certificate_and_an_unknown_one_by_the_first(driver) {
+        let files = Files::new();
+        let names = [("first", "example.org"), ("second", "*.example.net")];
+        let issued = names.map(|(file, name)| {
+            let issued = files.authority.issue(file, &[name]);
+            files.write(&format!("{file}.pem"), &issued.chain_pem);
+            files.write(&format!("{file}.key"), &issued.key_pem);
+            issued
+        });
+        let pairs = names.map(|(file, _)| {
+            let [chain, key] = ["pem", "key"].map(|kind| files.path(&format!("{file}.{kind}")));
+            format!("{{chain={chain:?}, key={key:?}}}")
+        });
+        let set = format!("certificate=[{}]", pairs.join(", "));
+        let secure = Secure::start_with(driver, files, &[&set]);
+        for version in Spoken::BOTH {
+            let config = secure.client(version);
+            for (name, of) in [("example.org", 0), ("chat.example.net", 1), ("EXAMPLE.ORG", 0)] {
+                let stream = stream(secure.address(), &config, name);
+                let client = SecureClient::over(stream, "/ws").expect("a certificate of that name");
+                let shown = client.tls().peer_certificates().map(|chain| chain[0].clone());
+                assert_eq!(shown.as_ref(), issued[of].chain.first(), "{name}");
+            }
+            // The first is shown, and the client is the one that does not take it for this name.
+            let stream = stream(secure.address(), &config, "elsewhere.example");
+            assert!(SecureClient::over(stream, "/ws").is_none());
+        }
     }
 
     fn a_node_may_speak_nothing_but_tls(driver) {
