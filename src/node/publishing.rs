@@ -34,7 +34,7 @@ use crate::sys::memory;
 /// Makes the ids of groups of copies unique beside those of shards, which have lower numbers.
 const MAKER: u16 = u16::MAX;
 /// Publications to everyone that may be in line in a shard, those of a request among them.
-const TO_EVERYONE: u64 = 256;
+const TO_EVERYONE: usize = 256;
 
 /// The admin listener's port: behind those of the shards and the node's own.
 pub(super) fn desk_port(shards: usize) -> usize {
@@ -319,7 +319,7 @@ impl NodeDesk {
     fn line_is_long(&self, more: u64) -> bool {
         let waiting = |shard| self.board.shard(ShardId(shard)).everyone_waiting;
         let longest = (0..self.shards).map(waiting).max().unwrap_or_default();
-        longest + more > TO_EVERYONE
+        longest + more > TO_EVERYONE as u64
     }
 
     /// True when memory is so short that clients who publish are not read from.
@@ -335,7 +335,7 @@ impl NodeDesk {
         list: &[Order<'_>],
         tenant: Option<&str>,
     ) -> Result<u64, NotPublished> {
-        let to_all = list.iter().filter(|order| order.publish.targets.everyone).count() as u64;
+        let to_all = list.iter().filter(|order| is_to_everyone(order)).count() as u64;
         if to_all > 0 && self.line_is_long(to_all) || self.memory_is_short(rules) {
             return Err(NotPublished::Behind);
         }
@@ -365,6 +365,10 @@ impl NodeDesk {
         state.post(&out.port);
         Ok(order)
     }
+}
+
+fn is_to_everyone(order: &Order<'_>) -> bool {
+    order.publish.targets.everyone
 }
 
 impl Publisher for NodeDesk {
@@ -404,6 +408,16 @@ impl Publisher for NodeDesk {
                     at: batch.then_some(at),
                 });
             }
+        }
+        // Later there would be no more space for them in the lines, so 429 would be a false hope.
+        let mut to_all = list.iter().enumerate().filter(|(_, order)| is_to_everyone(order));
+        if let Some((at, _)) = to_all.nth(TO_EVERYONE) {
+            return Err(NotPublished::Wrong {
+                code: Code::BadField.as_str(),
+                message: format!("at most {TO_EVERYONE} publications of a batch are to everyone"),
+                field: Some("everyone".to_owned()),
+                at: Some(at),
+            });
         }
         let order = self.submit(&rules, &list, tenant)?;
         Ok(Posted { order, batch })

@@ -13,7 +13,15 @@ pub(crate) const SECRET: &str = "a secret of sixteen bytes or more";
 
 /// Sends a request and returns the status and the body of the answer.
 pub(crate) fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
-    let Ok(mut stream) = TcpStream::connect(address) else { return (0, String::new()) };
+    let answer = ask_whole(address, request, body);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    (head.split(' ').nth(1).unwrap_or("0").parse().unwrap(), body.to_owned())
+}
+
+/// The same, with all that is answered; nothing when nobody does.
+pub(crate) fn ask_whole(address: SocketAddr, request: &str, body: &str) -> String {
+    let mut answer = String::new();
+    let Ok(mut stream) = TcpStream::connect(address) else { return answer };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let length = body.len();
     let head = format!(
@@ -21,13 +29,10 @@ pub(crate) fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, Strin
          Authorization: Bearer {SECRET}\r\n\r\n"
     );
     // Whoever was asked may be killed between the two.
-    if stream.write_all(format!("{head}{body}").as_bytes()).is_err() {
-        return (0, String::new());
+    if stream.write_all(format!("{head}{body}").as_bytes()).is_ok() {
+        let _ = stream.read_to_string(&mut answer);
     }
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    (head.split(' ').nth(1).unwrap_or("0").parse().unwrap(), body.to_owned())
+    answer
 }
 
 /// Serves documents over HTTP: to the n-th request the n-th, and the last to all after it.

@@ -1,10 +1,11 @@
 //! Publishing by HTTP and by the command line: rows R7 and R10.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::admin::{ask, with_admin};
+use crate::admin::{ask, ask_whole, with_admin};
 use crate::auth::{enter, guarded};
 use crate::support::{Client, node, on_both_drivers, wait_until};
 use crate::targets::{enter_shard, user};
@@ -204,6 +205,67 @@ on_both_drivers! {
         std::fs::write(&key, "another secret of enough bytes").unwrap();
         let (code, _, error) = run(&["--type", "chat", "--everyone"]);
         assert!(code == Some(1) && error.contains("401 unauthorized"), "{error}");
+    }
+
+    fn a_batch_with_more_to_everyone_than_a_line_holds_is_wrong_and_not_too_early(driver) {
+        let sets = with_admin(r#""publish""#);
+        let node = node(driver, &[&sets[0], &sets[1], "publish.max_batch=1000"]);
+        let admin = node.admin_address().expect("an admin listener");
+        let mut client = Client::connect(node.address());
+        let batch = |count: usize| {
+            let to_room = json!({"type": "x", "room": "r"});
+            let to_all = vec![json!({"type": "x", "everyone": true}); count];
+            json!([&[to_room][..], &to_all[..]].concat())
+        };
+        let (status, answer) = publish(admin, &batch(257));
+        assert_eq!((status, &answer["error"]["field"]), (400, &json!("[257].everyone")), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("at most 256"), "{message}");
+        client.expect_silence();
+        assert_eq!(publish(admin, &batch(256)).0, 200);
+        for _ in 0..256 {
+            assert_eq!(client.next()["type"], "x");
+        }
+    }
+
+    fn what_is_under_way_is_bounded_and_whoever_comes_beyond_is_told_when_to_come_back(driver) {
+        let sets = with_admin(r#""publish""#);
+        let node = node(driver, &[&sets[0], &sets[1], "publish.max_waiting=1", "admin.requests_per_second=1000000"]);
+        let admin = node.admin_address().expect("an admin listener");
+        let mut member = Client::connect(node.address());
+        member.join("r");
+        // From more publishers than may wait, until one was refused.
+        let (rooms, hammers) = (40, 8);
+        let body = json!((0..rooms).map(|_| json!({"type": "x", "room": "r"})).collect::<Vec<_>>());
+        let (body, refused) = (body.to_string(), AtomicUsize::new(0));
+        let hammer = || {
+            let mut published = 0;
+            for _ in 0..500 {
+                let answer = ask_whole(admin, "POST /v1/publish", &body);
+                if answer.starts_with("HTTP/1.1 200 ") {
+                    published += 1;
+                } else {
+                    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+                    assert!(answer.to_lowercase().contains("\r\nretry-after: 1\r\n"), "{answer}");
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+                if published > 0 && refused.load(Ordering::SeqCst) > 0 {
+                    break;
+                }
+            }
+            published
+        };
+        let published: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..hammers).map(|_| scope.spawn(hammer)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert!(published >= hammers, "everybody is served in the end");
+        assert_ne!(refused.load(Ordering::SeqCst), 0, "and not everybody at once");
+        // What was refused was not published, and all of the rest was.
+        for offset in 1..=published * rooms {
+            assert_eq!(member.next()["offset"], json!(offset));
+        }
+        member.expect_silence();
     }
 
     fn shards_that_are_behind_are_told_as_429(driver) {
