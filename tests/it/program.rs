@@ -1,15 +1,59 @@
 //! The program itself: what it prints, how it obeys signals, how it ends.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
 
 use crate::process::Program;
-use crate::support::{Client, wait_until};
+use crate::stream::Listener;
+use crate::support::{Client, exchange, wait_until};
 
 #[test]
 fn it_says_where_it_serves_with_which_driver_and_on_how_many_shards() {
     let program = Program::start(&[]);
     assert!(program.said.contains("on 2 shards"), "{}", program.said);
     assert!(program.said.contains("driver "), "{}", program.said);
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+}
+
+/// What the README tells a newcomer to type, as far as it is not curl's.
+#[test]
+fn what_the_readme_says_leads_to_a_published_message() {
+    let readme = include_str!("../../README.md");
+    let within = |text: &'static str, before: &str, after: &str| {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{before} is in {text}"));
+        rest.split_once(after).unwrap_or_else(|| panic!("{after} is in {rest}")).0
+    };
+    let section = within(readme, "## Publish from a back end", "\n## ");
+    let config = within(section, "<<'END'\n", "    END").replace("127.0.0.1:8081", "127.0.0.1:0");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("throng.toml");
+    std::fs::write(&file, config).unwrap();
+    let program = Program::start(&["--config", file.to_str().unwrap()]);
+    let (_, admin) = program.said.split_once("admin on http://").expect("the address");
+    let admin: SocketAddr = admin.lines().next().unwrap().parse().unwrap();
+    let target = within(section, "curl -N 'http://127.0.0.1:8080", "'");
+    let mut listener = Listener::settled(program.address, target);
+    let mut client = Client::connect(program.address);
+    client.join("lobby");
+    let header = within(section, "-H '", "'");
+    let body = within(section, "-d '", "'");
+    let path = within(section, "http://127.0.0.1:8081", "\n");
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{header}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let answer = exchange(admin, request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // As the README shows it, but for the name of this life of the room.
+    let shown = within(section, "It answers `", "...");
+    assert!(answer.contains(shown) && answer.contains(r#"","offset":1}}}"#), "{answer}");
+    let sent: serde_json::Value = serde_json::from_str(body).unwrap();
+    for heard in [listener.next().1, client.next()] {
+        assert_eq!((&heard["offset"], &heard["payload"]), (&json!(1), &sent["payload"]));
+    }
+    drop((listener, client));
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
 }
