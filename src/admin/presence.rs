@@ -81,9 +81,11 @@ pub struct PresenceSeen {
     pub members: u64,
     /// A page of them, in order, and perhaps more.
     pub connections: Vec<MemberSeen>,
+    /// There is another page, whatever is on this one.
+    pub is_more: bool,
     /// Shards that have not answered.
     pub missing: Vec<u16>,
-    /// Where there are several nodes, and some whose users are not all known: their names.
+    /// Where there are several nodes, and some whose users, or members of the room, are not all known: their names.
     pub absent: Option<Vec<String>>,
 }
 
@@ -174,12 +176,15 @@ pub(super) async fn room(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let ask = PresenceAsk::Room { room: room.clone(), after, limit };
     let mut seen = api.census(tenant.as_deref(), &ask).await?;
-    let is_more = seen.connections.len() > limit;
+    let is_more = seen.is_more || seen.connections.len() > limit;
     seen.connections.truncate(limit);
     let connections: Vec<Value> = seen.connections.iter().map(member_seen).collect();
     let mut body = json!({ "room": room, "members": seen.members, "connections": connections });
     if let (true, Some(last)) = (is_more, seen.connections.last()) {
         body["next"] = last.client.to_string().into();
+    }
+    if let Some(absent) = seen.absent {
+        body["missingNodes"] = absent.into();
     }
     Ok(json(StatusCode::OK, answered(body, &seen.missing)))
 }

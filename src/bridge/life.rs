@@ -16,6 +16,7 @@ use super::outgoing::Sealed;
 use super::presence::{Answer, CHANNEL as PRESENCE, Post};
 use super::side::{Channel, Refused, Side};
 use super::streams::{Chore, is_kept};
+use super::survey::{CHANNEL as SURVEY, Surveys};
 use super::tally::{add, set};
 use super::thread::{Engine, pause};
 use crate::base::time::Time;
@@ -37,6 +38,8 @@ enum Work {
     Publish(Vec<Sealed>),
     Share(Chore),
     Presence(oneshot::Receiver<Answer>),
+    /// What is not worth sending again.
+    Survey,
 }
 
 /// The state of one life.
@@ -50,7 +53,7 @@ pub(super) struct Life {
     again: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// Whose turn it was: publications, what is numbered, or presence. Publications, which have waited, begin.
+    /// Whose turn it was: publications, what is numbered, questions, or presence. Publications, which have waited, begin.
     turn: u8,
 }
 
@@ -63,9 +66,15 @@ struct Canary {
 
 impl Life {
     pub(super) fn new(line: Line, tag: u32, again: bool, now: Time) -> Self {
-        let own = vec![Arc::from(ALL), Arc::from(PRESENCE), canary_channel(tag)];
+        let own = vec![
+            Arc::from(ALL),
+            Arc::from(PRESENCE),
+            Arc::from(SURVEY),
+            Surveys::own_channel(tag),
+            canary_channel(tag),
+        ];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, again, is_up: false, turn: 2 }
+        Self { line, working: None, own, canary, again, is_up: false, turn: 3 }
     }
 
     /// What was under way, of which nobody knows whether Redis did it.
@@ -73,7 +82,9 @@ impl Life {
         match self.working {
             Some((_, Work::Publish(batch))) => (batch, None),
             Some((_, Work::Share(chore))) => (Vec::new(), Some(chore)),
-            Some((_, Work::Subscribe | Work::Presence(_))) | None => (Vec::new(), None),
+            Some((_, Work::Subscribe | Work::Presence(_) | Work::Survey)) | None => {
+                (Vec::new(), None)
+            }
         }
     }
 
@@ -139,7 +150,8 @@ impl Life {
         let now = engine.clock.now();
         let overdue = self.canary.left.map(|left| left.plus(engine.options.command_timeout));
         let presence = engine.presence.as_ref().and_then(Post::due);
-        let due = [Some(self.canary.next), overdue, engine.interest.due(), presence];
+        let survey = engine.surveys.due();
+        let due = [Some(self.canary.next), overdue, engine.interest.due(), presence, survey];
         let next = due.into_iter().flatten().filter(|due| *due > now).min();
         next.map_or(RETRY, |due| due.since(now))
     }
@@ -193,10 +205,11 @@ impl Life {
             return Some((self.line.publish(&canary), Work::Publish(Vec::new())));
         }
         // Each has its turn, and who has nothing to do passes it on.
-        self.turn = (self.turn + 1) % 3;
-        (0..3).find_map(|step| match (self.turn + step) % 3 {
+        self.turn = (self.turn + 1) % 4;
+        (0..4).find_map(|step| match (self.turn + step) % 4 {
             0 => self.publish(engine),
             1 => self.share(engine),
+            2 => self.survey(engine),
             _ => self.ask_presence(engine, now),
         })
     }
@@ -216,6 +229,11 @@ impl Life {
         let ask = presence.next(now)?;
         let (pending, answer) = self.line.inquire(Arc::clone(&presence.clerk), ask);
         Some((pending, Work::Presence(answer)))
+    }
+
+    fn survey<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
+        let batch = engine.surveys.take(BATCH);
+        (!batch.is_empty()).then(|| (self.line.publish(&batch), Work::Survey))
     }
 
     fn share<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -253,7 +271,7 @@ impl Life {
                 }
                 Ok(())
             }
-            Some((_, Work::Subscribe)) | None => Ok(()),
+            Some((_, Work::Subscribe | Work::Survey)) | None => Ok(()),
         }
     }
 
@@ -280,6 +298,9 @@ impl Life {
         }
         if channel == PRESENCE {
             return engine.hear_presence(payload);
+        }
+        if channel.starts_with(SURVEY) {
+            return engine.hear_survey(payload);
         }
         if engine.writer.wrote(payload) {
             return add(&engine.tally.echoes, 1);

@@ -20,6 +20,7 @@
 //! | `streams` | rooms whose history all nodes share |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
 //! | `presence` | who is online on which node |
+//! | `survey` | questions to all nodes at once |
 //! | `scale` | what many nodes do to Redis, on paper and counted |
 //! | `line` | the connection to Redis |
 //! | `thread`, `life` | the thread, and one life of the link |
@@ -36,6 +37,7 @@ mod scale;
 mod sequence;
 mod side;
 mod streams;
+mod survey;
 mod tally;
 mod thread;
 mod window;
@@ -45,5 +47,6 @@ pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use sequence::{Part, Sequence};
 pub use side::{Channel, Parcel, Refused, Side, Word};
 pub use streams::{Append, Bound, Entry, Fetch, Found, Lost, Refusal, Shares, Verdict};
+pub use survey::{Poll, Polled, Survey, Surveyed};
 pub use tally::Tally;
 pub use thread::Bridge;

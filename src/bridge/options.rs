@@ -30,6 +30,8 @@ pub struct Options {
     pub canary: Duration,
     /// How long a subscription outlives its last member.
     pub linger: Duration,
+    /// How long other nodes may take to answer a question.
+    pub survey_timeout: Duration,
     /// What is known of users over nodes.
     pub presence: Presence,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::presence::{Afar, Change};
 use super::streams::{Append, Fetch, Shares};
+use super::survey::{Poll, Polled, Survey};
 
 /// A channel's name without the prefix. [`Side`] makes them, and each means one room or all nodes.
 pub type Channel = Arc<str>;
@@ -37,6 +38,10 @@ pub enum Word {
     Fetch(Fetch),
     /// How users stand in this node now.
     Here(Vec<Change>),
+    /// Ask all other nodes.
+    Ask(Survey),
+    /// Answer one that has asked.
+    Answer(Poll),
 }
 
 /// Why the node does not take what was published.
@@ -49,7 +54,7 @@ pub enum Refused {
 }
 
 /// The node, as the bridge sees it. Owned by the bridge's thread; nothing in it blocks.
-pub trait Side: Shares + Send + 'static {
+pub trait Side: Shares + Polled + Send + 'static {
     /// The next word from the shards.
     fn next(&mut self) -> Option<Word>;
 

@@ -25,6 +25,7 @@ use super::outgoing::{Outgoing, Sealed};
 use super::presence::{Absent, CHANNEL, Post};
 use super::side::{Channel, Parcel, Side, Word};
 use super::streams::Streams;
+use super::survey::{CHANNEL as SURVEY, Surveys};
 use super::tally::{Tally, add, set};
 use super::window::Windows;
 use crate::base::map::Seed;
@@ -156,6 +157,7 @@ pub(super) struct Engine<S> {
     pub(super) outgoing: Outgoing,
     pub(super) windows: Windows,
     pub(super) streams: Streams,
+    pub(super) surveys: Surveys,
     /// Who is online on which node, where that is to be known.
     pub(super) presence: Option<Post>,
     /// False while something waits for shards.
@@ -169,6 +171,7 @@ impl<S: Side> Engine<S> {
             presence: Post::new(&options, absent, unix_millis(), &seed),
             writer: Writer::new(&options.node, options.epoch),
             interest: Interest::new(&seed, options.linger),
+            surveys: Surveys::new(&options),
             streams: Streams::new(&options, &seed, Arc::clone(&tally)),
             outgoing: Outgoing::new(options.bounds.queue, options.bounds.queue_bytes),
             windows: Windows::default(),
@@ -212,6 +215,7 @@ impl<S: Side> Engine<S> {
             again = true;
             set(&self.tally.up, 0);
             self.presence.iter_mut().for_each(|presence| presence.link_down(&self.tally));
+            self.surveys.link_down();
             set(&self.tally.queued, self.outgoing.len());
             add(&self.tally.failures, 1);
             self.meanwhile(self::pause(pause.mul_f64(fastrand::f64()))).await;
@@ -265,6 +269,11 @@ impl<S: Side> Engine<S> {
                 Word::Append(append) => self.streams.append(append, &mut self.side),
                 Word::Follow(channel) => self.streams.follow(channel, &mut self.side),
                 Word::Fetch(fetch) => self.streams.fetch(fetch, &mut self.side),
+                Word::Ask(survey) => {
+                    let there = self.presence.as_ref().map(Post::there);
+                    self.surveys.ask(&survey, there, self.clock.now());
+                }
+                Word::Answer(poll) => self.surveys.answer(&poll),
             }
         }
         if left < WORDS {
@@ -287,6 +296,10 @@ impl<S: Side> Engine<S> {
     /// Hands on what waits for the shards.
     pub(super) fn flush(&mut self) {
         let now = self.clock.now();
+        self.surveys.expire(now);
+        for (ticket, surveyed) in self.surveys.take_done() {
+            self.side.surveyed(ticket, surveyed);
+        }
         let presence = self.presence.as_mut();
         let is_through =
             presence.is_none_or(|presence| presence.hand_on(&mut self.side, now, &self.tally));
@@ -299,6 +312,15 @@ impl<S: Side> Engine<S> {
         let Some(presence) = &mut self.presence else { return };
         if let Err(why) = presence.hear(payload, now, &self.tally) {
             self.note_malformed(CHANNEL, &why);
+        }
+    }
+
+    /// Takes in a question of another node, or an answer.
+    pub(super) fn hear_survey(&mut self, payload: &[u8]) {
+        let heard = self.surveys.hear(payload);
+        let polled = heard.and_then(|poll| poll.map_or(Ok(()), |poll| self.side.polled(poll)));
+        if let Err(why) = polled {
+            self.note_malformed(SURVEY, &why);
         }
     }
 

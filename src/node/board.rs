@@ -131,6 +131,11 @@ impl Board {
         shard.poll_replies(&mut |reply| tell.try_send(reply).map_err(TrySendError::into_inner));
     }
 
+    /// Takes an answer to the node that comes from no shard; gives back what finds no space.
+    pub(super) fn tell_reply(&self, reply: Reply) -> Option<Reply> {
+        self.replies.0.try_send(reply).err().map(TrySendError::into_inner)
+    }
+
     /// What was answered since this was last asked.
     pub(super) fn replies(&self) -> impl Iterator<Item = Reply> {
         self.replies.1.try_iter()

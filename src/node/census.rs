@@ -12,7 +12,9 @@ use crate::base::map::{Map, Seed};
 use crate::node::desk::{Mutex, NodeDesk};
 use crate::session::Status;
 use crate::session::presence::State;
-use crate::shard::{Attendance, Guest, Inquire, Inspected, Mail, Page, Reply, stand_in_a_word};
+use crate::shard::{
+    Abroad, Attendance, Guest, Inquire, Inspected, Mail, Page, Reply, stand_in_a_word,
+};
 
 /// The questions under way.
 #[derive(Debug)]
@@ -30,6 +32,11 @@ pub(super) struct Open {
     users: Vec<(Arc<str>, Option<UserSeen>)>,
     members: u64,
     guests: Vec<Guest>,
+    /// The members of one page.
+    limit: usize,
+    /// What other nodes have answered, once they have, where they are asked.
+    abroad: Option<Abroad>,
+    asks_abroad: bool,
     /// What is known of rooms and connections.
     pub(super) inspected: Vec<Inspected>,
 }
@@ -51,7 +58,17 @@ impl Open {
         Self { waiting: (0..shards).collect(), ..Self::default() }
     }
 
+    /// True when all who were asked have answered.
+    pub(super) fn is_complete(&self) -> bool {
+        self.waiting.is_empty() && (!self.asks_abroad || self.abroad.is_some())
+    }
+
     fn take(&mut self, reply: Reply) {
+        if let Attendance::Abroad(abroad) = reply.found {
+            self.members += abroad.members;
+            self.abroad = Some(abroad);
+            return;
+        }
         let before = self.waiting.len();
         self.waiting.retain(|shard| *shard != reply.shard.0);
         if self.waiting.len() == before {
@@ -73,17 +90,23 @@ impl Open {
                 self.guests.extend(guests);
             }
             Attendance::Inspected(found) => self.inspected.push(found),
+            Attendance::Abroad(_) => {}
         }
     }
 
     fn into_seen(mut self) -> PresenceSeen {
-        self.guests.sort_unstable_by_key(|guest| guest.client);
+        // Who has not answered in time is somebody, but nobody knows who.
+        let late = || Abroad { missing: self.asks_abroad.then(Vec::new), ..Abroad::default() };
+        let mut abroad = self.abroad.take().unwrap_or_else(late);
+        let is_more = abroad.merge(&mut self.guests, self.limit);
+        let names = |names: Vec<Arc<str>>| names.iter().map(ToString::to_string).collect();
         PresenceSeen {
+            is_more,
+            absent: abroad.missing.map(names),
             users: self.users.into_iter().filter_map(|(_, seen)| seen).collect(),
             members: self.members,
             connections: self.guests.into_iter().map(member).collect(),
             missing: self.waiting,
-            absent: None,
         }
     }
 }
@@ -100,7 +123,7 @@ fn member(guest: Guest) -> MemberSeen {
             Status::Idle => State::Idle.as_str(),
         },
         connected,
-        address: guest.party.filter(|_| is_kept).map(|party| party.to_string()),
+        address: guest.address.filter(|_| is_kept).map(|address| address.to_string()),
         agent: agent.map(|agent| agent.to_string()),
         meta: guest.meta,
     }
@@ -123,7 +146,8 @@ impl NodeDesk {
     fn seen(&self, question: Open) -> PresenceSeen {
         let of_users = !question.users.is_empty();
         let absent = of_users.then(|| self.absent_nodes()).flatten();
-        PresenceSeen { absent, ..question.into_seen() }
+        let seen = question.into_seen();
+        PresenceSeen { absent: absent.or(seen.absent), ..seen }
     }
 }
 
@@ -138,15 +162,23 @@ impl Census for NodeDesk {
                 question.users = users.iter().map(|own| (Arc::clone(own), None)).collect();
                 Inquire::Users(users)
             }
-            PresenceAsk::Room { room: name, after, limit } => Inquire::Members(Page {
-                room: Arc::from(&*room(tenant, name)),
-                after: *after,
-                // One more tells whether there is another page.
-                limit: limit + 1,
-            }),
+            PresenceAsk::Room { room: name, after, limit } => {
+                question.limit = *limit;
+                Inquire::Members(Page {
+                    room: Arc::from(&*room(tenant, name)),
+                    after: *after,
+                    // One more tells whether there is another page.
+                    limit: limit + 1,
+                })
+            }
         };
-        self.questions.open().insert(number, question);
         let inquire = Arc::new(inquire);
+        question.asks_abroad = matches!(*inquire, Inquire::Members(_)) && self.has_others();
+        let asks_abroad = question.asks_abroad;
+        self.questions.open().insert(number, question);
+        if asks_abroad {
+            self.post_bridge(Mail::Inquire(number, Arc::clone(&inquire)));
+        }
         let posted = self.post_all(|| Some(Mail::Inquire(number, Arc::clone(&inquire))));
         posted.map(|_| number).inspect_err(|_| {
             self.questions.open().remove(&number);
@@ -157,7 +189,7 @@ impl Census for NodeDesk {
         self.out().offer();
         self.hear();
         let mut open = self.questions.open();
-        let is_complete = open.get(&number).is_some_and(|question| question.waiting.is_empty());
+        let is_complete = open.get(&number).is_some_and(Open::is_complete);
         let question = is_complete.then(|| open.remove(&number)).flatten();
         question.map(|question| self.seen(question))
     }

@@ -35,6 +35,7 @@ use crate::node::config::hook::{AuthWebhook, Webhook};
 use crate::node::config::values::KeyScope;
 use crate::node::keeper::{From as Asker, StoreHandle, kept_revocation};
 use crate::node::keys;
+use crate::node::link::bridge_port;
 use crate::node::metrics::{self, About};
 use crate::node::publishing::Publishing;
 use crate::node::running::LaunchError;
@@ -380,6 +381,18 @@ fn laggard(found: &Laggard) -> admin::Laggard {
 }
 
 impl NodeDesk {
+    /// True where other nodes are asked for the members of rooms.
+    pub(super) fn has_others(&self) -> bool {
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        about.absent.is_some()
+    }
+
+    /// Posts mail to the bridge. What it has no space for is not answered, and so somebody is missing.
+    pub(super) fn post_bridge(&self, mail: Mail) {
+        let to = bridge_port(usize::from(self.shards));
+        let _ = self.out().port.post(to, Lane::Request, mail);
+    }
+
     /// The nodes whose users are not all known; `None` when there are none.
     pub(super) fn absent_nodes(&self) -> Option<Vec<String>> {
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);

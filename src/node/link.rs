@@ -23,6 +23,7 @@ use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::crossing::{self, room_of};
+use crate::node::polling::Polling;
 use crate::node::running::LaunchError;
 use crate::node::settings;
 use crate::node::sharing::Sharing;
@@ -72,6 +73,8 @@ pub(super) struct Link {
     groups: u64,
     /// Of rooms whose history nodes share.
     pub(super) sharing: Sharing,
+    /// Questions to all nodes.
+    pub(super) polling: Polling,
     sequence: Sequence<Crossing>,
     /// Per shard, in order: what its inbox had no space for.
     pub(super) waiting: Vec<VecDeque<Mail>>,
@@ -112,6 +115,7 @@ impl Link {
             limits: [limits, of_nodes],
             groups: 0,
             sharing: Sharing::default(),
+            polling: Polling::default(),
             sequence: Sequence::default(),
             waiting: (0..identity.shards).map(|_| VecDeque::new()).collect(),
             most_waiting: own.incoming as usize,
@@ -179,6 +183,16 @@ impl Side for Link {
                 }
                 Mail::Joint(share) => {
                     if let Some(word) = self.share(*share) {
+                        return Some(word);
+                    }
+                }
+                Mail::Presence(word) => {
+                    if let Some(word) = self.hear_word(*word) {
+                        return Some(word);
+                    }
+                }
+                Mail::Inquire(number, inquire) => {
+                    if let Some(word) = self.hear_inquiry(number, &inquire) {
                         return Some(word);
                     }
                 }
@@ -262,7 +276,11 @@ impl Side for Link {
     }
 
     fn flush(&mut self) -> bool {
-        let mut empty = true;
+        let replies = std::mem::take(&mut self.polling.replies);
+        let board = &self.board;
+        self.polling.replies =
+            replies.into_iter().filter_map(|reply| board.tell_reply(reply)).collect();
+        let mut empty = self.polling.replies.is_empty();
         for (shard, waiting) in self.waiting.iter_mut().enumerate() {
             while let Some(mail) = waiting.pop_front() {
                 let lane = if mail.is_request() { Lane::Request } else { Lane::Delivery };
@@ -347,6 +365,7 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
             queue_bytes: own.queue_bytes as usize,
             incoming: own.incoming as usize,
         },
+        survey_timeout: own.survey_timeout,
         canary: own.canary,
         linger: own.linger,
         presence: bridge::Presence {

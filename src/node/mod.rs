@@ -20,6 +20,7 @@ mod keys;
 mod launch;
 mod link;
 mod metrics;
+mod polling;
 mod publishing;
 mod registry;
 pub mod remote;

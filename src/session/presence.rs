@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
@@ -221,11 +222,15 @@ pub fn whois_room(
     reference: Option<&RawValue>,
     (room, members): (&str, u64),
     page: &[Attendant<'_>],
-    next: Option<ConnAddress>,
+    (next, missing): (Option<ConnAddress>, Option<&[Arc<str>]>),
 ) {
     let object = replied(out, reference).text("room", room).plain("members", members);
     let object = object.values("connections", page, attendant);
-    optional(object, "next", next).end();
+    let object = optional(object, "next", next);
+    match missing {
+        Some(nodes) => object.values("missingNodes", nodes, |out, node| string(out, node)).end(),
+        None => object.end(),
+    }
 }
 
 fn replied<'o>(out: &'o mut Vec<u8>, reference: Option<&RawValue>) -> Object<'o> {

@@ -73,7 +73,9 @@ pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
 pub use outcomes::OUTCOME_BYTES;
-pub use presence::{Attendance, Guest, Inquire, LastSeen, Page, Reply, Word, stand_in_a_word};
+pub use presence::{
+    Abroad, Attendance, Guest, Inquire, LastSeen, Page, Record, Reply, Word, stand_in_a_word,
+};
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{

@@ -10,6 +10,8 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use throng::base::counters::Counters;
 
+use crate::support::wait_until;
+
 /// For the allocator: what it reserves counts as data, so it must not take a GiB for a start.
 const SPARING: (&str, &str) = ("MIMALLOC_ARENA_RESERVE", "16MiB");
 
@@ -116,6 +118,18 @@ impl Program {
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Stops it, and returns when none of its threads runs any more: the signal alone does not wait for that.
+    pub(crate) fn stand_still(&self) {
+        self.signal("-STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat =
+                std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_until("it stands still", || std::fs::read_dir(&tasks).unwrap().all(stands));
     }
 
     /// Waits for the end and returns how it came and what the log still said.

@@ -87,6 +87,7 @@ impl Census for SmallDesk {
             users: vec![user("ada", "online", None), user("bob", "offline", Some(5))],
             members: 3,
             connections: vec![connection(1, Some("ada")), connection(2, None)],
+            is_more: false,
             missing: vec![1],
             absent: None,
         }

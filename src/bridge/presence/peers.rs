@@ -12,6 +12,7 @@ use super::peer::{Desk, Peer, Stage};
 use super::{Afar, Ask, Counts, MOST_NODES, Mark, Name, Page, Pose, Seen, Terms};
 use crate::base::map::Seed;
 use crate::base::time::Time;
+use crate::bridge::survey::There;
 
 /// The other nodes.
 #[derive(Debug)]
@@ -234,6 +235,15 @@ impl Peers {
             self.peers.values().filter(is_absent).map(|peer| Name::clone(&peer.node)).collect();
         names.sort_unstable();
         (is_blind || !names.is_empty()).then_some(names)
+    }
+
+    /// The nodes that are there.
+    pub(super) fn there(&self) -> There {
+        let there = self.peers.iter().filter(|(_, peer)| !peer.has_left());
+        There {
+            nodes: there.map(|(tag, peer)| (*tag, Name::clone(&peer.node))).collect(),
+            is_blind: self.up.is_none() || !self.surveyed,
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {

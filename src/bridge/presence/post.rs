@@ -11,6 +11,7 @@ use crate::base::map::Seed;
 use crate::base::time::Time;
 use crate::bridge::options::Options;
 use crate::bridge::side::{Side, Word};
+use crate::bridge::survey::There;
 use crate::bridge::tally::{Tally, set};
 
 /// Users handed to the node at once, and in one turn.
@@ -86,6 +87,11 @@ impl Post {
     pub(in crate::bridge) fn answer(&mut self, answer: Answer, now: Time, tally: &Tally) {
         self.presence.answer(answer, now);
         self.write_down(tally);
+    }
+
+    /// The other nodes, as far as they are known to be there.
+    pub(in crate::bridge) fn there(&self) -> There {
+        self.presence.there()
     }
 
     /// Takes in what was told on the channel.

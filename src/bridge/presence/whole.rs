@@ -13,6 +13,7 @@ use super::words::{Answer, Ask, Batch, Terms};
 use super::{Afar, Change, Name};
 use crate::base::map::Seed;
 use crate::base::time::Time;
+use crate::bridge::survey::There;
 
 /// After a refusal nothing is asked for so long.
 pub(super) const AFTER_REFUSAL: Duration = Duration::from_secs(1);
@@ -132,6 +133,11 @@ impl Presence {
     /// The nodes whose users are not all known; `None` when there are none.
     pub(super) fn absent(&self) -> Option<Vec<Name>> {
         self.peers.absent()
+    }
+
+    /// The other nodes that are there.
+    pub(super) fn there(&self) -> There {
+        self.peers.there()
     }
 
     /// What is counted.

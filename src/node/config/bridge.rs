@@ -49,6 +49,8 @@ group! {
         "presence" Restart presence: bool = true, Flag;
         /// How long a node that has fallen silent counts as there, with its users.
         "lease_ms" Restart lease: Duration = Duration::from_secs(15), millis(300, 600_000);
+        /// How long other nodes may take to say who is in a room; then those that have not are named.
+        "survey_timeout_ms" Restart survey_timeout: Duration = Duration::from_millis(500), millis(10, 60_000);
         /// Users of other nodes that are known at most, once for each node that has them; more are counted, and
         /// their node is named as missing.
         "users_max" Restart users: u32 = 4_194_304, whole(1, 268_435_456);

@@ -3,6 +3,7 @@
 //! Its examples are fenced as `json client` and `json server`. The first are parsed; the second are
 //! taken apart and written again by the encoders, and must come out equal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -131,7 +132,11 @@ fn attendants(out: &mut Vec<u8>, object: &Map<String, Value>) {
     let meta = |entry: &Value| raw(entry.as_object().expect("an object"), "meta");
     let metas: Vec<Option<Box<RawValue>>> = list.iter().map(meta).collect();
     let page = list.iter().zip(&metas).map(|(entry, meta)| attendant(entry, meta.as_deref()));
-    presence::whois_room(out, reference.as_deref(), room, &page.collect::<Vec<_>>(), next);
+    let nodes = object.get("missingNodes").map(|nodes| nodes.as_array().expect("a list"));
+    let names: Option<Vec<Arc<str>>> = nodes
+        .map(|nodes| nodes.iter().map(|node| Arc::from(node.as_str().expect("a name"))).collect());
+    let rest = (next, names.as_deref());
+    presence::whois_room(out, reference.as_deref(), room, &page.collect::<Vec<_>>(), rest);
 }
 
 fn presence_of(object: &Map<String, Value>) -> RoomNews<'_> {

@@ -3,6 +3,7 @@
 //! Off by default, and then nothing is kept of anybody. An address is not kept again, because the seats have
 //! it: an IPv4 address, or the /64 of IPv6 that a client is counted by.
 
+use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use serde_json::value::RawValue;
 
 use crate::base::id::{ConnAddress, ConnId};
 use crate::base::map::{Map, Seed};
-use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::session::Status;
 use crate::shard::people::Person;
@@ -29,8 +29,8 @@ pub struct Guest {
     pub status: Status,
     /// What else is known, where that is kept.
     pub about: Option<Record>,
-    /// The address, where the rest is kept too.
-    pub party: Option<Party>,
+    /// The address, where the rest is kept too, as it is shown.
+    pub address: Option<Arc<str>>,
     /// What the token says about the connection, where that is kept: JSON as it was written.
     pub meta: Option<Box<RawValue>>,
 }
@@ -84,11 +84,11 @@ impl Shard {
     /// This shard's part of a page of a room's members, and how many members it has.
     pub(in crate::shard) fn list(&self, page: &Page) -> (u64, Vec<Guest>) {
         let members = self.rooms.hub.members(&page.room);
-        let own = self.identity.id;
-        let from = match page.after {
-            Some(after) if after.shard > own => u32::MAX,
-            Some(after) if after.shard == own => after.conn.index.saturating_add(1),
-            Some(_) | None => 0,
+        let own = (self.identity.node, self.identity.id);
+        let from = match page.after.map(|after| (own.cmp(&(after.node, after.shard)), after)) {
+            Some((Ordering::Less, _)) => u32::MAX,
+            Some((Ordering::Equal, after)) => after.conn.index.saturating_add(1),
+            Some((Ordering::Greater, _)) | None => 0,
         };
         // The lowest indexes, the highest of them on top.
         let mut lowest: BinaryHeap<u32> = BinaryHeap::new();
@@ -110,12 +110,13 @@ impl Shard {
         let conn = ConnId { index, generation: connection.generation() };
         let about = self.rooms.presence.guests.records.get(&index).cloned();
         let person = self.gate.people.get(index);
+        let party = about.is_some().then(|| self.gate.seats.party(index)).flatten();
         Some(Guest {
             client: self.address(conn),
             user: person.map(|person| Arc::clone(person.own())),
             meta: person.and_then(Person::meta).map(RawValue::to_owned),
             status: connection.open()?.session.status(),
-            party: about.is_some().then(|| self.gate.seats.party(index)).flatten(),
+            address: party.map(|party| Arc::from(party.to_string())),
             about,
         })
     }

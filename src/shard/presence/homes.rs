@@ -187,6 +187,7 @@ impl Shard {
             Word::Listed { number, members, guests } => {
                 self.handle_listed(number, members, guests, now);
             }
+            Word::Abroad { number, abroad } => self.handle_abroad(number, abroad, now),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::base::id::ShardId;
 use crate::hub::{Sight, Stand};
 use crate::shard::inspect::{Inspect, Inspected};
-use crate::shard::presence::{Guest, Page, state};
+use crate::shard::presence::{Abroad, Guest, Page, state};
 use crate::shard::state::Shard;
 
 /// A question of the node.
@@ -43,6 +43,8 @@ pub enum Attendance {
     Members(u64, Vec<Guest>),
     /// Of rooms and connections.
     Inspected(Inspected),
+    /// Of members of the room in other nodes; from the bridge.
+    Abroad(Abroad),
 }
 
 /// Answers that the node has yet to fetch.

@@ -34,13 +34,13 @@ use crate::base::time::Time;
 use crate::hub::{Lookout, Showcase, Stand};
 use crate::session::presence::State;
 
-pub use guests::Guest;
 pub(super) use guests::Guests;
+pub use guests::{Guest, Record};
 use inquire::Replies;
 pub use inquire::{Attendance, Inquire, Reply, stand_in_a_word};
 use watch::Notice;
 use whois::Questions;
-pub use word::{LastSeen, Page, Word};
+pub use word::{Abroad, LastSeen, Page, Word};
 
 /// What a shard knows about presence besides the users whose home it is.
 #[derive(Debug)]

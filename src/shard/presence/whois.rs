@@ -3,6 +3,7 @@
 //! A question goes to the homes of the users it is about, or to every shard that may have members, and is
 //! answered when all of them have. It counts as outstanding until then.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -17,7 +18,7 @@ use crate::session::presence::{About, Attendant, UserState, whois_room, whois_us
 use crate::session::{CommandError, Status, Subjects, Whois};
 use crate::shard::command::{outstanding, overloaded};
 use crate::shard::presence::watch::standing;
-use crate::shard::presence::{Guest, Page, Word, state};
+use crate::shard::presence::{Abroad, Guest, Page, Word, state};
 use crate::shard::state::Shard;
 
 /// What the connections of a shard have asked.
@@ -42,7 +43,7 @@ struct Question {
 #[derive(Debug)]
 enum Matter {
     Users(Vec<Known>),
-    Room { room: Arc<str>, limit: usize, members: u64, guests: Vec<Guest> },
+    Room { room: Arc<str>, limit: usize, members: u64, guests: Vec<Guest>, abroad: Abroad },
 }
 
 /// A user with its place in a question.
@@ -92,7 +93,7 @@ impl Shard {
         let room = Arc::from(&*self.room_for(id, room, Right::Presence, reference)?);
         let most = self.settings.rooms.presence.page;
         let limit = whois.limit.map_or(most, |limit| usize::from(limit).min(most));
-        Ok(Matter::Room { room, limit, members: 0, guests: Vec::new() })
+        Ok(Matter::Room { room, limit, members: 0, guests: Vec::new(), abroad: Abroad::default() })
     }
 
     /// Asks the shards that know.
@@ -110,7 +111,9 @@ impl Shard {
         let words = match &about {
             Matter::Users(users) => self.ask_homes(number, users),
             Matter::Room { room, limit, .. } => {
-                let shards = (0..self.identity.shards).map(ShardId);
+                // The bridge is the receiver behind the shards, and answers for all other nodes.
+                let receivers = self.identity.shards + u16::from(self.is_linked());
+                let shards = (0..receivers).map(ShardId);
                 // One more than the page holds tells whether there is another page.
                 let page = Page { room: Arc::clone(room), after, limit: limit + 1 };
                 shards
@@ -168,6 +171,16 @@ impl Shard {
         self.count_down(number, now);
     }
 
+    /// The other nodes have told their part of a page.
+    pub(super) fn handle_abroad(&mut self, number: u64, found: Abroad, now: Time) {
+        let Some(question) = self.rooms.presence.questions.open.get_mut(&number) else { return };
+        if let Matter::Room { members, abroad, .. } = &mut question.about {
+            *members += found.members;
+            *abroad = found;
+        }
+        self.count_down(number, now);
+    }
+
     /// One shard fewer is awaited; after the last one the client is answered, if it is still there.
     fn count_down(&mut self, number: u64, now: Time) {
         let open = &mut self.rooms.presence.questions.open;
@@ -190,13 +203,12 @@ impl Shard {
                 let users: Vec<UserState<'_>> = users.iter().map(standing).collect();
                 whois_users(&mut text, reference, &users);
             }
-            Matter::Room { room, limit, members, mut guests } => {
-                guests.sort_unstable_by_key(|guest| guest.client);
-                let is_more = guests.len() > limit;
-                guests.truncate(limit);
+            Matter::Room { room, limit, members, mut guests, mut abroad } => {
+                let is_more = abroad.merge(&mut guests, limit);
                 let page: Vec<Attendant<'_>> = guests.iter().map(attendant).collect();
                 let next = guests.last().filter(|_| is_more).map(|guest| guest.client);
-                whois_room(&mut text, reference, (plain(&room), members), &page, next);
+                let found = (plain(&room), members);
+                whois_room(&mut text, reference, found, &page, (next, abroad.missing.as_deref()));
             }
         }
         self.push_text(conn, &text, now);
@@ -214,7 +226,7 @@ fn attendant(guest: &Guest) -> Attendant<'_> {
         state: state(stand),
         about: guest.about.as_ref().map(|record| About {
             connected: record.connected,
-            address: guest.party.map(|party| party.to_string().into()),
+            address: guest.address.as_deref().map(Cow::Borrowed),
             agent: record.agent.as_deref(),
             meta: guest.meta.as_deref(),
         }),

@@ -115,6 +115,40 @@ pub enum Word {
         /// The part of the page.
         guests: Vec<Guest>,
     },
+    /// Delivery, from the bridge: the answer of all other nodes to a `List`.
+    Abroad {
+        /// The number of the question.
+        number: u64,
+        /// What they have answered.
+        abroad: Abroad,
+    },
+}
+
+/// Members of a room in other nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Abroad {
+    /// How many there are, in the nodes that have answered.
+    pub members: u64,
+    /// Those of the page, in order.
+    pub guests: Vec<Guest>,
+    /// Beyond this one not all are known that may be on the page.
+    pub until: Option<ConnAddress>,
+    /// The names of nodes that have not answered. `None`: all have. Empty: nobody knows who they are.
+    pub missing: Option<Vec<Arc<str>>>,
+}
+
+impl Abroad {
+    /// Adds those of the page to guests of this node, in order, and leaves `limit` of them; true when there is
+    /// another page.
+    pub fn merge(&mut self, guests: &mut Vec<Guest>, limit: usize) -> bool {
+        guests.append(&mut self.guests);
+        guests.sort_unstable_by_key(|guest| guest.client);
+        let known = |guest: &Guest| self.until.is_none_or(|until| guest.client <= until);
+        guests.truncate(guests.iter().take_while(|guest| known(guest)).count());
+        let is_more = self.until.is_some() || guests.len() > limit;
+        guests.truncate(limit);
+        is_more
+    }
 }
 
 impl Word {
@@ -133,7 +167,8 @@ impl Word {
             | Self::Shown(_)
             | Self::Whole { .. }
             | Self::Found { .. }
-            | Self::Listed { .. } => false,
+            | Self::Listed { .. }
+            | Self::Abroad { .. } => false,
         }
     }
 
@@ -145,6 +180,7 @@ impl Word {
             Self::Whole { display, .. } => size_of_val(display.joined.as_slice()),
             Self::Found { sights, .. } => size_of_val(sights.as_slice()),
             Self::Listed { guests, .. } => size_of_val(guests.as_slice()),
+            Self::Abroad { abroad, .. } => size_of_val(abroad.guests.as_slice()),
             _ => 0,
         };
         size_of::<Self>() + extra

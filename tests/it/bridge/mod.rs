@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 mod crossing;
 mod interest;
+mod members;
 mod outage;
 mod presence;
 mod shared;
