@@ -149,8 +149,8 @@ impl Life {
         }
         let now = engine.clock.now();
         let overdue = self.canary.left.map(|left| left.plus(engine.options.command_timeout));
-        let presence = engine.presence.as_ref().and_then(Post::due);
-        let survey = engine.surveys.due();
+        let presence = engine.peers.presence.as_ref().and_then(Post::due);
+        let survey = engine.peers.surveys.due();
         let due = [Some(self.canary.next), overdue, engine.interest.due(), presence, survey];
         let next = due.into_iter().flatten().filter(|due| *due > now).min();
         next.map_or(RETRY, |due| due.since(now))
@@ -170,7 +170,7 @@ impl Life {
         }
         if self.line.take_overrun() {
             engine.tell_all_gaps();
-            engine.presence.iter_mut().for_each(Post::missed);
+            engine.peers.presence.iter_mut().for_each(Post::missed);
         }
         engine.flush();
         let now = engine.clock.now();
@@ -225,14 +225,14 @@ impl Life {
     }
 
     fn ask_presence<S: Side>(&self, engine: &mut Engine<S>, now: Time) -> Option<(Pending, Work)> {
-        let presence = engine.presence.as_mut()?;
+        let presence = engine.peers.presence.as_mut()?;
         let ask = presence.next(now)?;
         let (pending, answer) = self.line.inquire(Arc::clone(&presence.clerk), ask);
         Some((pending, Work::Presence(answer)))
     }
 
     fn survey<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
-        let batch = engine.surveys.take(BATCH);
+        let batch = engine.peers.surveys.take(BATCH);
         (!batch.is_empty()).then(|| (self.line.publish(&batch), Work::Survey))
     }
 
@@ -266,7 +266,9 @@ impl Life {
                 engine.streams.finish(chore, answers, &mut engine.side)
             }
             Some((_, Work::Presence(mut answer))) => {
-                if let (Some(presence), Ok(answer)) = (&mut engine.presence, answer.try_recv()) {
+                if let (Some(presence), Ok(answer)) =
+                    (&mut engine.peers.presence, answer.try_recv())
+                {
                     presence.answer(answer, engine.clock.now(), &engine.tally);
                 }
                 Ok(())

@@ -145,6 +145,13 @@ pub(super) async fn pause(wait: Duration) {
     let _ = tokio::time::timeout(wait, std::future::pending::<()>()).await;
 }
 
+/// What is asked and known of other nodes.
+pub(super) struct Peers {
+    pub(super) surveys: Surveys,
+    /// Who is online on which node, where that is to be known.
+    pub(super) presence: Option<Post>,
+}
+
 /// What outlives a link.
 pub(super) struct Engine<S> {
     pub(super) options: Options,
@@ -157,9 +164,7 @@ pub(super) struct Engine<S> {
     pub(super) outgoing: Outgoing,
     pub(super) windows: Windows,
     pub(super) streams: Streams,
-    pub(super) surveys: Surveys,
-    /// Who is online on which node, where that is to be known.
-    pub(super) presence: Option<Post>,
+    pub(super) peers: Peers,
     /// False while something waits for shards.
     pub(super) is_flushed: bool,
 }
@@ -168,10 +173,12 @@ impl<S: Side> Engine<S> {
     fn new(options: Options, side: S, wake: Wake, tally: Arc<Tally>, absent: &Arc<Absent>) -> Self {
         let seed = Seed::new(fastrand::u64(..));
         Self {
-            presence: Post::new(&options, absent, unix_millis(), &seed),
+            peers: Peers {
+                surveys: Surveys::new(&options),
+                presence: Post::new(&options, absent, unix_millis(), &seed),
+            },
             writer: Writer::new(&options.node, options.epoch),
             interest: Interest::new(&seed, options.linger),
-            surveys: Surveys::new(&options),
             streams: Streams::new(&options, &seed, Arc::clone(&tally)),
             outgoing: Outgoing::new(options.bounds.queue, options.bounds.queue_bytes),
             windows: Windows::default(),
@@ -214,8 +221,8 @@ impl<S: Side> Engine<S> {
             }
             again = true;
             set(&self.tally.up, 0);
-            self.presence.iter_mut().for_each(|presence| presence.link_down(&self.tally));
-            self.surveys.link_down();
+            self.peers.presence.iter_mut().for_each(|presence| presence.link_down(&self.tally));
+            self.peers.surveys.link_down();
             set(&self.tally.queued, self.outgoing.len());
             add(&self.tally.failures, 1);
             self.meanwhile(self::pause(pause.mul_f64(fastrand::f64()))).await;
@@ -255,7 +262,7 @@ impl<S: Side> Engine<S> {
             && let Some(word) = self.side.next()
         {
             left -= 1;
-            let word = match &mut self.presence {
+            let word = match &mut self.peers.presence {
                 Some(presence) => presence.take(word),
                 None => Some(word),
             };
@@ -270,10 +277,10 @@ impl<S: Side> Engine<S> {
                 Word::Follow(channel) => self.streams.follow(channel, &mut self.side),
                 Word::Fetch(fetch) => self.streams.fetch(fetch, &mut self.side),
                 Word::Ask(survey) => {
-                    let there = self.presence.as_ref().map(Post::there);
-                    self.surveys.ask(&survey, there, self.clock.now());
+                    let there = self.peers.presence.as_ref().map(Post::there);
+                    self.peers.surveys.ask(&survey, there, self.clock.now());
                 }
-                Word::Answer(poll) => self.surveys.answer(&poll),
+                Word::Answer(poll) => self.peers.surveys.answer(&poll),
             }
         }
         if left < WORDS {
@@ -296,11 +303,11 @@ impl<S: Side> Engine<S> {
     /// Hands on what waits for the shards.
     pub(super) fn flush(&mut self) {
         let now = self.clock.now();
-        self.surveys.expire(now);
-        for (ticket, surveyed) in self.surveys.take_done() {
+        self.peers.surveys.expire(now);
+        for (ticket, surveyed) in self.peers.surveys.take_done() {
             self.side.surveyed(ticket, surveyed);
         }
-        let presence = self.presence.as_mut();
+        let presence = self.peers.presence.as_mut();
         let is_through =
             presence.is_none_or(|presence| presence.hand_on(&mut self.side, now, &self.tally));
         self.is_flushed = self.side.flush() && is_through;
@@ -309,7 +316,7 @@ impl<S: Side> Engine<S> {
     /// Takes in what another node tells of its users.
     pub(super) fn hear_presence(&mut self, payload: &[u8]) {
         let now = self.clock.now();
-        let Some(presence) = &mut self.presence else { return };
+        let Some(presence) = &mut self.peers.presence else { return };
         if let Err(why) = presence.hear(payload, now, &self.tally) {
             self.note_malformed(CHANNEL, &why);
         }
@@ -317,7 +324,7 @@ impl<S: Side> Engine<S> {
 
     /// Takes in a question of another node, or an answer.
     pub(super) fn hear_survey(&mut self, payload: &[u8]) {
-        let heard = self.surveys.hear(payload);
+        let heard = self.peers.surveys.hear(payload);
         let polled = heard.and_then(|poll| poll.map_or(Ok(()), |poll| self.side.polled(poll)));
         if let Err(why) = polled {
             self.note_malformed(SURVEY, &why);
@@ -327,7 +334,9 @@ impl<S: Side> Engine<S> {
     /// Tells the other nodes, if they can be told soon, that this one ends.
     async fn say_farewell(&mut self, client: Client) {
         let patience = self.options.command_timeout.min(LONGEST_FAREWELL);
-        let Some(presence) = self.presence.as_mut().filter(|_| self.tally.is_up()) else { return };
+        let Some(presence) = self.peers.presence.as_mut().filter(|_| self.tally.is_up()) else {
+            return;
+        };
         let Some(batch) = presence.farewell() else { return };
         let clerk = Arc::clone(&presence.clerk);
         let opening = Line::open(client, self.options.clone(), Arc::clone(&self.tally));
@@ -341,7 +350,7 @@ impl<S: Side> Engine<S> {
         set(&self.tally.up, 1);
         add(&self.tally.links, 1);
         let now = self.clock.now();
-        self.presence.iter_mut().for_each(|presence| presence.link_up(now));
+        self.peers.presence.iter_mut().for_each(|presence| presence.link_up(now));
         tracing::info!(subscriptions = self.interest.len(), "the bridge has its link to Redis");
         if again {
             self.tell_all_gaps();

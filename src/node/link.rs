@@ -76,9 +76,16 @@ pub(super) struct Link {
     /// Questions to all nodes.
     pub(super) polling: Polling,
     sequence: Sequence<Crossing>,
-    /// Per shard, in order: what its inbox had no space for.
-    pub(super) waiting: Vec<VecDeque<Mail>>,
-    most_waiting: usize,
+    pub(super) waiting: Waiting,
+}
+
+/// What inboxes had no space for.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Per shard, in order.
+    pub(super) lines: Vec<VecDeque<Mail>>,
+    /// Beyond so many nothing more is heard of the bridge.
+    most: usize,
 }
 
 impl Link {
@@ -117,19 +124,21 @@ impl Link {
             sharing: Sharing::default(),
             polling: Polling::default(),
             sequence: Sequence::default(),
-            waiting: (0..identity.shards).map(|_| VecDeque::new()).collect(),
-            most_waiting: own.incoming as usize,
+            waiting: Waiting {
+                lines: (0..identity.shards).map(|_| VecDeque::new()).collect(),
+                most: own.incoming as usize,
+            },
         };
         let bridge = Bridge::start(options(config, identity)?, link);
         bridge.map_err(|error| LaunchError::new("bridge", error))
     }
 
     pub(super) fn shards(&self) -> u16 {
-        u16::try_from(self.waiting.len()).unwrap_or(u16::MAX)
+        u16::try_from(self.waiting.lines.len()).unwrap_or(u16::MAX)
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.waiting.iter().map(VecDeque::len).sum::<usize>() >= self.most_waiting
+        self.waiting.lines.iter().map(VecDeque::len).sum::<usize>() >= self.waiting.most
     }
 
     fn has_long_line(&self) -> bool {
@@ -152,7 +161,7 @@ impl Link {
         });
         for (home, drafts) in parts.homes {
             let mail = Mail::Publish { drafts: drafts.into_vec(), group, across: None };
-            self.waiting[usize::from(home.0)].push_back(mail);
+            self.waiting.lines[usize::from(home.0)].push_back(mail);
         }
     }
 }
@@ -249,7 +258,7 @@ impl Side for Link {
         let rooms: Vec<Arc<str>> = rooms.collect();
         for some in rooms.chunks(ROOMS) {
             let some: Arc<[Arc<str>]> = some.into();
-            for waiting in &mut self.waiting {
+            for waiting in &mut self.waiting.lines {
                 waiting.push_back(Mail::Astray(Arc::clone(&some)));
             }
         }
@@ -262,12 +271,12 @@ impl Side for Link {
 
     fn afar(&mut self, news: Vec<bridge::Afar>) {
         let shards = self.shards();
-        let mut homes: Vec<Vec<Afar>> = vec![Vec::new(); self.waiting.len()];
+        let mut homes: Vec<Vec<Afar>> = vec![Vec::new(); self.waiting.lines.len()];
         for one in news.into_iter().filter(|one| is_user_room(&one.user)) {
             let at = home(&self.seed, &one.user, shards);
             homes[usize::from(at.0)].push(afar(one));
         }
-        for (waiting, news) in self.waiting.iter_mut().zip(homes) {
+        for (waiting, news) in self.waiting.lines.iter_mut().zip(homes) {
             if !news.is_empty() {
                 waiting.push_back(Mail::Afar(news));
             }
@@ -281,7 +290,7 @@ impl Side for Link {
         self.polling.replies =
             replies.into_iter().filter_map(|reply| board.tell_reply(reply)).collect();
         let mut empty = self.polling.replies.is_empty();
-        for (shard, waiting) in self.waiting.iter_mut().enumerate() {
+        for (shard, waiting) in self.waiting.lines.iter_mut().enumerate() {
             while let Some(mail) = waiting.pop_front() {
                 let lane = if mail.is_request() { Lane::Request } else { Lane::Delivery };
                 if let Err(mail) = self.port.post(shard, lane, mail) {

@@ -185,7 +185,7 @@ impl Polled for Link {
         self.polling.open.insert(number, open);
         // The bridge is the receiver behind the shards.
         let from = ShardId(shards);
-        for waiting in &mut self.waiting {
+        for waiting in &mut self.waiting.lines {
             let word = PresenceWord::List { number, from, page: page.clone() };
             waiting.push_back(Mail::Presence(Box::new(word)));
         }
@@ -198,7 +198,7 @@ impl Polled for Link {
         match asker {
             Asker::Shard(shard, number) => {
                 let word = PresenceWord::Abroad { number, abroad };
-                self.waiting[usize::from(shard.0)].push_back(Mail::Presence(Box::new(word)));
+                self.waiting.lines[usize::from(shard.0)].push_back(Mail::Presence(Box::new(word)));
             }
             Asker::Desk(number) => {
                 let shard = ShardId(self.shards());

@@ -101,7 +101,7 @@ impl Link {
 
     fn send_home(&mut self, room: &str, joint: Joint) {
         let home = hub::home(&self.seed, room, self.shards());
-        self.waiting[usize::from(home.0)].push_back(Mail::Joint(Box::new(joint)));
+        self.waiting.lines[usize::from(home.0)].push_back(Mail::Joint(Box::new(joint)));
     }
 
     fn tell(&mut self, receipt: Receipt, decided: Decided) {
@@ -110,7 +110,7 @@ impl Link {
             Receipt::Order { .. } => ShardId(0),
         };
         let mail = Mail::Joint(Box::new(Joint::Told(receipt, decided)));
-        self.waiting[usize::from(shard.0)].push_back(mail);
+        self.waiting.lines[usize::from(shard.0)].push_back(mail);
     }
 
     /// A publication that was numbered elsewhere.
