@@ -12,6 +12,7 @@ use super::consult::Consult;
 use super::grants::{Grants, Right};
 use super::identity::{Claimed, Identity, TokenError};
 use super::origin::{OriginError, OriginRules};
+use super::proof::ProofRules;
 use super::reporting::Reporting;
 use super::source::{Source, SourceRules};
 use super::ticket::{TicketKey, TicketRead};
@@ -86,6 +87,8 @@ pub struct Access {
     pub consult: Option<Consult>,
     /// What back ends are told.
     pub report: Reporting,
+    /// Which tokens are checked beside the shards.
+    pub proofs: ProofRules,
 }
 
 /// Who comes in.
@@ -97,6 +100,8 @@ pub enum Admission {
     Known(Box<Identity>),
     /// Somebody, if the ticket has not been used.
     Ticket(Box<TicketRead>),
+    /// Somebody, if this token is found to be good; checking it is too dear to be done here.
+    Unproven(Box<str>),
     /// Somebody who will say so in the first message.
     Later,
 }
@@ -149,11 +154,20 @@ impl Access {
                 let identity = self.certified(peer, now).map_err(Denied::Token)?;
                 Ok(Admission::Known(Box::new(identity)))
             }
+            (Some(found), _) if self.is_dear(found.text) => {
+                Ok(Admission::Unproven(found.text.into()))
+            }
             (Some(found), _) => {
                 let identity = self.verifier.verify(found.text, now).map_err(Denied::Token)?;
                 Ok(Admission::Known(Box::new(identity)))
             }
         }
+    }
+
+    /// True when this token is to be checked beside the shard.
+    #[must_use]
+    pub fn is_dear(&self, token: &str) -> bool {
+        self.proofs.above_us.is_some_and(|most| self.verifier.cost_us(token) > most)
     }
 
     /// Who somebody with a certificate is. A session that went on from a ticket may have outlived it.

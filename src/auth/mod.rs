@@ -15,6 +15,7 @@
 //! | `source` | where in a request a token may stand, and how it is blotted out of what is printed |
 //! | `origin` | which web pages may connect |
 //! | `ticket` | one-time tickets for clients that can only use a URL |
+//! | `proof` | tokens that are checked beside the shard, as that takes long |
 //! | `access` | from a request to who comes in |
 //! | `revocation` | tokens that are taken back before their end |
 //! | `veto` | a refusal in the application's own words |
@@ -31,6 +32,7 @@ mod identity;
 mod jwks;
 mod key;
 mod origin;
+mod proof;
 mod reporting;
 mod revocation;
 mod rulings;
@@ -50,6 +52,7 @@ pub use grants::{Grants, Right, Rights};
 pub use identity::{Claimed, Identity, TokenError, UserLimits};
 pub use key::{Algorithm, Key, KeyError, KeySet};
 pub use origin::{OriginError, OriginRule, OriginRules};
+pub use proof::{Proof, ProofRules, Proven};
 pub use reporting::{Deliver, Reporting};
 pub use revocation::{Full, Revocation, Revocations};
 pub use rulings::Rulings;

@@ -181,6 +181,10 @@ counters! {
     auth_malformed_total,
     /// Those that the application refuses: by a claim, or when it was asked.
     auth_vetoed_total,
+    /// Tokens given to the threads that check what is dear.
+    auth_proofs_total,
+    /// Handshakes and logins put off because too many tokens wait to be checked.
+    auth_proofs_shed_total,
     /// Questions to the application's back end.
     questions_total,
     /// Questions that needed not be asked, because the answer was remembered.

@@ -9,8 +9,8 @@ use aws_lc_rs::rand;
 
 use crate::auth::{
     Access, ClaimNames, Consult, Deliver, Grants, Key, KeySet, Mode, OriginRule, OriginRules,
-    Reporting, Revocation, Source, SourceRules, Ticket, TicketKey, TokenError, TokenRules,
-    Verifier, Who, mint,
+    ProofRules, Reporting, Revocation, Source, SourceRules, Ticket, TicketKey, TokenError,
+    TokenRules, Verifier, Who, mint,
 };
 use crate::base::tidings::TidingKinds;
 use crate::node::config::Config;
@@ -110,6 +110,10 @@ pub(super) fn rules(auth: &Auth) -> Access {
         max_revocations: door.max_revocations as usize,
         consult: consult(&auth.webhook),
         report: Reporting::default(),
+        proofs: ProofRules {
+            above_us: (auth.checks.threads > 0).then_some(auth.checks.inline_us),
+            most_waiting: auth.checks.waiting as usize,
+        },
     }
 }
 

@@ -21,6 +21,7 @@ mod launch;
 mod link;
 mod metrics;
 mod polling;
+mod prover;
 mod publishing;
 mod registry;
 pub mod remote;

@@ -29,10 +29,12 @@ use crate::node::desk::{self, NodeDesk, Office};
 use crate::node::keeper::{Memories, NodeClerk, Opened, StoreHandle, StoreThread};
 use crate::node::link::{self, Link};
 use crate::node::metrics::About;
+use crate::node::prover::{self, Provers};
 use crate::node::publishing::Publishing;
 use crate::node::tls::Certificates;
 use crate::node::turns::TurnTimes;
 use crate::node::work::work;
+use crate::node::worker::Ways;
 use crate::node::{farewells, front, keys, settings};
 use crate::shard::{Identity, Mail, Settings};
 use crate::sys::clock::{Clock, unix_millis};
@@ -99,6 +101,8 @@ struct Beside {
     bridge: Option<Bridge>,
     /// The one between clients and other servers, where there are any.
     front: Option<Front>,
+    /// Those that check tokens, where there are any.
+    provers: Option<Provers>,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -139,11 +143,13 @@ impl Node {
         }
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
         // Behind the shards' ports stand those of the node, of the admin listener (`desk_port`), of the store
-        // and, where there is one, of the bridge (`bridge_port`), in this order.
+        // and, where there is one, of the bridge (`bridge_port`), in this order, and then those of the provers.
         let is_linked = !config.inside.bridge.url.is_empty();
-        let count = usize::from(shards) + 3 + usize::from(is_linked);
+        let provers = prover::threads(config);
+        let count = usize::from(shards) + 3 + usize::from(is_linked) + provers;
         let mut ports = mesh(count, config.inside.mesh.inbox_capacity as usize)
             .map_err(|error| LaunchError::new("mail between shards", error))?;
+        let proving = ports.split_off(count - provers);
         let mut last = || ports.pop().ok_or_else(|| LaunchError::new("mesh", "no port"));
         let across = is_linked.then(&mut last).transpose()?;
         let (clerk, desk, port) = (last()?, last()?, last()?);
@@ -172,9 +178,12 @@ impl Node {
             let bridge = Link::start(config, identity, across, &node.board, plan.clock)?;
             node.beside.bridge = Some(bridge);
         }
+        node.beside.provers = Provers::start(config, shards, proving)?;
         let mut lines = node.start_front(config)?.into_iter();
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
-            node.start_worker(&plan, shard, (port, lines.next()), tell.clone())?;
+            let proofs = node.beside.provers.as_ref().map(Provers::line);
+            let ways = Ways { front: lines.next(), proofs };
+            node.start_worker(&plan, shard, (port, ways), tell.clone())?;
         }
         let mut about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
@@ -226,7 +235,7 @@ impl Node {
         &mut self,
         plan: &Plan,
         id: ShardId,
-        ways: (Port<Mail>, Option<Line>),
+        ways: (Port<Mail>, Ways),
         tell: Sender<(ShardId, io::Result<()>)>,
     ) -> Result<(), LaunchError> {
         let (bound, address) = bounded(1);
@@ -448,6 +457,9 @@ impl Node {
         if self.beside.front.as_ref().is_some_and(Front::has_failed) {
             return Some(LaunchError::new("proxy", "its thread has ended"));
         }
+        if self.beside.provers.as_ref().is_some_and(Provers::has_failed) {
+            return Some(LaunchError::new("auth.check_threads", "one of them has ended"));
+        }
         let (shard, result) = self.ended.recv_timeout(wait).ok()?;
         let why = result.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
         Some(LaunchError::new(format_args!("shard {}", shard.0), why))
@@ -510,6 +522,7 @@ impl Node {
         self.beside.store = None;
         self.beside.bridge = None;
         self.beside.front = None;
+        self.beside.provers = None;
         result
     }
 }

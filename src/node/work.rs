@@ -15,7 +15,7 @@ use crate::node::keeper::Memories;
 use crate::node::running::{Addresses, Plan};
 use crate::node::settings;
 use crate::node::turns::TurnClock;
-use crate::node::worker::Worker;
+use crate::node::worker::{Ways, Worker};
 use crate::shard::{Mail, Shard};
 use crate::sys::{affinity, descriptors, listener};
 
@@ -24,12 +24,12 @@ pub(super) fn work(
     plan: &Plan,
     memories: Arc<Memories>,
     listen: Addresses,
-    (port, front): (Port<Mail>, Option<Line>),
+    (port, ways): (Port<Mail>, Ways),
     bound: &Sender<Addresses>,
 ) -> io::Result<()> {
     let id = plan.identity.id;
     let mut kept = port.wake_fds();
-    kept.extend(front.as_ref().map(Line::as_fd));
+    kept.extend(ways.front.as_ref().map(Line::as_fd));
     descriptors::separate(&kept)?;
     drop(kept);
     if plan.config.server.pin && !plan.cores.is_empty() {
@@ -72,7 +72,7 @@ pub(super) fn work(
         turn_clock,
         store,
         seen,
-        front,
+        ways,
     };
     // The node waits for this; it is there as long as the thread is.
     let _ = bound.send(addresses);

@@ -10,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::user_room;
+use crossbeam_channel::Sender;
+
+use crate::auth::{Proof, user_room};
 use crate::base::id::ShardId;
 use crate::base::outside::{Inquiry, Petition};
 use crate::base::tidings::Tiding;
@@ -21,6 +23,7 @@ use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
 use crate::node::link::bridge_port;
+use crate::node::prover::hand_over;
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
 use crate::shard::{LastSeen, Mail, Progress, Relieved, Report, Shard};
@@ -55,8 +58,16 @@ pub(super) struct Worker {
     /// Who has come and gone, while the store has no space for it. `None` where what is kept does not
     /// outlive the process: then nobody asks the shard.
     pub(super) seen: Option<Vec<Seen>>,
+    /// Where connections go that leave, and tokens that are checked elsewhere.
+    pub(super) ways: Ways,
+}
+
+/// What leads out of a worker to threads beside it, but for mail and the store.
+pub(super) struct Ways {
     /// Where connections go that leave; `None` where none does.
     pub(super) front: Option<Line>,
+    /// Where tokens go whose check takes long; `None` where all are checked here.
+    pub(super) proofs: Option<Sender<Proof>>,
 }
 
 impl Worker {
@@ -108,7 +119,10 @@ impl Worker {
         shard.poll_reports(&mut |report| tell_desk(port, desk, report));
         shard.poll_petitions(&mut |petition| post_petition(port, desk, petition));
         shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
-        if let Some(front) = &mut self.front {
+        if let Some(proofs) = &self.ways.proofs {
+            shard.poll_proofs(&mut |proof| hand_over(proofs, proof));
+        }
+        if let Some(front) = &mut self.ways.front {
             shard.poll_passages(&mut |passage, socket| front.hand_on(passage, socket));
         }
         self.board.hear_farewells(&mut self.shard);
@@ -395,7 +409,7 @@ pub(super) mod tests {
             turn_clock: None,
             store: StoreHandle::nowhere(),
             seen: None,
-            front: None,
+            ways: Ways { front: None, proofs: None },
         }
     }
 

@@ -98,7 +98,7 @@ impl Shard {
             Command::Watch(subjects) => self.watch_subjects(id, &subjects, reference, now),
             Command::Unwatch(subjects) => self.unwatch_subjects(id, &subjects, reference, now),
             Command::Whois(whois) => self.whois(id, &whois, reference, now),
-            Command::Auth { token } => self.login(id, &token, reference, now),
+            Command::Auth { token } => self.login(id, &token, reference, None, now),
             Command::Inbox(span) => self.run_errand(id, Task::List(span), reference, now),
             Command::Read(marked) => self.run_errand(id, Task::Read(marked), reference, now),
             Command::Publish(publish) => self.publish_or_report(id, publish, reference, now),

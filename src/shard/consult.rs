@@ -24,12 +24,13 @@ use crate::session::{
     Whois,
 };
 use crate::shard::held::{About, Arrival, Asked, Held, Kept, Rooms, Wait};
+use crate::shard::login::Judged;
 use crate::shard::people::{Offer, Pending};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
 /// When a client may come back about whom nothing could be decided.
-const RETURN: Duration = Duration::from_secs(5);
+pub(super) const RETURN: Duration = Duration::from_secs(5);
 
 /// What is known of a right in a room before anybody is asked.
 enum Stand {
@@ -59,11 +60,7 @@ impl Shard {
     pub(super) fn arrival(&self, head: &Head<'_>, upgrade: &Upgrade<'_>) -> Option<Arrival> {
         let access = &self.settings.access;
         access.consult.filter(|consult| consult.connect)?;
-        Some(Arrival {
-            origin: upgrade.origin.map(Box::from),
-            path: head.path().into(),
-            tells: access.browser_errors && upgrade.origin.is_some(),
-        })
+        Some(Arrival { origin: upgrade.origin.map(Box::from), path: head.path().into() })
     }
 
     /// Asks whether the client whose handshake is held may come in.
@@ -84,13 +81,14 @@ impl Shard {
         conn: ConnId,
         identity: Identity,
         reference: Option<&RawValue>,
+        place: Option<u64>,
         now: Time,
     ) {
         let arrival = self.gate.people.consults.arrivals.remove(&conn.index);
         let arrival = arrival.map_or_else(Arrival::unknown, |arrival| *arrival);
         let (key, document) =
             self.compose(conn, Some(&identity), &wish_to_come(&arrival, Some(&identity)));
-        let place = self.gate.people.consults.place();
+        let place = place.unwrap_or_else(|| self.gate.people.consults.place());
         let reference = reference.map(RawValue::to_owned);
         let kept = Kept::Login { identity: Box::new(identity), reference };
         let known = self.recall(&key, now);
@@ -191,7 +189,7 @@ impl Shard {
     fn handle_door_ruling(&mut self, conn: ConnId, ruling: Ruling, now: Time) {
         let pending = self.gate.people.pending.get(&conn.index);
         let Some(pending) = pending.filter(|pending| pending.conn == conn) else { return };
-        let tells = pending.arrival.as_ref().is_some_and(|arrival| arrival.tells);
+        debug_assert!(pending.arrival.is_some(), "nobody was to be asked");
         let (why, words, refusal) = match ruling {
             Ruling::Allow => return self.let_in(conn, now),
             Ruling::Refuse(veto) => {
@@ -201,12 +199,24 @@ impl Shard {
             }
             Ruling::Undecided => (LATER, None, Refusal::unavailable(Some(RETURN))),
         };
+        self.turn_back(conn, why, words.as_deref(), &refusal, now);
+    }
+
+    /// Ends a handshake that is held: a page that can only read close frames gets one, and everybody else a refusal.
+    pub(super) fn turn_back(
+        &mut self,
+        conn: ConnId,
+        why: Disconnect,
+        words: Option<&str>,
+        refusal: &Refusal,
+        now: Time,
+    ) {
         let Some(pending) = self.gate.people.pending.remove(&conn.index) else { return };
-        if tells {
+        if pending.tells {
             self.open(conn, pending.offer.protocol, pending.offer.response, now);
-            self.close_saying(conn, why, words.as_deref(), now);
+            self.close_saying(conn, why, words, now);
         } else {
-            self.refuse_handshake(conn, &refusal, now);
+            self.refuse_handshake(conn, refusal, now);
         }
     }
 
@@ -340,7 +350,7 @@ impl Shard {
     }
 
     /// Goes on with what need not wait any longer.
-    fn advance(&mut self, conn: ConnId, now: Time) {
+    pub(super) fn advance(&mut self, conn: ConnId, now: Time) {
         while let Some(held) = self.gate.people.consults.take_ready(conn) {
             let Held { place, kept, wait } = held;
             match (kept, wait) {
@@ -351,7 +361,10 @@ impl Shard {
                     self.finish_command(conn, &text, ruling, now);
                 }
                 (Kept::Message { text, .. }, Wait::Turn) => self.resume(conn, &text, place, now),
-                (Kept::Login { .. }, Wait::Turn) => {}
+                (Kept::Token { reference }, Wait::Proof(Some(verdict))) => {
+                    self.finish_check(conn, *verdict, reference.as_deref(), Some(place), now);
+                }
+                (Kept::Login { .. } | Kept::Token { .. }, _) | (_, Wait::Proof(_)) => {}
             }
         }
     }
@@ -410,7 +423,7 @@ impl Shard {
         let settings = Rc::clone(&self.settings);
         match read(text, &settings.commands) {
             Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })) => {
-                self.login(conn, &token, reference, now);
+                self.login(conn, &token, reference, Some(place), now);
             }
             Ok(Incoming::Request(request)) => self.consider(conn, request, text, Some(place), now),
             Ok(Incoming::Bounce) => {}
@@ -432,30 +445,25 @@ impl Shard {
 /// A question's key and document.
 type Question = (Box<str>, Vec<u8>);
 
-const LATER: Disconnect = Disconnect::TryLater { seconds: 5 };
+pub(super) const LATER: Disconnect = Disconnect::TryLater { seconds: 5 };
 
 impl Arrival {
     /// Of a client that came before anybody was to be asked about it.
     fn unknown() -> Self {
-        Self { origin: None, path: "/".into(), tells: false }
+        Self { origin: None, path: "/".into() }
     }
 }
 
 impl Pending {
     /// A handshake that waits for somebody, or nobody in particular, to be let in.
-    pub(super) fn of(
-        conn: ConnId,
-        offer: Offer,
-        who: Admission,
-        rest: &[u8],
-        arrival: Option<Arrival>,
-    ) -> Self {
+    pub(super) fn of(conn: ConnId, offer: Offer, judged: Judged, rest: &[u8]) -> Self {
+        let Judged { who, arrival, tells, .. } = judged;
         let identity = match who {
             Admission::Known(identity) => Some(*identity),
             Admission::Ticket(read) => Some(read.identity),
-            Admission::Anonymous | Admission::Later => None,
+            Admission::Anonymous | Admission::Later | Admission::Unproven(_) => None,
         };
-        Self { conn, offer, identity, rest: rest.to_vec(), arrival }
+        Self { conn, offer, identity, rest: rest.to_vec(), arrival, tells }
     }
 }
 

@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::auth::{Identity, Ruling, Rulings};
+use crate::auth::{Identity, Ruling, Rulings, TokenError};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::outside::Inquiry;
 use crate::base::time::Time;
+use crate::shard::proofs::Proofs;
 use crate::shard::tidings::Tidings;
 
 /// The rooms that a command names, as its client calls them.
@@ -26,6 +27,8 @@ pub(super) type Rooms = SmallVec<[Box<str>; 1]>;
 pub(super) enum Kept {
     /// Somebody whose token is good.
     Login { identity: Box<Identity>, reference: Option<Box<RawValue>> },
+    /// Somebody whose token is being checked.
+    Token { reference: Option<Box<RawValue>> },
     /// A message. One that names no room waits for a login only.
     Message { text: Box<str>, rooms: Rooms },
 }
@@ -37,7 +40,12 @@ pub(super) enum Wait {
     Turn,
     /// For so many answers; what those that came say together.
     Answers { left: u16, ruling: Ruling },
+    /// For the check of its token; what that has found.
+    Proof(Option<Box<Verdict>>),
 }
+
+/// Whose a token is, or what is wrong with it.
+pub(super) type Verdict = Result<Identity, TokenError>;
 
 /// One that waits.
 #[derive(Debug)]
@@ -51,7 +59,7 @@ pub(super) struct Held {
 impl Held {
     fn cost(&self) -> u64 {
         let text = match &self.kept {
-            Kept::Login { .. } => size_of::<Identity>(),
+            Kept::Login { .. } | Kept::Token { .. } => size_of::<Identity>(),
             Kept::Message { text, .. } => text.len(),
         };
         (size_of::<Self>() + text) as u64
@@ -60,7 +68,7 @@ impl Held {
     /// True when a later command about these rooms must not pass.
     fn stops<S: AsRef<str>>(&self, theirs: &[S]) -> bool {
         match &self.kept {
-            Kept::Login { .. } => true,
+            Kept::Login { .. } | Kept::Token { .. } => true,
             Kept::Message { rooms, .. } => {
                 rooms.iter().any(|room| theirs.iter().any(|other| other.as_ref() == &**room))
             }
@@ -91,8 +99,6 @@ pub(super) struct Asked {
 pub(super) struct Arrival {
     pub(super) origin: Option<Box<str>>,
     pub(super) path: Box<str>,
-    /// It is a page and is to be told by a close frame why it must go.
-    pub(super) tells: bool,
 }
 
 #[derive(Debug)]
@@ -116,6 +122,8 @@ pub(super) struct Consults {
     pub(super) out: VecDeque<Inquiry>,
     /// What is to be told.
     pub(super) tidings: Tidings,
+    /// Tokens that are checked elsewhere.
+    pub(super) proofs: Proofs,
     /// Questions that nobody will answer, as too many wait.
     pub(super) failed: Vec<u64>,
     /// By index, while nobody is known there.
@@ -135,6 +143,7 @@ impl Consults {
             rulings: Rulings::new(seed),
             out: VecDeque::new(),
             tidings: Tidings::default(),
+            proofs: Proofs::new(seed),
             failed: Vec::new(),
             arrivals: seed.map(),
             pass: None,
@@ -148,7 +157,7 @@ impl Consults {
 
     /// What they cost, in bytes, and what is to be told with them.
     pub(super) fn bytes(&self) -> u64 {
-        self.total.1 + self.tidings.bytes()
+        self.total.1 + self.tidings.bytes() + self.proofs.bytes()
     }
 
     /// The place behind all others.
@@ -175,9 +184,9 @@ impl Consults {
         self.list(conn).count()
     }
 
-    /// True while the connection's login waits.
+    /// True while the connection's login, or its token, waits.
     pub(super) fn holds_login(&self, conn: ConnId) -> bool {
-        self.list(conn).any(|held| matches!(held.kept, Kept::Login { .. }))
+        self.list(conn).any(|held| matches!(held.kept, Kept::Login { .. } | Kept::Token { .. }))
     }
 
     /// True when something said before `place` must be obeyed before a command about these rooms.
@@ -205,16 +214,27 @@ impl Consults {
         }
     }
 
+    /// Notes what was found of the token that waits at that place, if it still does.
+    pub(super) fn note_verdict(&mut self, conn: ConnId, place: u64, found: Verdict) {
+        let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn);
+        let Some(queue) = queue else { return };
+        let Ok(at) = queue.list.binary_search_by_key(&place, |held| held.place) else { return };
+        if let Wait::Proof(verdict) = &mut queue.list[at].wait {
+            *verdict = Some(Box::new(found));
+        }
+    }
+
     /// Takes out the first that need not wait any longer.
     pub(super) fn take_ready(&mut self, conn: ConnId) -> Option<Held> {
         let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn)?;
         let list = &queue.list;
         let at = list.iter().enumerate().position(|(at, held)| match (&held.wait, &held.kept) {
             (Wait::Answers { left, .. }, _) => *left == 0,
+            (Wait::Proof(verdict), _) => verdict.is_some(),
             (Wait::Turn, Kept::Message { rooms, .. }) => {
                 !list.iter().take(at).any(|before| before.stops(rooms))
             }
-            (Wait::Turn, Kept::Login { .. }) => true,
+            (Wait::Turn, Kept::Login { .. } | Kept::Token { .. }) => true,
         })?;
         let held = queue.list.remove(at)?;
         if queue.list.is_empty() {
@@ -235,6 +255,7 @@ impl Consults {
     /// Gives back what a crowd has left.
     pub(super) fn purge(&mut self, now: Time) {
         self.rulings.purge(now);
+        self.proofs.purge();
         self.questions.shrink_to(self.questions.len() * 2);
         self.held.shrink_to(self.held.len() * 2);
         self.arrivals.shrink_to(self.arrivals.len() * 2);
@@ -265,6 +286,7 @@ impl Consults {
             }
         }
         self.tidings.check();
+        self.proofs.check();
         assert_eq!(total, self.total, "what is held and its cost");
         assert!(self.pass.is_none(), "a pass outlives its command");
     }

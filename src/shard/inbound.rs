@@ -103,13 +103,12 @@ impl Shard {
         match answer {
             connection::Answer::More(half) => self.table.get(conn)?.keep_head(half),
             connection::Answer::Upgrade { protocol, response, used, dismissed, wish } => {
-                let Judged { who, words, arrival } = judged;
-                let is_asked = arrival.is_some() && !matches!(who, Admission::Later);
-                if matches!(who, Admission::Ticket(_)) || is_asked {
+                if judged.waits() {
                     let offer = Offer { protocol, response, wish };
-                    self.hold(conn, offer, who, &bytes[used..], arrival, now);
+                    self.hold(conn, offer, judged, &bytes[used..], now);
                     return None;
                 }
+                let Judged { who, words, arrival, .. } = judged;
                 self.begin_reading(conn, wish.as_deref());
                 self.open(conn, protocol, response, now);
                 match dismissed {
@@ -164,7 +163,7 @@ impl Shard {
                 return self.close(conn, Disconnect::Denied(TokenError::Missing), now);
             }
             Admission::Known(identity) => self.recognise(conn, *identity, now),
-            Admission::Anonymous | Admission::Ticket(_) => {}
+            Admission::Anonymous | Admission::Ticket(_) | Admission::Unproven(_) => {}
         }
         self.welcome(conn, protocol, now);
     }
@@ -304,7 +303,13 @@ impl Shard {
             (
                 Pace::Go,
                 Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })),
-            ) => self.login(id, &token, reference, now),
+            ) => {
+                // One after the other: what the later one grants is what holds.
+                if self.waits_for_login(id) {
+                    return self.keep_behind_login(id, text, now);
+                }
+                self.login(id, &token, reference, None, now);
+            }
             (Pace::Go, _) if session == Session::Login => self.deny_stranger(id, now),
             (Pace::Go, Ok(Incoming::Request(request))) => {
                 self.consider(id, request, text, None, now);

@@ -37,12 +37,25 @@ pub(super) struct Judged {
     pub(super) words: Option<Box<str>>,
     /// Where it came from, where the back end is to be asked about it.
     pub(super) arrival: Option<Arrival>,
+    /// It is a page and is to be told by a close frame why it must go.
+    pub(super) tells: bool,
 }
 
 impl Default for Judged {
     /// Nothing.
     fn default() -> Self {
-        Self { who: Admission::Anonymous, words: None, arrival: None }
+        Self { who: Admission::Anonymous, words: None, arrival: None, tells: false }
+    }
+}
+
+impl Judged {
+    /// True when the handshake is held until something is known.
+    pub(super) fn waits(&self) -> bool {
+        match self.who {
+            Admission::Ticket(_) | Admission::Unproven(_) => true,
+            Admission::Later => false,
+            Admission::Anonymous | Admission::Known(_) => self.arrival.is_some(),
+        }
     }
 }
 
@@ -79,7 +92,7 @@ impl Shard {
             let identity = match &admission {
                 Admission::Known(identity) => Some(&**identity),
                 Admission::Ticket(read) => Some(&read.identity),
-                Admission::Anonymous | Admission::Later => None,
+                Admission::Anonymous | Admission::Later | Admission::Unproven(_) => None,
             };
             let revocations = &self.gate.people.revocations;
             let is_void = identity.is_some_and(|identity| revocations.holds(identity, unix));
@@ -96,7 +109,8 @@ impl Shard {
             Ok(_) if full => Verdict::Refuse(Refusal::unavailable(None)),
             Ok(who) => {
                 let arrival = self.arrival(head, upgrade);
-                return (Verdict::Welcome, Judged { who, words: None, arrival });
+                let tells = access.browser_errors && upgrade.origin.is_some();
+                return (Verdict::Welcome, Judged { who, words: None, arrival, tells });
             }
             Err(Denied::Origin(error)) => {
                 self.counters.origin_refused_total += 1;
@@ -148,20 +162,27 @@ impl Shard {
         *kind += 1;
     }
 
-    /// Holds a handshake until its ticket's home has answered, and the back end where that is asked. `rest`
-    /// came behind the head.
+    /// Holds a handshake until its ticket's home has answered or its token is checked, and the back end has answered
+    /// where that is asked. `rest` came behind the head.
     pub(super) fn hold(
         &mut self,
         conn: ConnId,
         offer: Offer,
-        who: Admission,
+        mut judged: Judged,
         rest: &[u8],
-        arrival: Option<Arrival>,
         now: Time,
     ) {
-        let ticket = if let Admission::Ticket(read) = &who { Some(read.ticket) } else { None };
-        let pending = Pending::of(conn, offer, who, rest, arrival);
+        let (mut ticket, mut token) = (None, None);
+        match &mut judged.who {
+            Admission::Ticket(read) => ticket = Some(read.ticket),
+            Admission::Unproven(text) => token = Some(std::mem::take(text)),
+            Admission::Anonymous | Admission::Known(_) | Admission::Later => {}
+        }
+        let pending = Pending::of(conn, offer, judged, rest);
         self.gate.people.pending.insert(conn.index, Box::new(pending));
+        if let Some(token) = token {
+            return self.prove_newcomer(conn, &token, now);
+        }
         let Some(ticket) = ticket else { return self.ask_door(conn, now) };
         let shards = u128::from(self.identity.shards.max(1));
         let home = ShardId(u16::try_from(ticket.id % shards).unwrap_or(0));
@@ -309,12 +330,14 @@ impl Shard {
         false
     }
 
-    /// `throng:auth`: the first message of who has yet to say who it is, or a fresh token.
+    /// `throng:auth`: the first message of who has yet to say who it is, or a fresh token. `place` is where it stood
+    /// if it was held before.
     pub(super) fn login(
         &mut self,
         id: ConnId,
         token: &str,
         reference: Option<&RawValue>,
+        place: Option<u64>,
         now: Time,
     ) {
         let (unix, settings) = (self.unix(now), Rc::clone(&self.settings));
@@ -326,8 +349,27 @@ impl Shard {
             let error = CommandError::new(Code::Unauthorized, message, reference);
             return self.refuse(id, &error, now);
         }
+        if access.is_dear(token) {
+            return self.prove_login(id, token, reference, place, now);
+        }
+        self.finish_check(id, access.verifier.verify(token, unix), reference, place, now);
+    }
+
+    /// Obeys a `throng:auth` whose token was checked.
+    pub(super) fn finish_check(
+        &mut self,
+        id: ConnId,
+        verdict: Result<Identity, TokenError>,
+        reference: Option<&RawValue>,
+        place: Option<u64>,
+        now: Time,
+    ) {
+        let (unix, settings) = (self.unix(now), Rc::clone(&self.settings));
+        let access = &settings.access;
+        let waits = self.awaits_login(id);
+        let before = self.gate.people.get(id.index);
         let mut words: Option<Box<str>> = None;
-        let verdict = access.verifier.verify(token, unix).and_then(|identity| {
+        let verdict = verdict.and_then(|identity| {
             let is_void = self.gate.people.revocations.holds(&identity, unix);
             let is_other = before.is_some_and(|person| !person.is(&identity));
             match (is_void, is_other, &identity.veto) {
@@ -342,7 +384,7 @@ impl Shard {
         });
         let asks = waits && access.consult.is_some_and(|consult| consult.connect);
         match verdict {
-            Ok(identity) if asks => self.ask_login(id, identity, reference, now),
+            Ok(identity) if asks => self.ask_login(id, identity, reference, place, now),
             Ok(identity) => self.accept_token(id, identity, waits, reference, now),
             Err(error) => {
                 self.note_refused_token(error);

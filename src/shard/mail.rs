@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::auth::{KeySet, Revocation, Ruling, Ticket};
+use crate::auth::{KeySet, Proven, Revocation, Ruling, Ticket};
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::outside::{Inquiry, Petition};
@@ -248,6 +248,8 @@ pub enum Mail {
         /// True when the ticket was not used before.
         fresh: bool,
     },
+    /// Delivery: what a token was found to be.
+    Proven(Box<Proven>),
     /// To the bridge, and to no shard: other nodes are to have this, in the order in which the home has it.
     Across {
         /// The home; the author's shard, or [`NO_HOME`], of what has none.

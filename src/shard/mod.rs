@@ -38,6 +38,7 @@ mod passages;
 mod people;
 mod petitions;
 mod presence;
+mod proofs;
 mod quota;
 mod relief;
 mod replay;

@@ -170,8 +170,8 @@ pub(super) fn hash(seed: &Seed, id: &str) -> TokenHash {
     hash
 }
 
-/// A handshake that waits: for its ticket to be redeemed, for the application's back end, or for the one
-/// and then the other.
+/// A handshake that waits: for its ticket to be redeemed or its token to be checked, for the application's back
+/// end, or for the one and then the other.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) conn: ConnId,
@@ -182,6 +182,8 @@ pub(super) struct Pending {
     pub(super) rest: Vec<u8>,
     /// Where the client came from, where the back end is to be asked about it.
     pub(super) arrival: Option<Arrival>,
+    /// It is a page and is to be told by a close frame why it must go.
+    pub(super) tells: bool,
 }
 
 /// What a client gets that is let in.

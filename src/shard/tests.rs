@@ -33,6 +33,7 @@ mod petitions;
 mod presence;
 mod presence_returns;
 mod presence_twin;
+mod proofs;
 mod quota;
 mod reading;
 mod relief;

@@ -232,6 +232,7 @@ impl Shard {
             }
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
+            Mail::Proven(proven) => self.handle_proven(*proven, now),
             // The node's desk has these; a shard is never sent one.
             Mail::Inquiry(_) | Mail::Tidings(_) | Mail::Petition(_) => {}
             Mail::Ruling(answer) => self.handle_ruling(answer.0, answer.1, now),

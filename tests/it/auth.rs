@@ -1,9 +1,11 @@
 //! Who may connect: rows A1 to A3, A5 to A7, A9, A11 and A16, over real sockets.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 
 use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -272,6 +274,86 @@ on_both_drivers! {
         assert_eq!(goes.close_code(), 4401);
         stays.expect_silence();
         wait_for(&node, "the end is counted", |c| c.expired_total == 1);
+    }
+}
+
+/// A key set with one public key, and how its owner signs.
+fn curve() -> (tempfile::NamedTempFile, Ed25519KeyPair) {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let key = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": b64(pair.public_key())});
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), json!({ "keys": [key] }).to_string()).unwrap();
+    (file, pair)
+}
+
+/// A token that only a public key can check.
+fn dear(pair: &Ed25519KeyPair, claims: &Value) -> String {
+    let message = format!("{}.{}", b64(r#"{"alg":"EdDSA"}"#), b64(claims.to_string()));
+    let signature = pair.sign(message.as_bytes());
+    format!("{message}.{}", b64(signature))
+}
+
+on_both_drivers! {
+    fn a_token_that_is_dear_to_check_is_checked_beside_the_shards(driver) {
+        let (file, pair) = curve();
+        let set = format!("auth.jwks_file={:?}", file.path());
+        let node = guarded(driver, &[&set, "auth.check_waiting=1", r#"auth.sources=["header","message"]"#]);
+        let claims = json!({"sub": "ada", "rooms": ["lobby"]});
+        let bearer = format!("Bearer {}", dear(&pair, &claims));
+        let mut client = Client::connect_with(node.address(), "/ws", &[("authorization", &bearer)]);
+        assert_eq!(client.join("lobby")["ok"], json!(true));
+        let fresh = dear(&pair, &json!({"sub": "ada", "rooms": ["attic"]}));
+        client.send(&json!({"type": "throng:auth", "token": fresh, "ref": 1}));
+        client.send(&json!({"type": "throng:join", "room": "attic", "ref": 2}));
+        let replies: Vec<Value> = std::iter::from_fn(|| Some(client.next()))
+            .filter(|reply| reply["ref"].is_number())
+            .take(2)
+            .collect();
+        assert_eq!((&replies[0]["userId"], &replies[1]["ok"]), (&json!("ada"), &json!(true)));
+        let forged = format!("{bearer}x");
+        assert_eq!(status(&knock(node.address(), "/ws", &[("Authorization", &forged)])), "401");
+        enter(node.address(), &claims);
+        wait_for(&node, "the figures", |counters| {
+            counters.auth_proofs_total == 3
+                && (counters.logins_total, counters.reauths_total) == (2, 1)
+                && counters.auth_refused_total == 1
+        });
+    }
+
+    fn a_crowd_with_dear_tokens_is_let_in_or_asked_to_come_back_and_nobody_else_waits(driver) {
+        let (file, pair) = curve();
+        let set = format!("auth.jwks_file={:?}", file.path());
+        let sets = [set.as_str(), "auth.check_waiting=2", "auth.check_threads=2", "server.shards=1"];
+        let node = guarded(driver, &sets);
+        let bearer = format!("Bearer {}", dear(&pair, &json!({"sub": "ada"})));
+        // All requests are there before the first answer is read.
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+             Authorization: {bearer}\r\n\r\n"
+        );
+        let clients: Vec<TcpStream> = (0..200)
+            .map(|_| {
+                let mut socket = TcpStream::connect(node.address()).unwrap();
+                socket.write_all(request.as_bytes()).unwrap();
+                socket
+            })
+            .collect();
+        let mut told = [0, 0];
+        for mut client in clients {
+            let mut head = [0; 12];
+            client.read_exact(&mut head).unwrap();
+            match &head[9..] {
+                b"101" => told[0] += 1,
+                b"503" => told[1] += 1,
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            }
+        }
+        assert!(told[0] > 0, "{told:?}");
+        enter(node.address(), &json!({"sub": "bob"}));
+        wait_for(&node, "all were answered", |counters| {
+            counters.auth_proofs_total == told[0] && counters.auth_proofs_shed_total == told[1]
+        });
     }
 }
 

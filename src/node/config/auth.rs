@@ -21,6 +21,8 @@ pub struct Auth {
     pub door: Door,
     /// What tokens are checked with.
     pub keys: Keys,
+    /// Which tokens are checked beside the shards.
+    pub checks: Checks,
     /// Where keys are fetched.
     pub jwks: JwksSource,
     /// What a token must say, and under which names.
@@ -198,6 +200,19 @@ group! {
         "jwks_timeout_ms" Live timeout: Duration = Duration::from_secs(5), millis(10, 60_000);
         /// The least time between two fetches, after a failure or when tokens name keys nobody knows.
         "jwks_cool_down_ms" Live cool_down: Duration = Duration::from_secs(10), millis(100, DAY_MS);
+    }
+}
+
+group! {
+    /// The part of `[auth]` that says which tokens are checked beside the shards.
+    pub struct Checks in "auth" {
+        /// Threads that check tokens whose signature takes long; 0 checks all of them in the shards.
+        "check_threads" Restart threads: u16 = 1, whole(0, 64);
+        /// What the check of a signature may cost for it to be done in the shard. A shared secret counts as 0, RSA
+        /// of 2048 bits as 20 and four times that for twice the bits, P-256 and Ed25519 as 60.
+        "check_inline_us" Live inline_us: u32 = 10, whole(0, 100_000);
+        /// Tokens of a shard that wait for those threads at one time; beyond it a handshake gets 503.
+        "check_waiting" Restart waiting: u32 = 1024, whole(1, 4096);
     }
 }
 
