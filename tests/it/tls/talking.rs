@@ -72,7 +72,7 @@ on_both_drivers! {
         wait_for(&secure.node, "all are known", |c| c.logins_total == 7);
         let plain = stream(secure.address(), &secure.client(Spoken::Tls13), "example.org");
         assert!(SecureClient::over(plain, "/ws").is_none(), "nobody's");
-        assert_eq!(secure.node.counters().auth_missing_total, 1);
+        wait_for(&secure.node, "it is counted", |c| c.auth_missing_total == 1);
         let user = "CN=alice".into();
         secure.node.revoke(Revocation::User { tenant: None, user, issued: u64::MAX, until: u64::MAX });
         for alice in alices {
