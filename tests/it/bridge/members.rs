@@ -5,30 +5,12 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use throng::node::Node;
 
-use super::cluster::{Redis, bridge, linked, unlinked, wait_link};
-use crate::admin::{ask, with_admin};
-use crate::auth::{SECRET, enter};
+use super::cluster::{Redis, bridge, unlinked, wait_link};
+use super::presence::{self, own, sets};
+use crate::admin::ask;
+use crate::auth::enter;
 use crate::process::Program;
 use crate::support::{Client, on_both_drivers, wait_until};
-
-/// What every node of these tests is told. Nodes have long to answer, so that only those are missing that are to be.
-fn own(name: &str) -> Vec<String> {
-    let admin = with_admin(r#""inspect""#);
-    let rest = [
-        format!("auth.secret={SECRET:?}"),
-        format!("bridge.node={name}"),
-        "auth.mode=token".to_owned(),
-        "auth.require_expiry=false".to_owned(),
-        "admin.requests_per_second=1000000".to_owned(),
-        "admin.shard_timeout_ms=60000".to_owned(),
-        "presence.metadata=true".to_owned(),
-    ];
-    admin.into_iter().chain(rest).collect()
-}
-
-fn sets<'a>(own: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
-    own.iter().map(String::as_str).chain(more.iter().copied()).collect()
-}
 
 /// A lease that is not over before the test is, and one that is soon taken again where Redis has lost it.
 const LEASE: &str = "bridge.lease_ms=600000";
@@ -36,17 +18,15 @@ const BRIEF: &str = "bridge.lease_ms=2000";
 const LONG: &str = "bridge.survey_timeout_ms=30000";
 const SHORT: &str = "bridge.survey_timeout_ms=300";
 
+/// What every node of these tests is told besides. Nodes have long to answer, so that only those are missing that are to be.
+const MORE: [&str; 2] = ["admin.shard_timeout_ms=60000", "presence.metadata=true"];
+
 fn node(driver: &str, redis: &Redis, name: &str, more: &[&str]) -> Node {
-    linked(driver, redis.address(), &sets(&own(name), more))
+    presence::node(driver, redis, name, &[&MORE, more].concat())
 }
 
 fn process(driver: &str, redis: &Redis, name: &str, more: &[&str]) -> Program {
-    let (driver, url) =
-        (format!("server.driver={driver}"), format!("bridge.url=redis://{}", redis.address()));
-    let own = own(name);
-    let all = sets(&own, &[&[driver.as_str(), url.as_str()], more].concat());
-    let args: Vec<&str> = all.into_iter().flat_map(|set| ["--set", set]).collect();
-    Program::start(&args)
+    presence::process(driver, redis, name, &[&MORE, more].concat())
 }
 
 /// A member of the room.
@@ -162,7 +142,7 @@ on_both_drivers! {
         wait_until("the link is down", || bridge(&nodes[0], "bridge_up") == 0);
         let part = query(&nodes[0], "lobby");
         assert_eq!((sorted(&part), &part["missingNodes"]), (vec!["ada".to_owned()], &json!(["b"])));
-        let alone = unlinked(driver, redis.address(), &sets(&own("c"), &[LONG, BRIEF]));
+        let alone = unlinked(driver, redis.address(), &sets(&own("c"), &[&MORE[..], &[LONG, BRIEF]].concat()));
         let nobody = query(&alone, "lobby");
         assert_eq!(nobody, json!({"room": "lobby", "members": 0, "connections": [], "missingNodes": []}));
         redis.restart();
@@ -170,7 +150,7 @@ on_both_drivers! {
         wait_until("they know of each other again", || {
             sorted(&query(&alone, "lobby")) == ["ada", "bob"] && query(&alone, "lobby").get("missingNodes").is_none()
         });
-        let apart = linked(driver, redis.address(), &sets(&own("d"), &["bridge.presence=false"]));
+        let apart = node(driver, &redis, "d", &["bridge.presence=false"]);
         let mut dan = member(apart.address(), "dan", "lobby");
         assert_eq!(users(&query(&apart, "lobby")), (1, vec!["dan".to_owned()]));
         let whois = dan.ask(json!({"type": "throng:whois", "room": "lobby"}));

@@ -19,7 +19,7 @@ const INTERVAL: &str = "presence.interval_ms=20";
 const GRACE: &str = "presence.grace_ms=0";
 
 /// What every node of these tests is told.
-fn own(name: &str) -> Vec<String> {
+pub(super) fn own(name: &str) -> Vec<String> {
     let admin = with_admin(r#""inspect""#);
     let rest = [
         format!("auth.secret={SECRET:?}"),
@@ -31,16 +31,16 @@ fn own(name: &str) -> Vec<String> {
     admin.into_iter().chain(rest).collect()
 }
 
-fn sets<'a>(own: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+pub(super) fn sets<'a>(own: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
     own.iter().map(String::as_str).chain(more.iter().copied()).collect()
 }
 
-fn node(driver: &str, redis: &Redis, name: &str, more: &[&str]) -> Node {
+pub(super) fn node(driver: &str, redis: &Redis, name: &str, more: &[&str]) -> Node {
     linked(driver, redis.address(), &sets(&own(name), more))
 }
 
 /// A node in a process of its own.
-fn process(driver: &str, redis: &Redis, name: &str, more: &[&str]) -> Program {
+pub(super) fn process(driver: &str, redis: &Redis, name: &str, more: &[&str]) -> Program {
     let (driver, url) =
         (format!("server.driver={driver}"), format!("bridge.url=redis://{}", redis.address()));
     let own = own(name);
