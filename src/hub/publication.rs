@@ -159,6 +159,8 @@ pub struct Terms {
     pub once: Option<Box<Once>>,
     /// Whether its home sends it on to the other nodes.
     pub across: bool,
+    /// Whether another node took it from its author, and so answers for it.
+    pub foreign: bool,
     /// Given where it is not the home that numbers it.
     pub keep: Option<Box<Keep>>,
     /// Whether it is to be stored first.

@@ -456,6 +456,12 @@ impl Roster {
         self.stands(self.key(user)).0 > Stand::Gone
     }
 
+    /// True while the user has a connection to any node, as far as is known here.
+    #[must_use]
+    pub fn is_somewhere(&self, user: &str) -> bool {
+        self.stands(self.key(user)).1 > Stand::Gone
+    }
+
     /// Users with a connection to this node.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -159,6 +159,7 @@ mod tests {
                     until: left.map(|left| now.plus(Duration::from_millis(left))),
                     once: by.clone().map(|by| Box::new(Once { name: 5, by })),
                     across: true,
+                    foreign: false,
                     keep: None,
                     durable: Durable::Asked,
                 },

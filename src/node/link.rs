@@ -149,7 +149,7 @@ impl Link {
     fn spread(&mut self, order: &Order<'_>, origin: Origin) {
         let now = self.clock.now();
         let until = order.publish.ttl.map(|ttl| now.plus(ttl));
-        let terms = |_: &str| Terms { until, ..Terms::default() };
+        let terms = |_: &str| Terms { until, foreign: true, ..Terms::default() };
         let author = Author { tenant: order.tenant.as_deref(), origin, at: now, across: false };
         let (shards, node) = (self.shards(), self.node);
         let places = Places { seed: &self.seed, shards, rules: &self.rules, node };

@@ -73,9 +73,9 @@ impl Shard {
             let name = Repeats::key(&self.identity.seed, ("back end", room, written.get()));
             Box::new(Once { name, by: By::BackEnd })
         });
-        let Terms { across, keep, durable, .. } = draft.terms.clone();
+        let Terms { across, foreign, keep, durable, .. } = draft.terms.clone();
         let once = once.filter(|_| keep.is_none());
-        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across, keep, durable }
+        Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across, foreign, keep, durable }
     }
 
     /// As the room's home: gives a draft its number and keeps it, if it is to be sent at all. What it is to

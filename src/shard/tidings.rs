@@ -232,9 +232,11 @@ impl Shard {
         self.put_down(event);
     }
 
-    /// As the home: something was published to a user who has no connection, and is gone with this.
+    /// As the home: something was published to a user who has no connection here, and is gone with this unless
+    /// another node has the user. Of several nodes the one that took it tells.
     pub(super) fn report_undelivered(&mut self, draft: &Publication, now: Time) {
-        if !self.reports(TidingKind::Undelivered) {
+        let is_told = self.reports(TidingKind::Undelivered) && !draft.terms.foreign;
+        if !is_told || self.rooms.directory.users.is_somewhere(&draft.room) {
             return;
         }
         let more = More {

@@ -23,13 +23,14 @@ struct Relation {
 
 const RELATIONS: &[Relation] = &[
     Relation {
-        keys: &["bridge.url"],
+        keys: &["bridge.url", "bridge.presence"],
         holds: |c| {
             let asks = |hook: &Webhook| hook.events.contains(&TidingKind::Undelivered);
-            c.inside.bridge.url.is_empty() || !c.lists.webhooks.iter().any(asks)
+            let own = &c.inside.bridge;
+            own.url.is_empty() || own.presence || !c.lists.webhooks.iter().any(asks)
         },
-        rule: "a [[webhook]] has \"undelivered\" among its events, and a node of several does not know of \
-               users' connections to the others",
+        rule: "a [[webhook]] has \"undelivered\" among its events, and without presence a node of several does \
+               not know of users' connections to the others: write bridge.presence = true",
     },
     Relation {
         keys: &["limits.messages_per_second"],

@@ -456,8 +456,10 @@ fn back_ends_that_are_told_need_a_name_a_url_a_secret_and_something_to_hear() {
     assert!(warnings[0].contains("reaches no back end"), "{warnings:?}");
     let hooks = r#"webhook=[{name="a", url="http://a/", secret_file="k", events=["undelivered"]}]"#;
     assert!(parse("", &[hooks]).is_ok());
-    let error = parse("", &[hooks, "bridge.url=redis://a:1"]).expect_err("of several nodes");
-    assert!(error.contains("bridge.url") && error.contains("\"undelivered\""), "{error}");
+    let several = "bridge.url=redis://a:1";
+    assert!(parse("", &[hooks, several]).is_ok(), "they know of each other's users");
+    let error = parse("", &[hooks, several, "bridge.presence=false"]).expect_err("they do not");
+    assert!(error.contains("bridge.presence") && error.contains("\"undelivered\""), "{error}");
     let error = parse("", &["bridge.shared_rooms=[\"a\"]"]).expect_err("nobody to share with");
     assert!(error.contains("bridge.shared_rooms") && error.contains("give its URL"), "{error}");
     let heard = hook(&format!("secret_file = \"k\"\n{deliver}")).expect("valid").warnings();

@@ -1,15 +1,18 @@
 //! What back ends are told of users: who comes, who has gone for good, and what found nobody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::auth::Source;
-use crate::base::id::ConnId;
+use crate::auth::{Source, user_room};
+use crate::base::id::{ConnId, NodeTag};
 use crate::base::tidings::{TidingKind, TidingKinds};
 use crate::contract::Event;
+use crate::hub::{Afar, Audience, Origin, Stand, Target};
+use crate::shard::Mail;
 use crate::shard::tests::guard::{enter, guarded};
-use crate::shard::tests::rig::Rig;
+use crate::shard::tests::rig::{Rig, draft};
 use crate::shard::tests::tidings::told;
 
 const USERS: [TidingKind; 3] = [TidingKind::Online, TidingKind::Offline, TidingKind::Undelivered];
@@ -114,6 +117,38 @@ fn what_is_published_to_who_is_not_there_is_told_and_nothing_else_of_it() {
     rig.say(ada, r#"{"type":"hello","room":"empty","ref":1}"#);
     rig.settle();
     assert_eq!(told(&mut rig), [] as [Value; 0], "a room is nobody");
+}
+
+#[test]
+fn of_several_nodes_the_one_that_took_it_tells_what_found_the_user_nowhere() {
+    let mut settings = guarded(&[Source::Header], |access| {
+        access.report.kinds = TidingKinds::of(&[TidingKind::Undelivered]);
+    });
+    settings.rooms.presence.grace = GRACE;
+    settings.rooms.presence.nodes = true;
+    let mut rig = Rig::new_in(NodeTag(0xabc), 0, 1, settings);
+    let ada = enter(&mut rig, &claims("ada"));
+    let own: Arc<str> = Arc::from(user_room(Some("acme"), "bob"));
+    let afar = |stand| {
+        let user = Arc::clone(&own);
+        Mail::Afar(vec![Afar { user, node: 0, stand, unix_ms: 1, speaks: false, ended: false }])
+    };
+    let say = |rig: &mut Rig| {
+        rig.say(ada, r#"{"type":"hello","users":["bob"]}"#);
+        rig.settle();
+        names(&told(rig)).len()
+    };
+    assert_eq!(say(&mut rig), 1);
+    rig.take(afar(Stand::Idle));
+    assert_eq!(say(&mut rig), 0, "the user is on another node");
+    rig.take(afar(Stand::Gone));
+    assert_eq!(say(&mut rig), 1, "a grace is no connection there either");
+    let to = Audience { target: Target::User, except: None };
+    let mut sent = draft(&own, to, Origin::BackEnd(None));
+    sent.terms.foreign = true;
+    rig.take(Mail::Publish { drafts: vec![sent], group: None, across: None });
+    rig.settle();
+    assert_eq!(told(&mut rig), [] as [Value; 0], "another node has told it");
 }
 
 #[test]

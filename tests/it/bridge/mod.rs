@@ -1,5 +1,6 @@
 //! Several nodes and a Redis between them, each test with its own.
 
+mod away;
 pub(crate) mod cluster;
 mod crossing;
 mod interest;

@@ -20,7 +20,7 @@ const GRACE: &str = "presence.grace_ms=0";
 
 /// What every node of these tests is told.
 pub(super) fn own(name: &str) -> Vec<String> {
-    let admin = with_admin(r#""inspect""#);
+    let admin = with_admin(r#""inspect", "publish""#);
     let rest = [
         format!("auth.secret={SECRET:?}"),
         format!("bridge.node={name}"),
