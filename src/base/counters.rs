@@ -262,6 +262,8 @@ counters! {
     memory_pauses_total,
     /// Laggards closed because memory was short.
     memory_shed_total,
+    /// Of those, the ones that were closed because too much waited for their tenant.
+    hoarders_closed_total,
     /// Connections refused because memory was short.
     memory_refused_total,
     /// Connections closed unseen for want of a PROXY header that can be believed.

@@ -1,10 +1,11 @@
 //! Floor 0: what every other module may use.
 //!
 //! Identifiers, cursors, time arithmetic, the seeded map, room name patterns, networks and the parties that share
-//! a limit, secrets, shared buffers, spare memory, what is kept for users and of rooms, ages, histograms, what is wanted outside the
+//! a limit, accounts of bytes, secrets, shared buffers, spare memory, what is kept for users and of rooms, ages, histograms, what is wanted outside the
 //! node and the counters of a shard, or of a thread beside them. Nothing here knows a protocol, a socket or a room; nothing here reads a clock or a source of
 //! randomness.
 
+pub mod account;
 pub mod ages;
 pub mod counters;
 pub mod cursor;

@@ -9,6 +9,8 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::account::Account;
+
 /// What happens to a publication whose receiver's queue is over its high water mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Overflow {
@@ -75,13 +77,24 @@ struct Inner {
     /// At least 1.
     frames: u32,
     trace: Trace,
-    /// Counts the bytes from the first charge on, until nobody refers to them any more.
-    gauge: OnceCell<Gauge>,
+    /// The namespace that the bytes count for once they are charged.
+    space: Option<Account>,
+    /// Who counts the bytes: from the first charge on, until nobody refers to them any more.
+    charge: OnceCell<Charge>,
+}
+
+/// On whose account bytes are held.
+#[derive(Debug)]
+struct Charge {
+    shard: Gauge,
+    /// Whose connection queued them first, if it was a tenant's.
+    tenant: Option<Account>,
 }
 
 impl Inner {
     fn new(bytes: Bytes, mark: Option<Mark>, frames: u32) -> Self {
-        Self { bytes, mark, frames, trace: Trace::default(), gauge: OnceCell::new() }
+        let trace = Trace::default();
+        Self { bytes, mark, frames, trace, space: None, charge: OnceCell::new() }
     }
 
     /// What these bytes cost, with what stands around them.
@@ -96,8 +109,11 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(gauge) = self.gauge.get() {
-            gauge.0.set(gauge.0.get() - self.cost());
+        if let Some(charge) = self.charge.get() {
+            let cost = self.cost();
+            charge.shard.0.set(charge.shard.0.get() - cost);
+            let accounts = [&charge.tenant, &self.space];
+            accounts.into_iter().flatten().for_each(|account| account.subtract(cost));
         }
     }
 }
@@ -160,11 +176,35 @@ impl Shared {
         self.0.trace
     }
 
-    /// Charges the bytes to a shard. They count once, however often they are charged and referred to.
-    pub fn charge(&self, gauge: &Gauge) {
-        if self.0.gauge.get().is_none() && self.0.gauge.set(gauge.clone()).is_ok() {
-            gauge.0.set(gauge.0.get() + self.0.cost());
+    /// The same, counted for that namespace once they are charged. To be called before anybody else refers to
+    /// the bytes; later it does nothing.
+    #[must_use]
+    pub fn counted_for(mut self, space: Option<&Account>) -> Self {
+        if let Some(inner) = Rc::get_mut(&mut self.0).filter(|inner| inner.charge.get().is_none()) {
+            inner.space = space.cloned();
         }
+        self
+    }
+
+    /// Charges the bytes to a shard, and to the tenant whose connection queues them. They count once, for
+    /// whom they are charged first, however often they are charged and referred to.
+    pub fn charge<'a>(&self, shard: &Gauge, tenant: impl FnOnce() -> Option<&'a Account>) {
+        if self.0.charge.get().is_some() {
+            return;
+        }
+        let charge = Charge { shard: shard.clone(), tenant: tenant().cloned() };
+        let cost = self.0.cost();
+        shard.0.set(shard.0.get() + cost);
+        let accounts = [&charge.tenant, &self.0.space];
+        accounts.into_iter().flatten().for_each(|account| account.add(cost));
+        // It was empty a moment ago, and nobody else has this shard's bytes.
+        let _ = self.0.charge.set(charge);
+    }
+
+    /// What the bytes cost, with what stands around them.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        self.0.cost()
     }
 
     /// How many frames the bytes are.
@@ -204,9 +244,9 @@ mod tests {
         let gauge = Gauge::default();
         let item = Shared::kept(vec![7; 1000]);
         assert_eq!(gauge.bytes(), 0);
-        item.charge(&gauge);
+        item.charge(&gauge, || None);
         let others = vec![item.clone(); 50];
-        others.iter().for_each(|other| other.charge(&gauge));
+        others.iter().for_each(|other| other.charge(&gauge, || None));
         assert!((1000..1200).contains(&gauge.bytes()), "{}", gauge.bytes());
         drop(item);
         assert!(gauge.bytes() >= 1000);

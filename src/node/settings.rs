@@ -185,6 +185,7 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
             }),
             repeats: namespace.idempotency_window,
         },
+        queued: namespace.memory,
     };
     RoomRules {
         per_connection: config.limits.command.max_rooms as usize,
@@ -295,6 +296,7 @@ fn tenant(limits: &limits::TenantLimits) -> PartyLimits {
     PartyLimits {
         connections: limits.connections,
         rooms: limits.rooms,
+        memory: limits.memory,
         rates: rates.map(|per_second| Rate::over(per_second, limits.burst)),
         over: over(limits.over),
         ..PartyLimits::default()
@@ -309,6 +311,7 @@ fn tenants(config: &Config) -> Tenants {
         tenant(&limits::TenantLimits {
             connections: or(own.connections, all.connections),
             rooms: or(own.rooms, all.rooms),
+            memory: if own.memory > 0 { own.memory } else { all.memory },
             messages: or(own.messages, all.messages),
             bytes: or(own.bytes, all.bytes),
             joins: or(own.joins, all.joins),

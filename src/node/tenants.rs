@@ -2,7 +2,7 @@
 //!
 //! Places are given in the order in which tenants come, those of the configuration first, and for the life of
 //! the process: a series that Prometheus has seen never becomes another tenant's. There are only so many, because
-//! each is nine time series in somebody's database and names come from tokens. A shard asks once for each tenant
+//! each is ten time series in somebody's database and names come from tokens. A shard asks once for each tenant
 //! that is new to it; nobody waits, as a place is written once and only read afterwards.
 
 use std::sync::OnceLock;
@@ -139,6 +139,12 @@ const FAMILIES: &[(&str, Kind, &str, Figure)] = &[
         Kind::Counter,
         "Bytes of the frames of publications queued for a tenant's clients.",
         Figure::DeliveredBytes,
+    ),
+    (
+        "throng_tenant_queued_memory_bytes",
+        Kind::Gauge,
+        "Bytes of memory that hold what waits for a tenant's clients, in all shards.",
+        Figure::QueuedMemory,
     ),
 ];
 

@@ -195,7 +195,7 @@ impl Shard {
 
     fn walk_slice(&mut self, walk: &mut Walk, end: u32, now: Time) -> u64 {
         let publication = Arc::clone(&walk.publication);
-        let (item, limits) = (self.item(&publication), self.queue_limits());
+        let (item, limits) = (self.item(&publication), self.queue_limits_for([&*publication.room]));
         let before = self.counters.deliveries_total;
         let delivered = self.delivered();
         let tenant = tenant_of(&publication.room);

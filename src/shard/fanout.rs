@@ -213,7 +213,7 @@ impl Shard {
         group: Option<&Group>,
         now: Time,
     ) {
-        let limits = self.queue_limits();
+        let limits = self.queue_limits_for(publications.iter().map(|one| &*one.room));
         for publication in publications {
             self.writes.note_published(publication.at);
             self.note_arrival(publication, now);
@@ -247,7 +247,9 @@ impl Shard {
     /// and before who they are changes.
     pub(super) fn settle(&mut self, now: Time) {
         if let Some((room, [frame, event])) = self.rooms.bundle.take() {
-            let limits = self.queue_limits();
+            let limits = self.queue_limits_for([&*room]);
+            let space = self.space_of(&room);
+            let [frame, event] = [frame, event].map(|item| item.map(|one| one.counted_for(space)));
             let Some(frame) = frame else { return };
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
             let item = Item { frame, event, except, except_rooms };
@@ -276,10 +278,11 @@ impl Shard {
         now: Time,
     ) {
         self.settle(now);
-        let limits = self.queue_limits();
+        let limits = self.queue_limits_for([room]);
+        let space = self.space_of(room);
         let except = except.filter(|address| self.is_own(address));
         let except = except.map(|address| address.conn).into_iter().collect();
-        let kept = |bytes: &Arc<[u8]>| Shared::common(Arc::clone(bytes));
+        let kept = |bytes: &Arc<[u8]>| Shared::common(Arc::clone(bytes)).counted_for(space);
         let Some(frame) = bytes.map(kept) else { return };
         let except_rooms = SmallVec::new();
         let item = Item { frame, event: event.map(kept), except, except_rooms };
@@ -410,9 +413,10 @@ impl Shard {
     pub(super) fn item(&self, publication: &Publication) -> Item {
         let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
         let trace = self.trace(publication);
-        let frame = Shared::marked(Arc::clone(bytes), publication.mark()).traced(trace);
-        let event = self.event(publication);
-        let event = event.map(|event| Shared::marked(event, publication.mark()).traced(trace));
+        let space = self.space_of(&publication.room);
+        let marked = |bytes| Shared::marked(bytes, publication.mark()).traced(trace);
+        let frame = marked(Arc::clone(bytes)).counted_for(space);
+        let event = self.event(publication).map(|event| marked(event).counted_for(space));
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
             return Item { frame, event, except, except_rooms };

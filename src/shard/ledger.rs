@@ -11,7 +11,7 @@ use crate::auth::{is_user_room, tenant_of};
 use crate::shard::state::Shard;
 
 /// How many figures a row has.
-pub const FIGURES: usize = 9;
+pub const FIGURES: usize = 10;
 /// A row, by [`Figure`].
 pub type Figures = [u64; FIGURES];
 
@@ -36,6 +36,8 @@ pub enum Figure {
     Refused,
     /// Connections that had to go because there were too many of a party.
     Evicted,
+    /// Gauge: bytes that wait for its connections, each frame counted once in a shard.
+    QueuedMemory,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +156,14 @@ impl Ledger {
         }
     }
 
+    /// Changes a gauge of a tenant's.
+    pub(super) fn change(&mut self, tenant: &str, figure: Figure, by: u64) {
+        if self.places > 0 && by != 0 {
+            let row = self.row(tenant);
+            self.add(row, figure, by);
+        }
+    }
+
     /// A room has its first member in the node, or has lost its last. It may be nobody's.
     fn count_room(&mut self, room: &str, begins: bool) {
         if let Some(tenant) = tenant_of(room) {
@@ -218,6 +228,7 @@ impl Ledger {
             Figure::OverRate,
             Figure::Refused,
             Figure::Evicted,
+            Figure::QueuedMemory,
         ];
         for (row, figures) in lost {
             self.free.push(row);

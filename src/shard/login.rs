@@ -275,6 +275,7 @@ impl Shard {
         }
         if let Some(tenant) = &identity.tenant {
             self.measures.ledger.enter(conn.index, tenant);
+            self.charge_tenant(conn.index, tenant);
         }
         self.note_person(conn.index, identity, &own);
         self.counters.logins_total += 1;

@@ -27,6 +27,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, Pause};
 use crate::flow::outbound::OutboundLimits;
+use crate::shard::hoards::Hoards;
 use crate::shard::state::{Shard, enlist};
 
 /// How short memory is.
@@ -64,9 +65,16 @@ pub(super) struct Pressure {
     /// What the connections hold that the search has met and that are closing already.
     leaving: u64,
     /// The heaviest found since the search last began, at most [`FOUND`].
-    /// Those whose own doing it is come before those who are not read from.
-    heaviest: SmallVec<[(bool, usize, ConnId); 4]>,
+    heaviest: SmallVec<[Found; 4]>,
+    /// The row of the tenant that holds most of what waits, while memory is short and there is one.
+    hog: Option<u32>,
+    /// The search for those who hold too much of their tenant's share.
+    pub(super) hoards: Hoards,
 }
+
+/// One of the heaviest. Those whose own doing it is come before those who are not read from, and then those of the
+/// tenant that holds most: both are true of who goes first.
+type Found = (bool, bool, usize, ConnId);
 
 /// What a publisher is told that is closed for a message which it could not end.
 const HALF_SENT: &str = "memory is short: the rest of a message was not taken, come back later";
@@ -98,7 +106,14 @@ impl Pressure {
             cursor: 0,
             leaving: 0,
             heaviest: SmallVec::new(),
+            hog: None,
+            hoards: Hoards::default(),
         }
+    }
+
+    /// The limits of queues that are to meet their policies early.
+    pub(super) fn tight_limits(&self) -> OutboundLimits {
+        self.tight.clone()
     }
 
     pub(super) fn set_limits(&mut self, queue: &OutboundLimits) {
@@ -107,7 +122,7 @@ impl Pressure {
 
     /// When to look again, even if nothing happens until then.
     pub(super) fn due(&self, now: Time) -> Option<Time> {
-        let watches = self.level > Level::Calm || !self.paused.is_empty();
+        let watches = self.level > Level::Calm || !self.paused.is_empty() || self.hoards.goes_on();
         watches.then(|| now.plus(LOOK))
     }
 }
@@ -200,6 +215,9 @@ impl Shard {
         }
         let by_time = pressure.since.map_or(Level::Calm, |since| patience(now.since(since)));
         pressure.level = by_share.max(by_time);
+        let is_short = pressure.level > Level::Calm;
+        self.gate.pressure.hog = if is_short { self.hog() } else { None };
+        let pressure = &mut self.gate.pressure;
         if pressure.level >= Level::Shed {
             let share = if by_time == Level::Shed { ENOUGH } else { SHED };
             let target = (hundredth * share).saturating_sub(1);
@@ -238,6 +256,11 @@ impl Shard {
     /// A connection has published: while memory is short no more is read from it.
     pub(super) fn slow_publisher(&mut self, id: ConnId) {
         if self.gate.pressure.level == Level::Calm {
+            return;
+        }
+        let hog = self.gate.pressure.hog;
+        let is_first = self.gate.pressure.level == Level::Slow && hog.is_some();
+        if is_first && self.queues.payers.row_of(id.index) != hog {
             return;
         }
         let Some(connection) = self.table.get(id).filter(|c| c.is_living()) else { return };
@@ -280,29 +303,36 @@ impl Shard {
         let mut found = std::mem::take(&mut pressure.heaviest);
         found.sort_unstable_by(|a, b| b.cmp(a));
         let mut helped = false;
-        for (lags, _, id) in found {
+        for (lags, _, _, id) in found {
             if self.held().saturating_sub(leaving) <= target {
                 return false;
             }
-            let words = (!lags).then_some(HALF_SENT);
-            self.close_saying(id, Disconnect::MemoryShort, words, now);
+            leaving += self.close_laggard(id, (!lags).then_some(HALF_SENT), now);
             helped = true;
-            let Some(connection) = self.table.get(id) else { continue };
-            // What is half-read will never be read on.
-            let decoder = std::mem::take(&mut connection.decoder);
-            self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;
-            if connection.outbound.in_flight() {
-                // What the kernel does not take stays in memory, and no close frame gets past it.
-                connection.handle_close_deadline(&mut self.queues, id.index);
-            }
-            leaving += connection.outbound.bytes() as u64;
-            self.note_lost(id);
         }
         helped
     }
 
+    /// Closes who holds too much, and gives how many bytes it holds on to until it is gone.
+    pub(super) fn close_laggard(&mut self, id: ConnId, words: Option<&str>, now: Time) -> u64 {
+        self.close_saying(id, Disconnect::MemoryShort, words, now);
+        let Some(connection) = self.table.get(id) else { return 0 };
+        // What is half-read will never be read on.
+        let decoder = std::mem::take(&mut connection.decoder);
+        self.gate.pressure.half_read -= decoder.buffered_capacity() as u64;
+        if connection.outbound.in_flight() {
+            // What the kernel does not take stays in memory, and no close frame gets past it.
+            connection.handle_close_deadline(&mut self.queues, id.index);
+        }
+        let left = connection.outbound.bytes() as u64;
+        self.note_lost(id);
+        left
+    }
+
     /// Remembers the connection if it is one of the heaviest.
     fn weigh_laggard(&mut self, index: u32, all: bool) {
+        let hog = self.gate.pressure.hog;
+        let is_hogs = hog.is_some() && self.queues.payers.row_of(index) == hog;
         let Some((id, connection)) = self.table.at(index) else { return };
         let unread = connection.outbound.bytes();
         let weight = unread + connection.decoder.buffered_capacity();
@@ -316,13 +346,13 @@ impl Shard {
         }
         let heaviest = &mut self.gate.pressure.heaviest;
         if heaviest.len() < FOUND {
-            heaviest.push((lags, weight, id));
+            heaviest.push((lags, is_hogs, weight, id));
             return;
         }
         let lightest = heaviest.iter().enumerate().min_by_key(|(_, found)| **found);
-        let is_lighter = |found: &(bool, usize, ConnId)| (found.0, found.1) < (lags, weight);
+        let is_lighter = |found: &Found| (found.0, found.1, found.2) < (lags, is_hogs, weight);
         if let Some((at, _)) = lightest.filter(|(_, found)| is_lighter(found)) {
-            heaviest[at] = (lags, weight, id);
+            heaviest[at] = (lags, is_hogs, weight, id);
         }
     }
 }

@@ -19,6 +19,7 @@ mod fanout;
 mod farewells;
 mod held;
 mod history;
+mod hoards;
 mod inbound;
 mod inbox;
 mod inspect;

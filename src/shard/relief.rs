@@ -105,6 +105,7 @@ impl Shard {
             self.gate.seats.trim(from, to);
             self.measures.farewells.trim(from, to);
             self.measures.ledger.trim(from);
+            self.queues.payers.trim(from);
             return Some(Relieved::Places { from });
         }
         let nodes = self.queues.capacity().saturating_sub(NODES_KEPT) as u64 * NODE;

@@ -115,6 +115,8 @@ pub struct PartyLimits {
     pub rates: Rates<COSTS>,
     /// What becomes of what they send too soon.
     pub over: OverRate,
+    /// Bytes of what waits for them; zero: no limit. Only of tenants.
+    pub memory: u64,
 }
 
 impl PartyLimits {
@@ -295,6 +297,8 @@ pub struct NamespaceRules {
     pub origins: Option<Arc<OriginRules>>,
     /// What is kept of what was published.
     pub memory: RoomMemory,
+    /// Bytes of what waits for readers of the rooms, in the whole node; zero: no limit.
+    pub queued: u64,
 }
 
 /// Messages with a rate by their type. The rate itself stands in [`RoomRules::rates`].

@@ -132,6 +132,7 @@ impl Shard {
         };
         shard.measures.ledger = Ledger::new(shard.settings.capacity.tenants);
         shard.remember_outcomes(Time::ZERO);
+        shard.set_hoards(true);
         shard
     }
 

@@ -15,6 +15,7 @@ mod farewells;
 mod grants;
 mod guard;
 mod history;
+mod hoards;
 mod inbox;
 mod inspect;
 mod joint;

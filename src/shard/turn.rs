@@ -83,6 +83,7 @@ impl Shard {
             self.note_lost(conn);
             self.gate.layers.remove(conn.index);
             self.gate.seats.leave(conn.index);
+            self.uncharge_tenant(conn.index);
             self.gate.people.petitions.passages.forget(conn);
             self.measures.farewells.leave(conn.index);
             self.gate.pressure.half_read -= connection.decoder.buffered_capacity() as u64;
@@ -153,6 +154,7 @@ impl Shard {
         self.resume_delayed(now);
         self.age_history(now);
         self.tend_shelf(now);
+        self.mind_hoards(now);
         self.mind_memory(now);
         self.retry_accept(now);
         self.drain_some(now);
@@ -272,13 +274,15 @@ impl Shard {
     fn handle_settings(&mut self, settings: Arc<crate::shard::Settings>, now: Time) {
         self.writes.set_window(settings.capacity.flush_window);
         self.gate.pressure.set_limits(&settings.queue);
-        if !settings.rooms.has_namespaces_of(&self.settings.rooms) {
+        let anew = !settings.rooms.has_namespaces_of(&self.settings.rooms);
+        if anew {
             self.measures.forget_losses();
         }
         if settings.capacity.told == Told::Nothing {
             self.measures.farewells.end();
         }
         self.settings = Rc::new(own_settings(settings, &self.identity.seed));
+        self.set_hoards(anew);
         if self.measures.outcomes.size() != self.settings.capacity.outcomes {
             self.remember_outcomes(now);
         }

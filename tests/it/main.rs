@@ -19,6 +19,7 @@ mod explain;
 mod front;
 mod handshake;
 mod history;
+mod hoards;
 mod hostile;
 mod inbox;
 mod jwks;

@@ -9,6 +9,7 @@
 //! - [`limits`]: the marks, and the answers a queue gives.
 //! - [`queue`]: the queue itself; `policy`: what it does when it is over its high water mark.
 //! - `arena`: the nodes, given back in chunks after a burst.
+//! - [`payers`]: for which tenants and namespaces the bytes are held, and how near those are to their limits.
 //! - `losses`: what was dropped, for whoever remembers it.
 //! - `store`: arena, side tables and totals.
 //!
@@ -20,6 +21,7 @@
 mod arena;
 pub mod limits;
 mod losses;
+pub mod payers;
 mod policy;
 pub mod queue;
 mod store;
@@ -29,5 +31,7 @@ pub use losses::{How, Losses, Lost};
 pub use queue::Outbound;
 pub use store::{Gaps, Lengths, Store};
 
+#[cfg(test)]
+mod payers_tests;
 #[cfg(test)]
 mod tests;

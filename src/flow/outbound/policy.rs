@@ -75,7 +75,7 @@ impl Outbound {
             let grown = (self.bytes() - old).saturating_add(item.bytes().len());
             // Replacing small publications by large ones must not lift the queue over its limit.
             if grown <= self.bytes().max(limits.high_water as usize) {
-                self.exchange(store, index, item);
+                self.exchange(store, Some(key), index, item);
                 return Pushed::Conflated;
             }
         }

@@ -109,14 +109,14 @@ impl Outbound {
         }
         match kind {
             Control::Close => {
-                let index = self.enter(store, item, now);
+                let index = self.enter(store, None, item, now);
                 self.link_after(&mut store.arena, self.tail, index);
                 self.set(CLOSING);
             }
             Control::Pong if self.pongs == MAX_PONGS => self.replace_pong(store, item),
             Control::Ping | Control::Pong => {
                 let last = self.last_control(&store.arena);
-                let index = self.enter(store, item, now);
+                let index = self.enter(store, None, item, now);
                 self.link_after(&mut store.arena, last, index);
                 if kind == Control::Pong {
                     self.pongs += 1;
@@ -273,6 +273,12 @@ impl Outbound {
         items.any(|item| item.trace().covers(item.frames(), trace))
     }
 
+    /// What is queued, in its order.
+    #[cfg(test)]
+    pub(super) fn items<'a>(&self, store: &'a Store) -> impl Iterator<Item = &'a Shared> + use<'a> {
+        self.nodes(&store.arena).filter_map(|index| store.arena.node(index).item.as_ref())
+    }
+
     /// Bytes queued and in flight.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -352,13 +358,19 @@ impl Outbound {
         let is_last_a_ping = self.has(PING) && self.pongs_ahead == self.pongs;
         let behind = self.controls() - usize::from(is_last_a_ping);
         let index = self.nth(&store.arena, behind);
-        self.exchange(store, index, item);
+        self.exchange(store, None, index, item);
     }
 
     /// Puts `item` in the place of the one that `index` holds. The place keeps its age.
-    pub(super) fn exchange(&mut self, store: &mut Store, index: u32, item: Shared) {
+    pub(super) fn exchange(
+        &mut self,
+        store: &mut Store,
+        payer: Option<u32>,
+        index: u32,
+        item: Shared,
+    ) {
         let size = item.bytes().len();
-        item.charge(&store.gauge);
+        item.charge(&store.gauge, || store.payers.account(payer?));
         let old = store.arena.node_mut(index).item.replace(item);
         store.losses.note(old.as_ref(), How::Replaced);
         let old = old.map_or(0, |old| old.bytes().len());
@@ -369,17 +381,17 @@ impl Outbound {
 
     pub(super) fn append(&mut self, store: &mut Store, key: u32, item: Shared, now: Tick) {
         let indexed = self.has(INDEXED).then(|| item.clone());
-        let index = self.enter(store, item, now);
+        let index = self.enter(store, Some(key), item, now);
         self.link_after(&mut store.arena, self.tail, index);
         if let Some(item) = indexed {
             self.note(store, key, &item, index);
         }
     }
 
-    /// Makes a node for an item and counts it.
-    fn enter(&mut self, store: &mut Store, item: Shared, now: Tick) -> u32 {
+    /// Makes a node for an item and counts it. `payer`: the connection whose tenant pays for it, if one does.
+    fn enter(&mut self, store: &mut Store, payer: Option<u32>, item: Shared, now: Tick) -> u32 {
         let size = item.bytes().len();
-        item.charge(&store.gauge);
+        item.charge(&store.gauge, || store.payers.account(payer?));
         self.set_bytes(store, self.bytes + u32::try_from(size).unwrap_or(u32::MAX));
         self.len += item.frames();
         store.bytes += size as u64;

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::arena::Arena;
 use super::losses::Losses;
+use super::payers::Payers;
 use crate::base::histogram::{self, PLACES};
 use crate::base::map::{Map, Seed};
 use crate::base::shared::{Gauge, Mark};
@@ -51,6 +52,8 @@ pub struct Store {
     indexes: Map<u32, Map<u64, u32>>,
     /// What the frames in all queues and in flight cost, each counted once.
     pub(super) gauge: Gauge,
+    /// For whom they are there.
+    pub payers: Payers,
     /// Bytes in all queues, in flight included.
     pub(super) bytes: u64,
     /// Frames in all queues, in flight excluded.
@@ -73,6 +76,7 @@ impl Store {
             gaps: seed.map(),
             indexes: seed.map(),
             gauge: Gauge::default(),
+            payers: Payers::new(seed),
             bytes: 0,
             frames: 0,
             lengths: Lengths::default(),
@@ -225,6 +229,7 @@ impl Store {
     /// When an invariant does not hold.
     pub fn check(&self) {
         self.arena.check();
+        self.payers.check();
         assert!(self.arena.live() > 0 || self.frames == 0, "a queued frame has a node");
         assert!(self.bytes > 0 || self.arena.live() == 0, "a queued frame has bytes");
     }

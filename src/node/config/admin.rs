@@ -30,7 +30,7 @@ group! {
         /// Serve /metrics to whoever reaches this listener, without a key.
         "metrics_open" Live metrics_open: bool = false, Flag;
         /// Tenants that /metrics tells apart, those of [[tenant]] first and then in the order in which they come;
-        /// the others are one. Each is nine time series.
+        /// the others are one. Each is ten time series.
         "metrics_tenants" Restart metrics_tenants: u16 = 32, whole(1, 1000).or_zero("no tenants in /metrics");
         /// Requests a second of each key without a rate of its own; beyond it 429. As many may come at once
         /// after a pause.

@@ -221,6 +221,10 @@ group! {
         "max_connections" Restart connections: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Rooms of one tenant in the whole node; a join that would begin another is refused.
         "max_rooms" Restart rooms: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Bytes of memory for what waits for the connections of one tenant in the whole node, divided by the
+        /// shards. Near it the tenant's readers lose early, beyond it those of them are closed that have most to
+        /// read (1013).
+        "memory_bytes" Live memory: u64 = 0, whole(1 << 16, 1 << 50).or_zero("no limit");
         /// Messages of one tenant per second in the whole node.
         "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Bytes of messages of one tenant per second in the whole node.

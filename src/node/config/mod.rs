@@ -18,6 +18,7 @@
 //! | [`values`] | the table of keys and the structs it makes |
 //! | [`admin`], [`auth`] | the rows of `[admin]` and `[[key]]`, and of `[auth]` |
 //! | [`limits`] | the rows about how often and how many |
+//! | `namespace` | the rows of `[[namespace]]` |
 //! | [`presence`] | the rows of `[presence]` |
 //! | [`bridge`] | the rows of `[bridge]` |
 //! | [`explain`] | the rows of `[explain]` |
@@ -50,6 +51,7 @@ mod kind_text;
 pub mod limits;
 mod list;
 mod load;
+mod namespace;
 pub mod presence;
 mod print;
 mod problem;

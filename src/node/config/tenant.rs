@@ -34,6 +34,8 @@ group! {
             whole(1, 100_000_000).or_zero("as everywhere");
         /// Its rooms in the whole node; needs limits_tenant.max_rooms.
         "max_rooms" Live rooms: u32 = 0, whole(1, 100_000_000).or_zero("as everywhere");
+        /// Bytes of memory for what waits for its connections in the whole node.
+        "memory_bytes" Live memory: u64 = 0, whole(1 << 16, 1 << 50).or_zero("as everywhere");
         /// Its messages per second in the whole node.
         "messages_per_second" Live messages: u32 = 0,
             whole(1, 100_000_000).or_zero("as everywhere");

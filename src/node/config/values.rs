@@ -9,21 +9,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::admin::{self, AdminListener};
-use super::auth::{Auth, OriginText};
+use super::auth::Auth;
 use super::bridge::Bridge;
 use super::explain::Explain;
 use super::group::{Group, Key, group, of};
 use super::hook::Webhook;
 use super::kind::{
-    Flag, Kind, OptionalAddress, OptionalPath, Pattern, UrlPath, Value, micros, millis, one_of,
-    power, whole,
+    Flag, Kind, OptionalAddress, OptionalPath, UrlPath, Value, micros, millis, one_of, power, whole,
 };
-use super::kind_text::list_of;
 use super::limits::{
     AddressLimits, ConnectionRates, HandshakeLimits, MemoryLimits, Proxies, TenantLimits,
     UserLimits,
 };
 use super::list::{About, List, Row};
+pub use super::namespace::Namespace;
 use super::proxy::Proxy;
 use super::publish::Publish;
 use super::rate::Rate;
@@ -32,8 +31,6 @@ use super::store::Store;
 use super::tenant::Tenant;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
-use crate::auth::{Deliver, Who};
-use crate::base::glob::Glob;
 use crate::base::shared::Overflow;
 
 /// Everything that can be configured.
@@ -458,54 +455,6 @@ group! {
         "flush_window_us" Live flush_window: Duration = Duration::from_micros(500),
             micros(1, 100_000).or_zero("never wait");
     }
-}
-
-group! {
-    /// One `[[namespace]]`: rooms whose names match, and what holds for them.
-    pub struct Namespace in "namespace" {
-        /// The names of the rooms. The first namespace that matches a room decides.
-        "pattern" Live pattern: Glob = Glob::new("*"), Pattern;
-        /// What happens to the rooms' publications for a slow reader.
-        "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
-        /// Who may join: everybody, whoever has shown a token, whose token grants it, whom else your back end
-        /// allows it ("webhook"), or no client. "auto" is "granted" where auth.mode is "token" and "anyone"
-        /// elsewhere.
-        "join" Live join: Option<Who> = None, one_of();
-        /// Who may publish, by the same words.
-        "publish" Live publish: Option<Who> = None, one_of();
-        /// Where what clients publish goes: to the members, to every [[webhook]] that wants messages and to no
-        /// member, or to both.
-        "deliver" Live deliver: Deliver = Deliver::Members, one_of();
-        /// The web pages that the rooms are for, of those that may connect. When empty all are. Programs send no
-        /// Origin and are not asked.
-        "origins" Live origins: Vec<String> = Vec::new(), list_of(64, OriginText);
-        /// Publications of one connection per second in the rooms; what happens to more of them is
-        /// limits.over_rate, and limits.burst_ms the length of a burst.
-        "publishes_per_second" Live publications: u32 = 0,
-            whole(1, 1_000_000).or_zero("no limit");
-        /// Publications kept of each room, for members that come back.
-        "history_count" Live history_count: u32 = 0, whole(1, 1_000_000).or_zero("no history");
-        /// Bytes that the history of a room may cost, with all that stands around the publications.
-        "history_bytes" Live history_bytes: u64 = 1_048_576, whole(1024, GIB);
-        /// How long a publication is kept. A room without members ends when its last one has aged out.
-        "history_age_ms" Live history_age: Duration = Duration::from_secs(300), millis(1000, 30 * DAY_MS);
-        /// How long the ids of publications are remembered, so that one sent again is not published again.
-        "idempotency_window_ms" Live idempotency_window: Duration = Duration::ZERO,
-            millis(1000, DAY_MS).or_zero("ids are not looked at");
-    }
-}
-
-impl Row for Namespace {
-    const ABOUT: About = About {
-        name: "namespace",
-        about: &[
-            "Rooms by name: the first namespace whose pattern matches decides (live). In a pattern * stands for any",
-            "characters.",
-        ],
-        example: &["pattern = \"ticker:*\"", "overflow = \"conflate\""],
-        required: &["pattern"],
-        unique: None,
-    };
 }
 
 group! {

@@ -41,6 +41,7 @@ fn asking(change: impl FnOnce(&mut Access)) -> Settings {
         publish: Some(Who::Webhook),
         origins: None,
         memory: crate::shard::RoomMemory::default(),
+        queued: 0,
     };
     settings.rooms.namespaces = vec![rule("w*"), rule("room*")];
     settings

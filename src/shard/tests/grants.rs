@@ -54,6 +54,7 @@ fn namespaces_say_who_may_join_and_publish_whatever_tokens_grant() {
         publish,
         origins: None,
         memory: RoomMemory::default(),
+        queued: 0,
     };
     let mut settings = guarded(&[Source::Header], |_| {});
     settings.rooms.namespaces = vec![
@@ -115,6 +116,7 @@ fn for_pages(pattern: &str, rule: &str) -> NamespaceRules {
         publish: Some(Who::Anyone),
         origins: Some(OriginRules { allowed, ..OriginRules::default() }.into()),
         memory: RoomMemory::default(),
+        queued: 0,
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn remembering(count: u32) -> Settings {
             history: Some(HistoryLimits { count, bytes: 1 << 20, age: Duration::from_secs(60) }),
             repeats: Duration::from_secs(10),
         },
+        queued: 0,
     }];
     settings
 }

@@ -29,6 +29,7 @@ fn sharing() -> Rig {
         publish: None,
         origins: None,
         memory: RoomMemory { history: Some(limits), repeats: Duration::ZERO },
+        queued: 0,
     }];
     Rig::new_in(NodeTag(0xabc), 0, 1, settings)
 }

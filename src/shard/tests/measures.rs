@@ -21,6 +21,7 @@ fn rules(pattern: &str, overflow: Overflow) -> NamespaceRules {
         publish: None,
         origins: None,
         memory: RoomMemory::default(),
+        queued: 0,
     }
 }
 

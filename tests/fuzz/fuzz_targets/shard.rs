@@ -139,6 +139,7 @@ fn settings() -> Settings {
             history: Some(HistoryLimits { count: 5, bytes: 2000, age: Duration::from_secs(2) }),
             repeats: Duration::from_secs(1),
         },
+        queued: 4000,
     }];
     settings.rooms.rates = vec![rate(3, 2)];
     settings.capacity.parked_mail = 6;
