@@ -1,11 +1,13 @@
 //! What to think of a run: its faults and its doubts.
 //!
 //! A fault is of the server: something was lost, repeated, out of order, corrupt, refused or ended, or the
-//! numbers do not add up, and the run failed. A doubt is of the measurement: the generator was short of
+//! numbers do not add up, or a figure is beyond the budget that the scenario sets, and the run failed. A doubt is of the measurement: the generator was short of
 //! processor time or the machine was not its own, so that the figures say more of these than of the server,
 //! and nobody may quote them; the counts stand all the same. Each sentence names the figure and its limit.
 
+use crate::compare::{Better, figures};
 use crate::outcome::{GeneratorUse, Messages, Outcome, Sessions, Totals, Verdict};
+use crate::spec::Budget;
 
 /// A generator this busy sends late and reads late, and its latencies are its own.
 const BUSIEST: f64 = 0.85;
@@ -20,11 +22,12 @@ const MOST_FOREIGN: f64 = 0.02;
 const MOST_STOLEN: f64 = 0.02;
 
 /// Fills the verdict of a run that is otherwise complete. What is in it already is replaced.
-pub(crate) fn judge(outcome: &mut Outcome) {
+pub(crate) fn judge(outcome: &mut Outcome, budget: &Budget) {
     let mut faults = Vec::new();
     message_faults(&outcome.totals.messages, &mut faults);
     session_faults(&outcome.totals.sessions, &mut faults);
     other_faults(&outcome.totals, &mut faults);
+    budget_faults(outcome, budget, &mut faults);
     let doubts = doubts(&outcome.generator, outcome.about.open_loop);
     outcome.verdict =
         Verdict { passed: faults.is_empty(), faults, void: !doubts.is_empty(), doubts };
@@ -77,6 +80,30 @@ fn session_faults(sessions: &Sessions, faults: &mut Vec<String>) {
 
 fn other_faults(totals: &Totals, faults: &mut Vec<String>) {
     faults.extend(totals.failures.iter().map(|(what, count)| format!("{what} ({count} times)")));
+}
+
+/// A budget is kept or broken whatever the doubts: a run that may not be quoted has not shown that it is kept.
+fn budget_faults(outcome: &Outcome, budget: &Budget, faults: &mut Vec<String>) {
+    if budget.is_empty() {
+        return;
+    }
+    let figures = figures(outcome);
+    for (name, limit) in budget {
+        let Some(figure) = figures.iter().find(|figure| figure.name == *name) else {
+            let known: Vec<&str> = figures.iter().map(|figure| figure.name.as_str()).collect();
+            faults.push(format!("no budget for {name}: the run has {}", known.join(", ")));
+            continue;
+        };
+        let (value, write) = (figure.value, figure.write);
+        let (is_broken, than) = match figure.better {
+            Better::Lower => (value > *limit, "more than"),
+            Better::Higher => (value < *limit, "less than"),
+        };
+        if is_broken {
+            let (value, limit) = (write(value), write(*limit));
+            faults.push(format!("over budget: {name} is {value}, {than} {limit}"));
+        }
+    }
 }
 
 fn doubts(generator: &GeneratorUse, open_loop: bool) -> Vec<String> {
@@ -136,7 +163,7 @@ mod tests {
     fn verdict(change: impl FnOnce(&mut Outcome)) -> Verdict {
         let mut outcome = good();
         change(&mut outcome);
-        judge(&mut outcome);
+        judge(&mut outcome, &Budget::new());
         outcome.verdict
     }
 
@@ -216,6 +243,32 @@ mod tests {
             run.totals.failures.insert("no greeting".to_owned(), 3);
         };
         fault(failed, "no greeting (3 times)");
+    }
+
+    #[test]
+    fn a_figure_beyond_its_budget_is_a_fault_and_one_at_its_limit_is_none() {
+        let judged = |limits: &[(&str, f64)]| {
+            let mut outcome = good();
+            outcome.latencies = vec![crate::outcome::Latency {
+                name: "delivery".to_owned(),
+                count: 9,
+                p99_us: 5_000.0,
+                ..crate::outcome::Latency::default()
+            }];
+            outcome.generator.bytes_per_client = Some(1_500.0);
+            let budget = limits.iter().map(|(name, limit)| ((*name).to_owned(), *limit)).collect();
+            judge(&mut outcome, &budget);
+            outcome.verdict
+        };
+        assert!(judged(&[("delivery_p99_us", 5_000.0)]).passed);
+        let broken =
+            judged(&[("delivery_p99_us", 4_999.0), ("generator_bytes_per_client", 1_499.0)]);
+        assert!(!broken.passed && broken.faults.len() == 2, "{broken:?}");
+        assert!(broken.faults[0].starts_with("over budget: delivery_p99_us is "), "{broken:?}");
+        let unknown = judged(&[("cpu_us_per_message", 1.0)]);
+        assert!(!unknown.passed, "{unknown:?}");
+        assert!(unknown.faults[0].contains("no budget for cpu_us_per_message"), "{unknown:?}");
+        assert!(unknown.faults[0].contains("delivery_p99_us"), "{unknown:?}");
     }
 
     #[test]

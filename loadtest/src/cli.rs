@@ -70,6 +70,9 @@ pub(crate) struct Flags {
     /// Any key of a scenario file, as --set rooms.count=20.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// A figure and what it may be at most (of rates: at least), as --budget delivery_p99_us=5000.
+    #[arg(long, value_name = "FIGURE=LIMIT")]
+    budget: Vec<String>,
     #[command(flatten)]
     pub(crate) output: OutputFlags,
     /// Find the highest rate whose 99th percentile keeps within so many milliseconds, without loss.
@@ -122,6 +125,9 @@ struct CrowdFlags {
     /// Share of the clients that read now and then: counted, but without latency.
     #[arg(long, value_name = "SHARE")]
     lazy: Option<f64>,
+    /// Share of the clients that listen by event streams.
+    #[arg(long, value_name = "SHARE")]
+    streams: Option<f64>,
     /// Number of rooms.
     #[arg(long)]
     rooms: Option<u32>,
@@ -254,6 +260,11 @@ impl Flags {
         for set in &self.set {
             spec = spec.with(set)?;
         }
+        for limit in &self.budget {
+            spec = spec
+                .with(&format!("budget.{limit}"))
+                .map_err(|error| format!("--budget: {error}"))?;
+        }
         let target = self.target.clone();
         put(&mut spec.target.url, target.url);
         put(&mut spec.target.dialect, target.dialect);
@@ -269,6 +280,7 @@ impl Flags {
         put(&mut spec.crowd.ramp_per_s, crowd.ramp);
         put(&mut spec.crowd.hold_s, crowd.hold);
         put(&mut spec.crowd.lazy, crowd.lazy);
+        put(&mut spec.crowd.streams, crowd.streams);
         put(&mut spec.rooms.count, crowd.rooms);
         put(&mut spec.rooms.publishers, crowd.publishers);
         put(&mut spec.rooms.side, crowd.side);

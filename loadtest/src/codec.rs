@@ -31,6 +31,12 @@ pub(crate) enum Item<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CodecError(String);
 
+impl CodecError {
+    pub(crate) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
+
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

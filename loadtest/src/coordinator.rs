@@ -111,7 +111,7 @@ pub(crate) fn run(spec: &Spec, options: &Options) -> Result<Outcome, String> {
     outcome.about.threads = run.shared.gauges.len() as u64;
     outcome.series = run.series;
     outcome.phases = run.phases;
-    crate::certify::judge(&mut outcome);
+    crate::certify::judge(&mut outcome, &spec.budget);
     Ok(outcome)
 }
 

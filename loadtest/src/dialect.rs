@@ -51,6 +51,14 @@ pub(crate) enum Push<'a> {
         /// Whether everything after the cursor that was shown follows.
         recovered: Option<bool>,
     },
+    /// The reply to a join that an event stream's request asked for.
+    Listening {
+        offset: Option<u64>,
+        epoch: Option<String>,
+        recovered: Option<bool>,
+    },
+    /// The last event of a stream, with what would be the close code.
+    Closing(u16),
     /// `room` is empty where the dialect does not say it.
     Publication {
         room: Cow<'a, [u8]>,

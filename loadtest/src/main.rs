@@ -15,6 +15,7 @@ mod codec;
 mod compare;
 mod coordinator;
 mod dialect;
+mod events;
 mod figures;
 mod findcap;
 mod floor;

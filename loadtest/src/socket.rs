@@ -1,4 +1,4 @@
-//! One WebSocket connection over io_uring: dial, upgrade, messages in and out.
+//! One connection over io_uring, a WebSocket or an event stream: dial, handshake, messages in and out.
 //!
 //! The reading half belongs to the client's task. The [`Sender`] may be used by others too: whoever finds it
 //! writing leaves its bytes behind for the writer to take along, so frames never interleave when a write is
@@ -22,6 +22,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::clock;
 use crate::codec::{Decoder, Item, Masks, check_response, encode, request};
+use crate::events::{self, Events};
 use crate::seal::{Seal, Trust};
 use crate::spec::TargetSpec;
 use crate::sys;
@@ -71,6 +72,8 @@ pub(crate) struct Dial {
     pub(crate) read_bytes: usize,
     /// Whether the connection is to vanish later, which needs a second descriptor.
     pub(crate) may_vanish: bool,
+    /// Whether it is to be an event stream.
+    pub(crate) listens: bool,
 }
 
 /// Large read buffers of one thread, lent to connections in the middle of a message.
@@ -97,10 +100,47 @@ impl Pool {
 /// The reading half.
 pub(crate) struct Reader {
     sender: Rc<Sender>,
-    decoder: Decoder,
+    wire: Wire,
     small: Vec<u8>,
     /// True after a read that filled its buffer in the middle of a message.
     hungry: bool,
+}
+
+/// How what is read becomes messages.
+enum Wire {
+    Frames(Decoder),
+    Events(Box<Events>),
+}
+
+impl Wire {
+    fn decode(
+        &mut self,
+        bytes: &[u8],
+        each: &mut dyn FnMut(Item<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        match self {
+            Self::Frames(decoder) => decoder.decode(bytes, each),
+            Self::Events(events) => events.decode(bytes, each),
+        }
+    }
+
+    fn is_inside(&self) -> bool {
+        match self {
+            Self::Frames(decoder) => decoder.is_inside(),
+            Self::Events(events) => events.is_inside(),
+        }
+    }
+}
+
+/// What to ask for once there is a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opening<'a> {
+    pub(crate) path: &'a str,
+    /// The subprotocol that a WebSocket offers.
+    pub(crate) protocol: Option<&'a str>,
+    pub(crate) token: Option<&'a str>,
+    /// For an event stream: the id of the event after which it is to go on.
+    pub(crate) last: Option<&'a str>,
 }
 
 /// The writing half.
@@ -112,6 +152,8 @@ pub(crate) struct Sender {
     seal: Option<Box<RefCell<Seal>>>,
     /// A second descriptor of the socket, by which it can be made to vanish.
     handle: Option<Box<Socket>>,
+    /// True of an event stream, which its client ends by hanging up.
+    listens: bool,
 }
 
 #[derive(Default)]
@@ -143,9 +185,14 @@ pub(crate) fn connect(target: &Target, dial: &Dial) -> Result<Reader, String> {
         out: RefCell::default(),
         seal: seal.map(|seal| Box::new(RefCell::new(seal))),
         handle,
+        listens: dial.listens,
     });
     let small = vec![0; dial.read_bytes];
-    Ok(Reader { sender, decoder: Decoder::default(), small, hungry: false })
+    let wire = match dial.listens {
+        false => Wire::Frames(Decoder::default()),
+        true => Wire::Events(Box::default()),
+    };
+    Ok(Reader { sender, wire, small, hungry: false })
 }
 
 /// Starts a connection attempt and does not wait for it. The socket blocks again afterwards, because
@@ -177,13 +224,15 @@ impl Reader {
     pub(crate) async fn shake_hands(
         &mut self,
         target: &Target,
-        path: &str,
-        protocol: Option<&str>,
-        token: Option<&str>,
+        opening: Opening<'_>,
         each: &mut (dyn FnMut(Item<'_>, u64) -> Result<(), String> + '_),
     ) -> Result<(), String> {
+        let Opening { path, protocol, token, last } = opening;
         let key = generate_key();
-        let head = request(&target.authority, path, &key, protocol, token);
+        let head = match self.wire {
+            Wire::Frames(_) => request(&target.authority, path, &key, protocol, token),
+            Wire::Events(_) => events::request(&target.authority, path, token, last),
+        };
         self.sender.write(head).await.map_err(|error| format!("connect: {error}"))?;
         let mut answer = Vec::new();
         loop {
@@ -205,9 +254,13 @@ impl Reader {
                     self.sender.write(Vec::new()).await?;
                 }
             }
-            if let Some(length) = check_response(&answer, &key, protocol)? {
+            let judged = match self.wire {
+                Wire::Frames(_) => check_response(&answer, &key, protocol)?,
+                Wire::Events(_) => events::check_response(&answer)?,
+            };
+            if let Some(length) = judged {
                 let at = clock::now_ns();
-                return self.decoder.decode(&answer[length..], &mut |item| each(item, at));
+                return self.wire.decode(&answer[length..], &mut |item| each(item, at));
             }
         }
     }
@@ -233,15 +286,15 @@ impl Reader {
                 let (decoded, ended) = match self.sender.open(&buffer[..read]) {
                     Ok(None) => {
                         let mut each = |item: Item<'_>| each(item, at);
-                        (self.decoder.decode(&buffer[..read], &mut each), false)
+                        (self.wire.decode(&buffer[..read], &mut each), false)
                     }
                     Ok(Some((plain, ended))) => {
-                        (self.decoder.decode(&plain, &mut |item| each(item, at)), ended)
+                        (self.wire.decode(&plain, &mut |item| each(item, at)), ended)
                     }
                     Err(error) => (Err(error), false),
                 };
                 // With TLS a read that was filled is in the middle of a record.
-                let inside = self.decoder.is_inside() || self.sender.seal.is_some();
+                let inside = self.wire.is_inside() || self.sender.seal.is_some();
                 self.hungry = read == buffer.len() && inside;
                 decoded.map(|()| if ended { 0 } else { read })
             }
@@ -262,8 +315,12 @@ impl Sender {
         self.append(OpCode::Control(Control::Pong), payload, frames);
     }
 
-    /// Sends a close frame with code 1000.
+    /// Sends a close frame with code 1000; a stream has none and hangs up.
     pub(crate) async fn close(&self) -> Result<(), String> {
+        if self.listens {
+            self.abandon();
+            return Ok(());
+        }
         let mut frame = Vec::new();
         self.append(OpCode::Control(Control::Close), &1000_u16.to_be_bytes(), &mut frame);
         self.write(frame).await

@@ -9,6 +9,8 @@ mod layout;
 mod schedule;
 mod sizes;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub(crate) use layout::{Layout, PublisherPlan};
@@ -79,7 +81,13 @@ pub(crate) struct Spec {
     pub(crate) rooms: Rooms,
     pub(crate) load: Load,
     pub(crate) trouble: Trouble,
+    /// What the run must keep to: the name of a figure, as `compare` has it, and its limit.
+    #[serde(default)]
+    pub(crate) budget: Budget,
 }
+
+/// Limits by the names of figures.
+pub(crate) type Budget = BTreeMap<String, f64>;
 
 /// Where to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,6 +129,10 @@ pub(crate) struct Crowd {
     /// Share of the clients that read some 25 times a second instead of at once. Everything they get is
     /// counted, but no latency is taken from them.
     pub(crate) lazy: f64,
+    /// Share of the clients that listen by event streams instead of WebSockets.
+    pub(crate) streams: f64,
+    /// The path of event streams, with a query if need be.
+    pub(crate) stream_path: String,
 }
 
 /// Who hears whom.
@@ -211,6 +223,8 @@ impl Spec {
                 hold_s: 0.0,
                 roll_calls: 0,
                 lazy: 0.0,
+                streams: 0.0,
+                stream_path: "/sse".to_owned(),
             },
             rooms: Rooms {
                 count: 1,
@@ -243,6 +257,7 @@ impl Spec {
                 slow: 0.1,
                 slow_kind: SlowKind::Stop,
             },
+            budget: Budget::new(),
         };
         spec.specialise();
         spec
@@ -355,6 +370,7 @@ impl Spec {
         some("load.depth", load.depth.into())?;
         some("target.patience_ms", self.target.patience_ms)?;
         share("crowd.lazy", crowd.lazy)?;
+        share("crowd.streams", crowd.streams)?;
         share("trouble.abort", trouble.abort)?;
         share("trouble.drop", trouble.drop)?;
         share("trouble.slow", trouble.slow)?;
@@ -367,6 +383,9 @@ impl Spec {
         no_less("trouble.stay_s", trouble.stay_s)?;
         no_less("trouble.return_within_s", trouble.return_within_s)?;
         no_less("trouble.again_s", trouble.again_s)?;
+        for (name, limit) in &self.budget {
+            no_less(&format!("budget.{name}"), *limit)?;
+        }
         self.check_together()
     }
 
@@ -400,6 +419,7 @@ impl Spec {
             return Err("trouble.resume = true: expected only in a storm with the dialect throng"
                 .to_owned());
         }
+        self.check_streams()?;
         if rooms.side > self.crowd.clients {
             return Err(format!("rooms.side = {}: expected at most all clients", rooms.side));
         }
@@ -415,6 +435,34 @@ impl Spec {
         Ok(())
     }
 }
+
+impl Spec {
+    /// A stream can only be listened to, and has no pings that it could leave unanswered.
+    fn check_streams(&self) -> Result<(), String> {
+        let Crowd { streams, stream_path, .. } = &self.crowd;
+        if *streams == 0.0 {
+            return Ok(());
+        }
+        let speaks = matches!(self.scenario, Kind::Idle | Kind::Echo);
+        if speaks || self.target.dialect != Dialect::Throng {
+            return Err(format!(
+                "crowd.streams = {streams}: expected only with the dialect throng, and not in idle or echo"
+            ));
+        }
+        if self.scenario == Kind::Slow && self.trouble.slow_kind == SlowKind::Mute {
+            return Err(format!(
+                "crowd.streams = {streams}: expected 0 with trouble.slow_kind = \"mute\", as a stream answers no ping"
+            ));
+        }
+        if !stream_path.starts_with('/') {
+            return Err(format!("crowd.stream_path = {stream_path:?}: expected a path, as /sse"));
+        }
+        Ok(())
+    }
+}
+
+/// The table whose keys are names of figures.
+const BUDGET: &str = "budget.";
 
 /// Lays `over` upon `under`, table by table. A key that `under` lacks does not exist.
 fn merge(under: &mut toml::Table, over: toml::Table, path: &str) -> Result<(), String> {
@@ -434,6 +482,14 @@ fn merge(under: &mut toml::Table, over: toml::Table, path: &str) -> Result<(), S
                 *slot = toml::Value::String(whole.to_string());
             }
             (Some(slot), value) => *slot = value,
+            // Any figure may have a limit; which there are, the run shows.
+            (None, value) if path == BUDGET => {
+                let whole = value.as_integer().map(|whole| format!("{whole}.0"));
+                let limit = whole.and_then(|text| text.parse().ok()).or(value.as_float());
+                let limit =
+                    limit.ok_or_else(|| format!("{path}{key} = {value}: expected a number"))?;
+                under.insert(key, toml::Value::Float(limit));
+            }
             (None, value) => {
                 let near = names.iter().min_by_key(|name| strsim::levenshtein(name, &key));
                 let near =

@@ -165,6 +165,10 @@ else
     sets=(--set auth.mode=token --set "auth.secret=$secret")
     own_flags=(--token-secret "$secret")
     drive auto tokens || true
+    # Half of the clients by event streams.
+    sets=()
+    own_flags=(--streams 0.5)
+    drive auto streams || true
     # And over TLS.
     chain=$logs/load-chain.pem key=$logs/load-key.pem
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \

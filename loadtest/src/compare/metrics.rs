@@ -5,13 +5,13 @@
 //! nothing of how runs differ from each other, which the table says. How figures are compared is not
 //! decided here.
 
-use crate::figures::{self, Interval};
+use crate::figures::{Interval, main_latency, measured_intervals, received_per_s};
 use crate::human;
 use crate::outcome::{Latency, Memory, Outcome, Second, ServerUse};
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Better {
+pub(crate) enum Better {
     Lower,
     Higher,
 }
@@ -33,6 +33,24 @@ pub(super) struct Metric {
 pub(super) struct Pair {
     pub(super) a: Metric,
     pub(super) b: Metric,
+}
+
+/// One figure of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) better: Better,
+    pub(crate) write: fn(f64) -> String,
+}
+
+/// The figures of one run, in the order of the table.
+pub(crate) fn figures(outcome: &Outcome) -> Vec<Figure> {
+    let figure = |metric: Metric| {
+        let Metric { name, better, write, runs, .. } = metric;
+        runs.first().map(|value| Figure { name, value: *value, better, write })
+    };
+    of_run(outcome).into_iter().filter_map(figure).collect()
 }
 
 /// The figures that any of the runs has, in the order of the table.
@@ -82,13 +100,13 @@ pub(super) fn choose(pairs: Vec<Pair>, wanted: &[String]) -> Result<Vec<Pair>, S
 }
 
 fn of_run(outcome: &Outcome) -> Vec<Metric> {
-    let intervals = figures::measured_intervals(outcome);
+    let intervals = measured_intervals(outcome);
     let mut found = Gathered { metrics: Vec::new() };
     if let Some(server) = &outcome.server {
         found.server(server, &intervals);
         found.memory(&server.memory);
     }
-    let main = figures::main_latency(outcome).map(|latency| latency.name.as_str());
+    let main = main_latency(outcome).map(|latency| latency.name.as_str());
     for latency in outcome.latencies.iter().filter(|latency| latency.count > 0) {
         // The series is of the main latency only.
         let intervals = if main == Some(&latency.name) { intervals.as_slice() } else { &[] };
@@ -96,7 +114,7 @@ fn of_run(outcome: &Outcome) -> Vec<Metric> {
     }
     let received: Vec<_> =
         intervals.iter().map(|interval| interval.per_second(interval.second.received)).collect();
-    let rate = figures::received_per_s(outcome);
+    let rate = received_per_s(outcome);
     found.add("received_per_s", rate, Better::Higher, human::rate, received);
     let generator = &outcome.generator;
     let us = generator.cpu_us_per_message;

@@ -16,6 +16,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use metrics::{Better, figures};
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};

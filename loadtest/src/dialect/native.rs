@@ -9,6 +9,9 @@ use super::{Push, literal, number, quote, string};
 /// The type of our publications.
 const TYPE: &str = "load";
 
+/// The reference of the joins that an event stream's request asks for.
+const LISTENING: &str = "join";
+
 pub(super) fn join(room: &str, reference: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"type":"throng:join","room":"#);
     quote(room, out);
@@ -94,6 +97,16 @@ fn parsed(text: &[u8]) -> Result<Push<'_>, String> {
             payload: owned("payload"),
         },
         Some("throng:connected") if message["clientId"].is_string() => Push::Connected,
+        Some("throng:reply") if message["ref"] == LISTENING && message["ok"] == true => {
+            Push::Listening {
+                offset: number("offset"),
+                epoch: message["epoch"].as_str().map(str::to_owned),
+                recovered: message["recovered"].as_bool(),
+            }
+        }
+        Some("throng:close") => {
+            Push::Closing(number("code").and_then(|code| u16::try_from(code).ok()).unwrap_or(0))
+        }
         Some("throng:reply") => Push::Reply {
             reference: number("ref").ok_or_else(|| format!("a reply to nothing: {}", shown()))?,
             ok: message["ok"] == true,

@@ -122,6 +122,20 @@ fn a_dialect_is_read_by_its_name_or_refused() {
     assert!("mqtt".parse::<Dialect>().expect_err("none").contains("expected throng"));
 }
 
+#[test]
+fn what_streams_say_about_themselves_is_understood() {
+    let parse = |text: &'static str| Dialect::Throng.parse(text.as_bytes(), false);
+    let listening = Push::Listening {
+        offset: Some(17),
+        epoch: Some("5bd1e995".to_owned()),
+        recovered: Some(true),
+    };
+    let reply = r#"{"type":"throng:reply","ref":"join","ok":true,"room":"r","epoch":"5bd1e995","offset":17,"recovered":true}"#;
+    assert_eq!(parse(reply), Ok(listening));
+    let close = r#"{"type":"throng:close","code":1012,"reason":"the node restarts, reconnect"}"#;
+    assert_eq!(parse(close), Ok(Push::Closing(1012)));
+}
+
 proptest! {
     #[test]
     fn the_order_of_fields_changes_nothing(

@@ -61,6 +61,33 @@ fn what_makes_no_sense_is_refused_by_its_key() {
     refused(|spec| (spec.load.messages, spec.load.duration_s) = (0, 0.0), "load.messages");
     refused(|spec| spec.rooms.count = 1000, "rooms.count");
     refused(|spec| spec.load.rate = f64::NAN, "load.rate");
+    refused(|spec| spec.crowd.streams = 2.0, "crowd.streams");
+    refused(|spec| (spec.scenario, spec.crowd.streams) = (Kind::Idle, 0.5), "crowd.streams");
+    let mute = |spec: &mut Spec| {
+        (spec.scenario, spec.crowd.streams) = (Kind::Slow, 1.0);
+        spec.trouble.slow_kind = SlowKind::Mute;
+    };
+    refused(mute, "trouble.slow_kind");
+    let elsewhere = |spec: &mut Spec| {
+        (spec.crowd.streams, spec.crowd.stream_path) = (1.0, "sse".to_owned());
+    };
+    refused(elsewhere, "crowd.stream_path");
+    let boundless =
+        |spec: &mut Spec| spec.budget.extend([("delivery_p99_us".to_owned(), f64::NAN)]);
+    refused(boundless, "budget.delivery_p99_us");
+}
+
+#[test]
+fn a_budget_has_any_figure_and_numbers_only() {
+    let file = "scenario = \"fanout\"\n[budget]\ndelivery_p99_us = 5000\nreceived_per_s = 1.5";
+    let spec = Spec::from_toml(file).expect("a scenario");
+    assert_eq!(spec.budget.len(), 2);
+    assert_eq!(spec.budget["delivery_p99_us"], 5000.0);
+    let again = spec.with("budget.delivery_p99_us=7").expect("a limit");
+    assert_eq!(again.budget["delivery_p99_us"], 7.0);
+    assert_eq!(Spec::from_toml(&again.to_toml()).as_ref(), Ok(&again));
+    let error = spec.with("budget.x=much").expect_err("no number");
+    assert!(error.contains("budget.x") && error.contains("expected a number"), "{error}");
 }
 
 #[test]

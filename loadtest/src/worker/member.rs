@@ -38,6 +38,8 @@ pub(super) struct Member {
     due: Vec<&'static [u8]>,
     /// Which numbering the offsets of each room belong to, where the client is to come back with cursors.
     epochs: Option<Box<Epochs>>,
+    /// True of an event stream: it can only be listened to.
+    listens: bool,
 }
 
 /// By the place of the room.
@@ -72,7 +74,7 @@ enum Greeting {
 }
 
 impl Member {
-    pub(super) fn new(crew: &Crew, rooms: &[u32], kept: Option<Box<Kept>>) -> Self {
+    pub(super) fn new(crew: &Crew, seat: &Seat, rooms: &[u32], kept: Option<Box<Kept>>) -> Self {
         let streams = |room| crew.shared.streams_of(room).count();
         let joined = |room: &u32| Joined {
             room: *room,
@@ -94,6 +96,7 @@ impl Member {
             closed: None,
             pongs: Vec::new(),
             due: Vec::new(),
+            listens: seat.listens(crew),
         }
     }
 
@@ -119,6 +122,13 @@ impl Member {
         Some((epoch, self.rooms.get(at)?.ledger.cursor()?))
     }
 
+    /// The id of the last event that a stream comes back with.
+    pub(super) fn last_id(&self, crew: &Crew) -> Option<String> {
+        let (epoch, offset) = self.cursor(0).filter(|_| self.listens)?;
+        let room = crew.shared.name(self.rooms.first()?.room);
+        Some(format!("{epoch}.{offset}.{room}"))
+    }
+
     /// The books, for the next session; none where each session has its own.
     pub(super) fn keep(&mut self) -> Option<Box<Kept>> {
         let epochs = self.epochs.take()?;
@@ -132,6 +142,11 @@ impl Member {
     /// True after the server's close frame.
     pub(super) fn has_ended(&self) -> bool {
         self.closed.is_some()
+    }
+
+    /// True of an event stream.
+    pub(super) fn listens(&self) -> bool {
+        self.listens
     }
 
     /// Takes a message or control frame that arrived at `at`.
@@ -171,6 +186,12 @@ impl Member {
                 let resumed = self.resumes(crew, reference, epoch, recovered);
                 self.reply(crew, seat, reference, offset.filter(|_| !resumed), resumed);
             }
+            // A client has one room where clients listen, so there is no doubt which.
+            Push::Listening { offset, epoch, recovered } => {
+                let resumed = self.resumes(crew, 0, epoch, recovered);
+                self.reply(crew, seat, 0, offset.filter(|_| !resumed), resumed);
+            }
+            Push::Closing(code) => self.closed = Some(Some(code)),
             Push::Reply { ok: false, .. } => return Err("a command was refused".to_owned()),
             Push::Connected => self.greeting = Greeting::Had,
             Push::Opened => self.due.push(b"40"),
@@ -483,7 +504,11 @@ fn end(crew: &Crew, seat: &Seat, member: &mut Member, result: Result<(), String>
     let spec = &crew.shared.spec;
     let order = crew.order.get();
     let goodbye = seat.leaving.get() || order == Order::Close;
-    let answered = matches!(member.closed, Some(None | Some(1000)));
+    // A stream is ended by hanging up, which nobody answers.
+    let answered = match member.listens {
+        true => member.closed.is_none(),
+        false => matches!(member.closed, Some(None | Some(1000))),
+    };
     let in_order = goodbye && !seat.dropped.get() && result.is_ok() && answered;
     let goes_on = member.epochs.is_some() && seat.dropped.get() && order < Order::Close;
     let tally = match goes_on {

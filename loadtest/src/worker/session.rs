@@ -15,7 +15,8 @@ use super::shared::{Gauge, Order};
 use crate::clock;
 use crate::codec::Item;
 use crate::dialect::Role;
-use crate::socket::{Dial, Sender, connect};
+use crate::events;
+use crate::socket::{Dial, Opening, Sender, connect};
 use crate::spec::{Kind, SlowKind};
 use crate::token;
 
@@ -72,6 +73,12 @@ impl Seat {
     pub(super) fn is_lazy(&self, crew: &Crew) -> bool {
         let share = crew.shared.spec.crowd.lazy;
         share > 0.0 && self.publishes.is_none() && scattered(self.who, 0x85eb_ca6b) < share
+    }
+
+    /// True for those who listen by an event stream.
+    pub(super) fn listens(&self, crew: &Crew) -> bool {
+        let share = crew.shared.spec.crowd.streams;
+        share > 0.0 && self.publishes.is_none() && scattered(self.who, 0xc2b2_ae35) < share
     }
 
     /// The writing half of the present session.
@@ -150,10 +157,11 @@ pub(super) async fn open(
         seed: u64::from(shared.run) << 32 ^ u64::from(seat.who) ^ began,
         read_bytes: read_bytes(crew),
         may_vanish: seat.chosen && shared.spec.scenario == Kind::Slow && half_open,
+        listens: seat.listens(crew),
     };
     let reader = connect(&shared.target, &dial)?;
     *seat.sender.borrow_mut() = Some(Rc::clone(reader.sender()));
-    let mut session = Session { reader, member: Member::new(crew, rooms, kept.take()) };
+    let mut session = Session { reader, member: Member::new(crew, seat, rooms, kept.take()) };
     let patience = Duration::from_millis(shared.spec.target.patience_ms);
     let opened = timeout(patience, greet(crew, seat, &mut session, began)).await;
     match opened {
@@ -180,10 +188,15 @@ async fn greet(
 ) -> Result<(), String> {
     let shared = &crew.shared;
     let dialect = shared.spec.target.dialect;
-    let path = {
-        let role = role(crew, seat, &session.member);
-        dialect.path(&shared.target.path, role)
+    let listens = session.member.listens();
+    let path = match listens {
+        true => {
+            let rooms = session.member.rooms_to_join().map(|room| shared.name(room));
+            events::path(&shared.spec.crowd.stream_path, rooms)
+        }
+        false => dialect.path(&shared.target.path, role(crew, seat, &session.member)),
     };
+    let last = session.member.last_id(crew);
     let protocol = dialect.subprotocol();
     let token = match shared.spec.target.token_secret.as_str() {
         "" => None,
@@ -193,7 +206,9 @@ async fn greet(
     {
         let Session { reader, member } = session;
         let mut each = |item: Item<'_>, at| member.take(crew, seat, item, at);
-        reader.shake_hands(target, &path, protocol, token.as_deref(), &mut each).await?;
+        let (path, token, last) = (path.as_str(), token.as_deref(), last.as_deref());
+        let opening = Opening { path, protocol, token, last };
+        reader.shake_hands(target, opening, &mut each).await?;
     }
     while !session.member.is_greeted() {
         next(crew, seat, session).await?;
@@ -203,12 +218,14 @@ async fn greet(
     if crew.order.get() < Order::Join && shared.spec.scenario == Kind::Idle {
         return Ok(());
     }
-    let frames = joins(crew, seat, &sender, Some(&session.member));
-    if frames.is_empty() {
-        session.member.join_all(crew, seat);
-        return Ok(());
+    if !listens {
+        let frames = joins(crew, seat, &sender, Some(&session.member));
+        if frames.is_empty() {
+            session.member.join_all(crew, seat);
+            return Ok(());
+        }
+        sender.write(frames).await?;
     }
-    sender.write(frames).await?;
     while !session.member.is_joined() {
         next(crew, seat, session).await?;
     }
@@ -267,7 +284,8 @@ pub(super) async fn next(
         // Boxed, so that whoever only reads does not carry the size of a write.
         Box::pin(reader.sender().write(frames)).await?;
     }
-    if read == 0 && !member.has_ended() {
+    let hung_up = member.listens() && (seat.leaving.get() || crew.order.get() == Order::Close);
+    if read == 0 && !member.has_ended() && !hung_up {
         return Err("the server hung up without a close frame".to_owned());
     }
     Ok(read)

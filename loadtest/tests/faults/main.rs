@@ -158,6 +158,47 @@ fn faults_in_one_room_are_caught() {
 }
 
 #[test]
+fn faults_in_event_streams_are_caught() {
+    let flags = "--clients 100 --rooms 5 --messages 1200 --duration 0 --window 8 --streams 1";
+    Trial::new("rooms", flags).hold(&FAULTS);
+}
+
+#[test]
+fn faults_in_a_storm_of_streams_that_come_back_with_their_last_events_are_caught() {
+    let flags = "--clients 100 --rate 110 --duration 3 --drop-at 0.5 --again 1 --return-within 0.5 --resume --streams 0.5";
+    let engine = &["namespace=[{pattern=\"*\", history_count=10000}]"];
+    Trial { engine, is_exact: false, ..Trial::new("storm", flags) }.hold(&FAULTS);
+}
+
+#[test]
+fn a_run_over_its_budget_fails_and_one_within_it_does_not() {
+    let engine = Engine::start(&[]);
+    let run = |budget: &str| {
+        let flags = format!("--clients 10 --messages 100 --duration 0 --window 4 {budget}");
+        let command = Command::new(env!("CARGO_BIN_EXE_throng-load"))
+            .args(["fanout", "--quiet", "--url", &format!("ws://{}/ws", engine.address)])
+            .args(flags.split_whitespace())
+            .output()
+            .expect("the generator starts");
+        (command.status.code(), String::from_utf8_lossy(&command.stdout).into_owned())
+    };
+    // An hour and a nanosecond: what is tried is the verdict, not how fast anything is.
+    let (code, said) = run("--budget delivery_p99_us=3600000000");
+    if code == Some(2) {
+        return;
+    }
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run("--budget delivery_p99_us=0.001 --budget received_per_s=1");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("over budget: delivery_p99_us is") && !said.contains("received_per_s is"),
+        "{said}"
+    );
+    let (code, said) = run("--budget delivery_p99=1");
+    assert_eq!((code, said.contains("no budget for delivery_p99")), (Some(1), true), "{said}");
+}
+
+#[test]
 fn faults_in_many_rooms_are_caught() {
     let flags = "--clients 100 --rooms 5 --messages 1200 --duration 0 --window 8";
     Trial::new("rooms", flags).hold(&FAULTS);

@@ -1,7 +1,7 @@
 //! What goes wrong, and when: once in so many deliveries, counted over all connections of a proxy.
 //!
 //! A [`Plan`] is shared by the connections; a [`Meddler`] is one connection's and sees every byte that the
-//! server sends on it. It takes frames apart by their headers and touches deliveries alone: publications,
+//! server sends on it. It takes frames apart by their headers, and event streams by their empty lines, and touches deliveries alone: publications,
 //! echoes and answers to a roll call. Greetings, replies, gaps and control frames pass as they came, for a
 //! server that loses those fails in other ways. It knows no socket, and when it holds a frame back its caller
 //! decides how long.
@@ -72,28 +72,36 @@ pub(crate) struct Meddler<'a> {
     pending: Vec<u8>,
     /// A frame that waits for its neighbour.
     held: Vec<u8>,
-    is_upgraded: bool,
+    /// How the bytes are taken apart, once the head of the answer has said it.
+    apart: Option<Apart>,
 }
+
+/// What is the first whole piece of the bytes, and where its payload lies.
+type Apart = fn(&[u8]) -> Option<(OpCode, Range<usize>)>;
 
 impl<'a> Meddler<'a> {
     pub(crate) fn new(plan: &'a Plan) -> Self {
-        Self { plan, pending: Vec::new(), held: Vec::new(), is_upgraded: false }
+        Self { plan, pending: Vec::new(), held: Vec::new(), apart: None }
     }
 
     /// Takes what the server sent and appends what the client is to have of it.
     pub(crate) fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.pending.extend_from_slice(bytes);
         let mut from = 0;
-        if !self.is_upgraded {
-            let Some(end) = self.pending.windows(4).position(|four| four == b"\r\n\r\n") else {
-                return;
-            };
-            self.is_upgraded = true;
-            from = end + 4;
-            out.extend_from_slice(&self.pending[..from]);
-        }
+        let apart = match self.apart {
+            Some(apart) => apart,
+            None => {
+                let Some(end) = self.pending.windows(4).position(|four| four == b"\r\n\r\n") else {
+                    return;
+                };
+                from = end + 4;
+                out.extend_from_slice(&self.pending[..from]);
+                let streams = self.pending.starts_with(b"HTTP/1.1 200 ");
+                *self.apart.insert(if streams { event } else { frame })
+            }
+        };
         let pending = std::mem::take(&mut self.pending);
-        while let Some((opcode, body)) = frame(&pending[from..]) {
+        while let Some((opcode, body)) = apart(&pending[from..]) {
             let (head, end) = (body.start, from + body.end);
             self.pass(opcode, &pending[from..end], head, out);
             from = end;
@@ -155,6 +163,16 @@ fn frame(bytes: &[u8]) -> Option<(OpCode, Range<usize>)> {
     (end <= bytes.len()).then_some((header.opcode, head..end))
 }
 
+/// The first event of a stream, as a frame would be; what carries no data is like a ping.
+fn event(bytes: &[u8]) -> Option<(OpCode, Range<usize>)> {
+    const DATA: &[u8] = b"data: ";
+    let end = bytes.windows(2).position(|two| two == b"\n\n")? + 2;
+    Some(match bytes[..end].windows(DATA.len()).position(|part| part == DATA) {
+        Some(at) => (OpCode::Data(Data::Text), at + DATA.len()..end),
+        None => (OpCode::Control(Control::Ping), 0..end),
+    })
+}
+
 /// True for what a client must have: a publication, an answer to a roll call, or an echo, which is the only
 /// message that does not begin with a brace.
 fn is_delivery(payload: &[u8]) -> bool {
@@ -189,6 +207,33 @@ mod tests {
         bytes.chunks(chunk).for_each(|piece| meddler.take(piece, &mut out));
         meddler.release(&mut out);
         out.split_off(HEAD.len())
+    }
+
+    #[test]
+    fn events_of_a_stream_are_deliveries_like_frames() {
+        const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+        let event = |number: u8| {
+            format!(
+                "id: 1.{number}.r\ndata: {{\"type\":\"load\",\"payload\":\"0000000000000000{number}\"}}\n\n"
+            )
+        };
+        let (one, two, three) = (event(1), event(2), event(3));
+        let comment = ": ping\n\n";
+        let stream =
+            [HEAD, one.as_bytes(), comment.as_bytes(), two.as_bytes(), three.as_bytes()].concat();
+        let of = |fault| {
+            let plan = Plan::new(fault, 2);
+            let mut meddler = Meddler::new(&plan);
+            let mut out = Vec::new();
+            stream.chunks(7).for_each(|piece| meddler.take(piece, &mut out));
+            String::from_utf8(out.split_off(HEAD.len())).expect("text")
+        };
+        assert_eq!(of(Fault::Nothing), format!("{one}{comment}{two}{three}"));
+        assert_eq!(of(Fault::Drop), format!("{one}{comment}{three}"));
+        assert_eq!(of(Fault::Duplicate), format!("{one}{comment}{two}{two}{three}"));
+        assert_eq!(of(Fault::Reorder), format!("{one}{comment}{three}{two}"));
+        let changed = two.replace("00000000000000002", "00000000000000003");
+        assert_eq!(of(Fault::Corrupt), format!("{one}{comment}{changed}{three}"));
     }
 
     #[test]
