@@ -11,15 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisResult, Value, cmd, pipe,
-};
+use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisResult, Value, cmd, pipe};
 use tokio::sync::{mpsc, oneshot};
 
 use super::options::Options;
 use super::outgoing::Sealed;
 use super::presence::{Answer, Ask, Batch, Clerk};
 use super::side::Channel;
+use super::source::Source;
 use super::tally::{Tally, add};
 
 /// A message that came by a channel: its name with the prefix, and the payload.
@@ -47,7 +46,7 @@ pub(super) type Pending = Pin<Box<dyn Future<Output = RedisResult<Vec<Value>>> +
 impl Line {
     /// Connects.
     pub(super) async fn open(
-        client: Client,
+        source: &mut Source,
         options: Options,
         tally: Arc<Tally>,
     ) -> RedisResult<Self> {
@@ -72,7 +71,10 @@ impl Line {
             .set_connection_timeout(Some(options.connect_timeout))
             .set_response_timeout(Some(options.command_timeout))
             .set_push_sender(listen);
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        // Whoever must be asked first where Redis is has as long again.
+        let patience = options.connect_timeout * 2;
+        let connecting = tokio::time::timeout(patience, source.connect(&config));
+        let connection = connecting.await.map_err(std::io::Error::from)??;
         Ok(Self { connection, heard, flags, prefix: Arc::from(options.prefix) })
     }
 

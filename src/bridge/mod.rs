@@ -18,6 +18,7 @@
 //! | `outgoing` | what waits to be published, and what was dropped |
 //! | `sequence` | in which order what several shards have numbered is published |
 //! | `streams` | rooms whose history all nodes share |
+//! | `server`, `source` | where Redis is and whom to believe, and where the next connection goes |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
 //! | `presence` | who is online on which node |
 //! | `survey` | questions to all nodes at once |
@@ -35,16 +36,19 @@ mod presence;
 #[cfg(test)]
 mod scale;
 mod sequence;
+mod server;
 mod side;
+mod source;
 mod streams;
 mod survey;
 mod tally;
 mod thread;
 mod window;
 
-pub use options::{Bounds, Fault, Options, Presence, Server};
+pub use options::{Bounds, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use sequence::{Part, Sequence};
+pub use server::{Fault, Papers, Place, Sentinels, Server};
 pub use side::{Channel, Parcel, Refused, Side, Word};
 pub use streams::{Append, Bound, Entry, Fetch, Found, Lost, Refusal, Shares, Verdict};
 pub use survey::{Poll, Polled, Survey, Surveyed};

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redis::Client;
 use serde_json::value::RawValue;
 use tokio::io::Interest as Readiness;
 use tokio::io::unix::AsyncFd;
@@ -20,10 +19,12 @@ use super::envelope::Writer;
 use super::interest::Interest;
 use super::life::Life;
 use super::line::Line;
-use super::options::{Fault, Options};
+use super::options::Options;
 use super::outgoing::{Outgoing, Sealed};
 use super::presence::{Absent, CHANNEL, Post};
+use super::server::Fault;
 use super::side::{Channel, Parcel, Side, Word};
+use super::source::Source;
 use super::streams::Streams;
 use super::survey::{CHANNEL as SURVEY, Surveys};
 use super::tally::{Tally, add, set};
@@ -58,7 +59,7 @@ impl Bridge {
     /// When an option cannot be used: then it is a [`Fault`]. When the kernel refuses a thread or what its
     /// loop needs.
     pub fn start<S: Side>(options: Options, side: S) -> Result<Self, io::Error> {
-        let client = options.server.client().map_err(|fault: Fault| {
+        let mut source = options.server.source().map_err(|fault: Fault| {
             io::Error::new(io::ErrorKind::InvalidInput, fault.to_string())
         })?;
         let runtime =
@@ -76,9 +77,9 @@ impl Bridge {
                 tokio::select! {
                     biased;
                     _ = stopped => {}
-                    () = engine.run(&client) => {}
+                    () = engine.run(&mut source) => {}
                 }
-                engine.say_farewell(client).await;
+                engine.say_farewell(&mut source).await;
                 Ok::<(), io::Error>(())
             });
             if let Err(error) = result {
@@ -191,11 +192,11 @@ impl<S: Side> Engine<S> {
         }
     }
 
-    async fn run(&mut self, client: &Client) {
+    async fn run(&mut self, source: &mut Source) {
         // What is missed before the first link is missed as well, unless that is made at once.
         let (mut pause, mut again) = (FIRST_PAUSE, false);
         loop {
-            let opening = Line::open(client.clone(), self.options.clone(), Arc::clone(&self.tally));
+            let opening = Line::open(source, self.options.clone(), Arc::clone(&self.tally));
             let why = match self.meanwhile(opening).await {
                 Ok(line) => {
                     self.interest.forget_told();
@@ -332,14 +333,14 @@ impl<S: Side> Engine<S> {
     }
 
     /// Tells the other nodes, if they can be told soon, that this one ends.
-    async fn say_farewell(&mut self, client: Client) {
+    async fn say_farewell(&mut self, source: &mut Source) {
         let patience = self.options.command_timeout.min(LONGEST_FAREWELL);
         let Some(presence) = self.peers.presence.as_mut().filter(|_| self.tally.is_up()) else {
             return;
         };
         let Some(batch) = presence.farewell() else { return };
         let clerk = Arc::clone(&presence.clerk);
-        let opening = Line::open(client, self.options.clone(), Arc::clone(&self.tally));
+        let opening = Line::open(source, self.options.clone(), Arc::clone(&self.tally));
         let saying = async { opening.await?.leave(clerk, batch).await };
         // Who does not hear it finds out by the lease.
         let _ = tokio::time::timeout(patience, saying).await;

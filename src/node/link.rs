@@ -15,13 +15,13 @@ use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
-    self, Absent, Bounds, Bridge, Change, Channel, Options, Part, Pose, Refused, Sequence, Server,
-    Side, Tally, Word,
+    self, Absent, Bounds, Bridge, Change, Channel, Options, Papers, Part, Place, Pose, Refused,
+    Sentinels, Sequence, Server, Side, Tally, Word,
 };
 use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
-use crate::node::config::Config;
+use crate::node::config::{self, Config};
 use crate::node::crossing::{self, room_of};
 use crate::node::polling::Polling;
 use crate::node::running::LaunchError;
@@ -46,7 +46,7 @@ pub(super) fn bridge_port(shards: usize) -> usize {
 
 /// The tag of a node as the configuration has it: another at every start.
 pub(super) fn tag(config: &Config) -> NodeTag {
-    if config.inside.bridge.url.is_empty() { NodeTag::NONE } else { NodeTag(fastrand::u32(1..)) }
+    if config.inside.is_linked() { NodeTag(fastrand::u32(1..)) } else { NodeTag::NONE }
 }
 
 /// What a bridge counts, and whose users it does not know.
@@ -341,24 +341,49 @@ fn author_of(crossing: &Crossing) -> u16 {
     author.map_or(NO_HOME, |address| address.shard).0
 }
 
+fn read(key: &str, path: &str) -> Result<Vec<u8>, LaunchError> {
+    fs::read(path).map_err(|error| LaunchError::new(format_args!("{key} = {path:?}"), error))
+}
+
+/// A password, that stands in the configuration or in a file.
+fn password(key: &str, path: &str, own: &Secret) -> Result<Secret, LaunchError> {
+    if path.is_empty() {
+        return Ok(own.clone());
+    }
+    let text = read(key, path)?;
+    Ok(Secret::new(String::from_utf8_lossy(&text).trim()))
+}
+
+fn server(inside: &config::values::Inside) -> Result<Server, LaunchError> {
+    let (own, asked) = (&inside.redis, &inside.sentinels);
+    let mut papers = Papers::default();
+    if !own.ca_file.is_empty() {
+        papers.roots = Some(read("bridge.ca_file", &own.ca_file)?);
+    }
+    if !own.cert_file.is_empty() {
+        let key = read("bridge.key_file", &own.key_file)?;
+        let key = Secret::new(&String::from_utf8_lossy(&key));
+        papers.own = Some((read("bridge.cert_file", &own.cert_file)?, key));
+    }
+    let place = if asked.urls.is_empty() {
+        Place::Url(own.url.clone())
+    } else {
+        let (key, path) = ("bridge.sentinel_password_file", &asked.password_file);
+        Place::Sentinels(Sentinels {
+            urls: asked.urls.clone(),
+            primary: asked.primary.clone(),
+            user: asked.user.clone(),
+            password: password(key, path, &asked.password)?,
+        })
+    };
+    let password = password("bridge.password_file", &own.password_file, &own.password)?;
+    Ok(Server { place, user: own.user.clone(), password, papers })
+}
+
 fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError> {
     let own = &config.inside.bridge;
-    let read = |key: &str, path: &str| {
-        fs::read(path).map_err(|error| LaunchError::new(format_args!("{key} = {path:?}"), error))
-    };
-    let password = match own.password_file.as_str() {
-        "" => own.password.clone(),
-        path => {
-            let text = read("bridge.password_file", path)?;
-            Secret::new(String::from_utf8_lossy(&text).trim())
-        }
-    };
-    let roots = match own.ca_file.as_str() {
-        "" => None,
-        path => Some(read("bridge.ca_file", path)?),
-    };
     Ok(Options {
-        server: Server { url: own.url.clone(), user: own.user.clone(), password, roots },
+        server: server(&config.inside)?,
         prefix: own.prefix.clone(),
         node: if own.node.is_empty() {
             format!("{:08x}", identity.node.0)

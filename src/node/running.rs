@@ -144,7 +144,7 @@ impl Node {
         let certificates = Certificates::load(config).map_err(LaunchError::of)?;
         // Behind the shards' ports stand those of the node, of the admin listener (`desk_port`), of the store
         // and, where there is one, of the bridge (`bridge_port`), in this order, and then those of the provers.
-        let is_linked = !config.inside.bridge.url.is_empty();
+        let is_linked = config.inside.is_linked();
         let provers = prover::threads(config);
         let count = usize::from(shards) + 3 + usize::from(is_linked) + provers;
         let mut ports = mesh(count, config.inside.mesh.inbox_capacity as usize)

@@ -214,7 +214,7 @@ fn presence(config: &Config) -> PresenceRules {
         watches: usize::from(presence.watches),
         page: usize::from(presence.page),
         metadata: presence.metadata,
-        nodes: config.inside.bridge.presence && !config.inside.bridge.url.is_empty(),
+        nodes: config.inside.bridge.presence && config.inside.is_linked(),
     }
 }
 

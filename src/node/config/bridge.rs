@@ -9,10 +9,10 @@ use crate::base::glob::Glob;
 use crate::base::secret::Secret;
 
 group! {
-    /// `[bridge]`.
-    pub struct Bridge in "bridge" {
+    /// `[bridge]`: where Redis is, and who we are to it.
+    pub struct Redis in "bridge" {
         /// Where Redis is: `redis://HOST:PORT`, `rediss://HOST:PORT` for TLS, or `redis+unix:///PATH`.
-        "url" Restart url: String = String::new(), text(2048).or_empty("the node works alone");
+        "url" Restart url: String = String::new(), text(2048).or_empty("none: without sentinels either the node works alone");
         /// The ACL user to log in as.
         "user" Restart user: String = String::new(), text(256).or_empty("Redis's default user");
         /// The user's password.
@@ -21,6 +21,33 @@ group! {
         "password_file" Restart password_file: String = String::new(), Text::path();
         /// Certificates, in PEM, of authorities to believe about Redis instead of those that the system trusts.
         "ca_file" Restart ca_file: String = String::new(), Text::path();
+        /// Certificates, in PEM, that the node shows to Redis: its own, and what stands between that and an authority.
+        "cert_file" Restart cert_file: String = String::new(), Text::path();
+        /// The key, in PEM, of the first of those.
+        "key_file" Restart key_file: String = String::new(), Text::path();
+    }
+}
+
+group! {
+    /// `[bridge]`: whom to ask where Redis is.
+    pub struct Sentinels in "bridge" {
+        /// The sentinels to ask for Redis, in place of `bridge.url`, as URLs: `redis://HOST:PORT` each, or `rediss://HOST:PORT` each for
+        /// TLS with them and with Redis.
+        "sentinels" Restart urls: Vec<String> = Vec::new(), list_of(16, text(2048));
+        /// The sentinels' name for the primary.
+        "sentinel_master" Restart primary: String = String::new(), text(256).or_empty("none");
+        /// The ACL user to log in as with the sentinels.
+        "sentinel_user" Restart user: String = String::new(), text(256).or_empty("their default user");
+        /// The password for the sentinels.
+        "sentinel_password" Restart password: Secret = Secret::default(), Hidden;
+        /// A file that holds that password instead; white space around it is left out.
+        "sentinel_password_file" Restart password_file: String = String::new(), Text::path();
+    }
+}
+
+group! {
+    /// `[bridge]`: how nodes work together.
+    pub struct Bridge in "bridge" {
         /// The names of channels begin with it. Nodes with the same one work together.
         "prefix" Restart prefix: String = "throng".to_owned(), text(64);
         /// The node's name among the others, in envelopes and logs.
@@ -56,5 +83,26 @@ group! {
         "users_max" Restart users: u32 = 4_194_304, whole(1, 268_435_456);
         /// Whether `/readyz` says that the node is ready while the link to Redis is down.
         "ready_without" Live ready_without: bool = false, Flag;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Origin;
+
+    #[test]
+    fn what_belongs_together_is_given_together() {
+        for (set, key, text) in [
+            ("bridge.cert_file=a.pem", "bridge.key_file", "both or neither"),
+            (
+                "bridge.sentinels=[\"redis://a:1\"]",
+                "bridge.sentinel_master",
+                "name for the primary",
+            ),
+        ] {
+            let origin = Origin { file: None, sets: vec![set.to_owned()] };
+            let error = origin.load().expect_err("one without the other").to_string();
+            assert!(error.contains(key) && error.contains(text), "{error}");
+        }
     }
 }

@@ -27,7 +27,7 @@ const RELATIONS: &[Relation] = &[
         holds: |c| {
             let asks = |hook: &Webhook| hook.events.contains(&TidingKind::Undelivered);
             let own = &c.inside.bridge;
-            own.url.is_empty() || own.presence || !c.lists.webhooks.iter().any(asks)
+            !c.inside.is_linked() || own.presence || !c.lists.webhooks.iter().any(asks)
         },
         rule: "a [[webhook]] has \"undelivered\" among its events, and without presence a node of several does \
                not know of users' connections to the others: write bridge.presence = true",
@@ -39,8 +39,21 @@ const RELATIONS: &[Relation] = &[
                used: give those that have a rate in common one pattern",
     },
     Relation {
+        keys: &["bridge.sentinels", "bridge.sentinel_master"],
+        holds: |c| {
+            let sentinels = &c.inside.sentinels;
+            sentinels.urls.is_empty() || !sentinels.primary.is_empty()
+        },
+        rule: "sentinels may watch over several: give their name for the primary",
+    },
+    Relation {
+        keys: &["bridge.cert_file", "bridge.key_file"],
+        holds: |c| c.inside.redis.cert_file.is_empty() == c.inside.redis.key_file.is_empty(),
+        rule: "a certificate is shown with its key: give both or neither",
+    },
+    Relation {
         keys: &["bridge.shared_rooms", "bridge.url"],
-        holds: |c| c.inside.bridge.shared.is_empty() || !c.inside.bridge.url.is_empty(),
+        holds: |c| c.inside.bridge.shared.is_empty() || c.inside.is_linked(),
         rule: "histories are shared by way of a Redis: give its URL",
     },
     Relation {

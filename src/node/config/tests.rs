@@ -66,6 +66,9 @@ fn every_key_can_be_set_printed_and_read_back() {
         "auth_webhook.url=http://[::1]/",
         "auth_webhook.secret_file=k",
         "bridge.url=redis://a:1",
+        "bridge.cert_file=c.pem",
+        "bridge.key_file=k.pem",
+        "bridge.sentinel_master=a",
     ];
     let before = parse("", &beside).expect("valid");
     let keys = keys();

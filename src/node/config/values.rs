@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::admin::{self, AdminListener};
 use super::auth::Auth;
-use super::bridge::Bridge;
+use super::bridge::{Bridge, Redis, Sentinels};
 use super::explain::Explain;
 use super::group::{Group, Key, group, of};
 use super::hook::Webhook;
@@ -80,10 +80,22 @@ pub struct Inside {
     pub mesh: Mesh,
     /// `[store]`.
     pub store: Store,
-    /// `[bridge]`.
+    /// `[bridge]`: where Redis is.
+    pub redis: Redis,
+    /// `[bridge]`: whom to ask for it.
+    pub sentinels: Sentinels,
+    /// `[bridge]`: how nodes work together.
     pub bridge: Bridge,
     /// `[explain]`.
     pub explain: Explain,
+}
+
+impl Inside {
+    /// True where the node works with others.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        !self.redis.url.is_empty() || !self.sentinels.urls.is_empty()
+    }
 }
 
 /// The sections that are lists, each in the order of the file.
@@ -214,6 +226,8 @@ impl Config {
             &self.queue,
             &self.inside.mesh,
             &self.inside.store,
+            &self.inside.redis,
+            &self.inside.sentinels,
             &self.inside.bridge,
             &self.inside.explain,
             &self.transport.tcp,
@@ -253,6 +267,8 @@ impl Config {
             &mut self.queue,
             &mut self.inside.mesh,
             &mut self.inside.store,
+            &mut self.inside.redis,
+            &mut self.inside.sentinels,
             &mut self.inside.bridge,
             &mut self.inside.explain,
             &mut self.transport.tcp,

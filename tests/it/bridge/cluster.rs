@@ -65,7 +65,8 @@ impl Redis {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    fn try_ask(&self, words: &[&str]) -> Option<redis::Value> {
+    /// The same, where it may not answer.
+    pub(crate) fn try_ask(&self, words: &[&str]) -> Option<redis::Value> {
         let client = redis::Client::open(format!("redis://{}", self.address())).unwrap();
         let mut connection = client.get_connection().ok()?;
         let mut command = redis::cmd(words[0]);

@@ -7,5 +7,7 @@ mod interest;
 mod members;
 mod outage;
 mod presence;
+mod sealed;
+mod sentinel;
 mod shared;
 mod shared_outage;
