@@ -132,8 +132,8 @@ pub struct ConnectionSeen {
     pub names: Vec<String>,
     /// How long ago its socket was accepted.
     pub life: Duration,
-    /// True for an event stream.
-    pub is_stream: bool,
+    /// What it speaks.
+    pub transport: &'static str,
     /// True where TLS ends in the node.
     pub is_secure: bool,
 }
@@ -394,7 +394,7 @@ fn connection_seen(seen: &ConnectionSeen) -> Map<String, Value> {
         ("clientId", Some(seen.client.to_string().into())),
         ("tenant", seen.tenant.clone().map(Value::from)),
         ("user", seen.user.clone().map(Value::from)),
-        ("transport", Some(if seen.is_stream { "sse" } else { "websocket" }.into())),
+        ("transport", Some(seen.transport.into())),
         ("tls", Some(seen.is_secure.into())),
         ("seconds", Some(seen.life.as_secs().into())),
         ("waitingBytes", Some(seen.waiting.into())),

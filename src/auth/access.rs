@@ -116,7 +116,8 @@ pub enum Denied {
 }
 
 impl Access {
-    /// Who comes in by this request, at `now` in seconds since 1970. `peer` has shown a certificate.
+    /// Who comes in by this request, at `now` in seconds since 1970. `peer` has shown a certificate, and `later` is
+    /// where a token may stand that comes after the handshake.
     ///
     /// # Errors
     /// Why nobody does.
@@ -125,6 +126,7 @@ impl Access {
         head: &Head<'_>,
         upgrade: &Upgrade<'_>,
         peer: Option<&Peer>,
+        later: Source,
         now: u64,
     ) -> Result<Admission, Denied> {
         let found = match self.mode {
@@ -140,7 +142,7 @@ impl Access {
         let found = found.map_err(|_| Denied::Token(TokenError::Ambiguous))?;
         match (found, self.mode) {
             (None, Mode::Open) => Ok(Admission::Anonymous),
-            (None, Mode::Token) if self.sources.has(Source::Message) => Ok(Admission::Later),
+            (None, Mode::Token) if self.sources.has(later) => Ok(Admission::Later),
             (None, Mode::Token) => Err(Denied::Token(TokenError::Missing)),
             (Some(found), _) if found.source == Source::Ticket => {
                 let key = self.tickets.as_ref().ok_or(Denied::Token(TokenError::Ticket))?;

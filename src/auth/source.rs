@@ -25,6 +25,8 @@ pub enum Source {
     Query,
     /// The first message.
     Message,
+    /// What a client of Socket.IO shows when it connects to a namespace.
+    Payload,
     /// A one-time ticket, `?ticket=`.
     Ticket,
     /// No token: the certificate that the client has shown by TLS says who it is.
@@ -45,6 +47,7 @@ impl Source {
         (Self::Subprotocol, "subprotocol"),
         (Self::Query, "query"),
         (Self::Message, "message"),
+        (Self::Payload, "payload"),
         (Self::Ticket, "ticket"),
         (Self::Certificate, "certificate"),
     ];
@@ -105,7 +108,7 @@ impl SourceRules {
                 }
                 Source::Query => parameter(head, SECRET_PARAMETERS[0]),
                 Source::Ticket => parameter(head, SECRET_PARAMETERS[1]),
-                Source::Message => Ok(None),
+                Source::Message | Source::Payload => Ok(None),
                 Source::Certificate => Ok(subject),
             };
             if let Some(text) = text.map_err(|Several| SourceError(*source))? {

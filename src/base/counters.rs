@@ -50,6 +50,8 @@ counters! {
     open_connections,
     /// Gauge: event streams, of the open connections.
     stream_connections,
+    /// Gauge: connections that speak Socket.IO, of the open connections.
+    packet_connections,
     /// Gauge: rooms with at least one member in this shard.
     rooms,
     /// Gauge: memberships in this shard.
@@ -332,6 +334,14 @@ counters! {
     dropped_oldest_total,
     /// Publications replaced by a newer one of the same key.
     conflated_total,
+    /// Acknowledgements of Socket.IO that nobody waits for.
+    unknown_acks_total,
+    /// Requests for Socket.IO in another version of its transport than 4.
+    socketio_version_refused_total,
+    /// Requests for Socket.IO by a transport that there is not.
+    socketio_transport_refused_total,
+    /// Requests for Socket.IO that are wrong in another way.
+    socketio_request_refused_total,
     /// Notifications queued to connections of this shard.
     notifications_total,
     /// Questions to the store that it had no space for.

@@ -12,7 +12,8 @@ use crate::connection::disconnect::Disconnect;
 use crate::connection::record::{Connection, Lane, Pause, Phase};
 use crate::contract::Op;
 use crate::flow::outbound::{Control, Outbound, Store};
-use crate::session::{Session, encode};
+use crate::session::{Code, Session, encode, packets};
+use crate::wire::socketio::ROOT;
 use crate::wire::sse;
 use crate::wire::websocket::{self, CloseCode};
 
@@ -147,7 +148,10 @@ impl Connection {
                 Stage::Flushing
             }
             (_, Some((code, reason))) if was_open => {
-                let frame = Shared::kept(websocket::close(code, words.unwrap_or(&reason)));
+                let words = words.unwrap_or(&reason);
+                let mut frame = self.last_packets(why, code, words);
+                frame.extend_from_slice(&websocket::close(code, words));
+                let frame = Shared::kept(frame);
                 self.outbound.push_control(queues, frame, Control::Close, deadline);
                 // After a violation the peer's bytes have no meaning, a panic may have lost the place in
                 // them, and short memory may not hold them, so the peer's close frame cannot be awaited.
@@ -161,6 +165,34 @@ impl Connection {
         };
         let ended = matches!(why, Disconnect::Vanished | Disconnect::Lost);
         self.end(Closing { why, stage, ended, deadline });
+    }
+
+    /// What is said to a client of Socket.IO ahead of the close frame, which its library does not show: why its
+    /// connect came to nothing, or what the last event of a stream says and whether to come back.
+    fn last_packets(&self, why: Disconnect, code: CloseCode, words: &str) -> Vec<u8> {
+        let session = self.open().map(|open| open.session);
+        if !self.speaks_packets() {
+            return Vec::new();
+        }
+        if matches!(session, Some(Session::Knock | Session::Login)) {
+            let kind = match why {
+                Disconnect::Denied(_) | Disconnect::Expired | Disconnect::Revoked => {
+                    Code::Unauthorized
+                }
+                _ => Code::Overloaded,
+            };
+            let refused = packets::refused(ROOT, kind.as_str(), words, Some(code.get()));
+            return websocket::text(&refused);
+        }
+        let mut text = Vec::new();
+        encode::close(&mut text, code.get(), words);
+        let mut frames = websocket::text(&packets::said(&String::from_utf8_lossy(&text)));
+        // Its library comes back by itself unless it is told not to. With a token that has expired it may: the
+        // page is asked for another one, or hears that it needs one.
+        if !why.may_return() {
+            frames.extend_from_slice(&websocket::text(&packets::sent_away()));
+        }
+        frames
     }
 
     /// The socket is to leave for somebody else, who goes on with what was said on it. Nothing is queued yet.

@@ -14,7 +14,7 @@ mod timing;
 pub use closing::{Closing, Stage};
 pub use disconnect::Disconnect;
 pub use opening::{Answer, Door, Front, HalfHead, Page, PageWish, Routes, Verdict, Wish, answer};
-pub use record::{Connection, Lane, Open, Pause, Phase};
+pub use record::{Connection, Form, Lane, Open, Pause, Phase};
 pub use timing::{Due, Timeouts};
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct Routes {
     pub sessions: String,
     /// Where event streams begin; `None`: nowhere.
     pub streams: Option<String>,
+    /// Where clients of Socket.IO begin, with the slash at its end that they send; `None`: nowhere.
+    pub packets: Option<String>,
     /// Where rooms are read by plain HTTP; `None`: nowhere.
     pub history: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
@@ -32,6 +34,15 @@ pub struct Routes {
     pub fronts: Arc<[Front]>,
     /// The listener that speaks TLS, and as whom; `None`: none does.
     pub tls: Option<tls::SecureListener>,
+}
+
+impl Routes {
+    /// True for the path of Socket.IO, be it with the slash at its end or without.
+    #[must_use]
+    pub fn is_packets(&self, path: &str) -> bool {
+        let own = self.packets.as_deref();
+        own.is_some_and(|own| path == own || own.strip_suffix('/') == Some(path))
+    }
 }
 
 /// A document that never changes.
@@ -235,6 +246,9 @@ fn read(
     if routes.history.as_deref() == Some(path) {
         return reading(&parsed, door).map(Some);
     }
+    if routes.is_packets(path) {
+        return packets(&parsed, door).map(Some);
+    }
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
         if let Some(front) = front(path, routes) {
@@ -257,6 +271,43 @@ fn read(
     let response = http::switching(&upgrade, named);
     let length = parsed.length;
     Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish: None }))
+}
+
+/// Answers the request of a client of Socket.IO. What its transport has numbers for is said with them, and
+/// the rest is a handshake like any other.
+fn packets(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
+    let head = &parsed.head;
+    let (mut version, mut transport, mut session) = (None, None, false);
+    for (name, value) in form_urlencoded::parse(head.query().unwrap_or_default().as_bytes()) {
+        match &*name {
+            "EIO" => version = Some(value),
+            "transport" => transport = Some(value),
+            "sid" => session = true,
+            _ => {}
+        }
+    }
+    if version.as_deref() != Some("4") {
+        return Err(Refusal::engineio(http::EIO_VERSION, "Unsupported protocol version"));
+    }
+    if transport.as_deref() != Some("websocket") {
+        return Err(Refusal::engineio(http::EIO_TRANSPORT, "Transport unknown"));
+    }
+    if session {
+        return Err(Refusal::engineio(http::EIO_SESSION, "Session ID unknown"));
+    }
+    let upgrade = http::upgrade(head)?;
+    let dismissed = match door(head, &upgrade) {
+        Verdict::Welcome => None,
+        Verdict::Refuse(refusal) => return Err(refusal),
+        Verdict::Dismiss(why) => Some(why),
+    };
+    Ok(Read::Upgrade {
+        protocol: Protocol::Packets,
+        response: http::switching(&upgrade, None),
+        length: parsed.length,
+        dismissed,
+        wish: None,
+    })
 }
 
 /// The front that a path belongs to: the one that says most of it.

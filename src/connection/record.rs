@@ -83,6 +83,31 @@ const PAUSES: u16 = Pause::Congested as u16
 const SECURE: u16 = 64;
 /// It listens to an event stream, or did before its end began.
 const STREAM: u16 = 512;
+/// It speaks in packets of Socket.IO, or did before its end began.
+const PACKETS: u16 = 1024;
+
+/// In which form a connection reads what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// WebSocket frames with the JSON protocol.
+    Frame,
+    /// Events of a stream.
+    Event,
+    /// WebSocket frames with packets of Socket.IO.
+    Packet,
+}
+
+impl Form {
+    /// The form as operators see it.
+    #[must_use]
+    pub const fn transport(self) -> &'static str {
+        match self {
+            Self::Frame => "websocket",
+            Self::Event => "sse",
+            Self::Packet => "socketio",
+        }
+    }
+}
 
 /// One client, as its shard keeps it.
 #[derive(Debug)]
@@ -140,6 +165,22 @@ impl Connection {
     #[must_use]
     pub fn is_stream(&self) -> bool {
         self.flags & STREAM != 0
+    }
+
+    /// True when it speaks in packets of Socket.IO, or did before its end began.
+    #[must_use]
+    pub fn speaks_packets(&self) -> bool {
+        self.flags & PACKETS != 0
+    }
+
+    /// In which form it reads what it is told.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match self.flags & (STREAM | PACKETS) {
+            0 => Form::Frame,
+            STREAM => Form::Event,
+            _ => Form::Packet,
+        }
     }
 
     /// True where what the peer sends behind its request has a meaning: not where it has asked for everything with it.
@@ -225,9 +266,11 @@ impl Connection {
 
     /// The handshake is done: the session speaks `protocol` from now on.
     pub fn handle_upgrade(&mut self, protocol: Protocol, now: Tick) {
-        if protocol == Protocol::Events {
-            self.flags |= STREAM;
-        }
+        self.flags |= match protocol {
+            Protocol::Events => STREAM,
+            Protocol::Packets => PACKETS,
+            Protocol::Json | Protocol::Page | Protocol::Echo => 0,
+        };
         self.phase =
             Phase::Open(Open { session: Session::new(protocol), pinged: Tick(0), active: now });
     }

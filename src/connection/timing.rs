@@ -94,7 +94,7 @@ impl Connection {
             (self.last_seen, self.since) = (now, now);
         }
         let (mut last_seen, since) = (self.last_seen, self.since);
-        let is_stream = self.is_stream();
+        let (is_stream, packets) = (self.is_stream(), self.speaks_packets());
         let Some(open) = self.open_mut() else { return Due::Nothing(now) };
         if was_paused {
             open.active = now;
@@ -105,12 +105,21 @@ impl Connection {
             let end = Due::End(Disconnect::HandshakeTimeout);
             return if is_late { end } else { Due::Nothing(deadline) };
         }
+        if open.session == Session::Knock {
+            let deadline = open.active.plus(timeouts.login);
+            let is_late = deadline <= now;
+            return if is_late { Due::End(Disconnect::Idle) } else { Due::Nothing(deadline) };
+        }
         if open.session == Session::Login {
             // It has said nothing since it came, so that was when it was last active.
             let deadline = open.active.plus(timeouts.login);
             let is_late = deadline <= now;
             let end = Due::End(Disconnect::Denied(TokenError::Missing));
             return if is_late { end } else { Due::Nothing(deadline) };
+        }
+        if packets && last_seen >= open.pinged {
+            // Its client counts on a ping in each interval, whatever else it says and hears.
+            last_seen = open.pinged;
         }
         if is_stream {
             // Nobody answers a comment: each counts as answered, and a peer that is gone shows by what the

@@ -34,6 +34,9 @@ impl Class {
     /// The same as events of a stream, plain.
     pub const SSE_JSON: Self = Self(1);
 
+    /// The same in packets of Socket.IO, in WebSocket text frames, not compressed.
+    pub const SIO_JSON: Self = Self(2);
+
     /// The class's place, below [`Self::COUNT`].
     #[must_use]
     pub fn index(self) -> usize {

@@ -134,7 +134,7 @@ fn connection(seen: shard::ConnectionSeen) -> ConnectionSeen {
         rooms: seen.rooms,
         names: seen.names.iter().map(|name| plain(name).to_owned()).collect(),
         life: seen.life,
-        is_stream: seen.is_stream,
+        transport: seen.transport,
         is_secure: seen.is_secure,
     }
 }

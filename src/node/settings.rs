@@ -98,6 +98,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         routes: Routes {
             sessions: config.server.path.clone(),
             streams: config.server.stream_path.clone(),
+            packets: config.server.socketio_path.clone(),
             history: config.server.history_path.clone(),
             echo: config.debug.echo_path.clone(),
             pages: if config.demo.enabled { pages() } else { Arc::default() },

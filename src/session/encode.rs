@@ -283,7 +283,8 @@ pub fn gap(out: &mut Vec<u8>, whom: Whom<'_>, lost: u64) {
     meant(Object::typed(out, "throng:gap"), whom).plain("lost", lost).end();
 }
 
-fn meant<'o>(object: Object<'o>, whom: Whom<'_>) -> Object<'o> {
+/// Says by what a receiver was meant.
+pub(super) fn meant<'o>(object: Object<'o>, whom: Whom<'_>) -> Object<'o> {
     match whom {
         Whom::Room(room) => object.text("room", room),
         Whom::User => object.plain("user", true),

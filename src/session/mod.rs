@@ -23,6 +23,7 @@
 //! | `scan` | depth and keys of a text, before anything is parsed |
 //! | `error` | why a message was not obeyed, and the codes clients see |
 //! | `encode` | what the server says: replies, errors and pushes |
+//! | `packets` | the same in the words of Socket.IO |
 //! | `presence` | who is there: what is asked and what is said |
 //! | `object` | writing a JSON object field by field |
 
@@ -33,6 +34,7 @@ pub mod error;
 pub mod inbox;
 mod object;
 pub mod order;
+pub mod packets;
 pub mod presence;
 pub mod protocol;
 mod resume;

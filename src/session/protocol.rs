@@ -18,6 +18,8 @@ pub enum Protocol {
     Json,
     /// The pushes of `throng.v1.json` as an event stream; the client asks for everything with its request.
     Events,
+    /// What `throng.v1.json` says in packets of Socket.IO.
+    Packets,
     /// One question by plain HTTP, which stands in the request, and its answer.
     Page,
     /// Every message comes back as it went.
@@ -53,6 +55,7 @@ impl Protocol {
         match self {
             Self::Json => JSON_V1,
             Self::Events => "sse",
+            Self::Packets => "socket.io",
             Self::Page => "http",
             Self::Echo => "echo",
         }
@@ -92,10 +95,12 @@ pub enum Incoming<'a> {
 /// Application state over a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Session {
-    /// Speaks `throng.v1.json`.
+    /// Speaks `throng.v1.json`, be it in packets of Socket.IO.
     Json(Status),
     /// Speaks `throng.v1.json` once the client has said who it is.
     Login,
+    /// Speaks it in packets of Socket.IO once the client has entered a namespace; whoever it is, that is known.
+    Knock,
     /// Listens to an event stream and says nothing.
     Events,
     /// Waits for the answer to its one question.
@@ -111,6 +116,7 @@ impl Session {
         match protocol {
             Protocol::Json => Self::Json(Status::Active),
             Protocol::Events => Self::Events,
+            Protocol::Packets => Self::Knock,
             Protocol::Page => Self::Page,
             Protocol::Echo => Self::Echo,
         }
@@ -126,7 +132,7 @@ impl Session {
         limits: &CommandLimits,
     ) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) | Self::Login | Self::Events | Self::Page => {
+            Self::Json(_) | Self::Login | Self::Knock | Self::Events | Self::Page => {
                 parse(text, limits).map(Incoming::Request)
             }
             Self::Echo => Ok(Incoming::Bounce),
@@ -139,7 +145,7 @@ impl Session {
     /// `binary_unsupported` where the protocol is text.
     pub fn handle_binary<'a>(self) -> Result<Incoming<'a>, CommandError> {
         match self {
-            Self::Json(_) | Self::Login | Self::Events | Self::Page => {
+            Self::Json(_) | Self::Login | Self::Knock | Self::Events | Self::Page => {
                 let message = format!("{JSON_V1} is text; send this as a text message");
                 Err(CommandError::new(Code::BinaryUnsupported, message, None))
             }
@@ -152,6 +158,7 @@ impl Session {
     pub const fn protocol(self) -> Protocol {
         match self {
             Self::Json(_) | Self::Login => Protocol::Json,
+            Self::Knock => Protocol::Packets,
             Self::Events => Protocol::Events,
             Self::Page => Protocol::Page,
             Self::Echo => Protocol::Echo,
@@ -163,7 +170,7 @@ impl Session {
     pub const fn status(self) -> Status {
         match self {
             Self::Json(status) => status,
-            Self::Login | Self::Events | Self::Page | Self::Echo => Status::Active,
+            Self::Login | Self::Knock | Self::Events | Self::Page | Self::Echo => Status::Active,
         }
     }
 
@@ -171,7 +178,7 @@ impl Session {
     pub fn set_status(&mut self, status: Status) {
         match self {
             Self::Json(old) => *old = status,
-            Self::Login | Self::Events | Self::Page | Self::Echo => {}
+            Self::Login | Self::Knock | Self::Events | Self::Page | Self::Echo => {}
         }
     }
 }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use crate::auth::plain;
 use crate::base::id::ShardId;
+use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::hub::Publication;
 use crate::session::encode;
 use crate::shard::mail::{Crossing, Mail, Whole};
 use crate::shard::state::Shard;
-use crate::wire::{sse, websocket};
 
 impl Shard {
     /// True when the node is one of several.
@@ -67,9 +67,8 @@ impl Shard {
             }
             let mut text = Vec::new();
             encode::astray(&mut text, plain(room));
-            let frame = Arc::from(websocket::text(&text));
-            let event = self.has_streams().then(|| Arc::from(sse::event(None, None, &text)));
-            self.deliver_kept(room, [Some(&frame), event.as_ref()], None, now);
+            let forms = self.forms_of(&text).map(Shared::kept);
+            self.deliver_kept(room, forms, None, now);
         }
     }
 }

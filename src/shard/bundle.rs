@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::base::shared::{Mark, Overflow, Shared, Trace};
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::Publication;
+use crate::shard::forms::Forms;
 
 /// What is gathered; empty between turns.
 #[derive(Debug, Default)]
@@ -23,10 +24,11 @@ pub(super) struct Bundle {
     mark: Option<Mark>,
     /// Which publication is the first. What becomes of an item is remembered by it, so the others' numbers follow.
     trace: Trace,
-    /// One frame of each publication, and one event of each that came while somebody listened to a stream.
-    /// Who begins to listen in between is no confirmed member before this is queued.
+    /// One frame of each publication, and one in each other form of those that came while somebody read it. Who
+    /// begins to read in between is no confirmed member before this is queued.
     frames: Vec<Arc<[u8]>>,
     events: Vec<Arc<[u8]>>,
+    packets: Vec<Arc<[u8]>>,
     /// Bytes of all of them.
     bytes: usize,
 }
@@ -62,32 +64,32 @@ impl Bundle {
             && self.frames.len() < limits.bundle_frames()
     }
 
-    /// Adds a publication by its frame, and its event if anybody may want that. `trace`: what it is remembered
-    /// by.
+    /// Adds a publication by its forms. `trace`: what it is remembered by.
     pub(super) fn push(
         &mut self,
         publication: &Publication,
-        frame: Arc<[u8]>,
-        event: Option<Arc<[u8]>>,
+        forms: Forms<Arc<[u8]>>,
         trace: Trace,
     ) {
         if self.mark.is_none() {
             self.mark = Some(publication.mark());
             self.trace = trace;
         }
-        self.bytes += frame.len();
-        self.frames.push(frame);
-        self.events.extend(event);
+        self.bytes += forms.frame.len();
+        self.frames.push(forms.frame);
+        self.events.extend(forms.event);
+        self.packets.extend(forms.packet);
     }
 
-    /// The room, and an item each of the frames and of the events gathered; nothing is gathered then.
-    pub(super) fn take(&mut self) -> Option<(Arc<str>, [Option<Shared>; 2])> {
+    /// The room, and an item of each form gathered; nothing is gathered then.
+    pub(super) fn take(&mut self) -> Option<(Arc<str>, Forms<Shared>)> {
         let mark = self.mark.take()?;
         let room = Arc::clone(&mark.room);
         self.bytes = 0;
         let join = |pieces| join(pieces, &mark).map(|item| item.traced(self.trace));
-        let items = [join(&mut self.frames), join(&mut self.events)];
-        Some((room, items))
+        let (event, packet) = (join(&mut self.events), join(&mut self.packets));
+        let frame = join(&mut self.frames)?;
+        Some((room, Forms { frame, event, packet }))
     }
 }
 

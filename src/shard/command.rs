@@ -30,6 +30,9 @@ use crate::shard::targets::{Author, CONNECTIONS, EVERYONE, Parts, Places, user_r
 impl Shard {
     /// The first push: who you are and what the limits are.
     pub(super) fn greet(&mut self, id: ConnId, protocol: Protocol, now: Time) {
+        if protocol == Protocol::Packets {
+            self.say_entered(id, now);
+        }
         let settings = &self.settings;
         let heartbeat = &settings.timeouts.heartbeat;
         let (most_rooms, _) = self.room_limit(id);

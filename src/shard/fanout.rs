@@ -15,27 +15,25 @@ use crate::base::fate::Fate;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::{Tick, Time};
-use crate::connection::{Disconnect, Pause};
+use crate::connection::{Disconnect, Form, Pause};
 use crate::flow::outbound::{OutboundLimits, Pressure, Pushed, Store};
 use crate::hub::{Class, Group, Hub, Publication, RoomKey, Target};
 use crate::session::Session;
 use crate::session::encode::{self, Push, Whom};
 use crate::shard::bundle::Bundle;
+use crate::shard::forms::Forms;
 use crate::shard::mail::Mail;
 use crate::shard::measures::Losses;
 use crate::shard::outcomes::{Note, Outcomes};
 use crate::shard::people::People;
 use crate::shard::state::{Rooms, Shard, enlist};
-use crate::shard::stream;
 use crate::shard::table::Table;
 use crate::shard::writes::Writes;
-use crate::wire::{sse, websocket};
+use crate::wire::websocket;
 
 /// What is queued for the receivers of one publication in one shard.
 pub(super) struct Item {
-    frame: Shared,
-    /// The same for event streams; `None` while the shard has none.
-    event: Option<Shared>,
+    forms: Forms<Shared>,
     /// Connections of this shard that must not get it.
     except: SmallVec<[ConnId; 2]>,
     /// Rooms with members here, who must not get it either.
@@ -66,14 +64,15 @@ impl Pusher<'_> {
         if !item.excepts_nobody() && self.is_excepted(index, item, hub) {
             return;
         }
-        let frame = item.event.as_ref().filter(|_| self.is_stream(index)).unwrap_or(&item.frame);
+        let frame =
+            if item.forms.is_one() { &item.forms.frame } else { item.forms.of(self.form(index)) };
         let bytes = frame.bytes().len() as u64;
         let pushed = self.push(index, frame.clone());
         if pushed.is_queued() {
-            self.counters.deliveries_total += u64::from(item.frame.frames());
+            self.counters.deliveries_total += u64::from(item.forms.frame.frames());
             self.counters.delivered_bytes_total += bytes;
         } else {
-            self.note_refused(index, &item.frame, pushed);
+            self.note_refused(index, &item.forms.frame, pushed);
         }
     }
 
@@ -94,7 +93,7 @@ impl Pusher<'_> {
         let is_excepted =
             item.except.contains(&id) || hub.is_in_any(&connection.member, &item.except_rooms);
         if is_excepted {
-            self.note(id, &item.frame, Fate::Excepted);
+            self.note(id, &item.forms.frame, Fate::Excepted);
         }
         is_excepted
     }
@@ -102,7 +101,7 @@ impl Pusher<'_> {
     /// The connection has got the same by another target.
     fn skip(&mut self, index: u32, item: &Item) {
         if let Some((id, _)) = self.table.at(index) {
-            self.note(id, &item.frame, Fate::Twice);
+            self.note(id, &item.forms.frame, Fate::Twice);
         }
     }
 
@@ -110,8 +109,8 @@ impl Pusher<'_> {
         self.outcomes.note(item.trace(), item.frames(), id, Note::Fate(fate));
     }
 
-    fn is_stream(&mut self, index: u32) -> bool {
-        self.table.at(index).is_some_and(|(_, connection)| connection.is_stream())
+    fn form(&mut self, index: u32) -> Form {
+        self.table.at(index).map_or(Form::Frame, |(_, connection)| connection.form())
     }
 
     /// The connection at that index, if it is one that can be reached by more than a room: of that tenant,
@@ -225,9 +224,9 @@ impl Shard {
                 if !self.rooms.bundle.admits(publication, bytes.len(), &limits) {
                     self.settle(now);
                 }
-                let event = self.event(publication);
+                let forms = self.publication_forms(publication);
                 let trace = self.trace(publication);
-                self.rooms.bundle.push(publication, Arc::clone(bytes), event, trace);
+                self.rooms.bundle.push(publication, forms, trace);
             }
             ([publication], None) if publication.has_members() => {
                 self.settle(now);
@@ -246,13 +245,12 @@ impl Shard {
     /// Queues what is gathered. To be called before anything that its receivers must be told after it,
     /// and before who they are changes.
     pub(super) fn settle(&mut self, now: Time) {
-        if let Some((room, [frame, event])) = self.rooms.bundle.take() {
+        if let Some((room, forms)) = self.rooms.bundle.take() {
             let limits = self.queue_limits_for([&*room]);
             let space = self.space_of(&room);
-            let [frame, event] = [frame, event].map(|item| item.map(|one| one.counted_for(space)));
-            let Some(frame) = frame else { return };
+            let forms = forms.map(|one: Shared| one.counted_for(space));
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            let item = Item { frame, event, except, except_rooms };
+            let item = Item { forms, except, except_rooms };
             self.deliver_room(&room, &item, &limits, now);
         }
     }
@@ -273,7 +271,7 @@ impl Shard {
     pub(super) fn deliver_kept(
         &mut self,
         room: &str,
-        [bytes, event]: [Option<&Arc<[u8]>>; 2],
+        forms: Forms<Shared>,
         except: Option<ConnAddress>,
         now: Time,
     ) {
@@ -282,10 +280,8 @@ impl Shard {
         let space = self.space_of(room);
         let except = except.filter(|address| self.is_own(address));
         let except = except.map(|address| address.conn).into_iter().collect();
-        let kept = |bytes: &Arc<[u8]>| Shared::common(Arc::clone(bytes)).counted_for(space);
-        let Some(frame) = bytes.map(kept) else { return };
-        let except_rooms = SmallVec::new();
-        let item = Item { frame, event: event.map(kept), except, except_rooms };
+        let forms = forms.map(|one| one.counted_for(space));
+        let item = Item { forms, except, except_rooms: SmallVec::new() };
         self.deliver_room(room, &item, &limits, now);
     }
 
@@ -400,32 +396,20 @@ impl Shard {
         }
     }
 
-    /// True while anybody listens to an event stream of this shard's.
-    pub(super) fn has_streams(&self) -> bool {
-        self.counters.stream_connections > 0
-    }
-
-    /// The bytes for event streams, if this shard has any.
-    fn event(&self, publication: &Publication) -> Option<Arc<[u8]>> {
-        self.has_streams().then(|| Arc::clone(publication.bytes(Class::SSE_JSON, encode_sse_json)))
-    }
-
     pub(super) fn item(&self, publication: &Publication) -> Item {
-        let bytes = publication.bytes(Class::WS_JSON, encode_ws_json);
         let trace = self.trace(publication);
         let space = self.space_of(&publication.room);
         let marked = |bytes| Shared::marked(bytes, publication.mark()).traced(trace);
-        let frame = marked(Arc::clone(bytes)).counted_for(space);
-        let event = self.event(publication).map(|event| marked(event).counted_for(space));
+        let forms = self.publication_forms(publication);
+        let forms = forms.map(|bytes| marked(bytes).counted_for(space));
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            return Item { frame, event, except, except_rooms };
+            return Item { forms, except, except_rooms };
         };
         let here = |address: &&ConnAddress| self.is_own(address);
         let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
         Item {
-            frame,
-            event,
+            forms,
             except: all.connections.iter().filter(here).map(|address| address.conn).collect(),
             except_rooms: rooms.collect(),
         }
@@ -446,12 +430,7 @@ pub(super) fn encode_ws_json(publication: &Publication) -> Vec<u8> {
     websocket::text(&encode_json(publication))
 }
 
-pub(super) fn encode_sse_json(publication: &Publication) -> Vec<u8> {
-    let id = stream::event_id(publication);
-    sse::event(None, id.as_deref(), &encode_json(publication))
-}
-
-fn encode_json(publication: &Publication) -> Vec<u8> {
+pub(super) fn encode_json(publication: &Publication) -> Vec<u8> {
     let mut text = Vec::new();
     encode::publication(&mut text, &push_of(publication));
     text

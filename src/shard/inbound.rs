@@ -23,7 +23,7 @@ use crate::shard::people::Offer;
 use crate::shard::seats::ANNOUNCED;
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
-use crate::wire::http::{Head, Refusal, Upgrade};
+use crate::wire::http::{EIO_TRANSPORT, EIO_VERSION, Extra, Head, Refusal, Upgrade};
 use crate::wire::websocket::{self, CloseCode, Decoder, Input, Item, Violation};
 
 impl Shard {
@@ -143,7 +143,7 @@ impl Shard {
         now: Time,
     ) {
         match who {
-            Admission::Later if protocol == Protocol::Json => {
+            Admission::Later if matches!(protocol, Protocol::Json | Protocol::Packets) => {
                 if let Some(connection) = self.table.get(conn) {
                     connection.await_login();
                 }
@@ -162,6 +162,10 @@ impl Shard {
             Admission::Later => {
                 return self.close(conn, Disconnect::Denied(TokenError::Missing), now);
             }
+            Admission::Known(identity) if protocol == Protocol::Packets => {
+                return self.await_connect(conn, Some(*identity), now);
+            }
+            _ if protocol == Protocol::Packets => return self.await_connect(conn, None, now),
             Admission::Known(identity) => self.recognise(conn, *identity, now),
             Admission::Anonymous | Admission::Ticket(_) | Admission::Unproven(_) => {}
         }
@@ -171,6 +175,13 @@ impl Shard {
     /// Answers a handshake that comes to nothing, counts it by its status, and ends.
     pub(super) fn refuse_handshake(&mut self, conn: ConnId, refusal: &Refusal, now: Time) {
         self.counters.count_refusal(refusal.status);
+        if let Extra::EngineIo(code) = refusal.extra {
+            *match code {
+                EIO_VERSION => &mut self.counters.socketio_version_refused_total,
+                EIO_TRANSPORT => &mut self.counters.socketio_transport_refused_total,
+                _ => &mut self.counters.socketio_request_refused_total,
+            } += 1;
+        }
         self.respond(conn, refusal.response(), now);
     }
 
@@ -189,9 +200,14 @@ impl Shard {
 
     pub(super) fn open(&mut self, conn: ConnId, protocol: Protocol, response: Vec<u8>, now: Time) {
         let tick = now.tick();
+        let mut response = response;
+        if protocol == Protocol::Packets {
+            self.append_opening(conn, &mut response);
+        }
         let Some(connection) = self.table.get(conn) else { return };
         connection.handle_upgrade(protocol, tick);
         self.counters.stream_connections += u64::from(connection.is_stream());
+        self.counters.packet_connections += u64::from(connection.speaks_packets());
         let response = Shared::kept(response);
         connection.outbound.push(
             &mut self.queues,
@@ -268,6 +284,9 @@ impl Shard {
     }
 
     fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
+        if self.table.get(id).is_some_and(|connection| connection.speaks_packets()) {
+            return self.handle_packet(id, text, settings, now);
+        }
         let Some(session) = self.note_message(id, text.len(), now) else { return };
         match session.handle_text(text, &settings.commands) {
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::text(text.as_bytes()), now),
@@ -277,6 +296,11 @@ impl Shard {
 
     fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
         let Some(session) = self.note_message(id, data.len(), now) else { return };
+        if self.table.get(id).is_some_and(|connection| connection.speaks_packets()) {
+            // The packet in front of it was answered.
+            self.keeps_pace(id, data.len(), now);
+            return;
+        }
         match session.handle_binary() {
             Ok(Incoming::Bounce) => self.push_kept(id, websocket::binary(data), now),
             message => self.weigh(id, session, ("", data.len()), message, now),
@@ -284,7 +308,7 @@ impl Shard {
     }
 
     /// Obeys or refuses a message of a session, unless it comes sooner than its rates allow.
-    fn weigh(
+    pub(super) fn weigh(
         &mut self,
         id: ConnId,
         session: Session,
@@ -328,7 +352,7 @@ impl Shard {
     }
 
     /// Counts a data message; `None` when the connection has begun to close and the message is moot.
-    fn note_message(&mut self, id: ConnId, bytes: usize, now: Time) -> Option<Session> {
+    pub(super) fn note_message(&mut self, id: ConnId, bytes: usize, now: Time) -> Option<Session> {
         self.counters.received_messages_total += 1;
         self.measures.ledger.count(id.index, Figure::Messages, 1);
         self.measures.ledger.count(id.index, Figure::Bytes, bytes as u64);
@@ -348,7 +372,7 @@ impl Shard {
         }
     }
 
-    fn handle_close_frame(&mut self, id: ConnId, code: Option<CloseCode>, now: Time) {
+    pub(super) fn handle_close_frame(&mut self, id: ConnId, code: Option<CloseCode>, now: Time) {
         self.settle(now);
         let deadline = now.tick().plus(self.settings.timeouts.close);
         let Some(connection) = self.table.get(id) else { return };

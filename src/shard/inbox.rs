@@ -15,12 +15,14 @@ use crate::auth::user_room;
 use crate::base::id::{ConnAddress, ConnId};
 use crate::base::inbox::{Marked, Note, Page, Span};
 use crate::base::saved::Save;
+use crate::base::shared::Shared;
 use crate::base::time::Time;
-use crate::hub::{Class, Encoded};
+use crate::connection::Form;
+use crate::hub::Encoded;
 use crate::session::inbox;
 use crate::session::{Code, CommandError};
+use crate::shard::forms;
 use crate::shard::state::Shard;
-use crate::wire::{sse, websocket};
 
 /// What a connection wants of its user's inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,12 +206,11 @@ impl Shard {
     pub(super) fn handle_notice(&mut self, notice: &Notice, now: Time) {
         let connections = self.rooms.hub.members(&notice.owner).len();
         if connections > 0 {
-            let frame = || websocket::text(&notice.text());
-            let event = || sse::event(None, None, &notice.text());
-            let forms = [
-                Some(notice.encoded.bytes(Class::WS_JSON, frame)),
-                self.has_streams().then(|| notice.encoded.bytes(Class::SSE_JSON, event)),
-            ];
+            let form = |form: Form| {
+                let make = || forms::framed(form, &notice.text());
+                Shared::common(Arc::clone(notice.encoded.bytes(forms::class(form), make)))
+            };
+            let forms = self.forms(form);
             self.deliver_kept(&notice.owner, forms, notice.except, now);
             if matches!(notice.news, News::Note(..)) {
                 self.counters.notifications_total += connections as u64;

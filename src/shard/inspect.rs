@@ -103,8 +103,8 @@ pub struct ConnectionSeen {
     pub names: Vec<Arc<str>>,
     /// How long ago its socket was accepted.
     pub life: Duration,
-    /// True for an event stream.
-    pub is_stream: bool,
+    /// What it speaks.
+    pub transport: &'static str,
     /// True where TLS ends here.
     pub is_secure: bool,
 }
@@ -364,7 +364,7 @@ impl Shard {
             rooms: hub.count_of(&connection.member),
             names: names.take(most).cloned().collect(),
             life,
-            is_stream: connection.is_stream(),
+            transport: connection.form().transport(),
             is_secure: connection.is_secure(),
         })
     }

@@ -18,6 +18,7 @@ use crate::auth::plain;
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
+use crate::base::shared::Shared;
 use crate::base::time::Time;
 use crate::hub::{Keep, Portion, Publication, Receipt, Slice, Standing, Terms};
 use crate::session::encode::{self, Reply};
@@ -25,7 +26,6 @@ use crate::session::{Code, CommandError, Publish};
 use crate::shard::mail::{Asked, Found, Joining, Mail, Question};
 use crate::shard::orders::Report;
 use crate::shard::state::Shard;
-use crate::wire::{sse, websocket};
 
 /// What shards and the bridge tell each other about rooms with shared histories.
 #[derive(Debug)]
@@ -328,9 +328,8 @@ impl Shard {
         self.counters.resyncs_total += members.iter().filter(|m| m.is_confirmed()).count() as u64;
         let mut text = Vec::new();
         encode::resync(&mut text, plain(room), why, at);
-        let frame = Arc::from(websocket::text(&text));
-        let event = self.has_streams().then(|| Arc::from(sse::event(None, None, &text)));
-        self.deliver_kept(room, [Some(&frame), event.as_ref()], None, now);
+        let forms = self.forms_of(&text).map(Shared::kept);
+        self.deliver_kept(room, forms, None, now);
     }
 
     fn handle_fetched(&mut self, question: Question, fetched: Fetched, now: Time) {

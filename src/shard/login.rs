@@ -88,28 +88,32 @@ impl Shard {
         let mut said: Option<Veto> = None;
         let shows = access.mode == Mode::Token && access.sources.has(Source::Certificate);
         let peer = if shows { self.peer(conn) } else { None };
-        let admission = access.admit(head, upgrade, peer.as_ref(), unix).and_then(|admission| {
-            let identity = match &admission {
-                Admission::Known(identity) => Some(&**identity),
-                Admission::Ticket(read) => Some(&read.identity),
-                Admission::Anonymous | Admission::Later | Admission::Unproven(_) => None,
-            };
-            let revocations = &self.gate.people.revocations;
-            let is_void = identity.is_some_and(|identity| revocations.holds(identity, unix));
-            said = identity.and_then(|identity| identity.veto.as_deref().cloned());
-            match (is_void, &said) {
-                (true, _) => Err(Denied::Token(TokenError::Revoked)),
-                (false, Some(_)) => Err(Denied::Token(TokenError::Vetoed)),
-                (false, None) => Ok(admission),
-            }
-        });
+        // Its library shows scripts nothing but what comes in packets.
+        let packets = settings.routes.is_packets(head.path());
+        let later = if packets { Source::Payload } else { Source::Message };
+        let tells = packets || access.browser_errors && upgrade.origin.is_some();
+        let admission =
+            access.admit(head, upgrade, peer.as_ref(), later, unix).and_then(|admission| {
+                let identity = match &admission {
+                    Admission::Known(identity) => Some(&**identity),
+                    Admission::Ticket(read) => Some(&read.identity),
+                    Admission::Anonymous | Admission::Later | Admission::Unproven(_) => None,
+                };
+                let revocations = &self.gate.people.revocations;
+                let is_void = identity.is_some_and(|identity| revocations.holds(identity, unix));
+                said = identity.and_then(|identity| identity.veto.as_deref().cloned());
+                match (is_void, &said) {
+                    (true, _) => Err(Denied::Token(TokenError::Revoked)),
+                    (false, Some(_)) => Err(Denied::Token(TokenError::Vetoed)),
+                    (false, None) => Ok(admission),
+                }
+            });
         // A session that began now would be closed before it could say much.
         let full = self.is_full() || self.gate.drain.is_some();
         let verdict = match admission {
             Ok(_) if full => Verdict::Refuse(Refusal::unavailable(None)),
             Ok(who) => {
                 let arrival = self.arrival(head, upgrade);
-                let tells = access.browser_errors && upgrade.origin.is_some();
                 return (Verdict::Welcome, Judged { who, words: None, arrival, tells });
             }
             Err(Denied::Origin(error)) => {
@@ -119,7 +123,7 @@ impl Shard {
             Err(Denied::Token(error)) => {
                 self.note_refused_token(error);
                 let veto = said.filter(|_| error == TokenError::Vetoed);
-                if access.browser_errors && upgrade.origin.is_some() {
+                if tells {
                     let words = veto.map(|veto| veto.words);
                     let verdict = Verdict::Dismiss(Disconnect::Denied(error));
                     return (verdict, Judged { words, ..Judged::default() });
@@ -251,11 +255,15 @@ impl Shard {
         let Offer { protocol, response, wish } = offer;
         self.begin_reading(conn, wish.as_deref());
         self.open(conn, protocol, response, now);
-        if let Some(identity) = identity {
-            self.recognise(conn, identity, now);
+        if protocol == Protocol::Packets {
+            self.await_connect(conn, identity, now);
+        } else {
+            if let Some(identity) = identity {
+                self.recognise(conn, identity, now);
+            }
+            self.welcome(conn, protocol, now);
+            self.grant(conn, wish, now);
         }
-        self.welcome(conn, protocol, now);
-        self.grant(conn, wish, now);
         if !rest.is_empty() {
             self.handle_frames(conn, &mut rest, now);
         }
@@ -415,7 +423,9 @@ impl Shard {
             }
             self.table.wheel.set(id.index, first);
             self.recognise(id, identity, now);
-            self.welcome(id, Protocol::Json, now);
+            let packets = self.table.get(id).is_some_and(|connection| connection.speaks_packets());
+            let protocol = if packets { Protocol::Packets } else { Protocol::Json };
+            self.welcome(id, protocol, now);
         } else {
             self.counters.reauths_total += 1;
             let own = user_room(identity.tenant.as_deref(), &identity.user);

@@ -199,14 +199,20 @@ pub(super) struct Offer {
 /// Tickets remembered at their home; each is for a minute or so.
 const USED_TICKETS: usize = 1 << 18;
 
-/// Who the connections of a shard are.
-#[derive(Debug)]
-pub(super) struct People {
-    known: Vec<Option<Box<Person>>>,
+/// Over all who are known.
+#[derive(Debug, Default)]
+struct Sums {
     /// How many are known.
     count: usize,
     /// Bytes of what tokens say about connections.
     metadata: usize,
+}
+
+/// Who the connections of a shard are.
+#[derive(Debug)]
+pub(super) struct People {
+    known: Vec<Option<Box<Person>>>,
+    sums: Sums,
     pub(super) pending: Map<u32, Box<Pending>>,
     /// Tickets whose home this shard is, with their ends.
     used: Map<u128, u64>,
@@ -216,6 +222,8 @@ pub(super) struct People {
     pub(super) pages: Pages,
     /// Keys that were fetched while the node runs, beside those of the configuration.
     pub(super) fetched: Option<Arc<KeySet>>,
+    /// Those who are known and have yet to enter a namespace of Socket.IO.
+    pub(super) knocks: Map<u32, Box<Identity>>,
     /// Those who read by plain HTTP and have no answer yet, each with the page that may read it.
     pub(super) readings: Map<u32, Option<Box<str>>>,
     /// What waits for the application's back end.
@@ -228,9 +236,9 @@ impl People {
     pub(super) fn new(seed: &Seed, max_revocations: usize) -> Self {
         Self {
             known: Vec::new(),
-            count: 0,
-            metadata: 0,
+            sums: Sums::default(),
             pending: seed.map(),
+            knocks: seed.map(),
             readings: seed.map(),
             used: seed.map(),
             revocations: Revocations::new(seed, max_revocations),
@@ -254,7 +262,7 @@ impl People {
 
     /// How many are known.
     pub(super) fn len(&self) -> usize {
-        self.count
+        self.sums.count
     }
 
     /// One more than the highest index that may be known.
@@ -272,30 +280,31 @@ impl People {
         // Whose arrival was told before is not to be told again, but of its end.
         let counted = self.known[at].as_ref().map_or(0, |before| before.flags);
         person.flags = counted & (USER_COUNTED | TENANT_COUNTED);
-        self.metadata += person.metadata_bytes();
+        self.sums.metadata += person.metadata_bytes();
         match self.known[at].replace(person) {
-            Some(before) => self.metadata -= before.metadata_bytes(),
-            None => self.count += 1,
+            Some(before) => self.sums.metadata -= before.metadata_bytes(),
+            None => self.sums.count += 1,
         }
     }
 
     /// Bytes of what tokens say about connections.
     pub(super) fn metadata_bytes(&self) -> usize {
-        self.metadata
+        self.sums.metadata
     }
 
     /// Forgets the connection at that index.
     pub(super) fn leave(&mut self, index: u32) {
         self.pending.remove(&index);
+        self.knocks.remove(&index);
         self.readings.remove(&index);
         self.pages.leave(index);
         self.consults.forget(index);
         let Some(place) = self.known.get_mut(index as usize) else { return };
         if let Some(person) = place.take() {
-            self.count -= 1;
-            self.metadata -= person.metadata_bytes();
+            self.sums.count -= 1;
+            self.sums.metadata -= person.metadata_bytes();
         }
-        if self.count == 0 {
+        if self.sums.count == 0 {
             self.known = Vec::new();
         }
     }
@@ -305,6 +314,7 @@ impl People {
         self.known.truncate(bound as usize);
         self.known.shrink_to_fit();
         self.pending.shrink_to_fit();
+        self.knocks.shrink_to_fit();
         self.consults.tidings.trim(bound);
         self.pages.trim(bound);
     }

@@ -22,10 +22,12 @@ use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::shared::{Shared, Trace};
 use crate::base::time::Time;
-use crate::hub::{Class, Publication, Slice, Standing};
+use crate::connection::Form;
+use crate::hub::{Publication, Slice, Standing};
 use crate::session::Code;
 use crate::session::encode::{self, Push, Reply, Restoration};
-use crate::shard::fanout::{encode_sse_json, encode_ws_json, push_of};
+use crate::shard::fanout::push_of;
+use crate::shard::forms;
 use crate::shard::mail::{Answer, Asked, Found, Joining};
 use crate::shard::outcomes::Note;
 use crate::shard::state::Shard;
@@ -56,7 +58,7 @@ pub(super) struct Replays {
     behind: Map<u32, Behind>,
     next_number: u64,
     /// What was replayed in this turn, by its address: whoever came back at the same time shares it.
-    frames: Map<(usize, bool), (Arc<Publication>, Shared)>,
+    frames: Map<(usize, Form), (Arc<Publication>, Shared)>,
 }
 
 impl Replays {
@@ -137,17 +139,13 @@ impl Replays {
         }
     }
 
-    fn frame(&mut self, publication: &Arc<Publication>, is_stream: bool, trace: Trace) -> Shared {
+    fn frame(&mut self, publication: &Arc<Publication>, form: Form, trace: Trace) -> Shared {
         let address = Arc::as_ptr(publication).addr();
         let make = || {
-            let bytes = if is_stream {
-                publication.bytes(Class::SSE_JSON, encode_sse_json)
-            } else {
-                publication.bytes(Class::WS_JSON, encode_ws_json)
-            };
+            let bytes = forms::bytes(publication, form);
             (Arc::clone(publication), Shared::common(Arc::clone(bytes)).traced(trace))
         };
-        self.frames.entry((address, is_stream)).or_insert_with(make).1.clone()
+        self.frames.entry((address, form)).or_insert_with(make).1.clone()
     }
 
     /// The connections that have not had everything, each with its rooms.
@@ -262,7 +260,7 @@ impl Shard {
     /// Queues a part of what was missed; up to where, when there is more.
     fn replay(&mut self, id: ConnId, slice: &Slice, now: Time) -> Option<u64> {
         let limits = self.settings.queue.clone();
-        let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
+        let form = self.table.get(id).map_or(Form::Frame, |connection| connection.form());
         for publication in &slice.publications {
             let trace = self.trace(publication);
             if self.excepts(publication, id) {
@@ -272,7 +270,7 @@ impl Shard {
             if publication.is_over(now) {
                 continue;
             }
-            let frame = self.rooms.replays.frame(publication, is_stream, trace);
+            let frame = self.rooms.replays.frame(publication, form, trace);
             self.push_item(id.index, frame, &limits, now);
             self.counters.replayed_total += 1;
         }

@@ -238,6 +238,8 @@ impl Shard {
             self.counters.open_connections -= 1;
             let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
             self.counters.stream_connections -= u64::from(is_stream);
+            let packets = self.table.get(id).is_some_and(|connection| connection.speaks_packets());
+            self.counters.packet_connections -= u64::from(packets);
             if !is_reader {
                 let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
                 self.measures.lives.note(millis, SECOND);

@@ -14,9 +14,10 @@ use crate::base::time::Time;
 use crate::connection::{Connection, Verdict, Wish};
 use crate::hub::Publication;
 use crate::session::{self, encode};
+use crate::shard::forms;
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
-use crate::wire::{sse, websocket};
+use crate::wire::sse;
 
 /// What an event's reader remembers: which numbering, which number, which room. A room's name holds no control
 /// characters, so this is one line.
@@ -39,7 +40,7 @@ fn since(last: Option<&str>, room: &str) -> Option<Cursor> {
 
 /// A message of the server's in the form that this connection reads.
 pub(super) fn framed(connection: &Connection, text: &[u8]) -> Vec<u8> {
-    if connection.is_stream() { sse::event(None, None, text) } else { websocket::text(text) }
+    forms::framed(connection.form(), text)
 }
 
 impl Shard {

@@ -47,6 +47,7 @@ mod secure;
 mod shares;
 mod shelf;
 mod shelf_twin;
+mod socketio;
 mod stream;
 mod survey;
 mod targets;

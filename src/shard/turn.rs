@@ -196,7 +196,7 @@ impl Shard {
     #[inline(never)]
     fn beat(&mut self, key: u32, now: Tick) {
         let Some((_, connection)) = self.table.at(key) else { return };
-        let ping = if connection.is_stream() { self.writes.comment() } else { self.writes.ping() };
+        let ping = self.writes.ping(connection.form());
         connection.outbound.push_control(&mut self.queues, ping, Control::Ping, now);
         self.counters.pings_total += 1;
         enlist(connection, key, &mut self.writes);

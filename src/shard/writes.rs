@@ -15,9 +15,11 @@ use std::time::Duration;
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
 use crate::base::time::Time;
+use crate::connection::Form;
 use crate::contract::{Op, SendBatch};
 use crate::flow::flush::{FlushWindow, Flushed};
-use crate::wire::{sse, websocket};
+use crate::shard::forms::Forms;
+use crate::wire::{engineio, sse, websocket};
 
 /// Operations and connections that await the driver.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ pub(super) struct Writes {
     pub(super) spare: Vec<SendBatch>,
     /// Connections whose queues said stop during a fan-out; empty between events.
     pub(super) slow: Vec<ConnId>,
-    /// The ping that every connection gets, and the comment that every stream gets.
-    alive: [Shared; 2],
+    /// What every connection gets that is asked whether it is there.
+    alive: Forms<Shared>,
 }
 
 /// When the oldest publication arrived at the node, of those that a walk carries.
@@ -73,7 +75,11 @@ impl Writes {
             flushed: Flushed::default(),
             spare: Vec::new(),
             slow: Vec::new(),
-            alive: [websocket::PING.as_slice(), sse::COMMENT].map(Shared::kept),
+            alive: Forms {
+                frame: Shared::kept(websocket::PING.to_vec()),
+                event: Some(Shared::kept(sse::COMMENT.to_vec())),
+                packet: Some(Shared::kept(websocket::text(engineio::PING))),
+            },
         }
     }
 
@@ -81,14 +87,9 @@ impl Writes {
         self.window = FlushWindow::new(window);
     }
 
-    /// The ping that every connection gets: empty, so that all share one.
-    pub(super) fn ping(&self) -> Shared {
-        self.alive[0].clone()
-    }
-
-    /// The comment that every silent event stream gets.
-    pub(super) fn comment(&self) -> Shared {
-        self.alive[1].clone()
+    /// What a connection gets that is asked whether it is there: of each form one, which all share.
+    pub(super) fn ping(&self, form: Form) -> Shared {
+        self.alive.of(form).clone()
     }
 
     pub(super) fn enlist(&mut self, index: u32) {

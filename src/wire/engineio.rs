@@ -18,6 +18,9 @@ pub const SEPARATOR: u8 = 0x1e;
 /// The server's question whether the client is there.
 pub const PING: &[u8] = b"2";
 
+/// What a message begins with.
+pub const MESSAGE: &[u8] = b"4";
+
 /// Ends a transport on purpose.
 pub const CLOSE: &[u8] = b"1";
 
@@ -175,9 +178,12 @@ mod tests {
         assert_eq!(Packet::read(""), Err(Malformed::Empty));
         assert_eq!(Packet::read("7"), Err(Malformed::Kind('7')));
         assert_eq!(Packet::read("é4"), Err(Malformed::Kind('é')));
-        for (constant, kind) in
-            [(PING, Packet::Ping("")), (CLOSE, Packet::Close), (NOOP, Packet::Noop)]
-        {
+        for (constant, kind) in [
+            (PING, Packet::Ping("")),
+            (MESSAGE, Packet::Message("")),
+            (CLOSE, Packet::Close),
+            (NOOP, Packet::Noop),
+        ] {
             assert_eq!(Packet::read(str::from_utf8(constant).expect("text")), Ok(kind));
         }
     }

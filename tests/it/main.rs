@@ -45,6 +45,7 @@ mod rooms;
 mod schemas;
 mod service;
 mod shortage;
+mod socketio;
 mod store;
 mod stream;
 mod support;

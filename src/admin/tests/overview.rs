@@ -37,7 +37,7 @@ impl Registry for SmallDesk {
             rooms: 2,
             names: vec!["lobby".to_owned()],
             life: Duration::from_millis(3500),
-            is_stream: user.is_none(),
+            transport: if user.is_none() { "sse" } else { "websocket" },
             is_secure: false,
         };
         Overview {

@@ -15,6 +15,7 @@ const FIELDS: &str = "Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
 fn routes() -> Routes {
     Routes {
         sessions: "/ws".to_owned(),
+        packets: Some("/socket.io/".to_owned()),
         streams: Some("/sse".to_owned()),
         history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),

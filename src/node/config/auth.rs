@@ -119,10 +119,10 @@ group! {
         /// anyone on this machine, and then the engine listens on loopback only.
         "mode" Restart mode: AuthMode = AuthMode::Local, one_of();
         /// Where a token may stand, in this order: the first place that holds one decides. With "message" a
-        /// client may come in and say who it is in its first message; with "certificate" the one that it has shown
-        /// by TLS does: the subject is the user.
+        /// client may come in and say who it is in its first message, with "payload" one of Socket.IO when it
+        /// connects; with "certificate" the one that it has shown by TLS does: the subject is the user.
         "sources" Live sources: Vec<Source> = vec![Source::Header, Source::Subprotocol],
-            list_of(7, one_of());
+            list_of(8, one_of());
         /// The cookie that holds a token, where "cookie" is a source.
         "cookie" Live cookie: String = "throng_token".to_owned(), text(128);
         /// Patterns of the rooms that those may join, publish to and look at who are known by a certificate.

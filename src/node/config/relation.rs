@@ -224,6 +224,43 @@ const RELATIONS: &[Relation] = &[
         rule: "the demonstration page is served at / and /throng.js; move the path or turn the page off",
     },
     Relation {
+        keys: &["server.socketio_path", "server.path"],
+        holds: |c| c.server.socketio_path.as_ref() != Some(&c.server.path),
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.socketio_path", "server.stream_path"],
+        holds: |c| {
+            c.server.socketio_path.is_none() || c.server.socketio_path != c.server.stream_path
+        },
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.socketio_path", "server.history_path"],
+        holds: |c| {
+            c.server.socketio_path.is_none() || c.server.socketio_path != c.server.history_path
+        },
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.socketio_path", "debug.echo_path"],
+        holds: |c| c.server.socketio_path.is_none() || c.server.socketio_path != c.debug.echo_path,
+        rule: "two endpoints cannot share a path",
+    },
+    Relation {
+        keys: &["server.socketio_path", "demo.enabled"],
+        holds: |c| !(c.demo.enabled && is_page(c.server.socketio_path.as_deref())),
+        rule: "the demonstration page is served at / and /throng.js; move the path or turn the page off",
+    },
+    Relation {
+        keys: &["auth.sources", "server.socketio_path"],
+        holds: |c| {
+            let by_payload = c.auth.door.sources.contains(&Source::Payload);
+            !by_payload || c.server.socketio_path.is_some()
+        },
+        rule: "\"payload\" is what a client of Socket.IO shows; say at which path those come",
+    },
+    Relation {
         keys: &["server.history_path", "server.path"],
         holds: |c| c.server.history_path.as_ref() != Some(&c.server.path),
         rule: "two endpoints cannot share a path",

@@ -2,8 +2,7 @@
 //!
 //! A row gives the key's name with its unit, whether a running node takes a new value, the field that
 //! holds it in code, its type and default, and what it accepts. The documentation of a row is its comment
-//! in `print-config`; it says what the key does and what it costs, not what its range is, for the range
-//! speaks for itself. Relations between keys are in `relation`.
+//! in `print-config`: what the key does and costs, not its range. Relations between keys are in `relation`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -356,8 +355,7 @@ const GIB: u64 = 1 << 30;
 group! {
     /// `[server]`.
     pub struct Server in "server" {
-        /// Where to listen for clients that speak plainly. Port 0 lets the kernel choose; the port is
-        /// printed.
+        /// Where to listen for clients that speak plainly. The port of 0 is chosen by the kernel, and printed.
         "listen" Restart listen: Option<SocketAddr> = Some((Ipv4Addr::LOCALHOST, 8080).into()),
             OptionalAddress;
         /// Shards, each a thread that owns a share of the connections.
@@ -368,6 +366,8 @@ group! {
         "path" Restart path: String = "/ws".to_owned(), UrlPath;
         /// The path of event streams (server-sent events): `GET /sse?room=lobby`.
         "stream_path" Restart stream_path: Option<String> = Some("/sse".to_owned()), OptionalPath;
+        /// The path of clients of Socket.IO, by WebSocket; usually "/socket.io/".
+        "socketio_path" Restart socketio_path: Option<String> = None, OptionalPath;
         /// The path where rooms' histories are read by plain HTTP: `GET /history?room=lobby`.
         "history_path" Restart history_path: Option<String> = Some("/history".to_owned()),
             OptionalPath;

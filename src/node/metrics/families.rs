@@ -108,6 +108,17 @@ const GROUPED: &[Grouped] = &[
         ],
     },
     Grouped {
+        name: "throng_socketio_refused_total",
+        kind: Kind::Counter,
+        help: "Requests for Socket.IO that no connection came of, by reason.",
+        label: "reason",
+        members: &[
+            ("eio_version", "socketio_version_refused_total"),
+            ("transport", "socketio_transport_refused_total"),
+            ("request", "socketio_request_refused_total"),
+        ],
+    },
+    Grouped {
         name: "throng_reconnects_total",
         kind: Kind::Counter,
         help: "Clients that were here before, as far as something tells it: a user whose last connection ended a \
@@ -127,6 +138,7 @@ const GROUPED: &[Grouped] = &[
 pub(super) const LEFT_OUT: &[(&str, &str)] = &[
     ("connections", "throng_connections tells them apart by transport"),
     ("tls_connections", "throng_connections tells them apart by transport"),
+    ("packet_connections", "throng_sessions tells them apart by transport"),
     ("stream_connections", "throng_sessions tells them apart by transport"),
     ("handshakes_refused_total", "the sum of the family of that name"),
     ("auth_refused_total", "the sum of throng_auth_refusals_total"),
@@ -163,10 +175,12 @@ pub(super) fn expose(out: &mut Exposition, total: &Counters) {
     out.family("throng_connections", Kind::Gauge, "Connections, by transport.")
         .sample(&[("transport", "ws")], of("connections").saturating_sub(secure))
         .sample(&[("transport", "wss")], secure);
-    let streams = of("stream_connections");
+    let (streams, packets) = (of("stream_connections"), of("packet_connections"));
+    let frames = of("open_connections").saturating_sub(streams + packets);
     out.family("throng_sessions", Kind::Gauge, "Open connections, by what they speak.")
-        .sample(&[("transport", "websocket")], of("open_connections").saturating_sub(streams))
-        .sample(&[("transport", "sse")], streams);
+        .sample(&[("transport", "websocket")], frames)
+        .sample(&[("transport", "sse")], streams)
+        .sample(&[("transport", "socketio")], packets);
     for group in GROUPED {
         let mut family = out.family(group.name, group.kind, group.help);
         for (label, counter) in group.members {

@@ -14,9 +14,9 @@ use crate::session::encode::Reply;
 use crate::session::presence::{RoomNews, RoomUsers, UserState, room_news, users_news};
 use crate::session::{Code, CommandError, Status, Subjects};
 use crate::shard::command::overloaded;
+use crate::shard::forms::Forms;
 use crate::shard::presence::{Word, state};
 use crate::shard::state::Shard;
-use crate::wire::websocket;
 
 /// Observers told of users in one turn.
 const TOLD_PER_TURN: usize = 256;
@@ -28,7 +28,7 @@ pub(super) const NOTICES_PER_TURN: usize = 2048;
 #[derive(Debug)]
 pub(in crate::shard) struct Notice {
     room: Arc<str>,
-    frame: Shared,
+    forms: Forms<Shared>,
     /// Who has yet to get them.
     waiting: Vec<ConnId>,
 }
@@ -218,9 +218,9 @@ impl Shard {
             Some(ConnId { index: member.conn, generation: connection.generation() })
         });
         let waiting: Vec<ConnId> = there.collect();
-        let frame = Shared::kept(websocket::text(&encoded(display)));
+        let forms = self.forms_of(&encoded(display)).map(Shared::kept);
         let room = Arc::clone(&display.room);
-        self.rooms.presence.notices.push_back(Notice { room, frame, waiting });
+        self.rooms.presence.notices.push_back(Notice { room, forms, waiting });
         self.spread_notices(now);
     }
 
@@ -234,9 +234,10 @@ impl Shard {
                 self.rooms.presence.notices.pop_front();
                 continue;
             };
-            let frame = notice.frame.clone();
             self.rooms.presence.spread += 1;
-            if self.table.get(id).is_some_and(|connection| connection.is_living()) {
+            let connection = self.table.get(id).filter(|connection| connection.is_living());
+            if let Some(form) = connection.map(|connection| connection.form()) {
+                let frame = notice.forms.of(form).clone();
                 self.counters.presence_pushes_total += 1;
                 self.push_item(id.index, frame, &limits, now);
             }

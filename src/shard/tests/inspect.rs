@@ -113,7 +113,7 @@ fn members_are_found_through_their_room_or_by_a_walk_in_the_order_of_their_ids()
         assert_eq!(told, ids[4..6]);
         let other = Inspect::Connection(rig.address(others[0]), None);
         let (found, _) = answer(&mut rig, other);
-        assert_eq!((found.connections[0].rooms, found.connections[0].is_stream), (0, false));
+        assert_eq!((found.connections[0].rooms, found.connections[0].transport), (0, "websocket"));
         let other = Inspect::Connection(rig.address(others[0]), Some("acme".into()));
         assert_eq!(answer(&mut rig, other).0.connections, [], "it is nobody's of that tenant");
     }

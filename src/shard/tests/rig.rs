@@ -98,6 +98,7 @@ pub(super) fn settings() -> Settings {
         routes: Routes {
             sessions: "/ws".to_owned(),
             streams: Some("/sse".to_owned()),
+            packets: Some("/socket.io/".to_owned()),
             history: Some("/history".to_owned()),
             echo: Some("/echo".to_owned()),
             pages: Arc::default(),
@@ -483,7 +484,11 @@ pub(super) fn frames(bytes: &[u8]) -> Vec<Heard> {
         };
         let payload = &rest[begin..begin + length];
         heard.push(match rest[0] {
-            0x81 => Heard::Text(serde_json::from_slice(payload).expect("JSON")),
+            0x81 => Heard::Text(match serde_json::from_slice(payload) {
+                Ok(text) => text,
+                // A packet of Socket.IO.
+                Err(_) => String::from_utf8(payload.to_vec()).expect("text").into(),
+            }),
             0x88 => Heard::Close(u16::from_be_bytes([payload[0], payload[1]])),
             0x89 => Heard::Ping,
             0x8a => Heard::Pong(payload.to_vec()),

@@ -391,7 +391,7 @@ fn a_certificate_without_a_name_and_one_that_has_ended_let_nobody_in() {
     let upgrade = upgrade(&parsed.head).expect("an upgrade");
     let admit = |subject: &str, now| {
         let peer = Peer { subject: subject.to_owned(), ends: 1000 };
-        access.admit(&parsed.head, &upgrade, Some(&peer), now).map(|_| ())
+        access.admit(&parsed.head, &upgrade, Some(&peer), Source::Message, now).map(|_| ())
     };
     assert_eq!(admit("CN=alice", 999), Ok(()));
     assert_eq!(admit("CN=alice", 1030), Err(Denied::Token(TokenError::Expired)));

@@ -27,7 +27,7 @@ mod tests;
 
 pub use forwarded::{Via, client};
 pub use head::{Body, Head, HeadLimits, Parsed, Version, parse, parse_more};
-pub use refusal::{Extra, Refusal};
+pub use refusal::{EIO_SESSION, EIO_TRANSPORT, EIO_VERSION, Extra, Refusal};
 pub use response::{document, page, preflight, stream, switching};
 pub use scan::Scan;
 pub use upgrade::{Upgrade, stream as stream_request, upgrade};

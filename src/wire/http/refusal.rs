@@ -28,6 +28,8 @@ pub enum Extra {
     Allow(&'static str),
     /// `Upgrade: websocket` and `Sec-WebSocket-Version: 13` (426).
     Upgrade,
+    /// None; the message is JSON, with this number of an error of Engine.IO (400).
+    EngineIo(u8),
     /// `Retry-After`, in seconds (503).
     RetryAfter(u64),
     /// `WWW-Authenticate: Bearer`, with the error that RFC 6750 has for a token that was wrong (401).
@@ -37,11 +39,25 @@ pub enum Extra {
     },
 }
 
+/// The number that Engine.IO has for a transport that there is not.
+pub const EIO_TRANSPORT: u8 = 0;
+/// The number that it has for a session that there is not.
+pub const EIO_SESSION: u8 = 1;
+/// The number that it has for a version that is not spoken.
+pub const EIO_VERSION: u8 = 5;
+
 impl Refusal {
     /// 400: the request breaks a rule.
     #[must_use]
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(400, message, Extra::None)
+    }
+
+    /// 400: what a client of Engine.IO is told, as its protocol has it.
+    #[must_use]
+    pub fn engineio(code: u8, message: &'static str) -> Self {
+        let message = format!("{{\"code\":{code},\"message\":\"{message}\"}}");
+        Self::new(400, message, Extra::EngineIo(code))
     }
 
     /// 401: no token, or a `wrong` one.
@@ -127,7 +143,7 @@ impl Refusal {
         let mut text = format!("HTTP/1.1 {status} {}\r\n", phrase(*status));
         // Writing to a String cannot fail.
         let _ = match extra {
-            Extra::None => text.write_str("Connection: close\r\n"),
+            Extra::None | Extra::EngineIo(_) => text.write_str("Connection: close\r\n"),
             Extra::Allow(methods) => write!(text, "Connection: close\r\nAllow: {methods}\r\n"),
             // RFC 9110 section 7.8: who sends Upgrade names it in Connection as well.
             Extra::Upgrade => text.write_str(
@@ -143,10 +159,12 @@ impl Refusal {
                 write!(text, "Connection: close\r\nRetry-After: {seconds}\r\n")
             }
         };
+        let is_json = matches!(extra, Extra::EngineIo(_));
+        let kind = if is_json { "application/json" } else { "text/plain; charset=utf-8" };
         let length = message.len() + 1;
         let _ = write!(
             text,
-            "Content-Type: text/plain; charset=utf-8\r\n\
+            "Content-Type: {kind}\r\n\
              Content-Length: {length}\r\n\
              Cache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\n\r\n{message}\n"
