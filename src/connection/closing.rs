@@ -175,11 +175,11 @@ impl Connection {
             return Vec::new();
         }
         if matches!(session, Some(Session::Knock | Session::Login)) {
+            // After a refusal the library gives up; whoever is to come back sees nothing but the end.
             let kind = match why {
-                Disconnect::Denied(_) | Disconnect::Expired | Disconnect::Revoked => {
-                    Code::Unauthorized
-                }
-                _ => Code::Overloaded,
+                Disconnect::Denied(_) | Disconnect::Revoked => Code::Unauthorized,
+                Disconnect::Dismissed(_) if !why.may_return() => Code::Forbidden,
+                _ => return Vec::new(),
             };
             let refused = packets::refused(ROOT, kind.as_str(), words, Some(code.get()));
             return websocket::text(&refused);

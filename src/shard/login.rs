@@ -237,9 +237,14 @@ impl Shard {
 
     /// Ends a handshake that is held.
     fn turn_down(&mut self, conn: ConnId, error: TokenError, now: Time) {
-        self.gate.people.pending.remove(&conn.index);
         self.note_refused_token(error);
-        self.refuse_handshake(conn, &Refusal::unauthorized(error.public(), true), now);
+        let refusal = Refusal::unauthorized(error.public(), true);
+        let pending = self.gate.people.pending.get(&conn.index);
+        if pending.is_some_and(|pending| pending.offer.protocol == Protocol::Packets) {
+            return self.turn_back(conn, Disconnect::Denied(error), None, &refusal, now);
+        }
+        self.gate.people.pending.remove(&conn.index);
+        self.refuse_handshake(conn, &refusal, now);
     }
 
     /// Goes on with a handshake that is held, unless its token was revoked meanwhile.

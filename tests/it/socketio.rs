@@ -1,5 +1,5 @@
 //! Clients of Socket.IO over real sockets, against what the protocol's description says they see: rows T8, T10,
-//! T16, A2, A5, L2 and R15.
+//! T16, A2, A5, L2 and R15. The library itself is tried in `tests/socketio`.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};

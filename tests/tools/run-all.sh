@@ -2,7 +2,7 @@
 # Installs what the tests need, runs every suite, and closes with one line of real numbers.
 #
 #   run-all.sh [STEP...]      all steps without arguments, else the named ones in the given order:
-#                             fmt clippy build cargo load api client browser conformance image
+#                             fmt clippy build cargo load api client socketio browser conformance image
 #
 # A suite's own summary is what is counted; nothing is counted twice or by guess. A step that ends badly
 # without naming a failed test counts as one failure, and so does a suite that ran no test at all, so that
@@ -110,6 +110,15 @@ step_client() {
         --test-reporter=tap clients/js/test/{unit,engine,types}.test.mjs
 }
 count_client() { count_browser "$1"; }
+step_socketio() {
+    need_node || return 1
+    local installed=tests/socketio/node_modules/.package-lock.json
+    if [[ ! -e $installed || tests/socketio/package-lock.json -nt $installed ]]; then
+        npm ci --prefix tests/socketio --no-audit --no-fund || return 1
+    fi
+    timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/socketio/run.mjs
+}
+count_socketio() { count_browser "$1"; }
 step_browser() {
     need_browser || return 1
     CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/{run,lid,client}.mjs
@@ -160,17 +169,17 @@ run_step() {
 show_failure() {
     case $1 in
     cargo) grep -E '^(test .* FAILED|error|thread .* panicked)' "$2" | head -n 40 || true ;;
-    client | browser) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
+    client | socketio | browser) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
     esac
     tail -n 25 "$2" | sed 's/^/    /'
 }
 
 steps=("$@")
-if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api client browser conformance image); fi
+if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api client socketio browser conformance image); fi
 
 for step in "${steps[@]}"; do
     if ! declare -F "step_$step" >/dev/null; then
-        say "no such step: $step (there are fmt clippy build cargo load api client browser conformance image)" >&2
+        say "no such step: $step (there are fmt clippy build cargo load api client socketio browser conformance image)" >&2
         exit 2
     fi
 done

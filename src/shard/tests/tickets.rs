@@ -12,7 +12,7 @@ use crate::shard::Mail;
 use crate::shard::tests::guard::{answer, guarded, join, knock, tickets};
 use crate::shard::tests::rig::{Heard, Rig, Seen, frame};
 
-fn ticket(id: u128) -> String {
+pub(super) fn ticket(id: u128) -> String {
     let claims = r#"{"sub":"ada","rooms":["a"],"exp":5000}"#;
     mint(&tickets(), claims, Ticket { id, expires: 120 }).expect("a ticket")
 }
