@@ -52,6 +52,8 @@ counters! {
     stream_connections,
     /// Gauge: connections that speak Socket.IO, of the open connections.
     packet_connections,
+    /// Of those, clients that poll.
+    polling_connections,
     /// Gauge: rooms with at least one member in this shard.
     rooms,
     /// Gauge: memberships in this shard.
@@ -340,6 +342,8 @@ counters! {
     socketio_version_refused_total,
     /// Requests for Socket.IO by a transport that there is not.
     socketio_transport_refused_total,
+    /// Requests of clients of Socket.IO that poll.
+    polls_total,
     /// Requests for Socket.IO that are wrong in another way.
     socketio_request_refused_total,
     /// Notifications queued to connections of this shard.

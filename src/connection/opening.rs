@@ -4,6 +4,7 @@
 //! with the mark of how far it was read, so a head that drips in costs no more than one that came whole.
 //! This file knows the paths; what a valid upgrade is, `wire::http` knows.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct Routes {
     pub streams: Option<String>,
     /// Where clients of Socket.IO begin, with the slash at its end that they send; `None`: nowhere.
     pub packets: Option<String>,
+    /// Bytes that a client of Socket.IO may bring in one body of long polling; `None`: none may poll.
+    pub polling: Option<u64>,
     /// Where rooms are read by plain HTTP; `None`: nowhere.
     pub history: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
@@ -112,6 +115,8 @@ pub enum Answer {
         /// Bytes of all of it, head and body.
         length: usize,
     },
+    /// A request of a client of Socket.IO that polls.
+    Poll(Box<Poll>),
     /// A request that leaves with its socket.
     Passage {
         /// What has arrived of it, and behind it.
@@ -125,6 +130,32 @@ pub enum Answer {
     Preflight(Vec<u8>),
     /// A refusal.
     Refuse(Refusal),
+}
+
+/// A request of long polling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poll {
+    /// What it is about.
+    pub ask: Ask,
+    /// The page that asks; `None` for programs.
+    pub origin: Option<String>,
+    /// What has arrived of it; what follows it may be among that.
+    pub bytes: Vec<u8>,
+    /// Bytes of its head.
+    pub head: usize,
+    /// Bytes of all of it, head and body.
+    pub length: usize,
+}
+
+/// What a request of long polling is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// A session.
+    Begin,
+    /// What is to be said in the session of that id, as soon as there is something.
+    Fetch(String),
+    /// It brings what the client says in that session.
+    Bring(String),
 }
 
 /// What the request for an event stream asks for; there is nothing else by which it could.
@@ -199,6 +230,10 @@ pub fn answer(
         Ok(Some(Read::Passage { front })) => {
             Answer::Passage { bytes: so_far(half.as_deref(), before, bytes), front }
         }
+        Ok(Some(Read::Poll { ask, origin, head, length })) => {
+            let bytes = so_far(half.as_deref(), before, bytes);
+            Answer::Poll(Box::new(Poll { ask, origin, bytes, head, length }))
+        }
         Ok(Some(Read::Preflight(response))) => Answer::Preflight(response),
         Ok(Some(Read::Page(page))) => Answer::Page(page),
         Ok(None) => Answer::More(
@@ -227,6 +262,12 @@ enum Read {
     Passage {
         front: String,
     },
+    Poll {
+        ask: Ask,
+        origin: Option<String>,
+        head: usize,
+        length: usize,
+    },
     Page(Arc<[u8]>),
     Preflight(Vec<u8>),
 }
@@ -247,7 +288,7 @@ fn read(
         return reading(&parsed, door).map(Some);
     }
     if routes.is_packets(path) {
-        return packets(&parsed, door).map(Some);
+        return packets(&parsed, routes, door).map(Some);
     }
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
@@ -275,24 +316,27 @@ fn read(
 
 /// Answers the request of a client of Socket.IO. What its transport has numbers for is said with them, and
 /// the rest is a handshake like any other.
-fn packets(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
+fn packets(parsed: &Parsed<'_>, routes: &Routes, door: Door<'_>) -> Result<Read, Refusal> {
     let head = &parsed.head;
-    let (mut version, mut transport, mut session) = (None, None, false);
+    let (mut version, mut transport, mut session) = (None, None, None);
     for (name, value) in form_urlencoded::parse(head.query().unwrap_or_default().as_bytes()) {
         match &*name {
             "EIO" => version = Some(value),
             "transport" => transport = Some(value),
-            "sid" => session = true,
+            "sid" => session = Some(value),
             _ => {}
         }
     }
     if version.as_deref() != Some("4") {
         return Err(Refusal::engineio(http::EIO_VERSION, "Unsupported protocol version"));
     }
+    if let (Some("polling"), Some(most)) = (transport.as_deref(), routes.polling) {
+        return poll(parsed, session.map(Cow::into_owned), most, door);
+    }
     if transport.as_deref() != Some("websocket") {
         return Err(Refusal::engineio(http::EIO_TRANSPORT, "Transport unknown"));
     }
-    if session {
+    if session.is_some() {
         return Err(Refusal::engineio(http::EIO_SESSION, "Session ID unknown"));
     }
     let upgrade = http::upgrade(head)?;
@@ -308,6 +352,45 @@ fn packets(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
         dismissed,
         wish: None,
     })
+}
+
+/// What a request of long polling comes to, once its head is here. Who begins a session is judged where it begins,
+/// and the id of one is what lets in afterwards.
+fn poll(
+    parsed: &Parsed<'_>,
+    session: Option<String>,
+    most: u64,
+    door: Door<'_>,
+) -> Result<Read, Refusal> {
+    let head = &parsed.head;
+    if head.method() == "OPTIONS" {
+        let request = http::stream_request(head)?;
+        return match door(head, &request) {
+            Verdict::Welcome => {
+                Ok(Read::Preflight(http::preflight_of("GET, POST", request.origin)))
+            }
+            Verdict::Refuse(refusal) => Err(refusal),
+            Verdict::Dismiss(_) => Err(Refusal::unavailable(Some(RETURN))),
+        };
+    }
+    let origin = http::origin(head)?.map(str::to_owned);
+    let (ask, body) = match (head.method(), session) {
+        ("GET", None) => (Ask::Begin, 0),
+        ("GET", Some(session)) => (Ask::Fetch(session), 0),
+        ("POST", Some(session)) => match head.body() {
+            Body::None => (Ask::Bring(session), 0),
+            Body::Length(bytes) => (Ask::Bring(session), bytes),
+            Body::Chunked => return Err(Refusal::length_required()),
+        },
+        _ => return Err(Refusal::engineio(http::EIO_METHOD, "Bad handshake method")),
+    };
+    if !matches!(ask, Ask::Bring(_)) {
+        head.refuse_body()?;
+    }
+    let too_large = || Refusal::too_large(format!("a body may have {most} bytes here"));
+    let body = usize::try_from(body).ok().filter(|bytes| *bytes as u64 <= most);
+    let length = parsed.length + body.ok_or_else(too_large)?;
+    Ok(Read::Poll { ask, origin, head: parsed.length, length })
 }
 
 /// The front that a path belongs to: the one that says most of it.

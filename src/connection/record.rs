@@ -85,6 +85,8 @@ const SECURE: u16 = 64;
 const STREAM: u16 = 512;
 /// It speaks in packets of Socket.IO, or did before its end began.
 const PACKETS: u16 = 1024;
+/// It has no socket; whatever it says waits for a request.
+const CARRIED: u16 = 2048;
 
 /// In which form a connection reads what it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +161,17 @@ impl Connection {
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.flags & SECURE != 0
+    }
+
+    /// This connection has no socket.
+    pub fn set_carried(&mut self) {
+        self.flags |= CARRIED;
+    }
+
+    /// True when it has none.
+    #[must_use]
+    pub fn is_carried(&self) -> bool {
+        self.flags & CARRIED != 0
     }
 
     /// True when it listens to an event stream, or did before its end began.

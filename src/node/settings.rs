@@ -99,6 +99,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             sessions: config.server.path.clone(),
             streams: config.server.stream_path.clone(),
             packets: config.server.socketio_path.clone(),
+            polling: config.transport.socketio.polling.then_some(u64::from(message.max_bytes)),
             history: config.server.history_path.clone(),
             echo: config.debug.echo_path.clone(),
             pages: if config.demo.enabled { pages() } else { Arc::default() },

@@ -57,13 +57,14 @@ const REST: Duration = Duration::from_millis(100);
 
 impl Gate {
     /// An open gate, with address space for what is kept of `capacity` connections.
-    pub(super) fn new(capacity: usize, seed: &Seed, settings: &Settings) -> Self {
+    /// `number` is known to nobody else.
+    pub(super) fn new(capacity: usize, seed: &Seed, settings: &Settings, number: u64) -> Self {
         Self {
             retry: None,
             drain: None,
             stopped: false,
             mark: 0,
-            people: People::new(seed, settings.access.max_revocations),
+            people: People::new(seed, settings.access.max_revocations, number),
             layers: Layers::new(capacity),
             opening: 0,
             seats: Seats::new(seed, capacity),
@@ -112,7 +113,7 @@ impl Shard {
     }
 
     /// True when there is not even space to hear a request and refuse it.
-    fn is_beyond(&self) -> bool {
+    pub(super) fn is_beyond(&self) -> bool {
         let with_margin = |limit: usize| limit.saturating_add(limit / 16 + 64);
         self.table.len() >= with_margin(self.settings.capacity.connections)
             || self.gate.opening >= with_margin(self.settings.limits.most_handshakes)

@@ -172,7 +172,7 @@ impl Shard {
     }
 
     /// Tells the home of the connection's address of it, where an address's connections are limited.
-    fn enter(&mut self, conn: ConnId) {
+    pub(super) fn enter(&mut self, conn: ConnId) {
         let most = self.settings.limits.address.connections;
         let Some(party) = self.gate.seats.party(conn.index).filter(|_| most > 0) else { return };
         let counted = self.tell_arrival(party, conn, most);

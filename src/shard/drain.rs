@@ -98,7 +98,9 @@ impl Shard {
     fn tell_reload(&mut self, index: u32, now: Time) {
         let spread = self.settings.capacity.reconnect_spread;
         let Some((id, connection)) = self.table.at(index) else { return };
-        if connection.open().is_some_and(|open| open.session != Session::Echo) {
+        // Who waits for one answer is told by that answer, or by its end.
+        let listens = |session| !matches!(session, Session::Echo | Session::Page);
+        if connection.open().is_some_and(|open| listens(open.session)) {
             let delay = spread.mul_f64(self.rng.f64());
             let mut text = Vec::new();
             let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);

@@ -76,6 +76,7 @@ impl Shard {
     fn handle_head(&mut self, conn: ConnId, bytes: &[u8], now: Time) -> Option<usize> {
         if self.keep_held(conn, bytes, now)
             || self.gate.people.petitions.len() > 0 && self.gather(conn, bytes)
+            || self.gather_poll(conn, bytes, now)
         {
             return None;
         }
@@ -123,6 +124,7 @@ impl Shard {
             connection::Answer::Petition { bytes, length } => {
                 self.begin_petition(conn, bytes, length, now);
             }
+            connection::Answer::Poll(poll) => self.begin_poll(conn, *poll, now),
             connection::Answer::Passage { bytes, front } => {
                 self.begin_passage(conn, bytes, &front, now);
             }

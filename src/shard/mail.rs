@@ -28,6 +28,7 @@ use crate::session::Code;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
+use crate::shard::polling::Polling;
 use crate::shard::presence::{Inquire, Word};
 use crate::shard::quota::Begin;
 use crate::shard::settings::{PARTY_COSTS, Settings};
@@ -278,6 +279,10 @@ pub enum Mail {
     Tidings(Vec<Tiding>),
     /// To the node's desk, and to no shard: answer this request.
     Petition(Box<Petition>),
+    /// Request: a client that polls wants something of its session, which the receiver has.
+    Polling(Box<Polling>),
+    /// Delivery: the response to a request of a client that polls, by the connection that it came over.
+    Polled(Box<(ConnId, Vec<u8>)>),
     /// Delivery, from the node: the response to the request of that number.
     Answered(Box<(u64, Vec<u8>)>),
     /// Delivery, from the node: what came of the inquiry of that number.
@@ -366,6 +371,7 @@ impl Mail {
                 | Self::Ask(_)
                 | Self::Once(_)
                 | Self::Redeem(_)
+                | Self::Polling(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
                 | Self::Toll(_)
@@ -391,6 +397,8 @@ impl Mail {
             Self::Toll(_) => size_of::<Toll>(),
             Self::Share(_) => size_of::<(Party, Share<PARTY_COSTS>)>(),
             Self::Joint(joint) => joint.cost(),
+            Self::Polling(polling) => size_of::<Polling>() + polling.cost(),
+            Self::Polled(answer) => answer.1.len(),
             Self::Here(users) => size_of_val(users.as_slice()),
             _ => 0,
         };

@@ -8,6 +8,7 @@
 mod across;
 mod admission;
 mod bundle;
+mod carriers;
 mod check;
 mod command;
 mod consult;
@@ -39,6 +40,7 @@ mod parties;
 mod passages;
 mod people;
 mod petitions;
+mod polling;
 mod presence;
 mod proofs;
 mod quota;
@@ -77,6 +79,7 @@ pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
 pub use outcomes::OUTCOME_BYTES;
+pub use polling::Polling;
 pub use presence::{
     Abroad, Attendance, Guest, Inquire, LastSeen, Page, Record, Reply, Word, stand_in_a_word,
 };

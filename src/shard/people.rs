@@ -233,7 +233,8 @@ pub(super) struct People {
 }
 
 impl People {
-    pub(super) fn new(seed: &Seed, max_revocations: usize) -> Self {
+    /// Nobody; `number` is known to nobody else.
+    pub(super) fn new(seed: &Seed, max_revocations: usize, number: u64) -> Self {
         Self {
             known: Vec::new(),
             sums: Sums::default(),
@@ -246,7 +247,7 @@ impl People {
             pages: Pages::new(seed),
             fetched: None,
             consults: Consults::new(seed),
-            petitions: Petitions::new(seed),
+            petitions: Petitions::new(seed, number),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::base::map::{Map, Seed};
 use crate::base::outside::Petition;
 use crate::base::time::Time;
 use crate::connection::{Connection, Verdict};
+use crate::shard::carriers::Carriers;
 use crate::shard::passages::Passages;
 use crate::shard::state::Shard;
 use crate::wire::http::{self, Refusal};
@@ -51,12 +52,22 @@ pub(super) struct Petitions {
     bytes: usize,
     /// Requests that leave with their sockets instead.
     pub(super) passages: Passages,
+    /// Sessions that poll, and their requests.
+    pub(super) carriers: Carriers,
 }
 
 impl Petitions {
-    pub(super) fn new(seed: &Seed) -> Self {
-        let (pending, asked, passages) = (seed.map(), seed.map(), Passages::new(seed));
-        Self { pending, asked, numbers: 0, out: VecDeque::new(), bytes: 0, passages }
+    /// None; `number` is known to nobody else.
+    pub(super) fn new(seed: &Seed, number: u64) -> Self {
+        Self {
+            pending: seed.map(),
+            asked: seed.map(),
+            numbers: 0,
+            out: VecDeque::new(),
+            bytes: 0,
+            passages: Passages::new(seed),
+            carriers: Carriers::new(seed, number),
+        }
     }
 
     /// Those that are gathered or wait for an answer.
@@ -66,7 +77,7 @@ impl Petitions {
 
     /// What they are charged, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes as u64
+        self.bytes as u64 + self.carriers.bytes()
     }
 
     fn has_space(&self, length: usize) -> bool {
@@ -75,6 +86,7 @@ impl Petitions {
 
     /// The connection has ended, or its answer is here.
     pub(super) fn forget(&mut self, conn: ConnId) {
+        self.carriers.forget(conn);
         let own = self.pending.get(&conn.index).is_some_and(|pending| pending.conn == conn);
         if own && let Some(pending) = self.pending.remove(&conn.index) {
             self.bytes -= pending.length;
@@ -178,6 +190,7 @@ impl Shard {
     /// Asserts that whoever is waited for is there, and not past its handshake.
     pub(super) fn check_petitions(&self) {
         self.check_passages();
+        self.check_carriers();
         self.gate.people.petitions.check(|conn| {
             let connection = self.table.peek(conn.index);
             let connection = connection.filter(|c| c.generation() == conn.generation);

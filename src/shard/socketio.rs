@@ -32,8 +32,10 @@ impl Shard {
         let settings = &self.settings;
         let heartbeat = &settings.timeouts.heartbeat;
         let mut packet = Vec::new();
+        let own = self.address(conn);
+        let session = self.gate.people.petitions.carriers.session(own);
         let opening = Opening {
-            sid: &self.address(conn).to_string(),
+            sid: &session.unwrap_or_else(|| own.to_string()),
             upgrades: false,
             ping_interval: heartbeat.interval,
             ping_timeout: heartbeat.timeout,

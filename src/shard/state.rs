@@ -122,7 +122,7 @@ impl Shard {
             },
             writes: Writes::new(settings.capacity.flush_window),
             outbox: Outbox::new(identity.shards + u16::from(identity.node.is_some())),
-            gate: Gate::new(identity.capacity, seed, &settings),
+            gate: Gate::new(identity.capacity, seed, &settings, identity.jitter),
             relief: Relief::default(),
             counters: Counters::default(),
             measures: Measures::default(),
@@ -157,6 +157,7 @@ impl Shard {
         counters.pending_questions = people.consults.questions.len() as u64;
         counters.held_commands = people.consults.len() as u64;
         counters.petitions = self.gate.people.petitions.len() as u64;
+        counters.polling_connections = self.gate.people.petitions.carriers.len() as u64;
         counters.charged_bytes = self.charged();
         counters.parties = self.gate.seats.parties() as u64;
         counters.paced = self.gate.paces.active() as u64;
@@ -229,7 +230,7 @@ impl Shard {
         self.say_farewell(id, why, life);
         self.depart_person(id);
         self.measures.ledger.leave(id.index);
-        let is_reader = self.is_reading(id);
+        let is_reader = self.is_reading(id) || self.is_polling(id);
         self.gate.people.petitions.forget(id);
         self.rooms.replays.forget(id.index);
         self.gate.people.leave(id.index);

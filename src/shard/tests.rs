@@ -31,6 +31,7 @@ mod pace;
 mod parties;
 mod passages;
 mod petitions;
+mod polling;
 mod presence;
 mod presence_returns;
 mod presence_twin;

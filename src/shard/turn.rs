@@ -139,6 +139,7 @@ impl Shard {
         self.counters.turns_total += 1;
         self.measures.outcomes.pass(now);
         self.shake_hands(now);
+        self.tend_carriers(now);
         let mut fired = std::mem::take(&mut self.table.fired);
         self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
         self.table.fetch(&fired);
@@ -238,6 +239,8 @@ impl Shard {
             // The node's desk has these; a shard is never sent one.
             Mail::Inquiry(_) | Mail::Tidings(_) | Mail::Petition(_) => {}
             Mail::Ruling(answer) => self.handle_ruling(answer.0, answer.1, now),
+            Mail::Polling(polling) => self.handle_polling(*polling, now),
+            Mail::Polled(answer) => self.handle_polled(answer.0, answer.1, now),
             Mail::Answered(answer) => self.handle_answered(answer.0, answer.1, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),
@@ -332,13 +335,15 @@ impl Shard {
     /// The next operation for the driver; `None` when this turn has no more: a long list of connections is
     /// served in slices, and [`Shard::poll_timeout`] is zero until its end.
     pub fn poll_op(&mut self) -> Option<Op> {
-        if let Some(op) = self.writes.ops.pop_front() {
-            return Some(op);
+        while let Some(op) = self.writes.ops.pop_front() {
+            if let Err(op) = self.carry(op) {
+                return Some(op);
+            }
         }
         while let Some(index) = self.writes.current() {
             if let Some((id, connection)) = self.table.at(index) {
                 let (queues, spare) = (&mut self.queues, &mut self.writes.spare);
-                let is_secure = connection.is_secure();
+                let (is_secure, is_carried) = (connection.is_secure(), connection.is_carried());
                 let op = if is_secure {
                     self.gate.layers.poll_op(id, connection, queues, spare)
                 } else {
@@ -365,6 +370,11 @@ impl Shard {
                             Op::ResumeReads { .. } => self.counters.paused_connections -= 1,
                             _ => {}
                         }
+                        if is_carried {
+                            // It is one of a carrier's, which takes it.
+                            drop(self.carry(op));
+                            continue;
+                        }
                         if !is_secure {
                             return Some(op);
                         }
@@ -387,6 +397,7 @@ impl Shard {
         let due = [
             self.writes.due(now).or_else(|| (!self.rooms.bundle.is_empty()).then_some(now)),
             self.gate.layers.due(now),
+            self.has_carriers_ready().then_some(now),
             self.table.wheel.next().map(|tick| tick.start()),
             self.gate.retry,
             self.gate.paces.due(),
@@ -424,6 +435,9 @@ impl Shard {
     fn refuse_late(&mut self, id: ConnId, now: Time) {
         if self.is_reading(id) {
             return self.give_up_reading(id, now);
+        }
+        if self.is_polling(id) {
+            return self.hurry_poll(id, now);
         }
         let response = crate::wire::http::Refusal::timeout().response();
         let tick = now.tick();

@@ -34,6 +34,7 @@ mod panics;
 mod passages;
 mod persist;
 mod persist_ways;
+mod polling;
 mod presence;
 mod process;
 mod program;

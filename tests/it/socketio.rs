@@ -173,7 +173,7 @@ on_both_drivers! {
         let node = node(driver, &[PATH, &sets[0], &sets[1]]);
         for (query, body) in [
             ("EIO=3&transport=websocket", r#"{"code":5,"message":"Unsupported protocol version"}"#),
-            ("EIO=4&transport=polling", r#"{"code":0,"message":"Transport unknown"}"#),
+            ("EIO=4&transport=carrier", r#"{"code":0,"message":"Transport unknown"}"#),
         ] {
             let answer = knock(node.address(), &format!("/socket.io/?{query}"), &[]);
             assert_eq!(status(&answer), "400", "{answer}");

@@ -16,6 +16,7 @@ fn routes() -> Routes {
     Routes {
         sessions: "/ws".to_owned(),
         packets: Some("/socket.io/".to_owned()),
+        polling: None,
         streams: Some("/sse".to_owned()),
         history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),
@@ -86,6 +87,9 @@ fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
                 // What comes later is gathered by the shard.
                 bytes.extend_from_slice(&stream[end..]);
                 return Got::Petition(bytes, length);
+            }
+            Answer::Poll(poll) => {
+                return Got::Petition([&poll.bytes, &stream[end..]].concat(), poll.length);
             }
             Answer::Passage { mut bytes, front } => {
                 bytes.extend_from_slice(&stream[end..]);

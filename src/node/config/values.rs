@@ -70,6 +70,8 @@ pub struct Transport {
     pub tcp: Tcp,
     /// `[uring]`.
     pub uring: Uring,
+    /// The part of `[server]` that is about clients of Socket.IO.
+    pub socketio: SocketIo,
 }
 
 /// What lies within the node, between shards and behind them.
@@ -210,6 +212,7 @@ impl Config {
             &self.auth.webhook,
             &self.transport.tls,
             &limits.proxies,
+            &self.transport.socketio,
             &limits.head,
             &limits.message,
             &limits.command,
@@ -251,6 +254,7 @@ impl Config {
             &mut self.auth.webhook,
             &mut self.transport.tls,
             &mut limits.proxies,
+            &mut self.transport.socketio,
             &mut limits.head,
             &mut limits.message,
             &mut limits.command,
@@ -366,7 +370,7 @@ group! {
         "path" Restart path: String = "/ws".to_owned(), UrlPath;
         /// The path of event streams (server-sent events): `GET /sse?room=lobby`.
         "stream_path" Restart stream_path: Option<String> = Some("/sse".to_owned()), OptionalPath;
-        /// The path of clients of Socket.IO, by WebSocket; usually "/socket.io/".
+        /// The path of clients of Socket.IO; usually "/socket.io/".
         "socketio_path" Restart socketio_path: Option<String> = None, OptionalPath;
         /// The path where rooms' histories are read by plain HTTP: `GET /history?room=lobby`.
         "history_path" Restart history_path: Option<String> = Some("/history".to_owned()),
@@ -383,6 +387,14 @@ group! {
         /// The window over which drained clients are told to spread their reconnects.
         "reconnect_spread_ms" Live reconnect_spread: Duration = Duration::ZERO,
             millis(1, DAY_MS).or_zero("as long as the drain");
+    }
+}
+
+group! {
+    /// The part of `[server]` that is about clients of Socket.IO.
+    pub struct SocketIo in "server" {
+        /// Clients of Socket.IO may begin by long polling; otherwise by WebSocket alone.
+        "socketio_polling" Restart polling: bool = true, Flag;
     }
 }
 

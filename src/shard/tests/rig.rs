@@ -99,6 +99,7 @@ pub(super) fn settings() -> Settings {
             sessions: "/ws".to_owned(),
             streams: Some("/sse".to_owned()),
             packets: Some("/socket.io/".to_owned()),
+            polling: None,
             history: Some("/history".to_owned()),
             echo: Some("/echo".to_owned()),
             pages: Arc::default(),
@@ -223,7 +224,7 @@ impl Rig {
     pub(super) fn settle(&mut self) {
         for _ in 0..64 {
             self.turn();
-            if self.ops.is_empty() {
+            if self.ops.is_empty() && !self.shard.has_carriers_ready() {
                 return;
             }
         }

@@ -27,7 +27,9 @@ mod tests;
 
 pub use forwarded::{Via, client};
 pub use head::{Body, Head, HeadLimits, Parsed, Version, parse, parse_more};
-pub use refusal::{EIO_SESSION, EIO_TRANSPORT, EIO_VERSION, Extra, Refusal};
-pub use response::{document, page, preflight, stream, switching};
+pub use refusal::{
+    EIO_METHOD, EIO_REQUEST, EIO_SESSION, EIO_TRANSPORT, EIO_VERSION, Extra, Refusal,
+};
+pub use response::{document, page, polled, preflight, preflight_of, stream, switching};
 pub use scan::Scan;
-pub use upgrade::{Upgrade, stream as stream_request, upgrade};
+pub use upgrade::{Upgrade, origin, stream as stream_request, upgrade};

@@ -43,6 +43,10 @@ pub enum Extra {
 pub const EIO_TRANSPORT: u8 = 0;
 /// The number that it has for a session that there is not.
 pub const EIO_SESSION: u8 = 1;
+/// The number that it has for a method that does not fit.
+pub const EIO_METHOD: u8 = 2;
+/// The number that it has for a request that makes no sense.
+pub const EIO_REQUEST: u8 = 3;
 /// The number that it has for a version that is not spoken.
 pub const EIO_VERSION: u8 = 5;
 

@@ -98,6 +98,29 @@ pub fn document(status: u16, origin: Option<&str>, body: &[u8]) -> Vec<u8> {
     response
 }
 
+/// What is said to a client that polls: packets of Engine.IO, or `ok` to what it has brought. The connection is to
+/// be closed after it.
+///
+/// # Panics
+/// When `origin` would end its line.
+#[must_use]
+pub fn polled(origin: Option<&str>, body: &[u8]) -> Vec<u8> {
+    let mut response = format!(
+        "HTTP/1.1 200 OK\r\n\
+         Connection: close\r\n\
+         Content-Type: text/plain; charset=UTF-8\r\n\
+         Content-Length: {}\r\n\
+         Cache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n",
+        body.len()
+    );
+    share(&mut response, origin);
+    response.push_str("\r\n");
+    let mut response = response.into_bytes();
+    response.extend_from_slice(body);
+    response
+}
+
 /// What a browser asks before it sends a stream's request with a header of the page's own; the connection is
 /// to be closed after it.
 ///
@@ -105,11 +128,21 @@ pub fn document(status: u16, origin: Option<&str>, body: &[u8]) -> Vec<u8> {
 /// When `origin` would end its line.
 #[must_use]
 pub fn preflight(origin: Option<&str>) -> Vec<u8> {
-    let mut response = String::from(
+    preflight_of("GET", origin)
+}
+
+/// The same for whatever is asked by these methods.
+///
+/// # Panics
+/// When `origin` would end its line.
+#[must_use]
+pub fn preflight_of(methods: &str, origin: Option<&str>) -> Vec<u8> {
+    let content = if methods.contains("POST") { ", Content-Type" } else { "" };
+    let mut response = format!(
         "HTTP/1.1 204 No Content\r\n\
          Connection: close\r\n\
-         Access-Control-Allow-Methods: GET\r\n\
-         Access-Control-Allow-Headers: Authorization, Last-Event-ID, Cache-Control\r\n\
+         Access-Control-Allow-Methods: {methods}\r\n\
+         Access-Control-Allow-Headers: Authorization, Last-Event-ID, Cache-Control{content}\r\n\
          Access-Control-Max-Age: 600\r\n",
     );
     share(&mut response, origin);

@@ -163,7 +163,11 @@ fn extensions<'a>(head: &Head<'a>) -> Result<SmallVec<[&'a str; 1]>, Refusal> {
         .collect()
 }
 
-fn origin<'a>(head: &Head<'a>) -> Result<Option<&'a str>, Refusal> {
+/// The page that asks, as it says; `None` for programs.
+///
+/// # Errors
+/// 400 when it is none, or there are several.
+pub fn origin<'a>(head: &Head<'a>) -> Result<Option<&'a str>, Refusal> {
     let Some(value) = head.only("Origin")? else { return Ok(None) };
     let value = ascii("Origin", value)?;
     let is_visible = !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
