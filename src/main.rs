@@ -69,6 +69,9 @@ struct Doctor {
     /// Find out instead for how long a connection to this WebSocket may be silent on its way through proxies.
     #[arg(long, value_name = "URL", value_parser = Url::parse)]
     through: Option<Url>,
+    /// Find out instead whether an upgrade to a WebSocket at this URL passes the proxies before it.
+    #[arg(long, value_name = "URL", value_parser = Url::parse, conflicts_with_all = ["estimate", "through"])]
+    proxy: Option<Url>,
     /// For how many seconds to stay silent.
     #[arg(long, value_name = "SECONDS", default_value_t = 130, requires = "through")]
     patience: u64,
@@ -359,6 +362,15 @@ fn diagnose(config: &Config, ask: &Doctor) -> ExitCode {
     };
     if let Some(connections) = ask.estimate {
         return done(&doctor::estimate(config, connections), true);
+    }
+    if let Some(url) = &ask.proxy {
+        return match doctor::try_upgrade(url) {
+            Ok((text, worst)) => done(&text, worst < Verdict::Bad),
+            Err(error) => {
+                complain("throng", &error);
+                ExitCode::FAILURE
+            }
+        };
     }
     let Some(url) = &ask.through else {
         let (text, worst) = doctor::examine(config);

@@ -408,8 +408,9 @@ impl Desk for NodeDesk {
             reasons.push("draining");
         }
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.extend(about.shortages(&self.board.total()));
-        Standing { reasons, degraded: about.troubles() }
+        let is_broken = self.store.tally().is_broken();
+        reasons.extend(about.shortages(&self.board.total(), is_broken));
+        Standing { reasons, degraded: about.troubles(is_broken) }
     }
 
     fn probe(&self) -> Result<Receipt, Refused> {

@@ -42,6 +42,8 @@ pub(super) type StoreThread = Keeper<NodeClerk>;
 const RECEIPTS: usize = 1024;
 
 const DAY_MS: u64 = 86_400_000;
+/// How soon a store that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 const PRUNE: Duration = Duration::from_secs(3600);
 
 /// The pause between two notes that the process lives. A user who was here when it was killed is said to have been
@@ -392,6 +394,7 @@ impl Opened {
             queue: own.queue as usize,
             window: own.commit_window,
             prune: PRUNE,
+            again: AGAIN,
             // What is gone with the process need not know when that was.
             alive: if own.path.is_empty() { Duration::ZERO } else { ALIVE },
         };
@@ -547,7 +550,13 @@ mod tests {
     fn a_disk_that_stands_still_gives_a_shards_errands_back_at_once() {
         let (clerk, ports) = clerk(2, 64);
         let (go, stuck) = bounded::<()>(0);
-        let pace = Pace { queue: 8, window: Duration::ZERO, prune: PRUNE, alive: Duration::ZERO };
+        let pace = Pace {
+            queue: 8,
+            window: Duration::ZERO,
+            prune: PRUNE,
+            again: PRUNE,
+            alive: Duration::ZERO,
+        };
         let keeper = Keeper::start(Box::new(Stuck(stuck)), clerk, pace).expect("a thread");
         let errand = |index| {
             let to = ConnAddress { conn: ConnId { index, generation: 1 }, ..CONN };

@@ -50,6 +50,8 @@ pub struct Pace {
     pub window: Duration,
     /// The pause between two walks over everything for what has grown old.
     pub prune: Duration,
+    /// How soon a store that failed is tried again, as nobody may ask for anything meanwhile: by the next slice of a walk.
+    pub again: Duration,
     /// The pause between two notes that the process lives; zero: it notes nothing.
     pub alive: Duration,
 }
@@ -72,6 +74,8 @@ tally! {
     overloaded = "store_overloaded_total",
     /// Transactions that failed.
     faults = "store_faults_total",
+    /// 1 while the latest transaction is one that failed.
+    broken = "store_broken",
     /// Notifications kept.
     kept = "store_kept_total",
     /// Notifications that had been kept before under the same name.
@@ -106,6 +110,14 @@ impl<C: Clerk> Clone for Handle<C> {
 impl<C: Clerk> std::fmt::Debug for Handle<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle").field("waiting", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
+impl Tally {
+    /// True while the latest transaction is one that failed.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -234,6 +246,9 @@ impl<C: Clerk> Work<C> {
                     if !goes_on {
                         break;
                     }
+                    if self.broken {
+                        due = due.min(self.clock.now().plus(self.pace.again));
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) if self.clock.now() >= due => {
                     due = self.prune(&mut slice);
@@ -313,12 +328,14 @@ impl<C: Clerk> Work<C> {
         match self.store.commit(asks, unix_millis()) {
             Ok(outcomes) => {
                 if std::mem::take(&mut self.broken) {
+                    self.tally.broken.store(0, Ordering::Relaxed);
                     tracing::info!("the store can be written again");
                 }
                 outcomes
             }
             Err(fault) => {
                 add(&self.tally.faults, 1);
+                self.tally.broken.store(1, Ordering::Relaxed);
                 if !std::mem::replace(&mut self.broken, true) {
                     tracing::error!(
                         "the store failed, and what needs it is refused until it can be written again: {fault}"
@@ -341,7 +358,7 @@ impl<C: Clerk> Work<C> {
                 *from = next.unwrap_or_default();
                 pause
             }
-            _ => self.pace.prune,
+            _ => self.pace.again.min(self.pace.prune),
         };
         self.clock.now().plus(pause)
     }

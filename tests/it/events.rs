@@ -129,6 +129,11 @@ on_both_drivers! {
         assert_eq!(rooms, ["r0", "r1", "r2", "r3", "r4"]);
         wait_until("all are given up", || counter(&node, "webhook_dead_total") == 5);
         assert!(counter(&node, "webhook_failed_total") >= 3);
+        let (_, metrics) = ask(node.admin_address().unwrap(), "GET /metrics", "");
+        for (outcome, count) in [("heard", 5), ("dead", 5), ("dropped", 0)] {
+            let line = format!("throng_webhook_events_total{{outcome=\"{outcome}\"}} {count}\n");
+            assert!(metrics.contains(&line), "{line}{metrics}");
+        }
         client.expect_silence();
     }
 

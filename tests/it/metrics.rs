@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use throng::node::Node;
 
-use crate::admin::{ask, with_admin};
+use crate::admin::{SECRET, ask, with_admin};
 use crate::auth::{enter, guarded, token};
 use crate::support::{Client, PATIENCE, free_port, node, on_both_drivers, wait_for, wait_until};
 
@@ -126,6 +126,17 @@ on_both_drivers! {
                 && first["rooms"] == 3
         });
         assert_eq!(laggards(admin).as_array().map(Vec::len), Some(1), "nobody else waits");
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        fs::write(&key, SECRET).unwrap();
+        let mut top = Command::new(env!("CARGO_BIN_EXE_throng"));
+        top.args(["top", "--once", "--interval", "1", "--url", &format!("http://{admin}"), "--key-file"]);
+        let output = top.arg(&key).output().unwrap();
+        let screen = String::from_utf8(output.stdout).unwrap();
+        let (_, readers) = screen.split_once("slowest readers").expect("a heading");
+        let line = readers.lines().find(|line| line.ends_with(&format!("  {} ada", slow.id)));
+        let bytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        assert!(bytes > Some(10_000), "{screen}");
     }
 }
 

@@ -48,11 +48,18 @@ fn start(mut command: Command, address: SocketAddr, folder: tempfile::TempDir) -
 
 /// nginx with the shipped file, and this idle limit in the place of its own.
 fn nginx(node: &Node, idle: &str) -> Proxy {
+    nginx_without(node, idle, "")
+}
+
+/// The same without the lines that begin so, if that is anything.
+fn nginx_without(node: &Node, idle: &str, without: &str) -> Proxy {
     let (folder, address) = (tempfile::tempdir().unwrap(), free_address());
     let site = shipped("nginx.conf", node).replace("listen 80;", &format!("listen {address};"));
     assert!(site.contains("proxy_read_timeout 75s;"));
     let site = site.replace("proxy_read_timeout 75s;", &format!("proxy_read_timeout {idle};"));
-    fs::write(folder.path().join("site.conf"), site).unwrap();
+    let is_left = |line: &&str| without.is_empty() || !line.trim_start().starts_with(without);
+    let site: Vec<&str> = site.lines().filter(is_left).collect();
+    fs::write(folder.path().join("site.conf"), site.join("\n")).unwrap();
     // The rest of what Debian's own file has around it, with nothing outside of the folder.
     let main = "daemon off; worker_processes 1; pid nginx.pid; error_log error.log;\n\
         events { worker_connections 256; }\n\
@@ -160,4 +167,34 @@ fn the_doctor_finds_the_idle_limit_of_a_proxy() {
     let text = String::from_utf8_lossy(&short.stdout);
     assert_eq!(short.status.code(), Some(0), "{text}");
     assert!(text.contains("of 0.5 s suits"), "{text}");
+}
+
+#[test]
+fn the_doctor_names_the_header_that_a_proxy_keeps_for_itself() {
+    if !is_installed("/usr/sbin/nginx") {
+        return;
+    }
+    let node = node("auto", &["server.shards=1"]);
+    let run = |address: SocketAddr| {
+        let url = format!("ws://{address}/ws");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_throng"));
+        let output = command.args(["doctor", "--proxy", &url]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = run(nginx(&node, "75s").address);
+    assert!(
+        code == Some(0) && text.starts_with("ok       the upgrade through the proxy"),
+        "{text}"
+    );
+    for (line, missing) in [
+        ("proxy_set_header Upgrade", "the header Upgrade: websocket is missing"),
+        ("proxy_set_header Connection", "the header Connection: Upgrade is missing"),
+        ("proxy_http_version", "HTTP/1.1"),
+    ] {
+        let (code, text) = run(nginx_without(&node, "75s", line).address);
+        assert_eq!(code, Some(1), "{line}: {text}");
+        assert!(text.starts_with("BAD ") && text.contains(missing), "{line}: {text}");
+        assert!(text.contains(&format!("nginx:   {line}")), "the line that mends it: {text}");
+    }
+    drop(node);
 }

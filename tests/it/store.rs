@@ -251,9 +251,18 @@ fn a_full_disk_refuses_what_needs_it_with_an_error_that_names_it_and_everything_
         assert!(kept < 1000, "the disk is never full");
     };
     assert!(refused.0 == 503 && refused.1.contains("store_failed"), "{refused:?}");
-    for _ in 0..3 {
+    let reason = r#"{"degraded":["the store fails"],"ready":false,"reasons":["the store fails"]}"#;
+    wait_until("the node says that it is not ready, and why", || {
+        // A transaction in between that needs no space is one that succeeds.
         assert_eq!(ask(admin, "POST /v1/notify", &large).0, 503);
-    }
+        let (code, answer) = ask(admin, "GET /readyz", "");
+        code == 503 && answer.trim() == reason
+    });
+    wait_until("so does its metric", || {
+        assert_eq!(ask(admin, "POST /v1/notify", &large).0, 503);
+        ask(admin, "GET /metrics", "").1.contains("throng_store_broken 1\n")
+    });
+    assert_eq!(ask(admin, "POST /v1/notify", &large).0, 503);
     let [one, other] = &mut clients;
     one.send(&json!({"type": "chat", "room": "lobby", "payload": 1}));
     assert_eq!(other.next()["payload"], 1, "rooms do not need the disk");
@@ -263,6 +272,10 @@ fn a_full_disk_refuses_what_needs_it_with_an_error_that_names_it_and_everything_
     let (_, counters) = ask(admin, "GET /v1/counters", "");
     let counters: Value = serde_json::from_str(&counters).unwrap();
     assert!(counters["store_faults_total"].as_u64() >= Some(3), "{counters}");
+    assert_eq!(counters["store_kept_total"].as_u64(), Some(kept));
+    let (_, metrics) = ask(admin, "GET /metrics", "");
+    assert!(metrics.contains(&format!("throng_store_kept_total {kept}\n")), "{metrics}");
+    assert!(metrics.contains("# TYPE throng_store_broken gauge\n"), "{metrics}");
     assert!(program.counters_line().contains("store_faults_total="), "the log tells it as well");
     drop(clients);
     program.signal("-TERM");
@@ -273,6 +286,8 @@ fn a_full_disk_refuses_what_needs_it_with_an_error_that_names_it_and_everything_
     let (code, body) = ask(admin_of(&program), "GET /v1/inbox?user=bob&limit=0", "");
     let page: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, page["unread"].as_u64()), (200, Some(kept)), "{body}");
+    let ready = "{\"ready\":true,\"reasons\":[]}\n".to_owned();
+    assert_eq!(ask(admin_of(&program), "GET /readyz", ""), (200, ready));
     let (code, answer) = ask(admin_of(&program), "POST /v1/notify", &large);
     assert_eq!(code, 201, "{answer}");
 }

@@ -39,6 +39,8 @@ group! {
         "shard_timeout_ms" Live shard_timeout: Duration = Duration::from_secs(1), millis(1, 60_000);
         /// Serve what begins with /v1/ on the public listeners too, behind the same keys.
         "public" Restart public: bool = false, Flag;
+        /// Whether /readyz says that the node is ready while the store fails, for want of space or of a disk.
+        "ready_without_store" Live ready_without_store: bool = false, Flag;
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use tungstenite::client::IntoClientRequest as _;
@@ -20,9 +20,9 @@ use crate::sys::clock::Clock;
 /// `ws://HOST[:PORT]/PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    host: String,
-    port: u16,
-    path: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: String,
 }
 
 impl Url {
@@ -46,6 +46,13 @@ impl Url {
             return Err(expected());
         }
         Ok(Self { host: host.to_owned(), port, path: format!("/{path}") })
+    }
+
+    /// Where that is.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        let address = (self.host.trim_matches(['[', ']']), self.port).to_socket_addrs()?.next();
+        let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        address.ok_or_else(nowhere)
     }
 }
 
@@ -121,9 +128,7 @@ fn is_wait(kind: io::ErrorKind) -> bool {
 
 fn open(url: &Url) -> io::Result<WebSocket<TcpStream>> {
     let Url { host, port, path } = url;
-    let address = (host.trim_matches(['[', ']']), *port).to_socket_addrs()?.next();
-    let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    let stream = TcpStream::connect_timeout(&address.ok_or_else(nowhere)?, ANSWER)?;
+    let stream = TcpStream::connect_timeout(&url.address()?, ANSWER)?;
     stream.set_read_timeout(Some(ANSWER))?;
     let mut request =
         format!("ws://{host}:{port}{path}").into_client_request().map_err(io::Error::other)?;
@@ -135,7 +140,7 @@ fn open(url: &Url) -> io::Result<WebSocket<TcpStream>> {
 }
 
 /// How long a connection and its upgrade may take.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

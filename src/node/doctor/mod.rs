@@ -4,12 +4,13 @@
 //! that every judgement is tested with facts of machines that are not here. Each finding says what was found,
 //! what is needed, and the exact line that mends it. [`estimate`] tells memory and descriptors for a number of
 //! connections from the measured figures of docs/performance.md; [`idle`] watches how long a connection
-//! through proxies may be silent.
+//! through proxies may be silent, and [`proxy`] whether an upgrade passes them.
 
 mod checks;
 mod estimate;
 mod facts;
 mod idle;
+mod proxy;
 
 use std::fmt::Write as _;
 
@@ -21,6 +22,7 @@ use crate::shard::OUTCOME_BYTES;
 use crate::sys::memory;
 
 pub use idle::{Url, watch_idle};
+pub use proxy::try_upgrade;
 
 /// What so many connections would cost with this configuration, as a text.
 #[must_use]

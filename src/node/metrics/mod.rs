@@ -24,8 +24,9 @@ use crate::node::settings;
 use crate::shard::{NAMESPACES, REFUSE};
 use crate::sys::memory;
 
-/// Said of a node that the others do not hear.
+/// Said of a node that the others do not hear, and of one that cannot keep what it is to keep.
 const CUT_OFF: &str = "the link to other nodes is down";
+const BROKEN: &str = "the store fails";
 
 /// What is fixed or changes with the configuration only.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +44,8 @@ pub(super) struct About {
     pub(super) absent: Option<Arc<bridge::Absent>>,
     /// What is counted of requests that other servers answer, where there are any.
     pub(super) front: Option<Arc<front::Tally>>,
-    /// The node is fit for new clients without the other nodes.
-    ready_without: bool,
+    /// The node is fit for new clients without the other nodes, and without a store that works.
+    ready_without: [bool; 2],
     /// The patterns of the namespaces that have a row of their own.
     namespaces: Vec<String>,
 }
@@ -55,9 +56,10 @@ impl About {
         Self { connections, driver, started_unix_ms, ..Self::default() }
     }
 
-    /// What does not work though the node serves.
-    pub(super) fn troubles(&self) -> Vec<&'static str> {
-        if self.is_cut_off() { vec![CUT_OFF] } else { Vec::new() }
+    /// What does not work though the node serves. `broken`: the store fails.
+    pub(super) fn troubles(&self, broken: bool) -> Vec<&'static str> {
+        let all = [(self.is_cut_off(), CUT_OFF), (broken, BROKEN)];
+        all.into_iter().filter(|(holds, _)| *holds).map(|(_, trouble)| trouble).collect()
     }
 
     fn is_cut_off(&self) -> bool {
@@ -65,13 +67,14 @@ impl About {
     }
 
     /// Why the node should be given no new clients, by its figures.
-    pub(super) fn shortages(&self, total: &Counters) -> Vec<&'static str> {
+    pub(super) fn shortages(&self, total: &Counters, broken: bool) -> Vec<&'static str> {
         let is_full = total.open_connections >= self.connections as u64;
         let is_short = total.charged_bytes / (self.budget / 100).max(1) >= REFUSE;
         let all = [
             (is_full, "it has as many connections as it takes"),
             (is_short, "memory is short"),
-            (self.is_cut_off() && !self.ready_without, CUT_OFF),
+            (self.is_cut_off() && !self.ready_without[0], CUT_OFF),
+            (broken && !self.ready_without[1], BROKEN),
         ];
         all.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect()
     }
@@ -81,7 +84,8 @@ impl About {
         let named = config.lists.namespaces.iter().take(NAMESPACES);
         self.namespaces = named.map(|namespace| namespace.pattern.as_str().to_owned()).collect();
         self.budget = settings::budget(config);
-        self.ready_without = config.inside.bridge.ready_without;
+        let without_store = config.admin.ready_without_store;
+        self.ready_without = [config.inside.bridge.ready_without, without_store];
     }
 }
 

@@ -170,14 +170,21 @@ fn every_counter_is_exported_once_or_left_out_with_a_reason() {
 #[test]
 fn a_node_that_is_full_or_short_of_memory_says_so() {
     let about = About { connections: 10, budget: 100_000, ..About::default() };
-    let of = |open_connections, charged_bytes| {
-        about.shortages(&Counters { open_connections, charged_bytes, ..Counters::default() })
+    let counters = |open_connections, charged_bytes| Counters {
+        open_connections,
+        charged_bytes,
+        ..Counters::default()
     };
+    let of = |open, charged| about.shortages(&counters(open, charged), false);
     let (full, short) = ("it has as many connections as it takes", "memory is short");
     assert_eq!(of(9, 94_999), Vec::<&str>::new());
     assert_eq!(of(10, 94_999), [full]);
     assert_eq!(of(9, 95_000), [short]);
     assert_eq!(of(11, 200_000), [full, short]);
+    assert_eq!(about.shortages(&counters(0, 0), true), [BROKEN]);
+    let without = About { ready_without: [true; 2], ..about };
+    assert_eq!(without.shortages(&counters(0, 0), true), Vec::<&str>::new());
+    assert_eq!(without.troubles(true), [BROKEN], "and it says so all the same");
 }
 
 #[test]

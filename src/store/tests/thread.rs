@@ -78,7 +78,8 @@ impl Rig {
         let (block, space) = bounded(1);
         let memory = Memory::new(limits(), 1 << 20);
         let store = Box::new(Slow { memory, begins: begun, ends: ended });
-        let pace = Pace { queue, window, prune: Duration::from_secs(3600), alive: Duration::ZERO };
+        let hour = Duration::from_secs(3600);
+        let pace = Pace { queue, window, prune: hour, again: hour, alive: Duration::ZERO };
         let keeper = Keeper::start(store, Plain { out, space }, pace).expect("a thread");
         Self { keeper, answers, begins, ends, full: full.then_some(block) }
     }
