@@ -148,7 +148,7 @@ impl Life {
             return RETRY;
         }
         let now = engine.clock.now();
-        let overdue = self.canary.left.map(|left| left.plus(engine.options.command_timeout));
+        let overdue = self.canary.left.map(|left| left.plus(engine.options.patience.command));
         let presence = engine.peers.presence.as_ref().and_then(Post::due);
         let survey = engine.peers.surveys.due();
         let due = [Some(self.canary.next), overdue, engine.interest.due(), presence, survey];
@@ -174,7 +174,7 @@ impl Life {
         }
         engine.flush();
         let now = engine.clock.now();
-        let overdue = engine.options.command_timeout;
+        let overdue = engine.options.patience.command;
         if self.canary.left.is_some_and(|left| now.since(left) > overdue) {
             return Err(format!("a canary did not come back within {overdue:?}"));
         }
@@ -201,8 +201,8 @@ impl Life {
             self.canary.next = now.plus(engine.options.canary);
             let bytes = engine.writer.write(None, None, false);
             let channels = vec![canary_channel(engine.options.tag)];
-            let canary = [Sealed { channels, bytes }];
-            return Some((self.line.publish(&canary), Work::Publish(Vec::new())));
+            let canary = Sealed { channels, bytes };
+            return Some((self.line.publish_canary(&canary), Work::Publish(Vec::new())));
         }
         // Each has its turn, and who has nothing to do passes it on.
         self.turn = (self.turn + 1) % 4;

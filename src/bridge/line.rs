@@ -5,20 +5,27 @@
 //! would have come was there, and a stall is one stall. Pushes go into a channel of our own with a bound; the
 //! library would keep them without one.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisResult, Value, cmd, pipe};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
+    ServerErrorKind, Value, cmd, pipe,
+};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::options::Options;
 use super::outgoing::Sealed;
 use super::presence::{Answer, Ask, Batch, Clerk};
 use super::side::Channel;
-use super::source::Source;
+use super::source::{Source, Ways};
 use super::tally::{Tally, add};
 
 /// A message that came by a channel: its name with the prefix, and the payload.
@@ -27,6 +34,8 @@ pub(super) type Heard = (Vec<u8>, Vec<u8>);
 /// A connection, and what is heard over it.
 pub(super) struct Line {
     connection: MultiplexedConnection,
+    /// By which commands go that have the keys of a room, where that is another way.
+    rooms: Option<ClusterConnection>,
     pub(super) heard: mpsc::Receiver<Heard>,
     flags: Arc<Flags>,
     prefix: Arc<str>,
@@ -68,14 +77,14 @@ impl Line {
             Ok(())
         };
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(options.connect_timeout))
-            .set_response_timeout(Some(options.command_timeout))
+            .set_connection_timeout(Some(options.patience.connect))
+            .set_response_timeout(Some(options.patience.command))
             .set_push_sender(listen);
         // Whoever must be asked first where Redis is has as long again.
-        let patience = options.connect_timeout * 2;
+        let patience = options.patience.connect * 2;
         let connecting = tokio::time::timeout(patience, source.connect(&config));
-        let connection = connecting.await.map_err(std::io::Error::from)??;
-        Ok(Self { connection, heard, flags, prefix: Arc::from(options.prefix) })
+        let Ways { hub, rooms } = connecting.await.map_err(std::io::Error::from)??;
+        Ok(Self { connection: hub, rooms, heard, flags, prefix: Arc::from(options.prefix) })
     }
 
     /// True once the connection has ended.
@@ -141,11 +150,34 @@ impl Line {
         Box::pin(async move { pipeline.exec_async(&mut connection).await.map(|()| Vec::new()) })
     }
 
-    /// Sends commands; an answer for each, refusals among them.
-    pub(super) fn ask(&self, commands: &[Cmd]) -> Pending {
+    /// Publishes a message to ourselves: in a cluster by any of its nodes, as it has to come from each of them.
+    pub(super) fn publish_canary(&self, canary: &Sealed) -> Pending {
+        let Some(mut rooms) = self.rooms.clone() else {
+            return self.publish(std::slice::from_ref(canary));
+        };
+        let channel = canary.channels.first().map(|channel| self.name(channel));
+        let mut command = cmd("PUBLISH");
+        command.arg(channel).arg(&canary.bytes[..]);
+        let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
+        Box::pin(async move {
+            rooms.route_command(command, any).await?.extract_error()?;
+            Ok(Vec::new())
+        })
+    }
+
+    /// Sends commands with the room of each; an answer for each, refusals among them. In a cluster nothing is an answer
+    /// too: not now, nothing was done, nor anything of that room that stands behind it.
+    pub(super) fn ask(&self, commands: Vec<(Channel, Cmd)>) -> Pending {
+        match &self.rooms {
+            Some(rooms) => Box::pin(apart(rooms.clone(), commands)),
+            None => self.ask_one(&commands),
+        }
+    }
+
+    fn ask_one(&self, commands: &[(Channel, Cmd)]) -> Pending {
         let mut pipeline = pipe();
         pipeline.ignore_errors();
-        for command in commands {
+        for (_, command) in commands {
             pipeline.add_command(command.clone());
         }
         let mut connection = self.connection.clone();
@@ -155,6 +187,62 @@ impl Line {
                 other => Ok(vec![other]),
             }
         })
+    }
+}
+
+/// Sends each room's commands by themselves, one after the other.
+async fn apart(
+    connection: ClusterConnection,
+    commands: Vec<(Channel, Cmd)>,
+) -> RedisResult<Vec<Value>> {
+    let mut answers = vec![Value::Nil; commands.len()];
+    let mut rooms: BTreeMap<Channel, Vec<(usize, Cmd)>> = BTreeMap::new();
+    for (at, (room, command)) in commands.into_iter().enumerate() {
+        rooms.entry(room).or_default().push((at, command));
+    }
+    let mut work = JoinSet::new();
+    for (_, commands) in rooms {
+        let mut connection = connection.clone();
+        work.spawn(async move {
+            let mut answers = Vec::with_capacity(commands.len());
+            let mut no_more = None;
+            for (at, command) in commands {
+                let answer = match &no_more {
+                    Some(answer) => Ok(Value::clone(answer)),
+                    None => connection.req_packed_command(&command).await,
+                };
+                let answer = answer.or_else(not_now)?;
+                if is_undone(&answer) {
+                    no_more = Some(answer.clone());
+                }
+                answers.push((at, answer));
+            }
+            Ok::<_, RedisError>(answers)
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        for (at, answer) in done.map_err(std::io::Error::from)?? {
+            answers[at] = answer;
+        }
+    }
+    Ok(answers)
+}
+
+/// A slot that is on its way is no reason to give up the link.
+fn not_now(error: RedisError) -> RedisResult<Value> {
+    use ServerErrorKind::{Ask, Moved, TryAgain};
+    match error.kind() {
+        ErrorKind::Server(TryAgain | Ask | Moved) => Ok(Value::Nil),
+        _ => Err(error),
+    }
+}
+
+/// True for an answer behind which nothing of the room may be done, as it would be done before its turn.
+fn is_undone(answer: &Value) -> bool {
+    match answer {
+        Value::Nil => true,
+        Value::ServerError(error) => matches!(error.kind(), Some(ServerErrorKind::NoScript)),
+        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::server::Server;
+use super::server::{Patience, Server};
 
 /// What the bridge is told. Built by `node` from the configuration.
 #[derive(Clone, Debug)]
@@ -17,10 +17,10 @@ pub struct Options {
     pub epoch: u64,
     /// The node's tag: the name of its own channel.
     pub tag: u32,
-    /// How long a connection may take.
-    pub connect_timeout: Duration,
-    /// How long Redis may take to answer a command, and a canary to come back.
-    pub command_timeout: Duration,
+    /// How long Redis may take.
+    pub patience: Patience,
+    /// Redis is a cluster, so keys say which belong together.
+    pub cluster: bool,
     /// What may wait.
     pub bounds: Bounds,
     /// Between two canaries.

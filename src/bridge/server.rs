@@ -5,7 +5,9 @@
 //! not accept, is a link that does not come up: it is logged, and tried again.
 
 use std::fmt;
+use std::time::Duration;
 
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
@@ -14,7 +16,7 @@ use redis::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::source::Source;
+use super::source::{Cluster, Source};
 use crate::base::secret::Secret;
 
 /// Where Redis is, and who we are to it.
@@ -37,6 +39,8 @@ pub enum Place {
     Url(String),
     /// Where the sentinels say.
     Sentinels(Sentinels),
+    /// Nodes of a cluster, as URLs. The others are learnt from them.
+    Cluster(Vec<String>),
 }
 
 /// Whom to ask where the primary is.
@@ -61,6 +65,15 @@ pub struct Papers {
     pub own: Option<(Vec<u8>, Secret)>,
 }
 
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A connection.
+    pub connect: Duration,
+    /// A command, and a canary until it comes back.
+    pub command: Duration,
+}
+
 /// Why options cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -81,12 +94,13 @@ impl Server {
     ///
     /// # Errors
     /// When the address, a certificate or a key cannot be used.
-    pub(super) fn source(&self) -> Result<Source, Fault> {
+    pub(super) fn source(&self, prefix: &str, patience: Patience) -> Result<Source, Fault> {
         match &self.place {
             Place::Url(url) => self.client(url).map(|client| Source::Fixed(Box::new(client))),
             Place::Sentinels(sentinels) => {
                 self.sentinels(sentinels).map(|client| Source::Named(Box::new(client)))
             }
+            Place::Cluster(urls) => self.cluster(urls, prefix, patience),
         }
     }
 
@@ -104,6 +118,39 @@ impl Server {
             None => Client::open(info).map_err(|_| bad_url()),
             Some(papers) => Client::build_with_tls(info, papers).map_err(|_| bad_url()),
         }
+    }
+
+    fn cluster(&self, urls: &[String], prefix: &str, patience: Patience) -> Result<Source, Fault> {
+        let bad = || {
+            let expected = "the form of bridge.url, TLS with all or with none, and no unix socket";
+            wrong("bridge.seeds", expected)
+        };
+        let is_tls = urls.iter().all(|url| url.starts_with(TLS));
+        let clients: Vec<Client> =
+            urls.iter().map(|url| self.client(url)).collect::<Result<_, _>>()?;
+        let seeds: Vec<_> =
+            clients.iter().map(|client| client.get_connection_info().clone()).collect();
+        let fits = |seed: &ConnectionInfo| match seed.addr() {
+            ConnectionAddr::Tcp(..) => !is_tls,
+            ConnectionAddr::TcpTls { .. } => is_tls,
+            _ => false,
+        };
+        if seeds.is_empty() || !seeds.iter().all(fits) {
+            return Err(bad());
+        }
+        let wait = u64::try_from(LONGEST_RETRY.as_millis()).unwrap_or(u64::MAX);
+        let mut builder: ClusterClientBuilder = ClusterClient::builder(seeds.clone())
+            .retries(RETRIES)
+            .max_retry_wait(wait)
+            .connection_timeout(patience.connect)
+            .response_timeout(patience.command)
+            .use_protocol(ProtocolVersion::RESP3);
+        if let Some(papers) = self.papers.certificates(is_tls)? {
+            builder = builder.certs(papers);
+        }
+        let client = builder.build().map_err(|_| bad())?;
+        let key = format!("{}:lease", hub_prefix(prefix));
+        Ok(Source::Spread(Box::new(Cluster { client, seeds, key })))
     }
 
     fn sentinels(&self, sentinels: &Sentinels) -> Result<SentinelClient, Fault> {
@@ -193,7 +240,16 @@ impl Papers {
     }
 }
 
+/// What keys begin with that belong to no room, where Redis is a cluster: so they are all on one of its nodes.
+pub(super) fn hub_prefix(prefix: &str) -> String {
+    format!("{prefix}:{{all}}")
+}
+
 const TLS: &str = "rediss:";
+/// How often a command goes again before it is given back, and how long it waits between at most: a slot that is on
+/// its way holds up only its own rooms for longer.
+const RETRIES: u32 = 4;
+const LONGEST_RETRY: Duration = Duration::from_millis(50);
 
 fn wrong(key: &'static str, expected: &str) -> Fault {
     Fault { key, expected: expected.to_owned() }
@@ -225,6 +281,9 @@ mod tests {
     use super::*;
     use rcgen::{CertifiedKey, generate_simple_self_signed};
 
+    const PATIENCE: Patience =
+        Patience { connect: Duration::from_secs(1), command: Duration::from_secs(1) };
+
     fn server(url: &str) -> Server {
         let (user, password) = (String::new(), Secret::new(""));
         Server { place: Place::Url(url.to_owned()), user, password, papers: Papers::default() }
@@ -232,19 +291,20 @@ mod tests {
 
     fn with(papers: Papers) -> Option<&'static str> {
         let server = Server { papers, ..server("rediss://a:1") };
-        server.source().err().map(|fault| fault.key)
+        server.source("throng", PATIENCE).err().map(|fault| fault.key)
     }
 
     #[test]
     fn an_address_that_is_none_or_holds_a_password_is_refused_with_its_key() {
         let wrong = ["", "redis", "http://a:1", "redis://:secret@a:1", "redis://u:p@a:1"];
         for url in wrong.into_iter().chain(["rediss://a:1/#insecure"]) {
-            let fault = server(url).source().err().unwrap_or_else(|| panic!("{url}"));
+            let fault =
+                server(url).source("throng", PATIENCE).err().unwrap_or_else(|| panic!("{url}"));
             assert_eq!(fault.key, "bridge.url", "{url}");
             assert!(!fault.to_string().contains("secret"), "{fault}");
         }
         for url in ["redis://a:1", "rediss://a:1", "redis://[::1]:1", "redis+unix:///tmp/r"] {
-            assert!(server(url).source().is_ok(), "{url}");
+            assert!(server(url).source("throng", PATIENCE).is_ok(), "{url}");
         }
     }
 
@@ -258,7 +318,7 @@ mod tests {
                 password: Secret::new("secret"),
             };
             let server = Server { place: Place::Sentinels(sentinels), ..server("") };
-            server.source().err().map(|fault| fault.key)
+            server.source("throng", PATIENCE).err().map(|fault| fault.key)
         };
         for right in [&["redis://a:1", "redis://b:1"][..], &["rediss://a:1"]] {
             assert_eq!(ask(right), None, "{right:?}");
@@ -269,6 +329,22 @@ mod tests {
         {
             assert_eq!(ask(wrong), Some("bridge.sentinels"), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn nodes_of_a_cluster_are_all_reached_in_one_way() {
+        let start = |urls: &[&str]| {
+            let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+            let server = Server { place: Place::Cluster(urls), ..server("") };
+            server.source("throng", PATIENCE).err().map(|fault| fault.key)
+        };
+        for right in [&["redis://a:1", "redis://b:1"][..], &["rediss://a:1"]] {
+            assert_eq!(start(right), None, "{right:?}");
+        }
+        for wrong in [&[][..], &["redis://a:1", "rediss://b:1"], &["redis+unix:///tmp/r"]] {
+            assert_eq!(start(wrong), Some("bridge.seeds"), "{wrong:?}");
+        }
+        assert_eq!(start(&["redis://u:p@a:1"]), Some("bridge.url"));
     }
 
     #[test]
@@ -293,7 +369,7 @@ mod tests {
         // Who has no TLS shows nothing to nobody.
         for papers in [roots(&chain), own(&chain, &key)] {
             let plain = Server { papers, ..server("redis://a:1") };
-            assert!(plain.source().is_err());
+            assert!(plain.source("throng", PATIENCE).is_err());
         }
     }
 }

@@ -59,9 +59,10 @@ impl Bridge {
     /// When an option cannot be used: then it is a [`Fault`]. When the kernel refuses a thread or what its
     /// loop needs.
     pub fn start<S: Side>(options: Options, side: S) -> Result<Self, io::Error> {
-        let mut source = options.server.source().map_err(|fault: Fault| {
-            io::Error::new(io::ErrorKind::InvalidInput, fault.to_string())
-        })?;
+        let mut source =
+            options.server.source(&options.prefix, options.patience).map_err(|fault: Fault| {
+                io::Error::new(io::ErrorKind::InvalidInput, fault.to_string())
+            })?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let tally = Arc::new(Tally::default());
@@ -334,7 +335,7 @@ impl<S: Side> Engine<S> {
 
     /// Tells the other nodes, if they can be told soon, that this one ends.
     async fn say_farewell(&mut self, source: &mut Source) {
-        let patience = self.options.command_timeout.min(LONGEST_FAREWELL);
+        let patience = self.options.patience.command.min(LONGEST_FAREWELL);
         let Some(presence) = self.peers.presence.as_mut().filter(|_| self.tally.is_up()) else {
             return;
         };

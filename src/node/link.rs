@@ -15,8 +15,8 @@ use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
-    self, Absent, Bounds, Bridge, Change, Channel, Options, Papers, Part, Place, Pose, Refused,
-    Sentinels, Sequence, Server, Side, Tally, Word,
+    self, Absent, Bounds, Bridge, Change, Channel, Options, Papers, Part, Patience, Place, Pose,
+    Refused, Sentinels, Sequence, Server, Side, Tally, Word,
 };
 use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
@@ -365,7 +365,9 @@ fn server(inside: &config::values::Inside) -> Result<Server, LaunchError> {
         let key = Secret::new(&String::from_utf8_lossy(&key));
         papers.own = Some((read("bridge.cert_file", &own.cert_file)?, key));
     }
-    let place = if asked.urls.is_empty() {
+    let place = if own.cluster {
+        Place::Cluster([std::slice::from_ref(&own.url), &own.seeds[..]].concat())
+    } else if asked.urls.is_empty() {
         Place::Url(own.url.clone())
     } else {
         let (key, path) = ("bridge.sentinel_password_file", &asked.password_file);
@@ -392,8 +394,8 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
         },
         epoch: identity.epoch,
         tag: identity.node.0,
-        connect_timeout: own.connect_timeout,
-        command_timeout: own.command_timeout,
+        patience: Patience { connect: own.connect_timeout, command: own.command_timeout },
+        cluster: config.inside.redis.cluster,
         bounds: Bounds {
             queue: own.queue_messages as usize,
             queue_bytes: own.queue_bytes as usize,

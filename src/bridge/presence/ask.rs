@@ -24,7 +24,10 @@ const WHOLE: &str = "whole";
 /// Who asks.
 #[derive(Debug)]
 pub(in crate::bridge) struct Clerk {
+    /// In front of the names of channels.
     pub(in crate::bridge) prefix: Arc<str>,
+    /// In front of the names of keys.
+    pub(in crate::bridge) keys: Arc<str>,
     pub(in crate::bridge) tag: u32,
     pub(in crate::bridge) node: Name,
     pub(in crate::bridge) lease: Duration,
@@ -164,11 +167,11 @@ impl Clerk {
     }
 
     fn key(&self, kind: &str, life: &str) -> String {
-        format!("{}:{kind}:{life}", self.prefix)
+        format!("{}:{kind}:{life}", self.keys)
     }
 
     fn set(&self) -> String {
-        format!("{}:nodes", self.prefix)
+        format!("{}:nodes", self.keys)
     }
 }
 
@@ -214,9 +217,9 @@ fn read_life(name: &str, pair: &[Value]) -> Option<Seen> {
 /// True when Redis has answered, and the answer is no. One that is a replica now, or is only starting, is the
 /// wrong one to talk to.
 fn is_refusal(error: &RedisError) -> bool {
-    use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly};
     match error.kind() {
-        ErrorKind::Server(ReadOnly | BusyLoading | MasterDown) => false,
+        ErrorKind::Server(ReadOnly | BusyLoading | MasterDown | ClusterDown | Moved) => false,
         ErrorKind::Server(_) | ErrorKind::Extension => true,
         _ => false,
     }

@@ -10,6 +10,7 @@ use super::{Absent, Answer, Ask, Clerk, Counts, Name, Presence, Terms};
 use crate::base::map::Seed;
 use crate::base::time::Time;
 use crate::bridge::options::Options;
+use crate::bridge::server::hub_prefix;
 use crate::bridge::side::{Side, Word};
 use crate::bridge::survey::There;
 use crate::bridge::tally::{Tally, set};
@@ -46,7 +47,13 @@ impl Post {
             unix_ms,
             most_users: options.presence.most_users,
         };
-        let clerk = Clerk { prefix: Arc::from(&*options.prefix), tag: options.tag, node, lease };
+        let prefix = Arc::from(&*options.prefix);
+        let keys = if options.cluster {
+            Arc::from(hub_prefix(&options.prefix))
+        } else {
+            Arc::clone(&prefix)
+        };
+        let clerk = Clerk { prefix, keys, tag: options.tag, node, lease };
         Some(Self {
             presence: Presence::new(&terms, seed),
             clerk: Arc::new(clerk),

@@ -37,7 +37,7 @@ struct Node {
 impl Node {
     fn new(number: usize, seed: &Seed) -> Self {
         let tag = 0x1000_0000 + u32::try_from(number).expect("a tag");
-        let mut keys = Keys::new("throng", tag);
+        let mut keys = Keys::new("throng", tag, false);
         keys.names = Some(["a".repeat(40), "b".repeat(40)]);
         Self {
             interest: Interest::new(seed, LINGER),

@@ -83,7 +83,7 @@ impl Streams {
             line: VecDeque::new(),
             appends: Appends::new(options.bounds.queue, options.bounds.queue_bytes),
             fetches: VecDeque::new(),
-            keys: Keys::new(&options.prefix, options.tag),
+            keys: Keys::new(&options.prefix, options.tag, options.cluster),
             away: false,
             reads_next: false,
             tally,
@@ -227,22 +227,25 @@ impl Streams {
             return None;
         }
         if self.keys.names.is_none() {
-            let load = |script| cmd("SCRIPT").arg("LOAD").arg(script).to_owned();
-            return Some((line.ask(&[load(APPEND), load(READ)]), Chore::Load));
+            let nobody = Channel::from("");
+            let load =
+                |script| (Arc::clone(&nobody), cmd("SCRIPT").arg("LOAD").arg(script).to_owned());
+            return Some((line.ask(vec![load(APPEND), load(READ)]), Chore::Load));
         }
         self.reads_next = if reads && appends { !self.reads_next } else { reads };
         if self.reads_next {
             let readers = self.readers(is_up, is_calm);
-            let commands: Vec<_> = readers.iter().map(|reader| self.reading_of(reader)).collect();
-            return Some((line.ask(&commands), Chore::Read(readers)));
+            let commands = readers.iter().map(|reader| self.reading_of(reader)).collect();
+            return Some((line.ask(commands), Chore::Read(readers)));
         }
         let batch = self.appends.take(APPENDS);
         let command = |waiting: &Waiting| {
-            let place = self.places.get(&waiting.append.channel);
-            self.keys.append(waiting, place.and_then(|place| place.follower.at()))
+            let channel = &waiting.append.channel;
+            let known = self.places.get(channel).and_then(|place| place.follower.at());
+            (Arc::clone(channel), self.keys.append(waiting, known))
         };
-        let commands: Vec<_> = batch.iter().map(command).collect();
-        Some((line.ask(&commands), Chore::Append(batch)))
+        let commands = batch.iter().map(command).collect();
+        Some((line.ask(commands), Chore::Append(batch)))
     }
 
     fn readers(&mut self, is_up: bool, is_calm: bool) -> Vec<Reader> {
@@ -261,16 +264,17 @@ impl Streams {
         readers
     }
 
-    fn reading_of(&mut self, reader: &Reader) -> redis::Cmd {
+    fn reading_of(&mut self, reader: &Reader) -> (Channel, redis::Cmd) {
         match reader {
             Reader::Room(channel) => {
                 let place = self.places.get_mut(channel);
                 let after = place.and_then(|place| place.follower.begin_read());
-                self.keys.read(channel, after, PORTION, true)
+                (Arc::clone(channel), self.keys.read(channel, after, PORTION, true))
             }
             Reader::Member(fetch) => {
                 let most = (fetch.count.min(PORTION.0), fetch.bytes.min(PORTION.1));
-                self.keys.read(&fetch.channel, Some(fetch.after), most, false)
+                let command = self.keys.read(&fetch.channel, Some(fetch.after), most, false);
+                (Arc::clone(&fetch.channel), command)
             }
         }
     }
@@ -326,7 +330,7 @@ impl Streams {
         answers: Vec<Value>,
         side: &mut S,
     ) -> Result<(), String> {
-        let (mut undone, mut result) = (Vec::new(), Ok(()));
+        let (mut undone, mut later, mut result) = (Vec::new(), Vec::new(), Ok(()));
         let mut answers = answers.into_iter();
         for waiting in batch {
             let ticket = waiting.append.ticket;
@@ -340,6 +344,7 @@ impl Streams {
                     self.keys.names = None;
                     undone.push(waiting);
                 }
+                Err(Trouble::Later) => later.push(waiting),
                 Err(Trouble::Away(why)) => {
                     result = Err(why);
                     undone.push(waiting);
@@ -351,6 +356,8 @@ impl Streams {
             }
         }
         self.appends.put_back(undone, true);
+        // Some of it may have been done before a node of the cluster went away: it keeps its number.
+        self.appends.put_back(later, false);
         result
     }
 
@@ -396,6 +403,7 @@ impl Streams {
             Reader::Room(channel) => self.want(&channel),
         }
         match trouble {
+            Trouble::Later => {}
             Trouble::Forgotten => self.keys.names = None,
             Trouble::Away(why) => return Err(why),
             Trouble::Refused(_, why) => self.complain(&why),

@@ -89,17 +89,32 @@ pub(in crate::bridge) struct Keys {
     prefix: String,
     /// This life of this node.
     writer: String,
+    /// The keys of a room say by their names that they belong together, as a cluster wants it.
+    tagged: bool,
     /// The names by which Redis has the scripts, once it has them.
     pub(in crate::bridge) names: Option<[String; 2]>,
 }
 
 impl Keys {
-    pub(in crate::bridge) fn new(prefix: &str, writer: u32) -> Self {
-        Self { prefix: prefix.to_owned(), writer: format!("{writer:x}"), names: None }
+    pub(in crate::bridge) fn new(prefix: &str, writer: u32, tagged: bool) -> Self {
+        Self { prefix: prefix.to_owned(), writer: format!("{writer:x}"), tagged, names: None }
     }
 
     fn key(&self, kind: &str, channel: &str) -> String {
-        format!("{}:{kind}:{channel}", self.prefix)
+        if self.tagged {
+            format!("{}:{kind}:{{{channel}}}", self.prefix)
+        } else {
+            format!("{}:{kind}:{channel}", self.prefix)
+        }
+    }
+
+    /// The key of an identifier that is remembered in a room.
+    fn once(&self, channel: &str, once: &str) -> String {
+        if self.tagged {
+            return format!("{}:{once}", self.key("once", channel));
+        }
+        let named = serde_json::to_string(&(channel, once)).unwrap_or_default();
+        self.key("once", &named)
     }
 
     fn script(&self, at: usize, keys: &[&str]) -> Cmd {
@@ -114,16 +129,14 @@ impl Keys {
         let append = &waiting.append;
         let channel = &*append.channel;
         let once = append.once.as_ref();
-        let named = once.map_or_else(String::new, |(once, _)| {
-            serde_json::to_string(&(channel, once)).unwrap_or_default()
-        });
+        let named = once.map_or("", |(once, _)| &**once);
         let mut command = self.script(
             0,
             &[
                 &self.key("place", channel),
                 &self.key("history", channel),
                 &self.key(&format!("sent:{}", self.writer), channel),
-                &self.key("once", &named),
+                &self.once(channel, named),
             ],
         );
         let known = known.unwrap_or_default();
@@ -177,6 +190,8 @@ fn body(order: &[u8], from: Option<&str>) -> Vec<u8> {
 pub(super) enum Trouble {
     /// It does not know the script; nothing was done.
     Forgotten,
+    /// Not now: the room is on its way from one node of a cluster to another.
+    Later,
     /// It does not serve now; nothing was done.
     Away(String),
     /// It does not do this; nothing was done.
@@ -246,6 +261,7 @@ pub(super) fn reading(answer: Value) -> Result<Reading, Trouble> {
 fn texts(answer: Value) -> Result<Vec<String>, Trouble> {
     let list = match answer {
         Value::Array(list) => list,
+        Value::Nil => return Err(Trouble::Later),
         Value::ServerError(error) => return Err(trouble(&error)),
         _ => return Err(strange()),
     };
@@ -288,7 +304,8 @@ mod tests {
         let cursor = Cursor { epoch: 0xab, offset: 3 };
         assert_eq!(verdict(bulk(&["taken", "ab", "3"])), Ok(Verdict::Taken(cursor)));
         assert_eq!(verdict(bulk(&["repeat", "ab", "3"])), Ok(Verdict::Repeat(cursor)));
-        for wrong in [bulk(&[]), bulk(&["taken", "ab"]), bulk(&["taken", "x", "3"]), Value::Nil] {
+        assert_eq!(verdict(Value::Nil), Err(Trouble::Later));
+        for wrong in [bulk(&[]), bulk(&["taken", "ab"]), bulk(&["taken", "x", "3"])] {
             assert!(matches!(verdict(wrong), Err(Trouble::Refused(Refusal::Failed, _))));
         }
         assert!(reading(bulk(&["", "0", "1"])).is_ok_and(|none| none.newest.is_none()));

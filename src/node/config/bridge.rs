@@ -13,6 +13,11 @@ group! {
     pub struct Redis in "bridge" {
         /// Where Redis is: `redis://HOST:PORT`, `rediss://HOST:PORT` for TLS, or `redis+unix:///PATH`.
         "url" Restart url: String = String::new(), text(2048).or_empty("none: without sentinels either the node works alone");
+        /// Whether that is a node of a Redis Cluster.
+        "cluster" Restart cluster: bool = false, Flag;
+        /// More nodes of the cluster to begin with, as URLs, for the case that the first is away. All others are
+        /// learnt from whoever answers.
+        "seeds" Restart seeds: Vec<String> = Vec::new(), list_of(16, text(2048));
         /// The ACL user to log in as.
         "user" Restart user: String = String::new(), text(256).or_empty("Redis's default user");
         /// The user's password.

@@ -39,6 +39,11 @@ const RELATIONS: &[Relation] = &[
                used: give those that have a rate in common one pattern",
     },
     Relation {
+        keys: &["bridge.cluster", "bridge.url"],
+        holds: |c| !c.inside.redis.cluster || !c.inside.redis.url.is_empty(),
+        rule: "a cluster is entered by one of its nodes: give its URL",
+    },
+    Relation {
         keys: &["bridge.sentinels", "bridge.sentinel_master"],
         holds: |c| {
             let sentinels = &c.inside.sentinels;

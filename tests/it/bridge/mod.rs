@@ -11,3 +11,4 @@ mod sealed;
 mod sentinel;
 mod shared;
 mod shared_outage;
+mod slots;
