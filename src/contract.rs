@@ -203,6 +203,11 @@ impl SendBatch {
         }
     }
 
+    /// Appends several.
+    pub fn extend(&mut self, parts: impl IntoIterator<Item = Shared>) {
+        parts.into_iter().for_each(|part| self.push(part));
+    }
+
     /// Bytes still to be written.
     #[must_use]
     pub fn left(&self) -> usize {

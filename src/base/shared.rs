@@ -68,13 +68,17 @@ enum Bytes {
     Own(Vec<u8>),
     /// A publication's.
     Common(Arc<[u8]>),
+    /// The same from that byte on.
+    Tail(Arc<[u8]>, usize),
+    /// What one reader alone has in front, and what it shares with others.
+    Led(Shared, Shared),
 }
 
 #[derive(Debug)]
 struct Inner {
     bytes: Bytes,
     mark: Option<Mark>,
-    /// At least 1.
+    /// None for what only stands in front of others.
     frames: u32,
     trace: Trace,
     /// The namespace that the bytes count for once they are charged.
@@ -101,7 +105,9 @@ impl Inner {
     fn cost(&self) -> u64 {
         let bytes = match &self.bytes {
             Bytes::Own(bytes) => bytes.capacity(),
-            Bytes::Common(bytes) => bytes.len(),
+            Bytes::Common(bytes) | Bytes::Tail(bytes, _) => bytes.len(),
+            // Each of the two counts itself.
+            Bytes::Led(..) => 0,
         };
         (bytes + size_of::<Self>() + 2 * size_of::<usize>()) as u64
     }
@@ -151,6 +157,44 @@ impl Shared {
         Self(Rc::new(Inner::new(Bytes::Common(bytes.into()), Some(mark), 1)))
     }
 
+    /// Bytes of a publication from that one on.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn tail(bytes: Arc<[u8]>, from: usize, mark: Option<Mark>) -> Self {
+        assert!(from <= bytes.len(), "the end of something shorter");
+        Self(Rc::new(Inner::new(Bytes::Tail(bytes, from), mark, 1)))
+    }
+
+    /// The same publication with something in front that is for one reader alone. A queue takes or drops both
+    /// together, and a write has them one behind the other.
+    #[must_use]
+    pub fn led(lead: impl Into<Vec<u8>>, rest: &Self) -> Self {
+        let lead = Self(Rc::new(Inner::new(Bytes::Own(lead.into()), None, 0)));
+        let inner = &rest.0;
+        let both = Inner::new(Bytes::Led(lead, rest.clone()), inner.mark.clone(), inner.frames);
+        Self(Rc::new(both)).traced(inner.trace)
+    }
+
+    /// What it consists of: one piece, or what [`Self::led`] put together.
+    #[must_use]
+    pub fn pieces(self) -> (Option<Self>, Self) {
+        match &self.0.bytes {
+            Bytes::Led(lead, rest) => (Some(lead.clone()), rest.clone()),
+            _ => (None, self),
+        }
+    }
+
+    /// This one behind what stands in front of `other`, if anything does.
+    #[must_use]
+    pub fn behind(self, other: Option<&Self>) -> Self {
+        match (&self.0.bytes, other.map(|other| &other.0.bytes)) {
+            (Bytes::Led(_, rest), Some(Bytes::Led(lead, _))) => Self::led(lead.bytes(), rest),
+            _ => self,
+        }
+    }
+
     /// Bytes of several publications of one room, which a queue takes or drops together.
     ///
     /// # Panics
@@ -192,7 +236,18 @@ impl Shared {
         if self.0.charge.get().is_some() {
             return;
         }
-        let charge = Charge { shard: shard.clone(), tenant: tenant().cloned() };
+        self.charge_to(shard, tenant());
+    }
+
+    fn charge_to(&self, shard: &Gauge, tenant: Option<&Account>) {
+        if self.0.charge.get().is_some() {
+            return;
+        }
+        if let Bytes::Led(lead, rest) = &self.0.bytes {
+            lead.charge_to(shard, tenant);
+            rest.charge_to(shard, tenant);
+        }
+        let charge = Charge { shard: shard.clone(), tenant: tenant.cloned() };
         let cost = self.0.cost();
         shard.0.set(shard.0.get() + cost);
         let accounts = [&charge.tenant, &self.0.space];
@@ -213,12 +268,23 @@ impl Shared {
         self.0.frames
     }
 
-    /// The bytes.
+    /// The bytes; of what has [`Self::pieces`], those of the last.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.0.bytes {
             Bytes::Own(bytes) => bytes,
             Bytes::Common(bytes) => bytes,
+            Bytes::Tail(bytes, from) => &bytes[*from..],
+            Bytes::Led(_, rest) => rest.bytes(),
+        }
+    }
+
+    /// How many bytes all of it is.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match &self.0.bytes {
+            Bytes::Led(lead, rest) => lead.size() + rest.size(),
+            _ => self.bytes().len(),
         }
     }
 
@@ -251,6 +317,25 @@ mod tests {
         drop(item);
         assert!(gauge.bytes() >= 1000);
         drop(others);
+        assert_eq!(gauge.bytes(), 0);
+    }
+
+    #[test]
+    fn what_many_have_something_in_front_of_counts_once() {
+        let gauge = Gauge::default();
+        let rest = Shared::tail(Arc::from(vec![7; 100_000]), 10, None);
+        let led: Vec<Shared> = (0..50).map(|number: u8| Shared::led([number], &rest)).collect();
+        led.iter().for_each(|item| item.charge(&gauge, || None));
+        assert!((100_000..120_000).contains(&gauge.bytes()), "{}", gauge.bytes());
+        let item = led[3].clone();
+        assert_eq!((item.size(), item.frames()), (99_991, 1));
+        let other = Shared::led([9, 9], &Shared::kept([1, 2]));
+        let moved = other.behind(Some(&item));
+        assert_eq!((moved.size(), moved.bytes()), (3, &[1, 2][..]));
+        let (lead, end) = item.pieces();
+        assert_eq!(lead.map(|lead| (lead.bytes().to_vec(), lead.frames())), Some((vec![3], 0)));
+        assert!(end.same(&rest));
+        drop((led, rest, end));
         assert_eq!(gauge.bytes(), 0);
     }
 }

@@ -188,6 +188,7 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
             repeats: namespace.idempotency_window,
         },
         queued: namespace.memory,
+        write_delay: namespace.write_delay,
     };
     RoomRules {
         per_connection: config.limits.command.max_rooms as usize,

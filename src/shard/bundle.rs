@@ -12,10 +12,13 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::base::shared::{Mark, Overflow, Shared, Trace};
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::Publication;
 use crate::shard::forms::Forms;
+use crate::shard::trail::Step;
 
 /// What is gathered; empty between turns.
 #[derive(Debug, Default)]
@@ -29,6 +32,8 @@ pub(super) struct Bundle {
     frames: Vec<Arc<[u8]>>,
     events: Vec<Arc<[u8]>>,
     packets: Vec<Arc<[u8]>>,
+    /// The events of rooms, while anybody reads a stream of several.
+    steps: SmallVec<[Step; 1]>,
     /// Bytes of all of them.
     bytes: usize,
 }
@@ -68,7 +73,7 @@ impl Bundle {
     pub(super) fn push(
         &mut self,
         publication: &Publication,
-        forms: Forms<Arc<[u8]>>,
+        (forms, step): (Forms<Arc<[u8]>>, Option<Step>),
         trace: Trace,
     ) {
         if self.mark.is_none() {
@@ -79,19 +84,24 @@ impl Bundle {
         self.frames.push(forms.frame);
         self.events.extend(forms.event);
         self.packets.extend(forms.packet);
+        self.steps.extend(step);
     }
 
-    /// The room, and an item of each form gathered; nothing is gathered then.
-    pub(super) fn take(&mut self) -> Option<(Arc<str>, Forms<Shared>)> {
+    /// The room, an item of each form gathered, and the events for streams of several rooms, each of which has an id of
+    /// its own; nothing is gathered then.
+    pub(super) fn take(&mut self) -> Option<Taken> {
         let mark = self.mark.take()?;
         let room = Arc::clone(&mark.room);
         self.bytes = 0;
         let join = |pieces| join(pieces, &mark).map(|item| item.traced(self.trace));
         let (event, packet) = (join(&mut self.events), join(&mut self.packets));
         let frame = join(&mut self.frames)?;
-        Some((room, Forms { frame, event, packet }))
+        Some((room, Forms { frame, event, packet }, std::mem::take(&mut self.steps)))
     }
 }
+
+/// What was gathered.
+type Taken = (Arc<str>, Forms<Shared>, SmallVec<[Step; 1]>);
 
 /// One item of all these; `None` of none.
 fn join(pieces: &mut Vec<Arc<[u8]>>, mark: &Mark) -> Option<Shared> {

@@ -6,6 +6,7 @@
 //! reached in `everyone`. Nothing here allocates per receiver.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -28,12 +29,16 @@ use crate::shard::outcomes::{Note, Outcomes};
 use crate::shard::people::People;
 use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::table::Table;
+use crate::shard::trail::{Step, Trails};
 use crate::shard::writes::Writes;
 use crate::wire::websocket;
 
 /// What is queued for the receivers of one publication in one shard.
 pub(super) struct Item {
     forms: Forms<Shared>,
+    /// The same for streams of several rooms, one for each publication; none while the shard has none, and of what is
+    /// in no room.
+    steps: SmallVec<[Step; 1]>,
     /// Connections of this shard that must not get it.
     except: SmallVec<[ConnId; 2]>,
     /// Rooms with members here, who must not get it either.
@@ -46,6 +51,9 @@ impl Item {
     }
 }
 
+/// What is to be known of rooms to hand an item to a member, and where streams have come in them.
+pub(super) type Whither<'r> = (&'r Hub, &'r mut Trails);
+
 /// Queues items for connections.
 pub(super) struct Pusher<'a> {
     table: &'a mut Table,
@@ -56,23 +64,35 @@ pub(super) struct Pusher<'a> {
     outcomes: &'a mut Outcomes,
     limits: &'a OutboundLimits,
     tick: Tick,
+    /// True while nobody is to be written to for what is pushed, unless it is more than a queue should hold.
+    waits: bool,
     pub(super) losses: Losses,
 }
 
 impl Pusher<'_> {
-    pub(super) fn deliver(&mut self, index: u32, item: &Item, hub: &Hub) {
+    pub(super) fn deliver(&mut self, index: u32, item: &Item, rooms: Whither<'_>) {
+        let (hub, trails) = rooms;
         if !item.excepts_nobody() && self.is_excepted(index, item, hub) {
+            return;
+        }
+        if !item.steps.is_empty() && trails.has(index) {
+            for step in &item.steps {
+                self.hand(index, &trails.lead(index, step));
+            }
             return;
         }
         let frame =
             if item.forms.is_one() { &item.forms.frame } else { item.forms.of(self.form(index)) };
-        let bytes = frame.bytes().len() as u64;
+        self.hand(index, frame);
+    }
+
+    fn hand(&mut self, index: u32, frame: &Shared) {
         let pushed = self.push(index, frame.clone());
         if pushed.is_queued() {
-            self.counters.deliveries_total += u64::from(item.forms.frame.frames());
-            self.counters.delivered_bytes_total += bytes;
+            self.counters.deliveries_total += u64::from(frame.frames());
+            self.counters.delivered_bytes_total += frame.size() as u64;
         } else {
-            self.note_refused(index, &item.forms.frame, pushed);
+            self.note_refused(index, frame, pushed);
         }
     }
 
@@ -153,7 +173,9 @@ impl Pusher<'_> {
         if connection.outbound.poll_pressure() == Some(Pressure::Congested) {
             connection.set_pause(Pause::Congested, true);
         }
-        enlist(connection, index, self.writes);
+        if !self.waits || connection.outbound.is_congested() {
+            enlist(connection, index, self.writes);
+        }
         pushed
     }
 }
@@ -225,8 +247,9 @@ impl Shard {
                     self.settle(now);
                 }
                 let forms = self.publication_forms(publication);
+                let step = self.step(publication, forms.event.as_ref());
                 let trace = self.trace(publication);
-                self.rooms.bundle.push(publication, forms, trace);
+                self.rooms.bundle.push(publication, (forms, step), trace);
             }
             ([publication], None) if publication.has_members() => {
                 self.settle(now);
@@ -245,21 +268,27 @@ impl Shard {
     /// Queues what is gathered. To be called before anything that its receivers must be told after it,
     /// and before who they are changes.
     pub(super) fn settle(&mut self, now: Time) {
-        if let Some((room, forms)) = self.rooms.bundle.take() {
+        if let Some((room, forms, steps)) = self.rooms.bundle.take() {
             let limits = self.queue_limits_for([&*room]);
             let space = self.space_of(&room);
             let forms = forms.map(|one: Shared| one.counted_for(space));
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            let item = Item { forms, except, except_rooms };
+            let item = Item { forms, steps, except, except_rooms };
             self.deliver_room(&room, &item, &limits, now);
         }
     }
 
     fn deliver_room(&mut self, room: &str, item: &Item, limits: &OutboundLimits, now: Time) {
         let before = self.delivered();
+        let mark = item.forms.frame.mark().map(|mark| &mark.room);
+        let delay = mark.map_or(Duration::ZERO, |room| self.delay_of(room));
+        if let Some(room) = mark.filter(|_| !delay.is_zero()) {
+            self.writes.delays.begin(room, delay, now);
+        }
         let (rooms, mut pusher) = self.pusher(limits, now);
+        pusher.waits = !delay.is_zero();
         for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
-            pusher.deliver(member.conn, item, &rooms.hub);
+            pusher.deliver(member.conn, item, (&rooms.hub, &mut rooms.replays.trails));
         }
         let losses = pusher.losses;
         self.note_losses(Some(room), losses);
@@ -281,7 +310,8 @@ impl Shard {
         let except = except.filter(|address| self.is_own(address));
         let except = except.map(|address| address.conn).into_iter().collect();
         let forms = forms.map(|one| one.counted_for(space));
-        let item = Item { forms, except, except_rooms: SmallVec::new() };
+        let (steps, except_rooms) = (SmallVec::new(), SmallVec::new());
+        let item = Item { forms, steps, except, except_rooms };
         self.deliver_room(room, &item, &limits, now);
     }
 
@@ -311,7 +341,11 @@ impl Shard {
                             continue;
                         }
                         if served.first(member.conn) {
-                            pusher.deliver(member.conn, item, &rooms.hub);
+                            pusher.deliver(
+                                member.conn,
+                                item,
+                                (&rooms.hub, &mut rooms.replays.trails),
+                            );
                         } else {
                             pusher.skip(member.conn, item);
                         }
@@ -324,7 +358,7 @@ impl Shard {
                         if pusher.addressee(index, tenant) == Some(address.conn)
                             && served.first(index)
                         {
-                            pusher.deliver(index, item, &rooms.hub);
+                            pusher.deliver(index, item, (&rooms.hub, &mut rooms.replays.trails));
                         }
                     }
                 }
@@ -367,8 +401,18 @@ impl Shard {
         let Self { table, queues, writes, counters, rooms, gate, measures, .. } = self;
         let (people, tick, losses) = (&gate.people, now.tick(), Losses::default());
         let outcomes = &mut measures.outcomes;
-        let pusher =
-            Pusher { table, queues, writes, counters, people, outcomes, limits, tick, losses };
+        let pusher = Pusher {
+            table,
+            queues,
+            writes,
+            counters,
+            people,
+            outcomes,
+            limits,
+            tick,
+            waits: false,
+            losses,
+        };
         (rooms, pusher)
     }
 
@@ -396,20 +440,34 @@ impl Shard {
         }
     }
 
+    /// The event for streams of several rooms, if this shard has any and it is of a room.
+    fn step(&self, publication: &Publication, event: Option<&Arc<[u8]>>) -> Option<Step> {
+        if self.rooms.replays.trails.is_empty() {
+            return None;
+        }
+        let mark = Some(publication.mark());
+        let step = Step::of(publication, event?, mark)?;
+        let body = step.body.traced(self.trace(publication));
+        let body = body.counted_for(self.space_of(&publication.room));
+        Some(Step { body, ..step })
+    }
+
     pub(super) fn item(&self, publication: &Publication) -> Item {
         let trace = self.trace(publication);
         let space = self.space_of(&publication.room);
         let marked = |bytes| Shared::marked(bytes, publication.mark()).traced(trace);
         let forms = self.publication_forms(publication);
+        let steps = self.step(publication, forms.event.as_ref()).into_iter().collect();
         let forms = forms.map(|bytes| marked(bytes).counted_for(space));
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            return Item { forms, except, except_rooms };
+            return Item { forms, steps, except, except_rooms };
         };
         let here = |address: &&ConnAddress| self.is_own(address);
         let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
         Item {
             forms,
+            steps,
             except: all.connections.iter().filter(here).map(|address| address.conn).collect(),
             except_rooms: rooms.collect(),
         }

@@ -12,6 +12,7 @@ mod carriers;
 mod check;
 mod command;
 mod consult;
+mod delay;
 mod door;
 mod drain;
 mod everyone;
@@ -62,6 +63,7 @@ mod table;
 mod targets;
 mod tenants;
 mod tidings;
+mod trail;
 mod turn;
 mod writes;
 

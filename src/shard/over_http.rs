@@ -16,6 +16,7 @@ use crate::connection::{PageWish, Wish};
 use crate::session::{self, Code, CommandError, encode};
 use crate::shard::command::overloaded;
 use crate::shard::state::Shard;
+use crate::shard::trail;
 use crate::wire::http;
 
 impl Shard {
@@ -88,7 +89,8 @@ pub(super) fn status_of(code: Code) -> u16 {
 
 /// Reads `EPOCH.OFFSET`, with or without the room that stands behind it in the ids of events.
 fn cursor(text: &str) -> Option<Cursor> {
-    let mut parts = text.splitn(3, '.');
+    let (_, own) = trail::split(text);
+    let mut parts = own.splitn(3, '.');
     let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
     let offset = parts.next()?.parse().ok()?;
     Some(Cursor { epoch, offset })

@@ -31,6 +31,7 @@ use crate::shard::forms;
 use crate::shard::mail::{Answer, Asked, Found, Joining};
 use crate::shard::outcomes::Note;
 use crate::shard::state::Shard;
+use crate::shard::trail::{FIELD, Sign, Step, Trails};
 
 /// A room of which a connection has not had everything.
 #[derive(Debug)]
@@ -57,13 +58,16 @@ struct Behind {
 pub(super) struct Replays {
     behind: Map<u32, Behind>,
     next_number: u64,
+    /// How far streams of several rooms have come.
+    pub(super) trails: Trails,
     /// What was replayed in this turn, by its address: whoever came back at the same time shares it.
-    frames: Map<(usize, Form), (Arc<Publication>, Shared)>,
+    frames: Map<(usize, Form, bool), (Arc<Publication>, Shared)>,
 }
 
 impl Replays {
     pub(super) fn new(seed: &Seed) -> Self {
-        Self { behind: seed.map(), next_number: 0, frames: seed.map() }
+        let trails = Trails::new(seed);
+        Self { behind: seed.map(), next_number: 0, trails, frames: seed.map() }
     }
 
     /// True while the connection has not had everything.
@@ -129,6 +133,7 @@ impl Replays {
     /// The connection has ended.
     pub(super) fn forget(&mut self, index: u32) {
         self.behind.remove(&index);
+        self.trails.forget(index);
     }
 
     /// The turn is over.
@@ -139,13 +144,27 @@ impl Replays {
         }
     }
 
-    fn frame(&mut self, publication: &Arc<Publication>, form: Form, trace: Trace) -> Shared {
+    fn frame(
+        &mut self,
+        index: u32,
+        publication: &Arc<Publication>,
+        form: Form,
+        trace: Trace,
+    ) -> Shared {
+        let is_led = form == Form::Event && self.trails.has(index);
         let address = Arc::as_ptr(publication).addr();
         let make = || {
-            let bytes = forms::bytes(publication, form);
-            (Arc::clone(publication), Shared::common(Arc::clone(bytes)).traced(trace))
+            // What is kept of a room is an event with an id.
+            let from = if is_led { FIELD.len() } else { 0 };
+            let bytes = Arc::clone(forms::bytes(publication, form));
+            (Arc::clone(publication), Shared::tail(bytes, from, None).traced(trace))
         };
-        self.frames.entry((address, form)).or_insert_with(make).1.clone()
+        let body = self.frames.entry((address, form, is_led)).or_insert_with(make).1.clone();
+        if !is_led {
+            return body;
+        }
+        let sign = Sign::of(plain(&publication.room));
+        self.trails.lead(index, &Step { body, sign, at: publication.cursor })
     }
 
     /// The connections that have not had everything, each with its rooms.
@@ -177,7 +196,9 @@ impl Shard {
         let begins = standing == Standing::Pending && !self.rooms.replays.is_behind(id.index, room);
         let lost = matches!(&answer.found, Found::Slice(slice) if slice.lost);
         let follows = begins && !lost && matches!(answer.found, Found::Slice(_));
-        self.tell_joined(answer, joining, joining.since.map(|_| follows), now);
+        let since = joining.since.filter(|_| follows || lost);
+        let at = begins.then(|| since.unwrap_or(answer.position));
+        self.tell_joined(answer, joining, (joining.since.map(|_| follows), at), now);
         match (&answer.found, joining.since) {
             _ if !begins => {}
             (Found::Slice(slice), Some(since)) => {
@@ -203,7 +224,7 @@ impl Shard {
         &mut self,
         answer: &Answer,
         joining: Joining,
-        recovered: Option<bool>,
+        (recovered, at): (Option<bool>, Option<Cursor>),
         now: Time,
     ) {
         let Answer { question, members, position, .. } = answer;
@@ -214,7 +235,11 @@ impl Shard {
         }
         let Cursor { epoch, offset } = position;
         let reply = Reply::Joined { room, members, offset, epoch, recovered };
-        self.reply(question.to.conn, question.reference.as_deref(), &reply, now);
+        let (id, reference) = (question.to.conn, question.reference.as_deref());
+        match at.filter(|_| self.table.get(id).is_some_and(|connection| connection.is_stream())) {
+            Some(at) => self.reply_from(id, reference, &reply, (room, at), now),
+            None => self.reply(id, reference, &reply, now),
+        }
     }
 
     /// The home has said what more was missed.
@@ -270,7 +295,7 @@ impl Shard {
             if publication.is_over(now) {
                 continue;
             }
-            let frame = self.rooms.replays.frame(publication, form, trace);
+            let frame = self.rooms.replays.frame(id.index, publication, form, trace);
             self.push_item(id.index, frame, &limits, now);
             self.counters.replayed_total += 1;
         }

@@ -299,6 +299,8 @@ pub struct NamespaceRules {
     pub memory: RoomMemory,
     /// Bytes of what waits for readers of the rooms, in the whole node; zero: no limit.
     pub queued: u64,
+    /// How long what is published may wait for more before it is written; zero: not at all.
+    pub write_delay: Duration,
 }
 
 /// Messages with a rate by their type. The rate itself stands in [`RoomRules::rates`].
@@ -378,6 +380,15 @@ impl RoomRules {
     #[must_use]
     pub fn overflow_of(&self, room: &str) -> Overflow {
         self.namespace_of(room).map_or(self.overflow, |namespace| namespace.overflow)
+    }
+
+    /// How long what is published in a room may wait to be written. Looks at names only where anything waits.
+    #[must_use]
+    pub fn write_delay_of(&self, room: &str) -> Duration {
+        if self.namespaces.iter().all(|namespace| namespace.write_delay.is_zero()) {
+            return Duration::ZERO;
+        }
+        self.namespace_of(room).map_or(Duration::ZERO, |namespace| namespace.write_delay)
     }
 
     /// Who may use a right in a room. Whoever may join may ask who is there and

@@ -3,9 +3,12 @@
 //! A stream is a connection like any other, but that its bytes have another form and that everything it
 //! wants stands in its request. So it is answered like one whose commands came with the handshake: rights,
 //! limits and errors are the same, and what is refused is told as an event. Fan-out makes a
-//! publication's event where a shard has streams at all, once for all of them.
+//! publication's event where a shard has streams at all, once for all of them; what the id of an event says of
+//! a stream's other rooms is in `trail`.
 
 use std::rc::Rc;
+
+use serde_json::value::RawValue;
 
 use crate::auth::{Denied, Place, place};
 use crate::base::cursor::Cursor;
@@ -13,9 +16,11 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::connection::{Connection, Verdict, Wish};
 use crate::hub::Publication;
+use crate::session::encode::Reply;
 use crate::session::{self, encode};
 use crate::shard::forms;
 use crate::shard::state::Shard;
+use crate::shard::trail::{self, Sign};
 use crate::wire::http::{Head, Refusal, Upgrade};
 use crate::wire::sse;
 
@@ -25,17 +30,22 @@ use crate::wire::sse;
 /// `None` for what is in no room and has no number: such an event leaves the reader's last id as it was.
 pub(super) fn event_id(publication: &Publication) -> Option<String> {
     let Place::Room(room) = place(&publication.room) else { return None };
-    let Cursor { epoch, offset } = publication.cursor;
-    Some(format!("{epoch:x}.{offset}.{room}"))
+    Some(place_id(room, publication.cursor))
+}
+
+fn place_id(room: &str, Cursor { epoch, offset }: Cursor) -> String {
+    format!("{epoch:x}.{offset}.{room}")
 }
 
 /// Where one who saw this event last has left off in a room: nowhere known, if the event was of another one
-/// or the id is none of ours.
+/// and says nothing of it, or the id is none of ours.
 fn since(last: Option<&str>, room: &str) -> Option<Cursor> {
-    let mut parts = last?.splitn(3, '.');
+    let (others, own) = trail::split(last?);
+    let mut parts = own.splitn(3, '.');
     let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
     let offset = parts.next()?.parse().ok()?;
-    (parts.next()? == room).then_some(Cursor { epoch, offset })
+    let is_own = parts.next()? == room;
+    if is_own { Some(Cursor { epoch, offset }) } else { trail::other(others, room) }
 }
 
 /// A message of the server's in the form that this connection reads.
@@ -62,6 +72,8 @@ impl Shard {
             return self.read_page(id, room, page, now);
         }
         let settings = Rc::clone(&self.settings);
+        let (rooms, last) = (wish.rooms.iter().map(String::as_str), wish.last.as_deref());
+        self.rooms.replays.trails.begin(id.index, rooms, |room| since(last, room));
         for room in &wish.rooms {
             if !self.table.get(id).is_some_and(|connection| connection.is_living()) {
                 return;
@@ -73,6 +85,25 @@ impl Shard {
                 Ok(request) => self.consider(id, request, text, None, now),
                 Err(error) => self.refuse(id, &error, now),
             }
+        }
+    }
+
+    /// Tells a stream that it has joined a room, with an id that says from where it goes on: so one that breaks before
+    /// the first publication comes back there as well.
+    pub(super) fn reply_from(
+        &mut self,
+        id: ConnId,
+        reference: Option<&RawValue>,
+        reply: &Reply<'_>,
+        (room, at): (&str, Cursor),
+        now: Time,
+    ) {
+        let mut text = Vec::new();
+        if encode::reply(&mut text, reference, reply) {
+            let (trails, sign) = (&mut self.rooms.replays.trails, Sign::of(room));
+            trails.set(id.index, sign, at);
+            let place = trails.others(id.index, sign) + &place_id(room, at);
+            self.push_kept(id, sse::event(None, Some(&place), &text), now);
         }
     }
 

@@ -326,6 +326,7 @@ impl Shard {
     pub fn begin_writes(&mut self, busy: bool, now: Time) {
         self.walk_some(now);
         self.settle(now);
+        self.release_delayed(now);
         self.rooms.replays.relax();
         if self.writes.begin(busy, now) {
             self.counters.flush_waits_total += 1;
@@ -395,7 +396,8 @@ impl Shard {
     #[must_use]
     pub fn poll_timeout(&self, now: Time) -> Option<Duration> {
         let due = [
-            self.writes.due(now).or_else(|| (!self.rooms.bundle.is_empty()).then_some(now)),
+            self.writes.due(now),
+            (!self.rooms.bundle.is_empty()).then_some(now),
             self.gate.layers.due(now),
             self.has_carriers_ready().then_some(now),
             self.table.wheel.next().map(|tick| tick.start()),

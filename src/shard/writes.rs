@@ -18,6 +18,7 @@ use crate::base::time::Time;
 use crate::connection::Form;
 use crate::contract::{Op, SendBatch};
 use crate::flow::flush::{FlushWindow, Flushed};
+use crate::shard::delay::Delays;
 use crate::shard::forms::Forms;
 use crate::wire::{engineio, sse, websocket};
 
@@ -43,6 +44,8 @@ pub(super) struct Writes {
     pub(super) slow: Vec<ConnId>,
     /// What every connection gets that is asked whether it is there.
     alive: Forms<Shared>,
+    /// Rooms whose publications wait to be written.
+    pub(super) delays: Delays,
 }
 
 /// When the oldest publication arrived at the node, of those that a walk carries.
@@ -80,6 +83,7 @@ impl Writes {
                 event: Some(Shared::kept(sse::COMMENT.to_vec())),
                 packet: Some(Shared::kept(websocket::text(engineio::PING))),
             },
+            delays: Delays::default(),
         }
     }
 
@@ -173,10 +177,11 @@ impl Writes {
         self.next.shrink_to_fit();
     }
 
-    /// When the next turn is due: at once while anybody waits, also in a hold, which never sleeps.
+    /// When the next turn is due: at once while anybody waits, also in a hold, which never sleeps; else when the
+    /// first delay is over.
     pub(super) fn due(&self, now: Time) -> Option<Time> {
         let waits = !self.ops.is_empty() || self.at < self.walk.len() || !self.next.is_empty();
-        waits.then_some(now)
+        if waits { Some(now) } else { self.delays.due() }
     }
 
     /// Connections on the list.

@@ -69,6 +69,28 @@ on_both_drivers! {
         assert_eq!(lost, node.counters().dropped_oldest_total);
     }
 
+    /// How many writes it saves depends on the machine; that it saves any, and loses nothing, does not.
+    fn a_delay_of_a_namespace_saves_writes_and_loses_nothing(driver) {
+        let rule = "namespace=[{pattern=\"slow:*\", write_delay_ms=1000}]";
+        let node = node(driver, &[rule]);
+        let mut readers: Vec<Client> = (0..4).map(|_| Client::connect(node.address())).collect();
+        readers.iter_mut().for_each(|reader| _ = reader.join("slow:r"));
+        let mut author = Client::connect(node.address());
+        let before = node.counters();
+        for number in 0..200 {
+            // Each is acknowledged before the next is sent, so no two of them are of one turn.
+            author.ask(json!({"type": "n", "room": "slow:r", "payload": number}));
+        }
+        for reader in &mut readers {
+            (0..200).for_each(|number| assert_eq!(reader.next()["payload"], number));
+        }
+        let now = node.counters();
+        let (sent, writes) =
+            (now.sent_frames_total - before.sent_frames_total, now.writes_total - before.writes_total);
+        assert!(sent >= 1000, "{sent} frames: 200 for each of four, and 200 replies");
+        assert!(writes < 600, "{writes} writes for {sent} frames");
+    }
+
     fn drop_new_keeps_the_oldest_and_counts_every_loss(driver) {
         let node = node(driver, &small(&["queue.overflow=drop_new"]));
         let mut reader = Client::connect_narrow(node.address());

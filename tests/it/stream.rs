@@ -308,6 +308,56 @@ on_both_drivers! {
         assert!(types.contains(&json!("throng:resync")), "{types:?}");
     }
 
+    /// The rooms have their homes on both shards, and some have told nothing before the stream breaks.
+    fn a_listener_of_several_rooms_comes_back_to_all_of_them(driver) {
+        const ROOMS: [&str; 6] = ["log:a", "log:b", "log:c", "log:d", "log:e", "log:f"];
+        let rule = "namespace=[{pattern = \"log:*\", history_count = 100, history_age_ms = 60000}]";
+        let node = node(driver, &[rule]);
+        let address = node.address();
+        let mut author = Client::connect(address);
+        let mut say = |room: &str, number: usize| {
+            let ok = author.ask(json!({"type": "x", "room": room, "payload": number}));
+            assert_eq!(ok["ok"], true);
+        };
+        // A room of which nothing is kept ends with its last member, and begins anew.
+        ROOMS.iter().for_each(|room| say(room, 99));
+        let target = ROOMS.map(|room| format!("room={room}")).join("&");
+        let (mut last, mut heard) = (String::new(), vec![Vec::new(); ROOMS.len()]);
+        for round in 0..4 {
+            let headers = if round == 0 { String::new() } else { format!("Last-Event-ID: {last}\r\n") };
+            let mut listener = Listener::connect(address, &format!("/sse?{target}"), &headers);
+            let mut replies = 0;
+            let mut expected = if round == 0 { 0 } else { ROOMS.len() - 1 };
+            while replies < ROOMS.len() || expected > 0 {
+                let (id, event) = listener.next();
+                last = id.unwrap_or(last);
+                if event["payload"].is_u64() {
+                    expected -= 1;
+                    let room = ROOMS.iter().position(|room| event["room"] == *room).unwrap();
+                    heard[room].push(event["payload"].as_u64().unwrap());
+                }
+                if event["ok"] == true {
+                    replies += 1;
+                    assert_eq!(event["recovered"].as_bool(), (round > 0).then_some(true), "{event}");
+                }
+            }
+            say(ROOMS[round], 100 + round);
+            let (id, event) = listener.next();
+            assert_eq!(event["payload"], 100 + round);
+            heard[round].push(100 + round as u64);
+            last = id.unwrap();
+            drop(listener);
+            wait_for(&node, "the listener has gone", |c| c.stream_connections == 0);
+            ROOMS[1..].iter().for_each(|room| say(room, round));
+        }
+        for (room, heard) in heard.iter().enumerate() {
+            let own = |round: usize| (round == room).then_some(100 + round as u64);
+            let missed = |round: usize| (room > 0 && round < 3).then_some(round as u64);
+            let all: Vec<u64> = (0..4).flat_map(|round| [own(round), missed(round)]).flatten().collect();
+            assert_eq!(*heard, all, "{}", ROOMS[room]);
+        }
+    }
+
     fn a_drain_ends_streams_with_a_reason_and_says_when_to_come_back(driver) {
         let node = node(driver, &["server.drain_timeout_ms=2000"]);
         let mut listener = Listener::settled(node.address(), "/sse?room=a");

@@ -71,8 +71,8 @@ impl Outbound {
         }
         let older = item.mark().and_then(|mark| store.indexed(key, mark));
         if let Some(index) = older {
-            let old = store.arena.node(index).item.as_ref().map_or(0, |i| i.bytes().len());
-            let grown = (self.bytes() - old).saturating_add(item.bytes().len());
+            let old = store.arena.node(index).item.as_ref().map_or(0, Shared::size);
+            let grown = (self.bytes() - old).saturating_add(item.size());
             // Replacing small publications by large ones must not lift the queue over its limit.
             if grown <= self.bytes().max(limits.high_water as usize) {
                 self.exchange(store, Some(key), index, item);

@@ -150,7 +150,7 @@ impl Outbound {
         let mut index = self.head;
         while index != NIL && parts < max_parts.max(1) {
             let node = store.arena.node_mut(index);
-            let size = node.item.as_ref().map_or(0, |item| item.bytes().len());
+            let size = node.item.as_ref().map_or(0, Shared::size);
             if parts > 0 && batch.left() + size > max_bytes {
                 break;
             }
@@ -162,7 +162,8 @@ impl Outbound {
             if let Some(item) = item {
                 self.unindex(store, key, &item, index);
                 frames += item.frames();
-                batch.push(item);
+                let (lead, item) = item.pieces();
+                batch.extend(lead.into_iter().chain([item]));
             }
             self.pop_control();
             parts += 1;
@@ -332,8 +333,7 @@ impl Outbound {
         let item = |index: &u32| store.arena.node(*index).item.as_ref();
         let frames: u32 = queued.iter().map(|i| item(i).map_or(0, Shared::frames)).sum();
         assert_eq!(frames, self.len, "queued frames");
-        let bytes: usize =
-            queued.iter().map(|i| item(i).map_or(0, |item| item.bytes().len())).sum();
+        let bytes: usize = queued.iter().map(|i| item(i).map_or(0, Shared::size)).sum();
         assert!(queued.iter().all(|index| item(index).is_some()), "a queued node has an item");
         if self.in_flight() {
             assert!(item(&nodes[0]).is_none(), "what is in flight is in the batch");
@@ -369,11 +369,13 @@ impl Outbound {
         index: u32,
         item: Shared,
     ) {
-        let size = item.bytes().len();
+        // What stands in front of the new one would be ahead of what is queued behind its place.
+        let item = item.behind(store.arena.node(index).item.as_ref());
+        let size = item.size();
         item.charge(&store.gauge, || store.payers.account(payer?));
         let old = store.arena.node_mut(index).item.replace(item);
         store.losses.note(old.as_ref(), How::Replaced);
-        let old = old.map_or(0, |old| old.bytes().len());
+        let old = old.map_or(0, |old| old.size());
         let bytes = (self.bytes() - old).saturating_add(size);
         self.set_bytes(store, u32::try_from(bytes).unwrap_or(u32::MAX));
         store.bytes = store.bytes - old as u64 + size as u64;
@@ -390,7 +392,7 @@ impl Outbound {
 
     /// Makes a node for an item and counts it. `payer`: the connection whose tenant pays for it, if one does.
     fn enter(&mut self, store: &mut Store, payer: Option<u32>, item: Shared, now: Tick) -> u32 {
-        let size = item.bytes().len();
+        let size = item.size();
         item.charge(&store.gauge, || store.payers.account(payer?));
         self.set_bytes(store, self.bytes + u32::try_from(size).unwrap_or(u32::MAX));
         self.len += item.frames();
@@ -401,7 +403,7 @@ impl Outbound {
 
     /// Uncounts an item that will not be sent.
     pub(super) fn forget(&mut self, store: &mut Store, item: Option<&Shared>) {
-        let size = item.map_or(0, |item| item.bytes().len());
+        let size = item.map_or(0, Shared::size);
         self.set_bytes(store, self.bytes - u32::try_from(size).unwrap_or(u32::MAX));
         let frames = item.map_or(0, Shared::frames);
         self.len -= frames;
@@ -439,7 +441,7 @@ impl Outbound {
 
     /// The item's size, if the queue's bytes can still be counted with it.
     fn size_if_countable(&self, item: &Shared) -> Option<u32> {
-        let size = u32::try_from(item.bytes().len()).ok()?;
+        let size = u32::try_from(item.size()).ok()?;
         self.bytes.checked_add(size).map(|_| size)
     }
 

@@ -24,6 +24,10 @@ group! {
         "pattern" Live pattern: Glob = Glob::new("*"), Pattern;
         /// What happens to the rooms' publications for a slow reader.
         "overflow" Live overflow: Overflow = Overflow::DropOldest, one_of();
+        /// How long a publication may wait for more of its room, to be written to each member with them. Replies and
+        /// whatever else a member is sent take along what waits.
+        "write_delay_ms" Live write_delay: Duration = Duration::ZERO,
+            millis(1, 1000).or_zero("written at once");
         /// Who may join: everybody, whoever has shown a token, whose token grants it, whom else your back end
         /// allows it ("webhook"), or no client. "auto" is "granted" where auth.mode is "token" and "anyone"
         /// elsewhere.

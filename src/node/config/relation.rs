@@ -33,6 +33,15 @@ const RELATIONS: &[Relation] = &[
                not know of users' connections to the others: write bridge.presence = true",
     },
     Relation {
+        keys: &["queue.max_age_ms"],
+        holds: |c| {
+            let longest = c.lists.namespaces.iter().map(|namespace| namespace.write_delay).max();
+            longest.is_none_or(|longest| longest * 2 <= c.queue.max_age)
+        },
+        rule: "a write that is made to wait must not look like a reader that is slow: at least twice every \
+               namespace.write_delay_ms",
+    },
+    Relation {
         keys: &["limits.messages_per_second"],
         holds: |c| c.lists.rates.len() <= rate::MOST,
         rule: "there may be 32 entries of [[rate]], as every connection has a budget for each that it has \

@@ -463,6 +463,10 @@ fn back_ends_that_are_told_need_a_name_a_url_a_secret_and_something_to_hear() {
     assert!(parse("", &[hooks, several]).is_ok(), "they know of each other's users");
     let error = parse("", &[hooks, several, "bridge.presence=false"]).expect_err("they do not");
     assert!(error.contains("bridge.presence") && error.contains("\"undelivered\""), "{error}");
+    let delay = r#"namespace=[{pattern="a", write_delay_ms=60}]"#;
+    assert!(parse("", &[delay, "queue.max_age_ms=120"]).is_ok());
+    let error = parse("", &[delay, "queue.max_age_ms=119"]).expect_err("it would look slow");
+    assert!(error.contains("queue.max_age_ms") && error.contains("made to wait"), "{error}");
     let error = parse("", &["bridge.shared_rooms=[\"a\"]"]).expect_err("nobody to share with");
     assert!(error.contains("bridge.shared_rooms") && error.contains("give its URL"), "{error}");
     let heard = hook(&format!("secret_file = \"k\"\n{deliver}")).expect("valid").warnings();

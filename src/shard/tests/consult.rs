@@ -42,6 +42,7 @@ fn asking(change: impl FnOnce(&mut Access)) -> Settings {
         origins: None,
         memory: crate::shard::RoomMemory::default(),
         queued: 0,
+        write_delay: std::time::Duration::ZERO,
     };
     settings.rooms.namespaces = vec![rule("w*"), rule("room*")];
     settings

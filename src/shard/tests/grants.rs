@@ -55,6 +55,7 @@ fn namespaces_say_who_may_join_and_publish_whatever_tokens_grant() {
         origins: None,
         memory: RoomMemory::default(),
         queued: 0,
+        write_delay: std::time::Duration::ZERO,
     };
     let mut settings = guarded(&[Source::Header], |_| {});
     settings.rooms.namespaces = vec![
@@ -117,6 +118,7 @@ fn for_pages(pattern: &str, rule: &str) -> NamespaceRules {
         origins: Some(OriginRules { allowed, ..OriginRules::default() }.into()),
         memory: RoomMemory::default(),
         queued: 0,
+        write_delay: std::time::Duration::ZERO,
     }
 }
 

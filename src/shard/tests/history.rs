@@ -26,6 +26,7 @@ pub(super) fn remembering(count: u32) -> Settings {
             repeats: Duration::from_secs(10),
         },
         queued: 0,
+        write_delay: Duration::ZERO,
     }];
     settings
 }

@@ -170,6 +170,7 @@ fn settings() -> Settings {
         origins: None,
         memory: crate::shard::RoomMemory::default(),
         queued: 40 * KIB,
+        write_delay: std::time::Duration::ZERO,
     }];
     settings
 }

@@ -30,6 +30,7 @@ fn sharing() -> Rig {
         origins: None,
         memory: RoomMemory { history: Some(limits), repeats: Duration::ZERO },
         queued: 0,
+        write_delay: Duration::ZERO,
     }];
     Rig::new_in(NodeTag(0xabc), 0, 1, settings)
 }

@@ -22,6 +22,7 @@ fn rules(pattern: &str, overflow: Overflow) -> NamespaceRules {
         origins: None,
         memory: RoomMemory::default(),
         queued: 0,
+        write_delay: std::time::Duration::ZERO,
     }
 }
 

@@ -140,6 +140,7 @@ fn settings() -> Settings {
             repeats: Duration::from_secs(1),
         },
         queued: 4000,
+        write_delay: Duration::from_millis(100),
     }];
     settings.rooms.rates = vec![rate(3, 2)];
     settings.capacity.parked_mail = 6;
