@@ -81,21 +81,7 @@ pub fn stream(origin: Option<&str>) -> Vec<u8> {
 /// When `origin` would end its line.
 #[must_use]
 pub fn document(status: u16, origin: Option<&str>, body: &[u8]) -> Vec<u8> {
-    let mut response = format!(
-        "HTTP/1.1 {status} {}\r\n\
-         Connection: close\r\n\
-         Content-Type: application/json\r\n\
-         Content-Length: {}\r\n\
-         Cache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\n",
-        phrase(status),
-        body.len()
-    );
-    share(&mut response, origin);
-    response.push_str("\r\n");
-    let mut response = response.into_bytes();
-    response.extend_from_slice(body);
-    response
+    whole(status, "application/json", origin, body)
 }
 
 /// What is said to a client that polls: packets of Engine.IO, or `ok` to what it has brought. The connection is to
@@ -105,13 +91,19 @@ pub fn document(status: u16, origin: Option<&str>, body: &[u8]) -> Vec<u8> {
 /// When `origin` would end its line.
 #[must_use]
 pub fn polled(origin: Option<&str>, body: &[u8]) -> Vec<u8> {
+    whole(200, "text/plain; charset=UTF-8", origin, body)
+}
+
+/// An answer that nothing follows.
+fn whole(status: u16, kind: &str, origin: Option<&str>, body: &[u8]) -> Vec<u8> {
     let mut response = format!(
-        "HTTP/1.1 200 OK\r\n\
+        "HTTP/1.1 {status} {}\r\n\
          Connection: close\r\n\
-         Content-Type: text/plain; charset=UTF-8\r\n\
+         Content-Type: {kind}\r\n\
          Content-Length: {}\r\n\
          Cache-Control: no-store\r\n\
          X-Content-Type-Options: nosniff\r\n",
+        phrase(status),
         body.len()
     );
     share(&mut response, origin);
