@@ -258,8 +258,12 @@ on_both_drivers! {
         let closed = publish("club:closed", 5);
         publish("club:open", 6);
         let mut listener = listen(&node, target, "ada", last.as_deref());
-        let events: Vec<Value> = (0..5).map(|_| listener.next().1).collect();
+        let events: Vec<Value> = (0..6).map(|_| listener.next().1).collect();
         assert_eq!(sorted(&events), ([2, 1, 1], vec![3, 6]), "{events:?}");
+        // Of the other room nothing was kept when its only member went, so it has begun anew, and that is told.
+        let anew: Vec<&Value> = events.iter().filter(|event| event["type"] == "throng:resync").collect();
+        let told: Vec<_> = anew.iter().map(|event| (&event["room"], &event["reason"])).collect();
+        assert_eq!(told, [(&json!("club:open:2"), &json!("epoch"))], "{events:?}");
         // Who names an event of a room that it may not join learns nothing of it.
         let at = format!("{}.0.club:closed", closed["epoch"].as_str().unwrap_or("1"));
         let mut curious = listen(&node, target, "ada", Some(&at));
