@@ -245,21 +245,19 @@ impl Carriers {
     /// What the carrier of that connection has to do next; `None` when nothing.
     pub(super) fn step(&mut self, conn: ConnId) -> Option<Step> {
         let carrier = self.carriers.get_mut(&conn.index).filter(|carrier| carrier.conn == conn)?;
-        let origin = carrier.origin.clone();
         if carrier.state.released == Some(true) {
             // What was to be said is lost, as it is where a socket is reset.
             carrier.said = None;
         }
-        if let Some((to, batch)) =
-            carrier.waiting.zip(carrier.said.take_if(|_| carrier.waiting.is_some()))
+        if let Some(to) = carrier.waiting.take_if(|_| carrier.said.is_some())
+            && let Some(batch) = carrier.said.take()
         {
-            carrier.waiting = None;
-            return Some(Step::Say { to, origin, batch });
+            return Some(Step::Say { to, origin: carrier.origin.clone(), batch });
         }
         if carrier.state.released.is_some() && carrier.said.is_none() {
-            let to = carrier.waiting.or(carrier.brought.as_ref().map(|brought| brought.to));
-            self.carriers.remove(&conn.index);
-            return Some(Step::Gone { to, origin });
+            let carrier = self.carriers.remove(&conn.index)?;
+            let to = carrier.waiting.or(carrier.brought.map(|brought| brought.to));
+            return Some(Step::Gone { to, origin: carrier.origin });
         }
         if std::mem::take(&mut carrier.state.looks) {
             return Some(Step::Look);
@@ -269,7 +267,7 @@ impl Carriers {
             return Some(Step::End);
         }
         let brought = carrier.brought.take_if(|_| !carrier.state.is_paused)?;
-        Some(Step::Hear { to: brought.to, origin, body: brought.body })
+        Some(Step::Hear { to: brought.to, origin: carrier.origin.clone(), body: brought.body })
     }
 
     fn enlist(&mut self, index: u32) {

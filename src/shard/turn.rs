@@ -372,8 +372,8 @@ impl Shard {
                             _ => {}
                         }
                         if is_carried {
-                            // It is one of a carrier's, which takes it.
-                            drop(self.carry(op));
+                            let taken = self.carry(op);
+                            assert!(taken.is_ok(), "no carrier takes {taken:?}");
                             continue;
                         }
                         if !is_secure {
