@@ -90,10 +90,16 @@ impl Redis {
         self.ask(&["PUBLISH", channel, text]);
     }
 
-    /// How many nodes are subscribed to the channel.
+    /// How many nodes are subscribed to the channel. Asked again where the connection is cut off: sentinels have a
+    /// server close all of its connections when they make something else of it.
     pub(crate) fn subscribers(&self, channel: &str) -> i64 {
-        match self.ask(&["PUBSUB", "NUMSUB", channel]) {
-            redis::Value::Array(pair) => match pair[1] {
+        let mut told = None;
+        wait_until("Redis says who listens", || {
+            told = self.try_ask(&["PUBSUB", "NUMSUB", channel]);
+            told.is_some()
+        });
+        match told {
+            Some(redis::Value::Array(pair)) => match pair[1] {
                 redis::Value::Int(count) => count,
                 ref other => panic!("{other:?}"),
             },
