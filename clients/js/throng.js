@@ -481,6 +481,22 @@ class Notifications {
   }
 }
 
+/** Rooms of a stream that an event's id can name beside its own. */
+const STREAM_ROOMS = 65;
+
+/** A room's name as the ids of events have it: hashed by FNV-1a, which is the same everywhere. */
+function sign(name) {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return hash.toString(16);
+}
+
+/** The id of the event after which a stream has come so far in these rooms, each a name and a cursor. */
+function eventId([[name, { epoch, offset }], ...others]) {
+  const places = others.map(([other, cursor]) => `${sign(other)}-${cursor.epoch}-${cursor.offset.toString(16)}`);
+  return `${places.length > 0 ? `~${places.join(",")}~` : ""}${epoch}.${offset}.${name}`;
+}
+
 /** Whether a value is something that a token, a ticket or an address can be. */
 const isText = (value) => typeof value === "string" && value !== "";
 
@@ -527,6 +543,7 @@ export class Throng extends Emitter {
   #serial = 0;
   #attempts = 0;
   #everOpen = false;
+  #everSpoke = false;
   #backoff;
   #advised = null;
   #refusal = null;
@@ -829,8 +846,10 @@ export class Throng extends Emitter {
     const { transport, WebSocket: Socket = globalThis.WebSocket } = this.#options;
     if (transport !== "auto") return transport === "sse";
     if (Socket === undefined) return true;
-    // Where WebSockets never get through, streams may; they are tried in turns, as the server may just be away.
-    return !this.#everOpen && this.#attempts > HOPELESS && this.#attempts % 2 === 0;
+    if (this.#everSpoke) return false;
+    // Where WebSockets never get through, streams may; they are tried in turns, as the server may just be away, and
+    // first where one did get through.
+    return this.#everOpen ? this.#attempts % 2 === 1 : this.#attempts > HOPELESS && this.#attempts % 2 === 0;
   }
 
   #openStream(token) {
@@ -838,17 +857,15 @@ export class Throng extends Emitter {
     const url = streamUrl === undefined ? new URL(this.#url) : socketUrl(streamUrl);
     if (streamUrl === undefined) url.pathname = url.pathname.replace(/[^/]*$/, "sse");
     url.protocol = url.protocol.replace(/^ws/, "http");
-    let last = null;
+    const seen = [];
     for (const [name, room] of this.#rooms) {
       url.searchParams.append("room", name);
       room[INNER].shown = null;
-      if (room[INNER].cursor !== null && room[INNER].moved >= (last?.[INNER].moved ?? 0)) last = room;
+      if (room[INNER].cursor !== null) seen.push(room);
     }
-    if (last !== null) {
-      const { cursor } = last[INNER];
-      last[INNER].shown = { ...cursor };
-      url.searchParams.set("lastEventId", `${cursor.epoch}.${cursor.offset}.${last.name}`);
-    }
+    seen.sort((one, other) => other[INNER].moved - one[INNER].moved).splice(STREAM_ROOMS);
+    for (const room of seen) room[INNER].shown = { ...room[INNER].cursor };
+    if (seen.length > 0) url.searchParams.set("lastEventId", eventId(seen.map((room) => [room.name, room[INNER].cursor])));
     if (isText(token)) url.searchParams.set(tokenBy === "ticket" ? "ticket" : "token", token);
     return new EventStream(url.href, Source, withCredentials);
   }
@@ -1035,6 +1052,7 @@ export class Throng extends Emitter {
     this.hello = hello;
     const isFirst = !this.#everOpen;
     this.#everOpen = true;
+    this.#everSpoke ||= !this.#socket.receiveOnly;
     this.#attempts = 0;
     this.#advised = null;
     this.#timers.stable = setTimeout(() => this.#backoff.reset(), this.#options.stableMs);
@@ -1207,7 +1225,7 @@ export class Throng extends Emitter {
       if (inner.cursor === null) {
         inner.cursor = { epoch, offset: Math.max(offset, inner.early) };
       } else if (shown === null) {
-        // A stream goes on with one room only and begins the others with their newest.
+        // A stream goes on with so many rooms and begins the others with their newest.
         missed = inner.cursor.epoch !== epoch || inner.cursor.offset !== offset;
         inner.cursor = { epoch, offset };
       } else if (recovered !== true && inner.cursor.epoch !== epoch) {

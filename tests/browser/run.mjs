@@ -6,6 +6,7 @@
 // Every page is held to this: no console error, and no request to anywhere but the engine it came from.
 
 import assert from "node:assert/strict";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 
@@ -46,6 +47,41 @@ async function listenBothWays({ room, messages }) {
   source.close();
   socket.close();
   return { events, texts };
+}
+
+/** A client without a browser that joins a room and then reads nothing any more; with its id. */
+async function neverReads(address, room) {
+  const [host, port] = address.split(":");
+  const socket = connect({ host, port: Number(port) });
+  socket.setEncoding("latin1");
+  const frame = Buffer.from(JSON.stringify({ type: "throng:join", room, ref: 1 }));
+  // Short, and masked with zeros, which leave it as it is.
+  const join = Buffer.concat([Buffer.from([0x81, 0x80 | frame.length, 0, 0, 0, 0]), frame]);
+  socket.write(
+    `GET /ws HTTP/1.1\r\nHost: ${address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: throng.v1.json\r\n\r\n",
+  );
+  socket.write(join);
+  let heard = "";
+  await new Promise((done, fail) => {
+    socket.on("error", fail);
+    socket.on("data", (text) => {
+      heard += text;
+      if (heard.includes('"ok":true')) done();
+    });
+  });
+  socket.removeAllListeners("data");
+  socket.pause();
+  return { socket, id: /"clientId":"([^"]+)"/.exec(heard)[1] };
+}
+
+/** In a page: publishes to a room as fast as it is allowed to, for as long as it is left alone. */
+function floods({ room }) {
+  window.isEnough = false;
+  const socket = new WebSocket(`ws://${location.host}/ws`, "throng.v1.json");
+  const payload = "x".repeat(30_000);
+  const say = () => socket.send(JSON.stringify({ type: "fill", room, payload, ref: 1 }));
+  socket.onmessage = () => (window.isEnough ? socket.close() : setTimeout(say, 10));
 }
 
 /** Two visitors of one room on two different shards. */
@@ -227,6 +263,19 @@ describe("the operator's page", { timeout: SUITE_MS }, () => {
     await operator.sees("connections", /^0$/);
     await operator.sees("rooms", /nobody is in a room/);
     await operator.sees("reasons", /ended: (lost|closed)/);
+  });
+
+  it("names_the_slowest_reader", async () => {
+    const slow = await neverReads(demo, "slow");
+    const ada = await Visitor.arrive(demo, { name: "Ada" });
+    await ada.settled();
+    await ada.page.evaluate(floods, { room: "slow" });
+    await operator.sees("laggards", /KiB|kB|MiB/);
+    assert.match(await operator.at("laggards").locator("tbody tr").first().textContent(), new RegExp(await slow.id));
+    await ada.page.evaluate(() => (window.isEnough = true));
+    slow.socket.destroy();
+    await operator.sees("laggards", /nobody has anything to read/);
+    await ada.leave();
   });
 
   it("keeps_its_key_over_a_reload_and_says_when_the_node_is_gone", async () => {

@@ -121,7 +121,7 @@ step_socketio() {
 count_socketio() { count_browser "$1"; }
 step_browser() {
     need_browser || return 1
-    CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/{run,lid,client}.mjs
+    CHROMIUM=$(find_chromium) timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/browser/{run,lid,client,stream}.mjs
 }
 count_browser() {
     # Tests cancelled because something before them broke have failed too.

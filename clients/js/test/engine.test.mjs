@@ -371,6 +371,109 @@ for (const driver of DRIVERS) {
       await until("nothing is left", () => [here, there].every((client) => client.notifications.unread === 0 && texts(client) === ""));
     });
 
+    it("comes_back_by_an_event_stream_to_all_its_rooms_and_misses_and_repeats_nothing", async () => {
+      const bob = await other();
+      const names = ["one", "zwei \u00fc", "three"].map((name) => `feed:${driver}:${name}`);
+      // A room of which nothing is kept ends with its last member, and begins anew.
+      for (const room of names) await bob.publish("line", "before", { room });
+      const ada = visitors.client(wire.address, { token: tokenOf("ada"), tokenBy: "query", transport: "sse" });
+      const seen = new Map(names.map((name) => [name, []]));
+      const resyncs = [];
+      const rooms = names.map((name) => ada.join(name));
+      for (const room of rooms) {
+        room.on("message", ({ payload }) => seen.get(room.name).push(payload));
+        room.on("resync", (told) => resyncs.push(told));
+      }
+      await ada.connect();
+      await Promise.all(rooms.map((room) => room.ready));
+      for (let round = 0; round < 3; round += 1) {
+        await bob.publish("line", `live ${round}`, { room: names[round % 2] });
+        await until("it is heard", () => seen.get(names[round % 2]).includes(`live ${round}`));
+        wire.takes = false;
+        wire.cut();
+        await next(ada, "reconnecting");
+        for (const room of names) await bob.publish("line", `meanwhile ${round}`, { room });
+        wire.takes = true;
+        await until("what was missed is heard", () => names.every((name) => seen.get(name).includes(`meanwhile ${round}`)));
+      }
+      const rounds = [0, 1, 2];
+      names.forEach((name, at) => {
+        const own = (round) => (at === round % 2 ? [`live ${round}`] : []);
+        assert.deepEqual(seen.get(name), rounds.flatMap((round) => [...own(round), `meanwhile ${round}`]), name);
+      });
+      assert.deepEqual(resyncs, []);
+    });
+
+    it("tries_an_event_stream_where_no_websocket_ever_gets_through", async () => {
+      const bob = await other();
+      const name = `blocked:${driver}`;
+      let attempts = 0;
+      /** A WebSocket whose way is blocked, as by a proxy that knows nothing of upgrades. */
+      class Blocked {
+        readyState = 0;
+        constructor() {
+          attempts += 1;
+          setTimeout(() => {
+            this.readyState = 3;
+            this.onerror?.({});
+            this.onclose?.({ code: 1006, reason: "" });
+          });
+        }
+        close() {}
+        send() {}
+      }
+      const options = { token: tokenOf("ada"), tokenBy: "query", transport: "auto", WebSocket: Blocked };
+      const ada = visitors.client(wire.address, options);
+      const room = ada.join(name);
+      const heard = [];
+      room.on("message", ({ payload }) => heard.push(payload));
+      await ada.connect();
+      await room.ready;
+      assert.ok(attempts >= 3, `${attempts} attempts by WebSocket before`);
+      assert.match(wire.connections[0].head, /^GET \/sse\?/);
+      await bob.publish("line", "through", { room: name });
+      await until("it is heard", () => heard.length === 1);
+      // One that has come in by a WebSocket never asks for a stream.
+      const eve = visitors.client(wire.address, { token: tokenOf("eve"), transport: "auto" });
+      await eve.connect();
+      wire.takes = false;
+      wire.cut();
+      await until("it has tried often", () => wire.refused > 8);
+      wire.takes = true;
+      await until("both are back", () => ada.state === "open" && eve.state === "open" && wire.connections.length >= 4);
+      const heads = wire.connections.map(({ head }) => head.split(" ")[1].split("?")[0]);
+      assert.deepEqual([...new Set(heads.slice(1))].sort(), ["/sse", "/ws"], "each by its own way");
+      assert.equal(wire.connections.filter(({ head }) => head.startsWith("GET /ws")).length, 2);
+    });
+
+    it("asks_for_a_ticket_for_each_attempt_and_shows_none_twice", async () => {
+      const given = [];
+      const token = async () => {
+        const order = { user: "ada", rooms: { "*": ["join", "publish"] } };
+        const { ticket } = await administer(engine, "/v1/tickets", order);
+        given.push(ticket);
+        return ticket;
+      };
+      const ada = onWire({ token: undefined, getToken: token, tokenBy: "ticket" });
+      const room = ada.join(`tickets:${driver}`);
+      await room.ready;
+      for (let round = 0; round < 3; round += 1) {
+        wire.cut();
+        await next(ada, "open");
+      }
+      assert.equal(ada.userId, "ada");
+      const shown = wire.connections.map(({ head }) => /[?&]ticket=([^&\s]+)/.exec(head)?.[1]);
+      assert.equal(new Set(shown).size, 4, "one for each connection");
+      assert.deepEqual(shown.map(decodeURIComponent), given);
+      assert.ok(wire.connections.every(({ head }) => !head.includes("throng.token.")), "and nowhere else");
+      // The same again lets nobody in.
+      const late = visitors.client(wire.address, { token: given[0], tokenBy: "ticket" });
+      late.connect().catch(() => {});
+      await next(late, "reconnecting");
+      assert.match(wire.connections.at(-1).head, /[?&]ticket=/);
+      assert.equal(late.hello, null);
+    });
+
     it("hears_by_an_event_stream_what_it_would_by_a_websocket_and_comes_back", async () => {
       const bob = await other();
       const name = `feed:${driver}`;

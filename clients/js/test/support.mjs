@@ -26,11 +26,11 @@ export const KNOWN = {
   "auth.require_expiry": false,
   "auth.leeway_ms": 0,
   "auth.reauth_before_ms": 1000,
-  "auth.sources": '["subprotocol", "header", "query"]',
+  "auth.sources": '["subprotocol", "header", "query", "ticket"]',
   "admin.listen": "127.0.0.1:0",
   "presence.grace_ms": 300,
   "presence.interval_ms": 20,
-  key: `[{name="tests", secret="${KEY}", scopes=["notify", "revoke"]}]`,
+  key: `[{name="tests", secret="${KEY}", scopes=["notify", "revoke", "tickets"]}]`,
   namespace: '[{pattern="short:*", history_count=5}, {pattern="*", history_count=1000, idempotency_window_ms=60000}]',
 };
 
