@@ -260,6 +260,8 @@ counters! {
     dismissed_total,
     /// Joins refused because the tenant has as many rooms as it may.
     rooms_refused_total,
+    /// Memberships ended because two shards had let a user go over its number of rooms together.
+    rooms_undone_total,
     /// Handshakes that were given a place in the line and asked to come back.
     handshakes_deferred_total,
     /// Times a publisher was not read from because memory was short.

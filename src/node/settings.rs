@@ -180,15 +180,16 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
         publish: namespace.publish,
         origins: keys::origins(namespace).map(Arc::new),
         memory: RoomMemory {
-            history: (namespace.history_count > 0).then_some(HistoryLimits {
-                count: namespace.history_count,
-                bytes: namespace.history_bytes,
-                age: namespace.history_age,
+            history: (namespace.kept.history_count > 0).then_some(HistoryLimits {
+                count: namespace.kept.history_count,
+                bytes: namespace.kept.history_bytes,
+                age: namespace.kept.history_age,
             }),
-            repeats: namespace.idempotency_window,
+            repeats: namespace.kept.idempotency_window,
         },
         queued: namespace.memory,
         write_delay: namespace.write_delay,
+        payload: namespace.payload,
     };
     RoomRules {
         per_connection: config.limits.command.max_rooms as usize,
@@ -221,13 +222,16 @@ fn presence(config: &Config) -> PresenceRules {
     }
 }
 
-/// How often one connection may publish in the rooms of each namespace; empty where none has such a rate.
+/// How often one connection may publish in the rooms of each namespace, send messages of each kind, and join rooms
+/// of each namespace; empty where none has such a rate.
 fn rates(config: &Config) -> Vec<Option<Rate>> {
     let burst = config.limits.rates.burst;
     let rate = |namespace: &Namespace| Rate::over(namespace.publications, burst);
     let namespaces = config.lists.namespaces.iter().map(rate);
     let kinds = config.lists.rates.iter().map(|kind| Rate::over(kind.per_second, burst));
-    let rates: Vec<Option<Rate>> = namespaces.chain(kinds).collect();
+    let join = |namespace: &Namespace| Rate::over(namespace.joins, burst);
+    let joins = config.lists.namespaces.iter().map(join);
+    let rates: Vec<Option<Rate>> = namespaces.chain(kinds).chain(joins).collect();
     if rates.iter().any(Option::is_some) { rates } else { Vec::new() }
 }
 
@@ -290,6 +294,8 @@ fn user(limits: &limits::UserLimits) -> PartyLimits {
         },
         rates: rates.map(|per_second| Rate::over(per_second, limits.burst)),
         over: over(limits.over),
+        rooms: limits.rooms,
+        outstanding: limits.outstanding,
         ..PartyLimits::default()
     }
 }
@@ -300,6 +306,8 @@ fn tenant(limits: &limits::TenantLimits) -> PartyLimits {
         connections: limits.connections,
         rooms: limits.rooms,
         memory: limits.memory,
+        outstanding: limits.outstanding,
+        message_bytes: limits.message_bytes,
         rates: rates.map(|per_second| Rate::over(per_second, limits.burst)),
         over: over(limits.over),
         ..PartyLimits::default()
@@ -314,6 +322,8 @@ fn tenants(config: &Config) -> Tenants {
         tenant(&limits::TenantLimits {
             connections: or(own.connections, all.connections),
             rooms: or(own.rooms, all.rooms),
+            outstanding: or(own.outstanding, all.outstanding),
+            message_bytes: or(own.message_bytes, all.message_bytes),
             memory: if own.memory > 0 { own.memory } else { all.memory },
             messages: or(own.messages, all.messages),
             bytes: or(own.bytes, all.bytes),

@@ -89,6 +89,7 @@ impl Certificates {
             listener: ListenerId(u8::from(config.server.listen.is_some())),
             config: Arc::clone(&self.config),
             steps_per_turn: config.transport.tls.handshakes_per_turn,
+            time_per_turn: config.transport.tls.handshake_time,
         }
     }
 }

@@ -99,6 +99,8 @@ impl Worker {
             self.shard.note_others(self.board.charged_by_others(self.id));
         }
         self.shard.handle_timeout(now);
+        let clock = &self.clock;
+        self.shard.shake_hands(now, &mut || clock.now());
         let busy = self.take_mail(now) || waited.heard;
         self.run_errands(now);
         self.relieve(now);
@@ -175,13 +177,16 @@ impl Worker {
     fn take_events(&mut self, timeout: Option<Duration>) -> io::Result<(Option<Time>, bool)> {
         let (shard, clock) = (&mut self.shard, &self.clock);
         let mut heard = false;
-        // One reading serves all events of a turn: the first pays for it.
-        let mut at = None;
+        // One reading serves all events of a turn: the first pays for it. But for handshakes, whose time is counted.
+        let (mut first, mut last) = (None, None);
         self.driver.wait(timeout, &mut |event| {
             heard |= matches!(event, Event::Received { .. } | Event::Accepted { .. });
-            feed(shard, event, *at.get_or_insert_with(|| clock.now()));
+            let now = last.filter(|_| !shard.wants_time()).unwrap_or_else(|| clock.now());
+            first.get_or_insert(now);
+            last = Some(now);
+            feed(shard, event, now);
         })?;
-        Ok((at, heard))
+        Ok((first, heard))
     }
 
     /// Takes mail; true when there was any.

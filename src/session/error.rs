@@ -58,6 +58,8 @@ codes! {
     BadField = "bad_field",
     /// A payload that does not fit the schema that the operator has given for its type.
     InvalidPayload = "invalid_payload",
+    /// A payload that is larger than it may be in the room.
+    TooLarge = "too_large",
     /// A publication that names no target.
     NoRoom = "no_room",
     /// A publication to too many rooms.
@@ -127,7 +129,7 @@ impl CommandError {
 
     /// The same error, blaming a field.
     #[must_use]
-    pub(super) fn about(mut self, field: &str) -> Self {
+    pub(crate) fn about(mut self, field: &str) -> Self {
         self.field = Some(field.into());
         self
     }

@@ -151,12 +151,19 @@ impl Shard {
         if !self.may_ask(id, &room) {
             return Err(outstanding(reference));
         }
+        let enough = self.is_in_enough(id);
         let (limit, with_own) = self.room_limit(id);
         let Some(connection) = self.table.get(id) else { return Ok(()) };
+        if enough && !self.rooms.hub.is_member(&connection.member, &room) {
+            let most = self.settings.limits.user.rooms;
+            let message = format!("all connections of one user may be in {most} rooms together");
+            return Err(CommandError::new(Code::RoomLimit, message, reference));
+        }
         if self.rooms.hub.join(&mut connection.member, id.index, &room, with_own).is_err() {
             let message = format!("one connection may be in {limit} rooms at most");
             return Err(CommandError::new(Code::RoomLimit, message, reference));
         }
+        self.note_rooms(id.index);
         // The count goes first, and the question always follows it: whoever is counted learns it.
         self.push_counts(now);
         self.ask(id, &Arc::from(&*room), Asked::Join(joining), reference, now);
@@ -194,6 +201,7 @@ impl Shard {
         self.report_left(id, &inner, now);
         let Some(connection) = self.table.get(id) else { return };
         if self.rooms.hub.leave(&mut connection.member, &inner) {
+            self.note_rooms(id.index);
             self.rooms.replays.leave(id.index, &inner);
             self.reply(id, reference, &Reply::Left { room }, now);
         } else {
@@ -237,8 +245,7 @@ impl Shard {
 
     /// True when the connection has not asked other shards more than they have answered, by a limit.
     fn may_ask(&self, id: ConnId, room: &str) -> bool {
-        let most = self.settings.limits.outstanding;
-        self.home(room) == self.identity.id || self.gate.paces.asked(id.index) < most
+        self.home(room) == self.identity.id || !self.has_asked_enough(id)
     }
 
     fn question(
@@ -266,7 +273,7 @@ impl Shard {
             self.push_counts(now);
             self.answer(question, now);
         } else {
-            self.gate.paces.ask(id.index);
+            self.note_asked(id);
             self.outbox.push(home, Mail::Ask(Box::new(question)));
         }
     }
@@ -386,7 +393,7 @@ impl Shard {
         if home == self.identity.id {
             self.handle_once(draft, question, now);
         } else {
-            self.gate.paces.ask(id.index);
+            self.note_asked(id);
             self.outbox.push(home, Mail::Once(Box::new((draft, question))));
         }
     }
@@ -401,6 +408,7 @@ impl Shard {
         let targets = &publish.targets;
         for name in &targets.rooms {
             self.room_for(id, name, Right::Publish, reference)?;
+            self.fits(name, publish, reference)?;
         }
         for user in targets.users() {
             self.may_reach(id, &user_right(user), false, reference)?;
@@ -418,6 +426,22 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// Whether the payload is no larger than the room's namespace allows.
+    fn fits(
+        &self,
+        room: &str,
+        publish: &Publish<'_>,
+        reference: Option<&RawValue>,
+    ) -> Result<(), CommandError> {
+        let bytes = publish.payload.map_or(0, |payload| payload.get().len());
+        let most = self.settings.rooms.payload_limit(room);
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!("the payload has {bytes} bytes; in this room it may have {most}");
+        Err(CommandError::new(Code::TooLarge, message, reference).about("payload"))
     }
 
     fn pause_publisher(&mut self, id: ConnId) {

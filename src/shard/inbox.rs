@@ -140,13 +140,13 @@ impl Shard {
         };
         let (tenant, user) = person.names();
         let owner = user_room(tenant, user);
-        if self.gate.paces.asked(id.index) >= self.settings.limits.outstanding {
+        if self.has_asked_enough(id) {
             let message =
                 "too much that this connection asked is yet to be answered; wait for replies";
             let error = CommandError::new(Code::Overloaded, message, reference);
             return self.refuse(id, &error, now);
         }
-        self.gate.paces.ask(id.index);
+        self.note_asked(id);
         let owner = self.rooms.hub.name(&owner).map_or_else(|| owner.as_str().into(), Arc::clone);
         let reference = reference.map(RawValue::to_owned);
         let errand = Errand { to: self.address(id), reference, owner, task };

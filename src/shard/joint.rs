@@ -368,6 +368,7 @@ impl Shard {
             && self.rooms.hub.standing(&connection.member, room) == Standing::Pending
         {
             self.rooms.hub.leave(&mut connection.member, room);
+            self.note_rooms(id.index);
         }
         let message =
             "the room's history, which nodes share, cannot be reached now; try again after a pause";

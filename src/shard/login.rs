@@ -7,6 +7,7 @@
 //! ends and once at the end; a revocation finds its connections by the user's room, or by looking at
 //! everyone, a slice a turn.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::auth::{
     user_room,
 };
 use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::party::Party;
 use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Phase, Verdict};
 use crate::session::encode::{self, Reply};
@@ -239,12 +241,7 @@ impl Shard {
     fn turn_down(&mut self, conn: ConnId, error: TokenError, now: Time) {
         self.note_refused_token(error);
         let refusal = Refusal::unauthorized(error.public(), true);
-        let pending = self.gate.people.pending.get(&conn.index);
-        if pending.is_some_and(|pending| pending.offer.protocol == Protocol::Packets) {
-            return self.turn_back(conn, Disconnect::Denied(error), None, &refusal, now);
-        }
-        self.gate.people.pending.remove(&conn.index);
-        self.refuse_handshake(conn, &refusal, now);
+        self.turn_back(conn, Disconnect::Denied(error), None, &refusal, now);
     }
 
     /// Goes on with a handshake that is held, unless its token was revoked meanwhile.
@@ -291,14 +288,26 @@ impl Shard {
             self.charge_tenant(conn.index, tenant);
         }
         self.note_person(conn.index, identity, &own);
+        self.note_rooms(conn.index);
         self.counters.logins_total += 1;
         self.watch(conn, now);
         self.arrive(conn, now);
     }
 
-    pub(super) fn note_person(&mut self, index: u32, identity: Identity, own: &str) {
+    pub(super) fn note_person(&mut self, index: u32, mut identity: Identity, own: &str) {
+        self.limit_messages(&mut identity);
         let name = self.rooms.hub.name(own).map_or_else(|| Arc::from(own), Arc::clone);
         self.gate.people.settle(index, identity, name, &self.identity.seed);
+    }
+
+    /// What its tenant's messages may have is part of what is known of who logs in.
+    fn limit_messages(&self, identity: &mut Identity) {
+        let Some(tenant) = &identity.tenant else { return };
+        let party = Party::tenant(&self.identity.seed, tenant);
+        let most = NonZeroU32::new(self.settings.limits.of(party).message_bytes);
+        let Some(most) = most else { return };
+        let own = &mut identity.limits.get_or_insert_default().message_bytes;
+        *own = Some(own.map_or(most, |own| own.min(most)));
     }
 
     /// Sees to it that the wheel looks at the connection when its token needs it.

@@ -25,6 +25,7 @@ use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
 use crate::hub::{Afar, Excess, Group, Here, Publication, Slice, Stand};
 use crate::session::Code;
+use crate::shard::holdings::Holding;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
@@ -318,6 +319,10 @@ pub enum Mail {
     Toll(Box<Toll>),
     /// Delivery: what its home knows of a party's budgets.
     Share(Box<(Party, Share<PARTY_COSTS>)>),
+    /// Request, to a user's home: how many rooms the user has in the sender's shard.
+    Hold(Box<Holding>),
+    /// Delivery: how many it has in all others, and how many are too many.
+    Held(Box<Holding>),
     /// Request, to a tenant's home: a room of the tenant has begun, at this home; may it be?
     Begin(Box<Begin>, ShardId),
     /// Request, to a tenant's home: a room of the tenant has ended.
@@ -375,6 +380,7 @@ impl Mail {
                 | Self::Enter { .. }
                 | Self::Leave { .. }
                 | Self::Toll(_)
+                | Self::Hold(_)
                 | Self::Begin(..)
                 | Self::End(_)
                 | Self::Verdict(..)
@@ -395,6 +401,7 @@ impl Mail {
             Self::Answer(answer) => size_of::<Answer>() + answer.found.len() * size_of::<usize>(),
             Self::Presence(word) => word.cost(),
             Self::Toll(_) => size_of::<Toll>(),
+            Self::Hold(_) | Self::Held(_) => size_of::<Holding>(),
             Self::Share(_) => size_of::<(Party, Share<PARTY_COSTS>)>(),
             Self::Joint(joint) => joint.cost(),
             Self::Polling(polling) => size_of::<Polling>() + polling.cost(),

@@ -64,9 +64,15 @@ pub(super) struct Paces {
     /// When to look again at connections that are not read from; one entry each at most, and of those
     /// that have closed meanwhile one until then.
     delayed: BinaryHeap<Reverse<(Time, ConnId)>>,
-    /// Questions of a connection that another shard has yet to answer; never zero.
-    asked: Map<u32, u16>,
+    /// Questions of a connection that another shard has yet to answer, and the parties that they count for; never
+    /// zero.
+    asked: Map<u32, (u16, Askers)>,
+    /// The same of parties with a limit.
+    asked_by: Map<Party, u32>,
 }
+
+/// The user and the tenant that a connection asks for, where these have a limit.
+type Askers = [Option<Party>; 2];
 
 /// The longest that a delayed connection is not looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -88,6 +94,7 @@ impl Paces {
             line: Line::default(),
             delayed: BinaryHeap::new(),
             asked: seed.map(),
+            asked_by: seed.map(),
         }
     }
 
@@ -98,21 +105,39 @@ impl Paces {
 
     /// Questions of the connection that await another shard's answer.
     pub(super) fn asked(&self, index: u32) -> u16 {
-        self.asked.get(&index).copied().unwrap_or_default()
+        self.asked.get(&index).map_or(0, |(asked, _)| *asked)
     }
 
-    /// Notes one more.
-    pub(super) fn ask(&mut self, index: u32) {
-        let asked = self.asked.entry(index).or_default();
-        *asked = asked.saturating_add(1);
+    /// Notes one more, which counts for the parties of the first of those that are open.
+    fn ask(&mut self, index: u32, parties: Askers) {
+        let (asked, parties) = self.asked.entry(index).or_insert((0, parties));
+        if *asked == u16::MAX {
+            return;
+        }
+        *asked += 1;
+        for party in parties.iter().flatten() {
+            *self.asked_by.entry(*party).or_default() += 1;
+        }
     }
 
     /// Notes that one was answered.
     pub(super) fn answered(&mut self, index: u32) {
-        if let Some(asked) = self.asked.get_mut(&index) {
-            *asked -= 1;
+        let Some((asked, parties)) = self.asked.get_mut(&index) else { return };
+        *asked -= 1;
+        let (is_last, parties) = (*asked == 0, *parties);
+        if is_last {
+            self.asked.remove(&index);
+        }
+        self.forgive(parties, 1);
+    }
+
+    /// So many questions count for these no more.
+    fn forgive(&mut self, parties: Askers, count: u32) {
+        for party in parties.into_iter().flatten() {
+            let Some(asked) = self.asked_by.get_mut(&party) else { continue };
+            *asked -= count;
             if *asked == 0 {
-                self.asked.remove(&index);
+                self.asked_by.remove(&party);
             }
         }
     }
@@ -123,7 +148,9 @@ impl Paces {
         for place in (0..namespaces).map_while(|place| u16::try_from(place).ok()) {
             self.spaces.forget((index, place));
         }
-        self.asked.remove(&index);
+        if let Some((asked, parties)) = self.asked.remove(&index) {
+            self.forgive(parties, asked.into());
+        }
     }
 
     /// Connections and parties with a budget that is not full.
@@ -136,7 +163,13 @@ impl Paces {
         self.parties.check();
         self.spaces.check();
         self.accounts.check();
-        assert!(self.asked.values().all(|asked| *asked > 0), "nobody asks nothing");
+        assert!(self.asked.values().all(|(asked, _)| *asked > 0), "nobody asks nothing");
+        let for_parties = |(asked, parties): &(u16, Askers)| {
+            u64::from(*asked) * parties.iter().flatten().count() as u64
+        };
+        let asked: u64 = self.asked.values().map(for_parties).sum();
+        let by: u64 = self.asked_by.values().map(|asked| u64::from(*asked)).sum();
+        assert_eq!(by, asked, "what parties have asked");
     }
 }
 
@@ -144,8 +177,8 @@ impl Paces {
 /// only where something of theirs has a rate.
 type Sharers = [Option<Party>; 3];
 
-/// Publications by the place of the rooms' namespace, where that has a rate, and the message itself by the
-/// place of its type, where that has one.
+/// Publications by the place of the rooms' namespace, where that has a rate, the message itself by the place of its
+/// type, where that has one, and joins by the place of the rooms' namespace again, behind those.
 type Spaces = SmallVec<[(u16, u32); 2]>;
 
 /// A message that is weighed.
@@ -153,6 +186,8 @@ pub(super) struct Load<'a, 'm> {
     pub(super) cost: Cost,
     /// The rooms that it publishes to.
     pub(super) rooms: &'a [Cow<'m, str>],
+    /// The rooms that it joins.
+    joins: SmallVec<[&'a str; 1]>,
     /// What it asks, where that was understood.
     command: Option<&'a Command<'m>>,
 }
@@ -197,6 +232,37 @@ impl Shard {
         Pace::Go
     }
 
+    /// True when the connection, or all of its user's or tenant's in this shard, have asked other shards as much as
+    /// they may before more is answered.
+    pub(super) fn has_asked_enough(&self, id: ConnId) -> bool {
+        let (limits, paces) = (&self.settings.limits, &self.gate.paces);
+        if paces.asked(id.index) >= limits.outstanding {
+            return true;
+        }
+        self.askers(id.index).into_iter().flatten().any(|party| {
+            let asked = paces.asked_by.get(&party).copied().unwrap_or(0);
+            let most = limits.of(party).outstanding;
+            most > 0 && asked >= most
+        })
+    }
+
+    /// Notes a question to another shard.
+    pub(super) fn note_asked(&mut self, id: ConnId) {
+        let askers = self.askers(id.index);
+        self.gate.paces.ask(id.index, askers);
+    }
+
+    fn askers(&self, index: u32) -> Askers {
+        let limits = &self.settings.limits;
+        let (user, tenant) = (limits.user.outstanding > 0, limits.asks_of_tenants());
+        let person = (user || tenant).then(|| self.gate.people.get(index)).flatten();
+        let seed = &self.identity.seed;
+        [
+            person.filter(|_| user).map(|person| person.user(seed)),
+            person.filter(|_| tenant).and_then(|person| person.tenant(seed)),
+        ]
+    }
+
     /// Notes for those who could not afford a message that they would have liked to.
     fn want(&mut self, sharers: &Sharers, cost: Cost, now: Time) {
         for party in sharers.iter().flatten() {
@@ -216,7 +282,10 @@ impl Shard {
         if rules.rates.is_empty() {
             return spaces;
         }
-        for place in load.rooms.iter().filter_map(|room| rules.namespace_at(room)) {
+        let published = load.rooms.iter().filter_map(|room| rules.namespace_at(room));
+        let behind = rules.namespaces.len() + rules.kinds.len();
+        let joined = load.joins.iter().filter_map(|room| rules.namespace_at(room));
+        for place in published.chain(joined.map(|place| behind + place)) {
             let has_rate = rules.rates.get(place).is_some_and(Option::is_some);
             let Some(place) = u16::try_from(place).ok().filter(|_| has_rate) else { continue };
             match spaces.iter_mut().find(|(known, _)| *known == place) {
@@ -328,10 +397,17 @@ impl<'a, 'm> Load<'a, 'm> {
     /// What a message of so many bytes costs.
     pub(super) fn of(message: &'a Result<Incoming<'m>, CommandError>, bytes: usize) -> Self {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let mut joined = SmallVec::new();
         let (joins, publications, rooms) = match message {
             Ok(Incoming::Request(request)) => match &request.command {
-                Command::Join { .. } => (1, 0, &[][..]),
-                Command::Restore { rooms } => (count(rooms.len()), 0, &[][..]),
+                Command::Join { room, .. } => {
+                    joined.push(&**room);
+                    (1, 0, &[][..])
+                }
+                Command::Restore { rooms } => {
+                    joined.extend(rooms.iter().map(|back| &*back.room));
+                    (count(rooms.len()), 0, &[][..])
+                }
                 Command::Publish(publish) => {
                     (0, count(publish.targets.len()), &publish.targets.rooms[..])
                 }
@@ -343,7 +419,8 @@ impl<'a, 'm> Load<'a, 'm> {
             Ok(Incoming::Request(request)) => Some(&request.command),
             Ok(Incoming::Bounce) | Err(_) => None,
         };
-        Self { cost: [1, count(bytes), joins, publications], rooms, command }
+        let cost = [1, count(bytes), joins, publications];
+        Self { cost, rooms, joins: joined, command }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::session::Code;
+use crate::shard::holdings::Holdings;
 use crate::shard::mail::{Asked, Mail, Question};
 use crate::shard::state::Shard;
 
@@ -52,6 +53,8 @@ pub(super) struct Quotas {
     counted: u64,
     /// Joins that wait for a verdict.
     waiting: usize,
+    /// The rooms of users.
+    pub(super) holdings: Holdings,
 }
 
 /// Joins that may wait for verdicts in one shard; more are refused.
@@ -59,7 +62,8 @@ const MOST_WAITING: usize = 65_536;
 
 impl Quotas {
     pub(super) fn new(seed: &Seed) -> Self {
-        Self { rooms: seed.map(), tenants: seed.map(), counted: 0, waiting: 0 }
+        let holdings = Holdings::new(seed);
+        Self { rooms: seed.map(), tenants: seed.map(), counted: 0, waiting: 0, holdings }
     }
 
     /// Rooms that are counted for the tenants whose home is here.
@@ -136,6 +140,7 @@ impl Quotas {
         assert_eq!(counted, self.counted, "rooms of tenants");
         let waiting: usize = self.rooms.values().map(Standing::waiting).sum();
         assert_eq!(waiting, self.waiting, "joins that wait");
+        self.holdings.check();
     }
 }
 
@@ -280,6 +285,7 @@ impl Shard {
         if let Some(connection) = self.table.get(conn) {
             self.rooms.hub.leave(&mut connection.member, &question.room);
             self.rooms.replays.leave(conn.index, &question.room);
+            self.note_rooms(conn.index);
         }
         let message = "the tenant has as many rooms as it may";
         self.refuse_join(question, Code::TenantLimit, message, now);

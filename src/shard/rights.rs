@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 use crate::auth::{Mode, Right, Who, is_user_room, plain, room};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::session::encode;
 use crate::session::{Code, CommandError};
 use crate::shard::people::Person;
 use crate::shard::state::Shard;
@@ -113,14 +112,8 @@ impl Shard {
         // What was delivered before is still for this member.
         self.settle(now);
         for room in lost {
-            self.report_left(id, &room, now);
-            let Some(connection) = self.table.get(id) else { return };
-            self.rooms.hub.leave(&mut connection.member, &room);
-            self.rooms.replays.leave(id.index, &room);
+            self.leave_room(id, &room, Code::Forbidden, now);
             self.counters.withdrawn_total += 1;
-            let mut text = Vec::new();
-            encode::left(&mut text, plain(&room), Code::Forbidden.as_str());
-            self.push_text(id, &text, now);
         }
     }
 

@@ -6,12 +6,16 @@
 //! the write leaves, so that all queues go on sharing their frames.
 //!
 //! A full handshake costs a signature and a key exchange, hundreds of times what a message costs. So a
-//! turn takes a bounded number of steps ([`tls::SecureListener::steps_per_turn`]); whoever comes later has its bytes
+//! turn takes a bounded number of steps ([`SecureListener::steps_per_turn`]), and of time for them
+//! ([`SecureListener::time_per_turn`]): what a step costs depends on the key, the machine and the peer. Time is told and not
+//! asked for: who turns the shard hears that a step was made ([`Shard::wants_time`]) and has a fresh time with what comes
+//! next, so a step is charged when the next one is about to begin. Whoever comes later has its bytes
 //! kept, is not read from, and stands in a line that the next turns work off. Between them the loop looks
 //! for events: a storm of handshakes is no stall for those who are in.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
@@ -21,7 +25,7 @@ use crate::connection::{Connection, Disconnect, Lane, Pause};
 use crate::contract::{Op, SendBatch};
 use crate::flow::outbound::Store;
 use crate::shard::state::{Shard, enlist};
-use crate::wire::tls::{Layer, Peer, ServerConfig};
+use crate::wire::tls::{Layer, Peer, SecureListener, ServerConfig};
 
 /// The TLS layers of a shard.
 #[derive(Debug)]
@@ -38,6 +42,10 @@ pub(super) struct Layers {
     broken: Vec<ConnId>,
     /// Steps that this turn may still take.
     steps: u32,
+    /// Time that this turn may still take for them.
+    left: Duration,
+    /// When the last of them began, until it is known how long it took.
+    began: Option<Time>,
     /// Scratch for what is opened, and for the frames of a record; both without a meaning between events.
     plain: Vec<u8>,
     gathered: Vec<u8>,
@@ -52,6 +60,8 @@ impl Layers {
             waiting: VecDeque::new(),
             broken: Vec::new(),
             steps: 0,
+            left: Duration::ZERO,
+            began: None,
             plain: Vec::new(),
             gathered: Vec::new(),
         }
@@ -60,6 +70,25 @@ impl Layers {
     /// Number of layers.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// A turn's share.
+    fn refill(&mut self, secure: Option<&SecureListener>) {
+        self.steps = secure.map_or(0, |secure| secure.steps_per_turn);
+        self.left = secure.map_or(Duration::ZERO, |secure| secure.time_per_turn);
+        self.began = None;
+    }
+
+    /// The step that was made last is over by now.
+    pub(super) fn charge(&mut self, now: Time) {
+        if let Some(began) = self.began.take() {
+            self.left = self.left.saturating_sub(now.since(began));
+        }
+    }
+
+    /// True while the turn's share is not spent.
+    fn may_step(&self) -> bool {
+        self.steps > 0 && !self.left.is_zero()
     }
 
     fn get(&mut self, index: u32) -> Option<&mut Layer> {
@@ -193,7 +222,7 @@ impl Shard {
         let Some(connection) = self.table.get(conn).filter(|c| c.is_heard()) else { return };
         let Some(secure) = &self.settings.routes.tls else { return };
         let layers = &mut self.gate.layers;
-        let may_step = layers.steps > 0 && layers.waiting.is_empty();
+        let may_step = layers.may_step() && layers.waiting.is_empty();
         let Some(layer) = layers.begin(conn.index, &secure.config) else {
             return self.handle_lost(conn, now);
         };
@@ -210,20 +239,34 @@ impl Shard {
         }
     }
 
-    /// Begins a turn's share of handshakes with those who wait longest, and ends whom sealing has failed.
-    pub(super) fn shake_hands(&mut self, now: Time) {
+    /// True when a step of a handshake was made since time was told: it is to be told anew with what comes next.
+    #[must_use]
+    pub fn wants_time(&self) -> bool {
+        self.gate.layers.began.is_some()
+    }
+
+    /// Begins a turn's share of handshakes, and ends whom sealing has failed.
+    pub(super) fn begin_handshakes(&mut self, now: Time) {
         for conn in std::mem::take(&mut self.gate.layers.broken) {
             self.handle_lost(conn, now);
         }
-        self.gate.layers.steps =
-            self.settings.routes.tls.as_ref().map_or(0, |secure| secure.steps_per_turn);
-        while self.gate.layers.steps > 0
+        self.gate.layers.refill(self.settings.routes.tls.as_ref());
+    }
+
+    /// Spends the turn's share on those whose handshakes wait longest; `time` says what time it is after each step.
+    /// What is left of it is for those who come before the next turn.
+    pub fn shake_hands(&mut self, mut now: Time, time: &mut dyn FnMut() -> Time) {
+        while self.gate.layers.may_step()
             && let Some(conn) = self.gate.layers.waiting.pop_front()
         {
             let Some(connection) = self.table.get(conn) else { continue };
             if connection.set_pause(Pause::Handshake, false) && connection.is_heard() {
                 enlist(connection, conn.index, &mut self.writes);
                 self.unseal(conn, &mut [], now);
+            }
+            if self.wants_time() {
+                now = time();
+                self.gate.layers.charge(now);
             }
         }
     }
@@ -241,6 +284,7 @@ impl Shard {
         self.counters.tls_resumed_total += u64::from(done && layer.is_resumed());
         if began && speaks {
             layers.steps = layers.steps.saturating_sub(1);
+            layers.began = Some(now);
         }
         if speaks {
             self.enlist(conn.index);

@@ -107,7 +107,8 @@ pub struct PartyLimits {
     pub connections: u32,
     /// Who goes when there is one too many.
     pub excess: Excess,
-    /// Rooms; zero: no limit. Only tenants have rooms of their own.
+    /// Rooms; zero: no limit. Of a tenant those that there are, of a user those that its connections are in, each
+    /// counting its own.
     pub rooms: u32,
     /// Handshakes.
     pub handshakes: Option<Rate>,
@@ -117,6 +118,10 @@ pub struct PartyLimits {
     pub over: OverRate,
     /// Bytes of what waits for them; zero: no limit. Only of tenants.
     pub memory: u64,
+    /// Questions to other shards that these have yet to answer, in each shard; zero: no limit.
+    pub outstanding: u32,
+    /// Bytes of a message; zero: as everywhere. Only of tenants, for those who log in from now on.
+    pub message_bytes: u32,
 }
 
 impl PartyLimits {
@@ -203,6 +208,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// True when what tenants have asked is limited, of all or of some.
+    #[must_use]
+    pub fn asks_of_tenants(&self) -> bool {
+        self.tenant.outstanding > 0 || self.tenants.are_asked_of()
+    }
+
     /// The limits of that party.
     #[must_use]
     pub fn of(&self, party: Party) -> &PartyLimits {
@@ -231,8 +242,9 @@ pub struct RoomRules {
     pub open_connections: bool,
     /// Exceptions, by name pattern; the first match decides.
     pub namespaces: Vec<NamespaceRules>,
-    /// How often one connection may publish in the rooms of each namespace, in their order, and behind those
-    /// how often it may send messages of each of `kinds`; empty where none has such a rate.
+    /// How often one connection may publish in the rooms of each namespace, in their order, behind those how often
+    /// it may send messages of each of `kinds`, and behind those how often it may join rooms of each namespace;
+    /// empty where none has such a rate.
     pub rates: Vec<Option<Rate>>,
     /// Messages with a rate by their type; the first match decides.
     pub kinds: Vec<KindRate>,
@@ -301,6 +313,8 @@ pub struct NamespaceRules {
     pub queued: u64,
     /// How long what is published may wait for more before it is written; zero: not at all.
     pub write_delay: Duration,
+    /// Bytes of the payload of what a client publishes to the rooms; zero: no limit of theirs.
+    pub payload: u32,
 }
 
 /// Messages with a rate by their type. The rate itself stands in [`RoomRules::rates`].
@@ -404,6 +418,17 @@ impl RoomRules {
                 namespace.and_then(|namespace| namespace.publish).unwrap_or(self.publish)
             }
         }
+    }
+
+    /// Bytes that the payload of what a client publishes in the room may have.
+    #[must_use]
+    pub fn payload_limit(&self, room: &str) -> usize {
+        let limits = |namespace: &NamespaceRules| namespace.payload > 0;
+        if !self.namespaces.iter().any(limits) {
+            return usize::MAX;
+        }
+        let own = self.namespace_of(room).filter(|namespace| limits(namespace));
+        own.map_or(usize::MAX, |namespace| namespace.payload as usize)
     }
 
     /// The pages that the room is for, where not for all.

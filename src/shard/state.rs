@@ -227,6 +227,7 @@ impl Shard {
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }
+        self.note_rooms(id.index);
         self.say_farewell(id, why, life);
         self.depart_person(id);
         self.measures.ledger.leave(id.index);

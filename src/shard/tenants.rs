@@ -17,6 +17,8 @@ pub struct Tenants {
     known: Vec<(Party, PartyLimits)>,
     /// True when something that one of them sends has a rate.
     is_paced: bool,
+    /// True when what one of them has asked is limited.
+    is_asked_of: bool,
 }
 
 impl Tenants {
@@ -24,7 +26,8 @@ impl Tenants {
     #[must_use]
     pub fn new(named: Vec<(String, PartyLimits)>) -> Self {
         let is_paced = named.iter().any(|(_, limits)| limits.is_paced());
-        Self { named, known: Vec::new(), is_paced }
+        let is_asked_of = named.iter().any(|(_, limits)| limits.outstanding > 0);
+        Self { named, known: Vec::new(), is_paced, is_asked_of }
     }
 
     /// Makes them known by party.
@@ -41,6 +44,11 @@ impl Tenants {
         }
         let at = self.known.binary_search_by_key(&party, |(party, _)| *party).ok()?;
         Some(&self.known[at].1)
+    }
+
+    /// True when what one of them has asked is limited.
+    pub(super) fn are_asked_of(&self) -> bool {
+        self.is_asked_of
     }
 
     /// True when something that one of them sends has a rate.

@@ -29,6 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 impl Shard {
     /// Takes in what the driver reports.
     pub fn handle_event(&mut self, event: Event<'_>, now: Time) {
+        self.gate.layers.charge(now);
         match event {
             Event::Accepted { socket, listener, peer } => {
                 self.handle_accepted(socket, (listener, peer.map(|peer| peer.ip())), now);
@@ -138,7 +139,7 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Time) {
         self.counters.turns_total += 1;
         self.measures.outcomes.pass(now);
-        self.shake_hands(now);
+        self.begin_handshakes(now);
         self.tend_carriers(now);
         let mut fired = std::mem::take(&mut self.table.fired);
         self.table.wheel.expire(now.tick(), EXPIRIES_PER_TURN, &mut fired);
@@ -252,6 +253,8 @@ impl Shard {
             Mail::Evict { conn, excess } => self.handle_evict(conn, excess, now),
             Mail::Toll(toll) => self.handle_toll(&toll, now),
             Mail::Share(share) => self.handle_share(share.0, &share.1, now),
+            Mail::Hold(holding) => self.handle_hold(&holding, now),
+            Mail::Held(holding) => self.handle_held(&holding, now),
             Mail::Begin(begin, from) => self.handle_begin(begin, from),
             Mail::End(party) => self.handle_room_end(party),
             Mail::Verdict(begin, granted) => self.handle_verdict(&begin, granted, now),
@@ -307,6 +310,7 @@ impl Shard {
             self.post_news(now);
             self.post_here();
             self.post_wants(now);
+            self.post_holdings(now);
         }
         let was_blocked = self.outbox.is_blocked();
         self.counters.mail_sent_total += self.outbox.offer(post);

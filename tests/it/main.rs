@@ -26,6 +26,7 @@ mod jwks;
 mod limits;
 mod liveness;
 mod logs;
+mod matrix;
 mod memory;
 mod metrics;
 mod netcut;

@@ -150,7 +150,8 @@ fn secure(authority: &Authority) -> SecureListener {
         tickets: Some(tickets().expect("randomness")),
     };
     let config = server_config(options).expect("a configuration");
-    SecureListener { listener: SECURE, config, steps_per_turn: 1 }
+    let time_per_turn = Duration::from_millis(1);
+    SecureListener { listener: SECURE, config, steps_per_turn: 3, time_per_turn }
 }
 
 /// The number of a publication as pushed.

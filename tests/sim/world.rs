@@ -30,6 +30,8 @@ impl Release for Zeros {
 struct Place {
     shard: Shard,
     driver: SimDriver,
+    /// What handshakes have taken since the turn's share began.
+    shaken: Duration,
 }
 
 /// The node, the network and the clock.
@@ -40,6 +42,8 @@ pub(crate) struct World {
     inbox: usize,
     pub(crate) now: Time,
     pub(crate) rng: fastrand::Rng,
+    /// What a turn's handshakes may take.
+    for_handshakes: Duration,
 }
 
 impl World {
@@ -65,6 +69,8 @@ impl World {
         settings: Settings,
     ) -> Self {
         let net = Net::new(seed, faults);
+        let secure = settings.routes.tls.as_ref();
+        let for_handshakes = secure.map_or(Duration::ZERO, |secure| secure.time_per_turn);
         let settings = Arc::new(settings);
         let identity = |id| Identity {
             node: throng::base::id::NodeTag::NONE,
@@ -79,6 +85,7 @@ impl World {
         let place = |id| Place {
             shard: Shard::new(identity(id), Arc::clone(&settings)),
             driver: net.driver(),
+            shaken: Duration::ZERO,
         };
         Self {
             places: (0..shards).map(place).collect(),
@@ -86,6 +93,7 @@ impl World {
             inbox,
             now: Time::from_nanos(1),
             rng: fastrand::Rng::with_seed(seed),
+            for_handshakes,
             net,
         }
     }
@@ -103,10 +111,32 @@ impl World {
     }
 
     fn turn(&mut self, at: usize) {
-        let now = self.now;
-        let Place { shard, driver } = &mut self.places[at];
-        driver.wait(None, &mut |event| shard.handle_event(event, now)).expect("a simulated wait");
+        let mut now = self.now;
+        let Place { shard, driver, shaken } = &mut self.places[at];
+        let (rng, most) = (&mut self.rng, self.for_handshakes);
+        // The step of a handshake takes its time, and none begins when the turn's is over.
+        let mut step = |shaken: &mut Duration, now: Time| {
+            assert!(*shaken < most, "a handshake beyond the time of its turn");
+            let cost = Duration::from_micros(rng.u64(1..800));
+            *shaken += cost;
+            now.plus(cost)
+        };
+        let hear = &mut |event: Event<'_>| {
+            if shard.wants_time() {
+                now = step(shaken, now);
+            }
+            shard.handle_event(event, now);
+        };
+        driver.wait(None, hear).expect("a simulated wait");
         shard.handle_timeout(now);
+        *shaken = Duration::ZERO;
+        let mut after = now;
+        shard.shake_hands(now, &mut || {
+            after = step(shaken, after);
+            after
+        });
+        let now = after;
+        self.now = now;
         let most = self.rng.usize(1..32);
         for _ in 0..most {
             let Some(mail) = self.inboxes[at][1].pop_front() else { break };

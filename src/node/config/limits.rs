@@ -198,6 +198,11 @@ group! {
         /// Which connections stay when a user has one too many: "newest" closes the one that has been there
         /// longest (4409), "oldest" the newcomer (1013).
         "keep" Restart keep: Keep = Keep::Newest, one_of();
+        /// Rooms that all connections of one user may be in together, in the whole node; a room counts for each
+        /// connection that is in it. A join beyond it is refused.
+        "max_rooms" Live rooms: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Joins, counts and other questions of one user in a shard that may await another shard's answer.
+        "max_outstanding" Live outstanding: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Messages of one user per second in the whole node.
         "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Bytes of messages of one user per second in the whole node.
@@ -221,6 +226,11 @@ group! {
         "max_connections" Restart connections: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Rooms of one tenant in the whole node; a join that would begin another is refused.
         "max_rooms" Restart rooms: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Bytes of a message of one tenant's connections, where that is less than limits.max_message_bytes; for
+        /// those who log in from then on.
+        "max_message_bytes" Live message_bytes: u32 = 0, whole(1, GIB).or_zero("as everywhere");
+        /// Joins, counts and other questions of one tenant in a shard that may await another shard's answer.
+        "max_outstanding" Live outstanding: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Bytes of memory for what waits for the connections of one tenant in the whole node, divided by the
         /// shards. Near it the tenant's readers lose early, beyond it those of them are closed that have most to
         /// read (1013).

@@ -3,10 +3,11 @@
 //! The first entry whose pattern matches a room decides everything about it, also what it does not say: nothing is
 //! put together from several. So an operator reads one entry to know what a room may do and what it costs.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use super::auth::OriginText;
-use super::group::{group, of};
+use super::group::{Group, Key, group, of};
 use super::kind::{Kind, Pattern, Value, millis, one_of, whole};
 use super::kind_text::list_of;
 use super::list::{About, Row};
@@ -18,8 +19,8 @@ const DAY_MS: u64 = 86_400_000;
 const GIB: u64 = 1 << 30;
 
 group! {
-    /// One `[[namespace]]`: rooms whose names match, and what holds for them.
-    pub struct Namespace in "namespace" {
+    /// What holds for the rooms of one `[[namespace]]`, but for what is kept of them.
+    pub struct Rules in "namespace" {
         /// The names of the rooms. The first namespace that matches a room decides.
         "pattern" Live pattern: Glob = Glob::new("*"), Pattern;
         /// What happens to the rooms' publications for a slow reader.
@@ -44,9 +45,21 @@ group! {
         /// limits.over_rate, and limits.burst_ms the length of a burst.
         "publishes_per_second" Live publications: u32 = 0,
             whole(1, 1_000_000).or_zero("no limit");
+        /// Rooms of the namespace that one connection may join per second; what happens to more of them is
+        /// limits.over_rate, and limits.burst_ms the length of a burst.
+        "joins_per_second" Live joins: u32 = 0, whole(1, 1_000_000).or_zero("no limit");
+        /// Bytes of the payload of what a client publishes to the rooms.
+        "max_payload_bytes" Live payload: u32 = 0,
+            whole(1, GIB).or_zero("limits.max_message_bytes alone");
         /// Bytes of memory for what waits for readers of the rooms in the whole node, divided by the shards. Near
         /// it publications meet overflow early, beyond it very early.
         "memory_bytes" Live memory: u64 = 0, whole(1 << 16, 1 << 50).or_zero("no limit");
+    }
+}
+
+group! {
+    /// What is kept of the rooms of one `[[namespace]]`.
+    pub struct Kept in "namespace" {
         /// Publications kept of each room, for members that come back.
         "history_count" Live history_count: u32 = 0, whole(1, 1_000_000).or_zero("no history");
         /// Bytes that the history of a room may cost, with all that stands around the publications.
@@ -56,6 +69,40 @@ group! {
         /// How long the ids of publications are remembered, so that one sent again is not published again.
         "idempotency_window_ms" Live idempotency_window: Duration = Duration::ZERO,
             millis(1000, DAY_MS).or_zero("ids are not looked at");
+    }
+}
+
+/// One `[[namespace]]`: rooms whose names match, and what holds for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    rules: Rules,
+    /// What is kept of them.
+    pub kept: Kept,
+}
+
+impl Deref for Namespace {
+    type Target = Rules;
+
+    fn deref(&self) -> &Rules {
+        &self.rules
+    }
+}
+
+impl Group for Namespace {
+    fn section(&self) -> &'static str {
+        self.rules.section()
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        [self.rules.keys(), self.kept.keys()].concat()
+    }
+
+    fn set(&mut self, name: &str, value: &Value) -> Option<bool> {
+        self.rules.set(name, value).or_else(|| self.kept.set(name, value))
+    }
+
+    fn get(&self, name: &str) -> Option<Value> {
+        self.rules.get(name).or_else(|| self.kept.get(name))
     }
 }
 

@@ -34,6 +34,11 @@ group! {
             whole(1, 100_000_000).or_zero("as everywhere");
         /// Its rooms in the whole node; needs limits_tenant.max_rooms.
         "max_rooms" Live rooms: u32 = 0, whole(1, 100_000_000).or_zero("as everywhere");
+        /// Bytes of a message of its connections, for those who log in from then on.
+        "max_message_bytes" Live message_bytes: u32 = 0, whole(1, GIB).or_zero("as everywhere");
+        /// Questions of its connections in a shard that may await another shard's answer.
+        "max_outstanding" Live outstanding: u32 = 0,
+            whole(1, 100_000_000).or_zero("as everywhere");
         /// Bytes of memory for what waits for its connections in the whole node.
         "memory_bytes" Live memory: u64 = 0, whole(1 << 16, 1 << 50).or_zero("as everywhere");
         /// Its messages per second in the whole node.

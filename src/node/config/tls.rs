@@ -1,9 +1,10 @@
 //! The rows of `[tls]` and `[[certificate]]`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Flag, Kind, OptionalAddress, Value, Word, one_of, whole};
+use super::kind::{Flag, Kind, OptionalAddress, Value, Word, micros, one_of, whole};
 use super::kind_text::text;
 use super::list::{About, Row};
 
@@ -53,6 +54,8 @@ group! {
         /// Steps of handshakes that a shard takes before it looks after everybody else again; more than
         /// that wait. A full handshake is one or two steps of 0.1 to 1 ms.
         "handshakes_per_turn" Live handshakes_per_turn: u32 = 4, whole(1, 1024);
+        /// How long those steps may take together; the step that goes beyond it is the last before the others wait.
+        "handshake_time_us" Live handshake_time: Duration = Duration::from_millis(2), micros(1, 1_000_000);
     }
 }
 

@@ -67,7 +67,7 @@ impl Shard {
         if self.is_overloaded() {
             return self.refuse(id, &overloaded(reference), now);
         }
-        if self.gate.paces.asked(id.index) >= self.settings.limits.outstanding {
+        if self.has_asked_enough(id) {
             return self.refuse(id, &outstanding(reference), now);
         }
         let asked = match &whois.subjects {
@@ -127,7 +127,7 @@ impl Shard {
             waiting: words.len(),
             about,
         };
-        self.gate.paces.ask(conn.index);
+        self.note_asked(conn);
         self.rooms.presence.questions.open.insert(number, question);
         for (shard, word) in words {
             self.run(shard, word, now);

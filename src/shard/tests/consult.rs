@@ -43,6 +43,7 @@ fn asking(change: impl FnOnce(&mut Access)) -> Settings {
         memory: crate::shard::RoomMemory::default(),
         queued: 0,
         write_delay: std::time::Duration::ZERO,
+        payload: 0,
     };
     settings.rooms.namespaces = vec![rule("w*"), rule("room*")];
     settings

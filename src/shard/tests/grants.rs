@@ -56,6 +56,7 @@ fn namespaces_say_who_may_join_and_publish_whatever_tokens_grant() {
         memory: RoomMemory::default(),
         queued: 0,
         write_delay: std::time::Duration::ZERO,
+        payload: 0,
     };
     let mut settings = guarded(&[Source::Header], |_| {});
     settings.rooms.namespaces = vec![
@@ -119,6 +120,7 @@ fn for_pages(pattern: &str, rule: &str) -> NamespaceRules {
         memory: RoomMemory::default(),
         queued: 0,
         write_delay: std::time::Duration::ZERO,
+        payload: 0,
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn remembering(count: u32) -> Settings {
         },
         queued: 0,
         write_delay: Duration::ZERO,
+        payload: 0,
     }];
     settings
 }

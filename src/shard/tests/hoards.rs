@@ -171,6 +171,7 @@ fn settings() -> Settings {
         memory: crate::shard::RoomMemory::default(),
         queued: 40 * KIB,
         write_delay: std::time::Duration::ZERO,
+        payload: 0,
     }];
     settings
 }

@@ -31,6 +31,7 @@ fn sharing() -> Rig {
         memory: RoomMemory { history: Some(limits), repeats: Duration::ZERO },
         queued: 0,
         write_delay: Duration::ZERO,
+        payload: 0,
     }];
     Rig::new_in(NodeTag(0xabc), 0, 1, settings)
 }

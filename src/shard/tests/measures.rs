@@ -23,6 +23,7 @@ fn rules(pattern: &str, overflow: Overflow) -> NamespaceRules {
         memory: RoomMemory::default(),
         queued: 0,
         write_delay: std::time::Duration::ZERO,
+        payload: 0,
     }
 }
 

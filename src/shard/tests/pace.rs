@@ -254,6 +254,7 @@ fn a_namespace_has_a_rate_of_its_own_for_each_connection() {
             memory: crate::shard::RoomMemory::default(),
             queued: 0,
             write_delay: std::time::Duration::ZERO,
+            payload: 0,
         };
         config.rooms.namespaces = vec![rule("free:*"), rule("chat:*"), rule("tick:*")];
         let rate = |burst| Some(Rate { per_second: 1, burst });

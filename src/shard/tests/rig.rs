@@ -202,6 +202,8 @@ impl Rig {
         self.complete();
         self.ops.clear();
         self.shard.handle_timeout(self.now);
+        let now = self.now;
+        self.shard.shake_hands(now, &mut || now);
         self.shard.check();
         self.shard.begin_writes(busy, self.now);
         while let Some(op) = self.shard.poll_op() {

@@ -20,7 +20,7 @@ use crate::shard::{Mail, Settings};
 use crate::wire::http::{HeadLimits, parse, upgrade};
 use crate::wire::tls::tests::authority::{Authority, Spoken};
 use crate::wire::tls::tests::{Client, any_config, asking_config};
-use crate::wire::tls::{Peer, SecureListener};
+use crate::wire::tls::{Peer, SecureListener, ServerConfig};
 
 const SECURE: ListenerId = ListenerId(1);
 
@@ -42,10 +42,15 @@ fn opened(settings: Settings, secure: SecureListener) -> Settings {
     Settings { routes, ..settings }
 }
 
+/// A listener with that many steps of handshakes in a turn, and with more time for them than they need.
+fn listener(config: Arc<ServerConfig>, steps_per_turn: u32) -> SecureListener {
+    let time_per_turn = Duration::from_secs(1);
+    SecureListener { listener: SECURE, config, steps_per_turn, time_per_turn }
+}
+
 fn with(steps_per_turn: u32, settings: Settings) -> World {
     let authority = Authority::new();
-    let secure =
-        SecureListener { listener: SECURE, config: any_config(&authority), steps_per_turn };
+    let secure = listener(any_config(&authority), steps_per_turn);
     let rig = Rig::new(0, 1, opened(settings, secure));
     World { rig, authority }
 }
@@ -202,6 +207,49 @@ fn handshakes_above_a_turns_share_wait_while_others_are_served() {
 }
 
 #[test]
+fn handshakes_beyond_a_turns_time_wait_however_many_steps_it_may_take() {
+    const STEP: Duration = Duration::from_micros(400);
+    let mut world = world();
+    let mut secure = listener(any_config(&world.authority), 100);
+    secure.time_per_turn = Duration::from_millis(1);
+    world.rig.take(Mail::Settings(Arc::new(opened(settings(), secure))));
+    let mut friends: Vec<_> = (0..9).map(|_| world.connect(Spoken::Tls13)).collect();
+    world.rig.turn();
+    let rig = &mut world.rig;
+    let mut direct = 0;
+    for friend in &mut friends {
+        rig.receive(friend.conn, &friend.client.output());
+        if rig.shard.wants_time() {
+            // Whoever turns the shard reads the clock when a step was made.
+            direct += 1;
+            rig.later(STEP);
+        }
+    }
+    assert_eq!((direct, rig.shard.counters().tls_waits_total), (3, 6));
+    let mut steps = Vec::new();
+    for _ in 0..4 {
+        let mut now = rig.now;
+        rig.shard.handle_timeout(now);
+        let mut made = 0;
+        rig.shard.shake_hands(now, &mut || {
+            made += 1;
+            now = now.plus(STEP);
+            now
+        });
+        rig.now = now;
+        rig.shard.check();
+        steps.push(made);
+    }
+    assert_eq!(steps, [3, 3, 0, 0], "the step that goes beyond a turn's time is its last");
+    rig.settle();
+    for friend in &mut friends {
+        let down = rig.bytes(friend.conn);
+        friend.client.input(&down).expect("a flight");
+        assert!(!friend.client.is_handshaking());
+    }
+}
+
+#[test]
 fn garbage_is_answered_with_an_alert_and_counted() {
     let mut world = world();
     let conn = world.rig.accept_on(SECURE).expect("let in");
@@ -330,7 +378,7 @@ fn a_refusal_goes_through_the_layer_when_there_is_one() {
 fn who_showed_a_certificate_can_be_told_by_it() {
     let mut world = world();
     let config = asking_config(&world.authority);
-    let secure = SecureListener { listener: SECURE, config, steps_per_turn: 4 };
+    let secure = listener(config, 4);
     world.rig.take(Mail::Settings(Arc::new(opened(settings(), secure))));
     let nobody = world.open(Spoken::Tls13);
     let friend = world.certified("alice", Spoken::Tls13, b"");
@@ -348,7 +396,7 @@ fn who_showed_a_certificate_can_be_told_by_it() {
 fn a_certificate_says_who_the_client_is_where_it_is_a_source() {
     let mut world = world();
     let config = asking_config(&world.authority);
-    let secure = SecureListener { listener: SECURE, config, steps_per_turn: 4 };
+    let secure = listener(config, 4);
     let mut settings = opened(settings(), secure);
     settings.access = Arc::new(Access {
         mode: Mode::Token,
@@ -405,8 +453,7 @@ fn a_new_configuration_holds_for_those_who_come_after() {
     let mut world = world();
     let mut old = world.open(Spoken::Tls13);
     let authority = Authority::new();
-    let secure =
-        SecureListener { listener: SECURE, config: any_config(&authority), steps_per_turn: 4 };
+    let secure = listener(any_config(&authority), 4);
     world.rig.take(Mail::Settings(Arc::new(opened(settings(), secure))));
     let before = std::mem::replace(&mut world.authority, authority);
     world.open(Spoken::Tls13);

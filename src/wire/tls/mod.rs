@@ -23,6 +23,7 @@ mod names;
 pub(crate) mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use config::{
     Clients, ConfigError, Identity, Options, Tickets, Version, server_config, tickets,
@@ -43,4 +44,6 @@ pub struct SecureListener {
     pub config: Arc<ServerConfig>,
     /// Steps of handshakes in one turn; what is over waits for the next.
     pub steps_per_turn: u32,
+    /// How long those may take together; the step that goes beyond it is the turn's last.
+    pub time_per_turn: Duration,
 }
