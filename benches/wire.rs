@@ -9,7 +9,8 @@ use criterion::{Criterion, Throughput};
 use throng::wire::http::{self, HeadLimits};
 use throng::wire::websocket::{self, DecodeLimits, Decoder, Input};
 
-const LIMITS: DecodeLimits = DecodeLimits { message_bytes: 1 << 20, fragments: 1024 };
+const LIMITS: DecodeLimits =
+    DecodeLimits { message_bytes: 1 << 20, fragments: 1024, deflated: false };
 
 /// A request head as a browser sends it.
 const HEAD: &str = "GET /ws?room=lobby HTTP/1.1\r\nHost: chat.example.org\r\nConnection: Upgrade\r\n\

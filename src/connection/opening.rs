@@ -309,7 +309,7 @@ fn read(
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => Some(why),
     };
-    let response = http::switching(&upgrade, named);
+    let response = http::switching(&upgrade, named, None);
     let length = parsed.length;
     Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish: None }))
 }
@@ -347,7 +347,7 @@ fn packets(parsed: &Parsed<'_>, routes: &Routes, door: Door<'_>) -> Result<Read,
     };
     Ok(Read::Upgrade {
         protocol: Protocol::Packets,
-        response: http::switching(&upgrade, None),
+        response: http::switching(&upgrade, None, None),
         length: parsed.length,
         dismissed,
         wish: None,

@@ -114,6 +114,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
         messages: DecodeLimits {
             message_bytes: message.max_bytes as usize,
             fragments: message.max_fragments,
+            deflated: false,
         },
         echo: echo(config),
         commands: commands(config),
@@ -381,6 +382,7 @@ fn echo(config: &Config) -> Echo {
     let messages = DecodeLimits {
         message_bytes: config.debug.echo_max_message_bytes as usize,
         fragments: config.debug.echo_max_fragments,
+        deflated: false,
     };
     Echo { messages, queue: echo_queue(config) }
 }

@@ -265,6 +265,7 @@ impl Shard {
                 Ok(None) => break,
                 Ok(Some(Item::Text(text))) => self.handle_text(id, text, &settings, now),
                 Ok(Some(Item::Binary(data))) => self.handle_binary(id, data, now),
+                Ok(Some(Item::Deflated(..))) => unreachable!("nobody has agreed on that"),
                 Ok(Some(Item::Ping(data))) => self.handle_ping(id, data, now),
                 Ok(Some(Item::Pong(_))) => {}
                 Ok(Some(Item::Close(close))) => {

@@ -14,7 +14,7 @@ use crate::flow::outbound::{OutboundLimits, Store};
 use crate::session::Protocol;
 use crate::wire::websocket::{DecodeLimits, Input};
 
-const DECODE: DecodeLimits = DecodeLimits { message_bytes: 1024, fragments: 4 };
+const DECODE: DecodeLimits = DecodeLimits { message_bytes: 1024, fragments: 4, deflated: false };
 const OPENED: Tick = Tick(1000);
 
 fn ticks(count: u32) -> Duration {

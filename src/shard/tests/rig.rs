@@ -107,9 +107,9 @@ pub(super) fn settings() -> Settings {
             tls: None,
         },
         head: HeadLimits::default(),
-        messages: DecodeLimits { message_bytes: 4096, fragments: 16 },
+        messages: DecodeLimits { message_bytes: 4096, fragments: 16, deflated: false },
         echo: Echo {
-            messages: DecodeLimits { message_bytes: 1 << 20, fragments: 16 },
+            messages: DecodeLimits { message_bytes: 1 << 20, fragments: 16, deflated: false },
             queue: OutboundLimits::default(),
         },
         commands: CommandLimits { allow_panic: true, ..CommandLimits::default() },

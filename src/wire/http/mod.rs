@@ -7,6 +7,7 @@
 //! | `grammar` | the ABNF of header values |
 //! | `forwarded` | the client's address, as proxies pass it on |
 //! | `upgrade` | the WebSocket handshake of RFC 6455, section 4.2 |
+//! | `deflate` | the one extension, offered and answered |
 //! | `refusal` | a status and one line that says what was wrong |
 //! | `response` | 200, 204 and 101 |
 //!
@@ -14,6 +15,7 @@
 //! closes with the response. So there is no keep-alive, no body is read, and what cannot be understood without doubt is
 //! refused. Which path leads where, and how long a client may take, is decided above.
 
+mod deflate;
 mod forwarded;
 mod grammar;
 mod head;
@@ -25,6 +27,7 @@ mod upgrade;
 #[cfg(test)]
 mod tests;
 
+pub use deflate::Deflate;
 pub use forwarded::{Via, client};
 pub use head::{Body, Head, HeadLimits, Parsed, Version, parse, parse_more};
 pub use refusal::{

@@ -4,6 +4,7 @@
 //! else: it may talk to its own origin, WebSocket included, and nothing may frame it. There is no `Date`: the core
 //! reads no clock, and RFC 9110 section 6.6.1 asks it of servers that have one.
 
+use super::deflate::Deflate;
 use super::refusal::phrase;
 use super::upgrade::Upgrade;
 
@@ -31,13 +32,17 @@ pub fn page(content_type: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// The 101 response that ends the handshake (RFC 6455, section 4.2.2); frames follow it. `protocol` is
-/// the one chosen of those the client offered; no extension is ever accepted.
+/// the one chosen of those the client offered, and `deflate` its offer that is kept.
 ///
 /// # Panics
 /// When the client did not offer `protocol`: a client would have to fail such a connection.
 #[must_use]
-pub fn switching(upgrade: &Upgrade<'_>, protocol: Option<&str>) -> Vec<u8> {
-    let mut response = Vec::with_capacity(192);
+pub fn switching(
+    upgrade: &Upgrade<'_>,
+    protocol: Option<&str>,
+    deflate: Option<Deflate>,
+) -> Vec<u8> {
+    let mut response = Vec::with_capacity(320);
     response.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\n\
           Upgrade: websocket\r\n\
@@ -49,6 +54,10 @@ pub fn switching(upgrade: &Upgrade<'_>, protocol: Option<&str>) -> Vec<u8> {
         assert!(upgrade.protocols.contains(&protocol), "a protocol that was not offered");
         response.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         response.extend_from_slice(protocol.as_bytes());
+    }
+    if let Some(deflate) = deflate {
+        response.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        deflate.answer(&mut response);
     }
     response.extend_from_slice(b"\r\n\r\n");
     response

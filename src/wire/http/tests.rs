@@ -57,7 +57,7 @@ fn a_handshake_is_read_and_answered_as_the_rfc_shows() {
     let upgrade = upgrade(&head).expect("a handshake");
     assert_eq!(&upgrade.accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(upgrade.origin, Some("http://example.com"));
-    let answer = String::from_utf8(switching(&upgrade, None)).expect("text");
+    let answer = String::from_utf8(switching(&upgrade, None, None)).expect("text");
     let expected = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
     assert_eq!(answer, expected);
@@ -71,7 +71,7 @@ fn protocols_and_extensions_come_from_all_their_lines() {
     let upgrade = upgrade(&parsed.head).expect("a handshake");
     assert_eq!(upgrade.protocols.as_slice(), ["b", "a", "c"]);
     assert_eq!(upgrade.extensions.as_slice(), ["x; y=1", "z"]);
-    let answer = String::from_utf8(switching(&upgrade, Some("a"))).expect("text");
+    let answer = String::from_utf8(switching(&upgrade, Some("a"), None)).expect("text");
     assert!(answer.ends_with("=\r\nSec-WebSocket-Protocol: a\r\n\r\n"), "{answer}");
 }
 
@@ -80,7 +80,7 @@ fn protocols_and_extensions_come_from_all_their_lines() {
 fn switching_to_a_protocol_that_was_not_offered_is_our_fault() {
     let parsed = parse(HANDSHAKE.as_bytes(), &LIMITS).expect("fine").expect("whole");
     let upgrade = upgrade(&parsed.head).expect("a handshake");
-    let _ = switching(&upgrade, Some("soap"));
+    let _ = switching(&upgrade, Some("soap"), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@
 use super::close;
 use super::close::CloseCode;
 use super::header;
-use super::header::{Header, Role};
+use super::header::{Header, Kind, Role};
 use super::input::Input;
 use super::mask::unmask;
 use super::partial::{Partial, Whole};
@@ -25,6 +25,18 @@ pub struct DecodeLimits {
     pub message_bytes: usize,
     /// Frames of one message; 1 forbids fragmentation, 0 every message.
     pub fragments: u32,
+    /// True where messages may come compressed. Of one that does, the bytes are counted as they come: whoever
+    /// inflates it has to count what it becomes.
+    pub deflated: bool,
+}
+
+impl DecodeLimits {
+    /// Bytes that the frames of one message may have. A compressed one that has become longer by that is let
+    /// through as far as an honest compressor could not help it: five bytes for each stored block.
+    pub(super) fn payload_bytes(&self, is_deflated: bool) -> usize {
+        let extra = if is_deflated { self.message_bytes / 256 + 64 } else { 0 };
+        self.message_bytes.saturating_add(extra)
+    }
 }
 
 /// One message or control frame, lent until the next call.
@@ -34,6 +46,8 @@ pub enum Item<'a> {
     Text(&'a str),
     /// A binary message.
     Binary(&'a [u8]),
+    /// A compressed message, as it came; it has yet to be inflated, and text to be checked.
+    Deflated(Kind, &'a [u8]),
     /// A ping, to be answered by a pong with the same payload of at most 125 bytes.
     Ping(&'a [u8]),
     /// A pong, asked for or not.
@@ -89,6 +103,11 @@ impl Decoder {
                 Err(violation)
             }
         }
+    }
+
+    /// Ends it for what the last item turned out to be: the peer is not listened to any more.
+    pub fn refuse(&mut self) {
+        self.end();
     }
 
     /// True while part of a header, frame or message has arrived and the rest has not: the time in which
@@ -171,7 +190,7 @@ impl Decoder {
         input: &mut Input<'b>,
         limits: &DecodeLimits,
     ) -> Result<Step<'b>, Violation> {
-        let Some(header) = self.header(input)? else { return Ok(Step::Starved) };
+        let Some(header) = self.header(input, limits.deflated)? else { return Ok(Step::Starved) };
         let length = self.admit(&header, limits)?;
         let is_item = header.is_final && header.role != Role::Continuation;
         if is_item && length <= input.len() {
@@ -184,10 +203,14 @@ impl Decoder {
     }
 
     /// Takes the next header, or keeps its beginning when the input ends inside it.
-    fn header(&mut self, input: &mut Input<'_>) -> Result<Option<Header>, Violation> {
+    fn header(
+        &mut self,
+        input: &mut Input<'_>,
+        may_deflate: bool,
+    ) -> Result<Option<Header>, Violation> {
         let is_open = self.0.as_ref().is_some_and(|partial| partial.is_open());
         if self.0.as_ref().is_none_or(|partial| partial.header.is_empty()) {
-            if let Some(header) = header::read(input.rest(), is_open)? {
+            if let Some(header) = header::read(input.rest(), is_open, may_deflate)? {
                 input.take(header.size);
                 return Ok(Some(header));
             }
@@ -202,7 +225,7 @@ impl Decoder {
                 return Ok(None);
             }
             begun.extend_from_slice(piece);
-            if let Some(header) = header::read(begun, is_open)? {
+            if let Some(header) = header::read(begun, is_open, may_deflate)? {
                 begun.clear();
                 return Ok(Some(header));
             }
@@ -220,8 +243,11 @@ impl Decoder {
         if fragments >= limits.fragments {
             return Err(Violation::TooManyFragments);
         }
+        let is_deflated = matches!(header.role, Role::Deflated(_))
+            || open.is_some_and(|message| message.is_deflated());
+        let most = limits.payload_bytes(is_deflated);
         match declared.checked_add(length) {
-            Some(total) if total <= limits.message_bytes => Ok(length),
+            Some(total) if total <= most => Ok(length),
             _ => Err(Violation::MessageTooBig),
         }
     }
@@ -234,7 +260,7 @@ impl Decoder {
     ) -> Result<Step<'b>, Violation> {
         let Some(partial) = &mut self.0 else { return Ok(Step::Onward) };
         let piece = input.take(partial.missing());
-        Ok(match partial.take(piece, limits.message_bytes)? {
+        Ok(match partial.take(piece, limits)? {
             None => Step::Starved,
             Some(frame) if frame.role.is_control() => Step::Control(frame.role),
             Some(frame) if frame.is_final => Step::Message,
@@ -263,6 +289,7 @@ impl Decoder {
         self.0.as_ref()?.whole().map(|whole| match whole {
             Whole::Text(text) => Item::Text(text),
             Whole::Binary(bytes) => Item::Binary(bytes),
+            Whole::Deflated(kind, bytes) => Item::Deflated(kind, bytes),
         })
     }
 }
@@ -275,6 +302,7 @@ fn item(role: Role, payload: &[u8]) -> Result<Item<'_>, Violation> {
             Ok(Item::Text(text))
         }
         Role::Binary | Role::Continuation => Ok(Item::Binary(payload)),
+        Role::Deflated(kind) => Ok(Item::Deflated(kind, payload)),
         Role::Ping => Ok(Item::Ping(payload)),
         Role::Pong => Ok(Item::Pong(payload)),
         Role::Close => close::read(payload).map(Item::Close),

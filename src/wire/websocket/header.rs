@@ -10,14 +10,26 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::deflate::RSV1;
 use super::encode::CONTROL_BYTES;
 use super::violation::Violation;
+
+/// What a compressed message is when it is no longer compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It must be UTF-8.
+    Text,
+    /// It may be anything.
+    Binary,
+}
 
 /// What a frame is, reserved opcodes excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     Text,
     Binary,
+    /// The first frame of a compressed message.
+    Deflated(Kind),
     Continuation,
     Close,
     Ping,
@@ -61,10 +73,15 @@ pub(super) struct Header {
 }
 
 /// Reads the header at the start of `bytes`; `None` when it is incomplete and what is there is in order.
-/// `is_open` tells whether a fragmented message waits for its continuation.
-pub(super) fn read(bytes: &[u8], is_open: bool) -> Result<Option<Header>, Violation> {
+/// `is_open` tells whether a fragmented message waits for its continuation, and `may_deflate` whether a message
+/// may be compressed.
+pub(super) fn read(
+    bytes: &[u8],
+    is_open: bool,
+    may_deflate: bool,
+) -> Result<Option<Header>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
-    let role = check_first(first, is_open)?;
+    let role = check_first(first, is_open, may_deflate)?;
     let Some(&second) = bytes.get(1) else { return Ok(None) };
     check_second(second, role)?;
     // Reading from a slice cannot fail, so the only error left is an opcode refused above.
@@ -89,17 +106,22 @@ pub(super) fn wanted(bytes: &[u8]) -> usize {
     2 + extended + 4
 }
 
-fn check_first(first: u8, is_open: bool) -> Result<Role, Violation> {
-    if first & RESERVED_BITS != 0 {
-        return Err(Violation::ReservedBits);
-    }
-    let role = Role::try_from(OpCode::from(first & OPCODE_BITS))?;
+fn check_first(first: u8, is_open: bool, may_deflate: bool) -> Result<Role, Violation> {
+    let role = Role::try_from(OpCode::from(first & OPCODE_BITS));
+    let role = match (first & RESERVED_BITS, role) {
+        (0, role) => role?,
+        (RSV1, Ok(Role::Text)) if may_deflate => Role::Deflated(Kind::Text),
+        (RSV1, Ok(Role::Binary)) if may_deflate => Role::Deflated(Kind::Binary),
+        _ => return Err(Violation::ReservedBits),
+    };
     match role {
         Role::Close | Role::Ping | Role::Pong if first & FINAL_BIT == 0 => {
             Err(Violation::FragmentedControl)
         }
         Role::Continuation if !is_open => Err(Violation::NothingToContinue),
-        Role::Text | Role::Binary if is_open => Err(Violation::MessageInsideMessage),
+        Role::Text | Role::Binary | Role::Deflated(_) if is_open => {
+            Err(Violation::MessageInsideMessage)
+        }
         _ => Ok(role),
     }
 }

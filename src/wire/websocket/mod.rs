@@ -11,14 +11,16 @@
 //! | `close` | close codes and the payload of a close frame |
 //! | `violation` | what a peer can do wrong, and the close code for it |
 //! | `encode` | frames to send |
+//! | `deflate` | messages in less space, both directions (RFC 7692) |
 //!
 //! Header layout, opcodes and the accept key come from tungstenite; it is lax on minimal lengths and
-//! leaves most rules to its own state machine, so the rules of the RFC stand here. Extensions are not
-//! negotiated, hence every reserved bit is a violation. When a close handshake has to end, and how long
+//! leaves most rules to its own state machine, so the rules of the RFC stand here. One extension exists; where
+//! it was not negotiated, every reserved bit is a violation. When a close handshake has to end, and how long
 //! a message may take, is the connection's business.
 
 mod close;
 mod decode;
+mod deflate;
 mod encode;
 mod header;
 mod input;
@@ -34,10 +36,12 @@ mod twin;
 
 pub use close::CloseCode;
 pub use decode::{DecodeLimits, Decoder, Item};
+pub use deflate::{Deflator, Inflator, WINDOW_BITS, fits, payload};
 pub use encode::{
     BINARY, CLOSE, CLOSE_REASON_BYTES, CONTROL_BYTES, HEADER_BYTES, PING, TEXT, binary, close,
     frame, frame_with, header, ping, pong, text,
 };
+pub use header::Kind;
 pub use input::Input;
 pub use mask::unmask;
 pub use tungstenite::protocol::frame::coding::{Control, Data, OpCode};

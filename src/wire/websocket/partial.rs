@@ -7,7 +7,8 @@
 
 use smallvec::SmallVec;
 
-use super::header::{Header, Role};
+use super::decode::DecodeLimits;
+use super::header::{Header, Kind, Role};
 use super::mask::unmask;
 use super::text::Text;
 use super::violation::Violation;
@@ -40,6 +41,7 @@ pub(super) struct Message {
 enum Body {
     Text(Text),
     Binary(Vec<u8>),
+    Deflated(Kind, Vec<u8>),
 }
 
 /// A complete message, lent.
@@ -47,6 +49,7 @@ enum Body {
 pub(super) enum Whole<'a> {
     Text(&'a str),
     Binary(&'a [u8]),
+    Deflated(Kind, &'a [u8]),
 }
 
 /// What has arrived of a header, a frame and a message.
@@ -98,6 +101,7 @@ impl Partial {
         let body = match role {
             Role::Text => Body::Text(Text::default()),
             Role::Binary => Body::Binary(Vec::new()),
+            Role::Deflated(kind) => Body::Deflated(kind, Vec::new()),
             Role::Continuation => {
                 if let Some(message) = &mut self.message {
                     message.fragments += 1;
@@ -115,12 +119,11 @@ impl Partial {
         self.frame.map_or(0, |frame| frame.length - frame.arrived)
     }
 
-    /// Takes the next piece of the frame's payload, masked. `limit` is that of a message's bytes. Gives
-    /// the frame when this was its end.
+    /// Takes the next piece of the frame's payload, masked. Gives the frame when this was its end.
     pub(super) fn take(
         &mut self,
         piece: &mut [u8],
-        limit: usize,
+        limits: &DecodeLimits,
     ) -> Result<Option<Frame>, Violation> {
         let Some(frame) = &mut self.frame else { return Ok(None) };
         unmask(piece, frame.mask, frame.arrived);
@@ -129,6 +132,7 @@ impl Partial {
         if frame.role.is_control() {
             append(&mut self.control, piece, frame.length);
         } else if let Some(message) = &mut self.message {
+            let limit = limits.payload_bytes(message.is_deflated());
             message.append(piece, frame.is_final, limit)?;
         }
         if frame.arrived < frame.length {
@@ -155,6 +159,7 @@ impl Partial {
         Some(match &message.body {
             Body::Text(text) => Whole::Text(text.as_str()),
             Body::Binary(bytes) => Whole::Binary(bytes),
+            Body::Deflated(kind, bytes) => Whole::Deflated(*kind, bytes),
         })
     }
 
@@ -194,13 +199,18 @@ impl Partial {
 }
 
 impl Message {
+    /// True when what arrives has yet to be inflated.
+    pub(super) fn is_deflated(&self) -> bool {
+        matches!(self.body, Body::Deflated(..))
+    }
+
     fn append(&mut self, piece: &[u8], is_final: bool, limit: usize) -> Result<(), Violation> {
         // Only the final frame tells how long the message can become. Sizing to the declared end of an
         // earlier one would make each of many small fragments move the whole message.
         let ceiling = if is_final { self.declared } else { limit };
         match &mut self.body {
             Body::Text(text) => text.push(piece, ceiling),
-            Body::Binary(bytes) => {
+            Body::Binary(bytes) | Body::Deflated(_, bytes) => {
                 append(bytes, piece, ceiling);
                 Ok(())
             }
@@ -218,14 +228,14 @@ impl Message {
     fn len(&self) -> usize {
         match &self.body {
             Body::Text(text) => text.len(),
-            Body::Binary(bytes) => bytes.len(),
+            Body::Binary(bytes) | Body::Deflated(_, bytes) => bytes.len(),
         }
     }
 
     fn capacity(&self) -> usize {
         match &self.body {
             Body::Text(text) => text.capacity(),
-            Body::Binary(bytes) => bytes.capacity(),
+            Body::Binary(bytes) | Body::Deflated(_, bytes) => bytes.capacity(),
         }
     }
 }

@@ -9,7 +9,11 @@ use tungstenite::protocol::frame::Frame;
 use super::twin::{Outcome, Owned, decoded, naive};
 use super::*;
 
-const ROOMY: DecodeLimits = DecodeLimits { message_bytes: 1 << 20, fragments: 1 << 10 };
+const ROOMY: DecodeLimits =
+    DecodeLimits { message_bytes: 1 << 20, fragments: 1 << 10, deflated: false };
+
+/// The same where messages may come compressed.
+const DEFLATED: DecodeLimits = DecodeLimits { deflated: true, ..ROOMY };
 
 /// One frame as a foreign client writes it.
 fn client(opcode: OpCode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
@@ -91,6 +95,7 @@ proptest! {
         end: prop::sample::Index,
         message_bytes in 0usize..400,
         fragments in 0u32..5,
+        deflated: bool,
     ) {
         let mut s = s;
         for (at, byte) in damage {
@@ -100,7 +105,7 @@ proptest! {
             }
         }
         s.truncate(end.index(s.len() + 1));
-        for limits in [ROOMY, DecodeLimits { message_bytes, fragments }] {
+        for limits in [ROOMY, DEFLATED, DecodeLimits { message_bytes, fragments, deflated }] {
             let expected = naive(&s, &limits);
             prop_assert_eq!(decoded(&s, &[], &limits), expected.clone());
             prop_assert_eq!(decoded(&s, &cuts, &limits), expected);
@@ -116,16 +121,18 @@ proptest! {
             .iter()
             .flat_map(|(first, second, tail)| [&[*first, *second][..], tail].concat())
             .collect();
-        let expected = naive(&s, &ROOMY);
-        prop_assert_eq!(decoded(&s, &[], &ROOMY), expected.clone());
-        prop_assert_eq!(decoded(&s, &cuts, &ROOMY), expected);
+        for limits in [ROOMY, DEFLATED] {
+            let expected = naive(&s, &limits);
+            prop_assert_eq!(decoded(&s, &[], &limits), expected.clone());
+            prop_assert_eq!(decoded(&s, &cuts, &limits), expected);
+        }
     }
 }
 
 /// First bytes, mostly of frames that could be.
 fn first() -> impl Strategy<Value = u8> {
     prop_oneof![
-        8 => prop::sample::select(vec![0, 1, 2, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a]),
+        8 => prop::sample::select(vec![0, 1, 2, 0x41, 0x42, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a, 0xc1, 0xc2]),
         1 => any::<u8>(),
     ]
 }
@@ -201,8 +208,45 @@ fn a_message_whole_in_the_input_is_lent_from_the_input() {
 }
 
 #[test]
+fn only_the_first_frame_of_a_message_says_that_it_is_compressed() {
+    let first = client(TEXT, false, b"x", MASK);
+    for (before, head) in [
+        (&b""[..], 0xc8),
+        (b"", 0xc9),
+        (b"", 0xca),
+        (&first[..], 0xc0),
+        (b"", 0xc3),
+        (b"", 0xa1),
+        (b"", 0xe1),
+        (b"", 0xd2),
+    ] {
+        let stream = [before, &[head]].concat();
+        let (_, violation) = decoded(&stream, &[], &DEFLATED);
+        assert_eq!(violation, Some(Violation::ReservedBits), "{head:#x}");
+    }
+    let mut message = client(TEXT, false, b"\xffa", MASK);
+    message[0] |= 0x40;
+    message.extend(client(CONTINUE, true, b"\xfeb", MASK));
+    let expected = vec![Owned::Deflated(true, b"\xffa\xfeb".to_vec())];
+    assert_eq!(decoded(&message, &[1], &DEFLATED), (expected, None));
+    assert_eq!(decoded(&message, &[1], &ROOMY), (vec![], Some(Violation::ReservedBits)));
+}
+
+#[test]
+fn a_compressed_message_is_not_held_longer_than_one_that_did_not_shrink() {
+    let limits = DecodeLimits { message_bytes: 1000, fragments: 9, deflated: true };
+    let deflated = |length| {
+        let mut frame = client(BINARY, true, &vec![7; length], MASK);
+        frame[0] |= 0x40;
+        decoded(&frame, &[], &limits)
+    };
+    assert_eq!(deflated(1067).0.len(), 1);
+    assert_eq!(deflated(1068).1, Some(Violation::MessageTooBig));
+}
+
+#[test]
 fn a_declared_gibibyte_reserves_nothing() {
-    let limits = DecodeLimits { message_bytes: usize::MAX, fragments: 1 };
+    let limits = DecodeLimits { message_bytes: usize::MAX, fragments: 1, deflated: false };
     let mut decoder = Decoder::default();
     let mut head = vec![0x82, 0xff];
     head.extend((1u64 << 30).to_be_bytes());
@@ -215,7 +259,7 @@ fn a_declared_gibibyte_reserves_nothing() {
 
 #[test]
 fn a_message_over_the_limit_is_refused_by_its_header_alone() {
-    let limits = DecodeLimits { message_bytes: 10, fragments: 9 };
+    let limits = DecodeLimits { message_bytes: 10, fragments: 9, deflated: false };
     let mut decoder = Decoder::default();
     let mut whole = client(BINARY, true, &[0; 11], MASK);
     let refused = decoder.decode(&mut Input::new(&mut whole[..6]), &limits);
@@ -228,7 +272,7 @@ fn a_message_over_the_limit_is_refused_by_its_header_alone() {
 
 #[test]
 fn a_message_of_exactly_the_limits_is_taken() {
-    let limits = DecodeLimits { message_bytes: 4, fragments: 2 };
+    let limits = DecodeLimits { message_bytes: 4, fragments: 2, deflated: false };
     let halves = [client(TEXT, false, b"ab", MASK), client(CONTINUE, true, b"cd", MASK)].concat();
     let expected: Outcome = (vec![Owned::Text("abcd".to_owned())], None);
     assert_eq!(decoded(&halves, &[], &limits), expected);
@@ -316,7 +360,7 @@ fn a_partial_header_counts_as_mid_message_and_an_ended_decoder_does_not() {
 #[test]
 fn many_small_fragments_are_not_moved_one_by_one() {
     let count = 10_000;
-    let limits = DecodeLimits { message_bytes: count, fragments: u32::MAX };
+    let limits = DecodeLimits { message_bytes: count, fragments: u32::MAX, deflated: false };
     let mut decoder = Decoder::default();
     let mut capacities = Vec::new();
     for at in 1..count {

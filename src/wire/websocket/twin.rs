@@ -4,13 +4,14 @@
 //! says is what the decoder has to say for any cutting of the same stream. It shares no code with it,
 //! not even the header parser.
 
-use super::{CloseCode, DecodeLimits, Decoder, Input, Item, Violation};
+use super::{CloseCode, DecodeLimits, Decoder, Input, Item, Kind, Violation};
 
 /// An item that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owned {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -21,6 +22,7 @@ impl From<Item<'_>> for Owned {
         match item {
             Item::Text(text) => Self::Text(text.to_owned()),
             Item::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            Item::Deflated(kind, bytes) => Self::Deflated(kind == Kind::Text, bytes.to_vec()),
             Item::Ping(bytes) => Self::Ping(bytes.to_vec()),
             Item::Pong(bytes) => Self::Pong(bytes.to_vec()),
             Item::Close(close) => Self::Close(close.map(|(c, r)| (c.get(), r.to_owned()))),
@@ -63,10 +65,10 @@ pub(super) fn decoded(stream: &[u8], cuts: &[usize], limits: &DecodeLimits) -> O
 /// What the rules make of the whole `stream`.
 pub(super) fn naive(stream: &[u8], limits: &DecodeLimits) -> Outcome {
     let mut items = Vec::new();
-    let mut open: Option<(u8, Vec<u8>, u32)> = None;
+    let mut open: Option<((u8, bool), Vec<u8>, u32)> = None;
     let mut rest = stream;
     let violation = loop {
-        let (header, payload) = match frame(rest, open.is_some()) {
+        let (header, payload) = match frame(rest, open.is_some(), limits.deflated) {
             Ok(Some(frame)) => frame,
             Ok(None) => break None,
             Err(violation) => break Some(violation),
@@ -88,16 +90,19 @@ pub(super) fn naive(stream: &[u8], limits: &DecodeLimits) -> Outcome {
             }
             continue;
         }
-        let (kind, mut body, fragments) = open.take().unwrap_or((header.opcode, Vec::new(), 0));
+        let kind = (header.opcode, header.is_deflated);
+        let (kind, mut body, fragments) = open.take().unwrap_or((kind, Vec::new(), 0));
         if fragments >= limits.fragments {
             break Some(Violation::TooManyFragments);
         }
-        if body.len() as u128 + u128::from(header.length) > limits.message_bytes as u128 {
+        let most = limits.message_bytes as u128;
+        let most = if kind.1 { most + most / 256 + 64 } else { most };
+        if body.len() as u128 + u128::from(header.length) > most {
             break Some(Violation::MessageTooBig);
         }
         body.extend(plain);
         let is_complete = is_whole && header.is_final;
-        if kind == 1 && !text_is_in_order(&body, is_complete) {
+        if kind == (1, false) && !text_is_in_order(&body, is_complete) {
             break Some(Violation::TextNotUtf8);
         }
         if !is_whole {
@@ -105,7 +110,8 @@ pub(super) fn naive(stream: &[u8], limits: &DecodeLimits) -> Outcome {
         }
         if is_complete {
             items.push(match kind {
-                1 => Owned::Text(String::from_utf8(body).expect("checked above")),
+                (1, false) => Owned::Text(String::from_utf8(body).expect("checked above")),
+                (opcode, true) => Owned::Deflated(opcode == 1, body),
                 _ => Owned::Binary(body),
             });
         } else {
@@ -117,6 +123,7 @@ pub(super) fn naive(stream: &[u8], limits: &DecodeLimits) -> Outcome {
 
 struct Head {
     opcode: u8,
+    is_deflated: bool,
     is_final: bool,
     mask: [u8; 4],
     length: u64,
@@ -124,10 +131,15 @@ struct Head {
 }
 
 /// The header at the start of `bytes` and as much of its payload as there is.
-fn frame(bytes: &[u8], is_open: bool) -> Result<Option<(Head, &[u8])>, Violation> {
+fn frame(
+    bytes: &[u8],
+    is_open: bool,
+    may_deflate: bool,
+) -> Result<Option<(Head, &[u8])>, Violation> {
     let Some(first) = bytes.first() else { return Ok(None) };
     let (is_final, opcode) = (first >> 7 == 1, first & 15);
-    match (first >> 4 & 7, opcode) {
+    let is_deflated = may_deflate && first & 0x70 == 0x40 && matches!(opcode, 1 | 2);
+    match (if is_deflated { 0 } else { first >> 4 & 7 }, opcode) {
         (1.., _) => return Err(Violation::ReservedBits),
         (0, 3..=7 | 11..) => return Err(Violation::ReservedOpcode),
         (0, 8..=10) if !is_final => return Err(Violation::FragmentedControl),
@@ -171,7 +183,10 @@ fn frame(bytes: &[u8], is_open: bool) -> Result<Option<(Head, &[u8])>, Violation
     }
     let mask = bytes[size - 4..size].try_into().expect("four bytes");
     let there = usize::try_from(length).unwrap_or(usize::MAX).min(bytes.len() - size);
-    Ok(Some((Head { opcode, is_final, mask, length, size }, &bytes[size..size + there])))
+    Ok(Some((
+        Head { opcode, is_deflated, is_final, mask, length, size },
+        &bytes[size..size + there],
+    )))
 }
 
 fn control(opcode: u8, payload: &[u8]) -> Result<Owned, Violation> {

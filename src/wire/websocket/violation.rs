@@ -11,7 +11,8 @@ use super::close::CloseCode;
 /// Why a peer's bytes cannot be accepted. The decoder takes nothing more after one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
-    /// A reserved bit is set though no extension was negotiated (section 5.2).
+    /// A reserved bit is set where no extension was negotiated, or where the one that was does not set it
+    /// (section 5.2; RFC 7692, section 6).
     ReservedBits,
     /// Opcodes 3 to 7 and 11 to 15 mean nothing yet (section 5.2).
     ReservedOpcode,
@@ -35,6 +36,8 @@ pub enum Violation {
     TooManyFragments,
     /// Text that is not UTF-8 (section 8.1).
     TextNotUtf8,
+    /// A compressed message that is not deflate, or not a whole one (RFC 7692, section 7.2.2).
+    NotDeflate,
     /// A close payload of one byte (section 5.5.1).
     CloseTooShort,
     /// A close code that may not be sent (section 7.4).
@@ -45,7 +48,7 @@ pub enum Violation {
 
 impl Violation {
     /// Every violation, for tests and metric labels.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ReservedBits,
         Self::ReservedOpcode,
         Self::FragmentedControl,
@@ -58,6 +61,7 @@ impl Violation {
         Self::MessageTooBig,
         Self::TooManyFragments,
         Self::TextNotUtf8,
+        Self::NotDeflate,
         Self::CloseTooShort,
         Self::CloseCodeForbidden,
         Self::CloseReasonNotUtf8,
@@ -78,7 +82,7 @@ impl Violation {
             | Self::MessageInsideMessage
             | Self::CloseTooShort
             | Self::CloseCodeForbidden => CloseCode::PROTOCOL,
-            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID,
+            Self::TextNotUtf8 | Self::NotDeflate | Self::CloseReasonNotUtf8 => CloseCode::INVALID,
             Self::MessageTooBig | Self::TooManyFragments => CloseCode::TOO_BIG,
         }
     }
@@ -99,6 +103,7 @@ impl Violation {
             Self::MessageTooBig => "the message is too big",
             Self::TooManyFragments => "the message has too many fragments",
             Self::TextNotUtf8 => "the text is not UTF-8",
+            Self::NotDeflate => "the message is not compressed as was agreed",
             Self::CloseTooShort => "a close payload has one byte",
             Self::CloseCodeForbidden => "the close code may not be sent",
             Self::CloseReasonNotUtf8 => "the close reason is not UTF-8",

@@ -14,6 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let limits = DecodeLimits {
         message_bytes: usize::from(*limit) * 64,
         fragments: u32::from(*fragments % 16),
+        deflated: *fragments >= 128,
     };
     let stream = &data[8..];
     let whole = run(stream, &[], &limits);
@@ -64,6 +65,7 @@ fn seen(item: &Item<'_>, limits: &DecodeLimits) -> String {
     let (length, limit) = match item {
         Item::Text(text) => (text.len(), limits.message_bytes),
         Item::Binary(bytes) => (bytes.len(), limits.message_bytes),
+        Item::Deflated(_, bytes) => (bytes.len(), limits.message_bytes + limits.message_bytes / 256 + 64),
         Item::Ping(bytes) | Item::Pong(bytes) => (bytes.len(), 125),
         Item::Close(close) => (close.map_or(0, |(_, reason)| reason.len()), 123),
     };

@@ -9,6 +9,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use throng::wire::http::{
+    Deflate,
     HeadLimits, Parsed, Refusal, Scan, parse, parse_more, switching, upgrade,
 };
 
@@ -62,7 +63,8 @@ fn judge(parsed: &Parsed<'_>, limits: &HeadLimits) {
     assert!(head.values("host").count() <= 1);
     match upgrade(head) {
         Ok(upgrade) => {
-            let response = switching(&upgrade, upgrade.protocols.first().copied());
+            let deflate = Deflate::of(&upgrade);
+            let response = switching(&upgrade, upgrade.protocols.first().copied(), deflate);
             assert!(response.ends_with(b"\r\n\r\n"));
             assert_eq!(response.windows(4).filter(|end| end == b"\r\n\r\n").count(), 1);
         }
