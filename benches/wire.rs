@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use throng::wire::http::{self, HeadLimits};
-use throng::wire::websocket::{self, DecodeLimits, Decoder, Input};
+use throng::wire::websocket::{self, DecodeLimits, Decoder, Deflator, Inflator, Input};
 
 const LIMITS: DecodeLimits =
     DecodeLimits { message_bytes: 1 << 20, fragments: 1024, deflated: false };
@@ -27,6 +27,7 @@ fn main() {
     unmask(&mut criterion);
     decode(&mut criterion);
     encode(&mut criterion);
+    deflate(&mut criterion);
     head(&mut criterion);
     criterion.final_summary();
 }
@@ -110,6 +111,31 @@ fn encode(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(length as u64));
         group.bench_function(format!("{length} bytes"), |bencher| {
             bencher.iter(|| websocket::frame(websocket::TEXT, black_box(&payload)));
+        });
+    }
+    group.finish();
+}
+
+/// What compression adds to a publication, once for all its receivers, and to a message that comes compressed.
+fn deflate(criterion: &mut Criterion) {
+    let one = r#"{"user":"u1234","at":1795700561,"x":12.5,"y":-3.25,"state":"moving"},"#;
+    let mut group = criterion.benchmark_group("deflate");
+    for (count, level) in [(5, 3), (60, 1), (60, 3), (60, 9), (900, 3)] {
+        let message = one.repeat(count);
+        let plain = websocket::frame(websocket::TEXT, message.as_bytes());
+        let mut deflator = Deflator::new(level);
+        let Some(frame) = deflator.frame(&plain) else { continue };
+        let size = format!("{} bytes to {}, level {level}", plain.len(), frame.len());
+        group.throughput(Throughput::Bytes(message.len() as u64));
+        group.bench_function(format!("compress {size}"), |bencher| {
+            bencher.iter(|| deflator.frame(black_box(&plain)));
+        });
+        let mut inflator = Inflator::default();
+        group.bench_function(format!("inflate {size}"), |bencher| {
+            bencher.iter(|| {
+                let payload = websocket::payload(black_box(&frame));
+                assert!(inflator.inflate(payload, 1 << 20).is_ok());
+            });
         });
     }
     group.finish();

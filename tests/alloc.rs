@@ -246,6 +246,45 @@ fn an_idle_connection_owns_no_heap() {
     rig.shard.check();
 }
 
+#[test]
+fn an_idle_connection_that_may_compress_owns_no_heap_either() {
+    let sets = vec!["compression.enabled=true".to_owned()];
+    let config = Origin { file: None, sets }.load().expect("a configuration");
+    let mut rig = Rig::with(Ends::NextTurn, throng::node::settings(&config, 2048));
+    let offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    let head = [HEAD.strip_suffix(b"\r\n").expect("an empty line"), offer].concat();
+    let mut deflator = throng::wire::websocket::Deflator::new(6);
+    let mut small = |message: String| {
+        let payload = deflator.deflate(message.as_bytes()).expect("it shrinks");
+        let mut frame = text(&"x".repeat(payload.len()));
+        frame[0] |= 0x40;
+        frame.splice(6.., payload.iter().copied());
+        frame
+    };
+    let long = "a".repeat(1000);
+    let mut publish = small(format!(r#"{{"type":"t","room":"r","payload":"{long}"}}"#));
+    let ping = small(format!(r#"{{"type":"throng:ping"{:900}}}"#, ""));
+    // The first ones make what all share, compressor and decompressor included.
+    for _ in 0..8 {
+        let conn = rig.open_by(&head);
+        rig.receive(conn, &mut text(r#"{"type":"throng:join","room":"r"}"#));
+        rig.receive(conn, &mut publish);
+        rig.receive(conn, &mut text(r#"{"type":"throng:leave","room":"r"}"#));
+        rig.settle();
+    }
+    let counters = rig.shard.counters();
+    assert_eq!((counters.inflated_messages_total, counters.deflated_messages_total), (8, 8));
+    let before = LIVE_BYTES.get();
+    for _ in 0..1000 {
+        let conn = rig.open_by(&head);
+        rig.receive(conn, &mut ping.clone());
+        rig.settle();
+    }
+    assert_eq!(LIVE_BYTES.get() - before, 0, "bytes for a thousand connections");
+    assert_eq!(rig.shard.counters().deflate_connections, 1008);
+    rig.shard.check();
+}
+
 const SECRET: &[u8; 32] = b"a secret of no less than 32 byte";
 
 /// The request of a user with a token as issuers write them.

@@ -54,6 +54,20 @@ counters! {
     packet_connections,
     /// Of those, clients that poll.
     polling_connections,
+    /// Gauge: connections that may compress messages, of the open connections.
+    deflate_connections,
+    /// Frames that were compressed, each once however many read it.
+    deflated_messages_total,
+    /// Bytes of frames that were compressed, before.
+    deflated_before_bytes_total,
+    /// Bytes of frames that were compressed, afterwards.
+    deflated_after_bytes_total,
+    /// Messages that came compressed.
+    inflated_messages_total,
+    /// Bytes of messages that came compressed, as they came.
+    inflated_before_bytes_total,
+    /// Bytes of messages that came compressed, inflated.
+    inflated_after_bytes_total,
     /// Gauge: rooms with at least one member in this shard.
     rooms,
     /// Gauge: memberships in this shard.

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::auth::TOKEN_SUBPROTOCOL;
 use crate::connection::disconnect::Disconnect;
 use crate::session::{Agreement, Protocol};
-use crate::wire::http::{self, Body, Head, HeadLimits, Parsed, Refusal, Scan, Upgrade};
+use crate::wire::http::{self, Body, Deflate, Head, HeadLimits, Parsed, Refusal, Scan, Upgrade};
 use crate::wire::tls;
 
 /// Which path is what, and which listener.
@@ -31,6 +31,8 @@ pub struct Routes {
     pub history: Option<String>,
     /// Where messages bounce, for conformance tests; `None`: nowhere.
     pub echo: Option<String>,
+    /// Whether compressed messages are agreed on with who offers them.
+    pub deflate: bool,
     /// What is served to whoever asks.
     pub pages: Arc<[Page]>,
     /// What others answer, by how paths begin.
@@ -105,6 +107,8 @@ pub enum Answer {
         used: usize,
         /// Set when the upgrade is made only to say why there will be no session.
         dismissed: Option<Disconnect>,
+        /// The power of two of the client's window, where messages may be compressed.
+        window: Option<u8>,
         /// What an event stream is to carry; `None` for whoever can ask later.
         wish: Option<Box<Wish>>,
     },
@@ -219,9 +223,9 @@ pub fn answer(
         None => (&mut fresh, bytes),
     };
     match read(scan, head, limits, routes, door) {
-        Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish })) => {
+        Ok(Some(Read::Upgrade { protocol, response, length, dismissed, window, wish })) => {
             let used = length.saturating_sub(before);
-            Answer::Upgrade { protocol, response, used, dismissed, wish }
+            Answer::Upgrade { protocol, response, used, dismissed, window, wish }
         }
         // The half that was kept ends at the limit of heads, and a body may have come behind it.
         Ok(Some(Read::Petition { length })) => {
@@ -254,6 +258,7 @@ enum Read {
         response: Vec<u8>,
         length: usize,
         dismissed: Option<Disconnect>,
+        window: Option<u8>,
         wish: Option<Box<Wish>>,
     },
     Petition {
@@ -309,9 +314,19 @@ fn read(
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => Some(why),
     };
-    let response = http::switching(&upgrade, named, None);
+    let (response, window) = switching(&upgrade, named, routes);
     let length = parsed.length;
-    Ok(Some(Read::Upgrade { protocol, response, length, dismissed, wish: None }))
+    Ok(Some(Read::Upgrade { protocol, response, length, dismissed, window, wish: None }))
+}
+
+/// The 101 response, and the client's window where messages may be compressed.
+fn switching(
+    upgrade: &Upgrade<'_>,
+    protocol: Option<&str>,
+    routes: &Routes,
+) -> (Vec<u8>, Option<u8>) {
+    let deflate = routes.deflate.then(|| Deflate::of(upgrade)).flatten();
+    (http::switching(upgrade, protocol, deflate), deflate.map(Deflate::window_bits))
 }
 
 /// Answers the request of a client of Socket.IO. What its transport has numbers for is said with them, and
@@ -345,11 +360,13 @@ fn packets(parsed: &Parsed<'_>, routes: &Routes, door: Door<'_>) -> Result<Read,
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => Some(why),
     };
+    let (response, window) = switching(&upgrade, None, routes);
     Ok(Read::Upgrade {
         protocol: Protocol::Packets,
-        response: http::switching(&upgrade, None, None),
+        response,
         length: parsed.length,
         dismissed,
+        window,
         wish: None,
     })
 }
@@ -442,6 +459,7 @@ fn stream(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
         response: http::stream(request.origin),
         length: parsed.length,
         dismissed,
+        window: None,
         wish: Some(Box::new(wish)),
     })
 }
@@ -472,6 +490,7 @@ fn reading(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
         response: Vec::new(),
         length: parsed.length,
         dismissed: None,
+        window: None,
         wish: Some(Box::new(wish)),
     })
 }

@@ -88,6 +88,10 @@ const PACKETS: u16 = 1024;
 /// It has no socket; whatever it says waits for a request.
 const CARRIED: u16 = 2048;
 
+/// The power of two of the peer's window for compressed messages, less 7, in the four highest bits; 0 where none are
+/// agreed on.
+const WINDOW_SHIFT: u32 = 12;
+
 /// In which form a connection reads what it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -128,7 +132,7 @@ pub struct Connection {
     pub decoder: Decoder,
     phase: Phase,
     /// Pause reasons, old and present, whether the driver was told, whether the shard has this in its
-    /// list, and whether it speaks TLS.
+    /// list, whether it speaks TLS, and the peer's window for compressed messages.
     flags: u16,
 }
 
@@ -194,6 +198,19 @@ impl Connection {
             STREAM => Form::Event,
             _ => Form::Packet,
         }
+    }
+
+    /// Messages may be compressed in both directions, and the peer has a window of 2 to the `bits` bytes, 8 to 15.
+    pub fn set_window(&mut self, bits: u8) {
+        assert!((8..=15).contains(&bits), "a window of {bits} bits");
+        self.flags |= u16::from(bits - 7) << WINDOW_SHIFT;
+    }
+
+    /// The power of two of that window; `None` where messages come and go plain.
+    #[must_use]
+    pub fn window(&self) -> Option<u8> {
+        let bits = self.flags.to_be_bytes()[0] >> (WINDOW_SHIFT - 8);
+        (bits > 0).then_some(bits + 7)
     }
 
     /// True where what the peer sends behind its request has a meaning: not where it has asked for everything with it.

@@ -26,7 +26,7 @@ pub struct Class(u8);
 
 impl Class {
     /// How many classes a publication has places for.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// `throng.v1.json` in WebSocket text frames, not compressed.
     pub const WS_JSON: Self = Self(0);
@@ -36,6 +36,12 @@ impl Class {
 
     /// The same in packets of Socket.IO, in WebSocket text frames, not compressed.
     pub const SIO_JSON: Self = Self(2);
+
+    /// The first of these in compressed frames, where that is shorter.
+    pub const WS_JSON_DEFLATED: Self = Self(3);
+
+    /// The third of these in compressed frames, where that is shorter.
+    pub const SIO_JSON_DEFLATED: Self = Self(4);
 
     /// The class's place, below [`Self::COUNT`].
     #[must_use]
@@ -209,7 +215,12 @@ pub struct Encoded([OnceLock<Arc<[u8]>>; Class::COUNT]);
 impl Encoded {
     /// The bytes for a class, made by `encode` for the first receiver only.
     pub fn bytes(&self, class: Class, encode: impl FnOnce() -> Vec<u8>) -> &Arc<[u8]> {
-        self.0[class.index()].get_or_init(|| encode().into())
+        self.share(class, || encode().into())
+    }
+
+    /// The same by bytes that may be another class's too.
+    pub fn share(&self, class: Class, make: impl FnOnce() -> Arc<[u8]>) -> &Arc<[u8]> {
+        self.0[class.index()].get_or_init(make)
     }
 }
 

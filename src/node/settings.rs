@@ -22,8 +22,8 @@ use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::session::command::AudienceLimits;
 use crate::shard::{
-    Capacity, Clients, Echo, KindRate, Limits, NamespaceRules, OverRate, PartyLimits, Preface,
-    PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits, Tenants, Told,
+    Capacity, Clients, Compression, Echo, KindRate, Limits, NamespaceRules, OverRate, PartyLimits,
+    Preface, PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits, Tenants, Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -95,17 +95,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
     let (head, message) = (&config.limits.head, &config.limits.message);
     let queue = &config.queue;
     Settings {
-        routes: Routes {
-            sessions: config.server.path.clone(),
-            streams: config.server.stream_path.clone(),
-            packets: config.server.socketio_path.clone(),
-            polling: config.transport.socketio.polling.then_some(u64::from(message.max_bytes)),
-            history: config.server.history_path.clone(),
-            echo: config.debug.echo_path.clone(),
-            pages: if config.demo.enabled { pages() } else { Arc::default() },
-            fronts: fronts(config),
-            tls: None,
-        },
+        routes: routes(config),
         head: HeadLimits {
             head_bytes: head.max_bytes as usize,
             headers: usize::from(head.max_headers),
@@ -157,6 +147,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             outcomes: config.inside.explain.outcomes as usize,
             tenants: usize::from(config.admin.metrics_tenants),
             shelf: shelf(config),
+            compression: compression(config),
         },
         limits: limits(config, shards(config)),
         access: Arc::new(Access { report: keys::report(config), ..keys::rules(&config.auth) }),
@@ -374,6 +365,36 @@ pub(super) fn commands(config: &Config) -> CommandLimits {
         max_restore: command.max_rooms as usize,
         max_history: HISTORY_PAGE,
         allow_panic: config.debug.panic_command,
+    }
+}
+
+fn compression(config: &Config) -> Option<Compression> {
+    let own = &config.transport.compression;
+    own.enabled.then_some(Compression {
+        level: own.level,
+        min_bytes: own.min_bytes as usize,
+        max_bytes: own.max_bytes as usize,
+        ratio: own.max_ratio as usize,
+    })
+}
+
+/// What is to be found where.
+fn routes(config: &Config) -> Routes {
+    Routes {
+        sessions: config.server.path.clone(),
+        streams: config.server.stream_path.clone(),
+        packets: config.server.socketio_path.clone(),
+        polling: config
+            .transport
+            .socketio
+            .polling
+            .then_some(u64::from(config.limits.message.max_bytes)),
+        history: config.server.history_path.clone(),
+        echo: config.debug.echo_path.clone(),
+        deflate: config.transport.compression.enabled,
+        pages: if config.demo.enabled { pages() } else { Arc::default() },
+        fronts: fronts(config),
+        tls: None,
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Bundle {
     frames: Vec<Arc<[u8]>>,
     events: Vec<Arc<[u8]>>,
     packets: Vec<Arc<[u8]>>,
+    small: Vec<Arc<[u8]>>,
+    small_packets: Vec<Arc<[u8]>>,
     /// The events of rooms, while anybody reads a stream of several.
     steps: SmallVec<[Step; 1]>,
     /// Bytes of all of them.
@@ -84,6 +86,8 @@ impl Bundle {
         self.frames.push(forms.frame);
         self.events.extend(forms.event);
         self.packets.extend(forms.packet);
+        self.small.extend(forms.small);
+        self.small_packets.extend(forms.small_packet);
         self.steps.extend(step);
     }
 
@@ -95,8 +99,10 @@ impl Bundle {
         self.bytes = 0;
         let join = |pieces| join(pieces, &mark).map(|item| item.traced(self.trace));
         let (event, packet) = (join(&mut self.events), join(&mut self.packets));
+        let (small, small_packet) = (join(&mut self.small), join(&mut self.small_packets));
         let frame = join(&mut self.frames)?;
-        Some((room, Forms { frame, event, packet }, std::mem::take(&mut self.steps)))
+        let forms = Forms { frame, event, packet, small, small_packet };
+        Some((room, forms, std::mem::take(&mut self.steps)))
     }
 }
 

@@ -465,6 +465,7 @@ impl Shard {
 
     /// Queues what must not be dropped: a reply, a notice, an echo.
     pub(super) fn push_kept(&mut self, id: ConnId, frame: Vec<u8>, now: Time) {
+        let frame = self.deflated_for(id, frame);
         let settings = Rc::clone(&self.settings);
         if let Some(connection) = self.table.get(id).filter(|connection| connection.is_living()) {
             let limits = settings.queue_of(connection);

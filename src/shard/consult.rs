@@ -213,7 +213,8 @@ impl Shard {
     ) {
         let Some(pending) = self.gate.people.pending.remove(&conn.index) else { return };
         if pending.tells {
-            self.open(conn, pending.offer.protocol, pending.offer.response, now);
+            let Offer { protocol, response, window, .. } = pending.offer;
+            self.open(conn, protocol, (response, window), now);
             self.close_saying(conn, why, words, now);
         } else {
             self.refuse_handshake(conn, refusal, now);

@@ -81,8 +81,12 @@ impl Pusher<'_> {
             }
             return;
         }
-        let frame =
-            if item.forms.is_one() { &item.forms.frame } else { item.forms.of(self.form(index)) };
+        let frame = if item.forms.is_one() {
+            &item.forms.frame
+        } else {
+            let (form, window) = self.reader(index);
+            item.forms.read_with(form, window)
+        };
         self.hand(index, frame);
     }
 
@@ -129,8 +133,10 @@ impl Pusher<'_> {
         self.outcomes.note(item.trace(), item.frames(), id, Note::Fate(fate));
     }
 
-    fn form(&mut self, index: u32) -> Form {
-        self.table.at(index).map_or(Form::Frame, |(_, connection)| connection.form())
+    /// How it reads: in which form, and with which window what is compressed.
+    fn reader(&mut self, index: u32) -> (Form, Option<u8>) {
+        let found = self.table.at(index);
+        found.map_or((Form::Frame, None), |(_, one)| (one.form(), one.window()))
     }
 
     /// The connection at that index, if it is one that can be reached by more than a room: of that tenant,

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::base::shared::Shared;
 use crate::connection::Form;
 use crate::hub::{Class, Publication};
 use crate::session::encode::Push;
@@ -14,6 +15,7 @@ use crate::session::packets;
 use crate::shard::fanout::{encode_json, push_of};
 use crate::shard::state::Shard;
 use crate::shard::stream;
+use crate::wire::websocket::WINDOW_BITS;
 use crate::wire::{sse, websocket};
 
 /// Something in the forms that somebody reads.
@@ -24,12 +26,16 @@ pub(super) struct Forms<T> {
     pub(super) event: Option<T>,
     /// `None` while nobody here speaks Socket.IO.
     pub(super) packet: Option<T>,
+    /// The frame compressed, or plain where that is shorter; `None` while nobody here agreed on that.
+    pub(super) small: Option<T>,
+    /// The same of the packet.
+    pub(super) small_packet: Option<T>,
 }
 
 impl<T> Forms<T> {
     /// True when all read the same.
     pub(super) fn is_one(&self) -> bool {
-        self.event.is_none() && self.packet.is_none()
+        self.event.is_none() && self.packet.is_none() && self.small.is_none()
     }
 
     /// The one that is read in that form.
@@ -47,8 +53,25 @@ impl<T> Forms<T> {
         Forms {
             frame: each(self.frame),
             event: self.event.map(&mut each),
-            packet: self.packet.map(each),
+            packet: self.packet.map(&mut each),
+            small: self.small.map(&mut each),
+            small_packet: self.small_packet.map(each),
         }
+    }
+}
+
+impl Forms<Shared> {
+    /// The one that is read in that form with that window for compressed messages. No distance in a frame is longer
+    /// than the plain one, so a smaller window than the largest is enough for what fits it.
+    pub(super) fn read_with(&self, form: Form, window: Option<u8>) -> &Shared {
+        let plain = self.of(form);
+        let small = match form {
+            Form::Frame => &self.small,
+            Form::Packet => &self.small_packet,
+            Form::Event => &None,
+        };
+        let fits = |bits: u8| bits >= WINDOW_BITS || plain.size() <= 1 << bits;
+        small.as_ref().filter(|_| window.is_some_and(fits)).unwrap_or(plain)
     }
 }
 
@@ -100,6 +123,8 @@ impl Shard {
             frame: make(Form::Frame),
             event: (streams > 0).then(|| make(Form::Event)),
             packet: (packets > 0).then(|| make(Form::Packet)),
+            small: None,
+            small_packet: None,
         }
     }
 
@@ -110,6 +135,7 @@ impl Shard {
 
     /// A publication in the forms that somebody reads here.
     pub(super) fn publication_forms(&self, publication: &Publication) -> Forms<Arc<[u8]>> {
-        self.forms(|form| Arc::clone(bytes(publication, form)))
+        let forms = self.forms(|form| Arc::clone(bytes(publication, form)));
+        self.with_deflated(publication, forms)
     }
 }

@@ -103,15 +103,15 @@ impl Shard {
         let answer = connection::answer(half, bytes, &settings.head, &settings.routes, &mut door);
         match answer {
             connection::Answer::More(half) => self.table.get(conn)?.keep_head(half),
-            connection::Answer::Upgrade { protocol, response, used, dismissed, wish } => {
+            connection::Answer::Upgrade { protocol, response, used, dismissed, window, wish } => {
                 if judged.waits() {
-                    let offer = Offer { protocol, response, wish };
+                    let offer = Offer { protocol, response, window, wish };
                     self.hold(conn, offer, judged, &bytes[used..], now);
                     return None;
                 }
                 let Judged { who, words, arrival, .. } = judged;
                 self.begin_reading(conn, wish.as_deref());
-                self.open(conn, protocol, response, now);
+                self.open(conn, protocol, (response, window), now);
                 match dismissed {
                     Some(why) => self.close_saying(conn, why, words.as_deref(), now),
                     None => {
@@ -200,9 +200,14 @@ impl Shard {
         self.close(conn, Disconnect::Answered, now);
     }
 
-    pub(super) fn open(&mut self, conn: ConnId, protocol: Protocol, response: Vec<u8>, now: Time) {
+    pub(super) fn open(
+        &mut self,
+        conn: ConnId,
+        protocol: Protocol,
+        (mut response, window): (Vec<u8>, Option<u8>),
+        now: Time,
+    ) {
         let tick = now.tick();
-        let mut response = response;
         if protocol == Protocol::Packets {
             self.append_opening(conn, &mut response);
         }
@@ -210,6 +215,10 @@ impl Shard {
         connection.handle_upgrade(protocol, tick);
         self.counters.stream_connections += u64::from(connection.is_stream());
         self.counters.packet_connections += u64::from(connection.speaks_packets());
+        if let Some(bits) = window {
+            connection.set_window(bits);
+            self.counters.deflate_connections += 1;
+        }
         let response = Shared::kept(response);
         connection.outbound.push(
             &mut self.queues,
@@ -258,14 +267,23 @@ impl Shard {
         let settings = Rc::clone(&self.settings);
         let Some(connection) = self.table.get(id) else { return };
         let mut limits = *settings.messages_of(connection);
+        limits.deflated = connection.window().is_some();
         limits.message_bytes = self.message_limit(id, limits.message_bytes);
+        let mut allowance = self.allowance(bytes.len(), limits.message_bytes);
         let mut input = Input::new(bytes);
         while self.table.get(id).is_some_and(|connection| connection.is_listening()) {
             match decoder.decode(&mut input, &limits) {
                 Ok(None) => break,
                 Ok(Some(Item::Text(text))) => self.handle_text(id, text, &settings, now),
                 Ok(Some(Item::Binary(data))) => self.handle_binary(id, data, now),
-                Ok(Some(Item::Deflated(..))) => unreachable!("nobody has agreed on that"),
+                Ok(Some(Item::Deflated(kind, payload))) => {
+                    let message = (kind, payload);
+                    let done = self.handle_deflated(id, message, &mut allowance, &settings, now);
+                    if let Err(violation) = done {
+                        decoder.refuse();
+                        return self.handle_violation(id, violation, now);
+                    }
+                }
                 Ok(Some(Item::Ping(data))) => self.handle_ping(id, data, now),
                 Ok(Some(Item::Pong(_))) => {}
                 Ok(Some(Item::Close(close))) => {
@@ -286,7 +304,7 @@ impl Shard {
         }
     }
 
-    fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
+    pub(super) fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
         if self.table.get(id).is_some_and(|connection| connection.speaks_packets()) {
             return self.handle_packet(id, text, settings, now);
         }
@@ -297,7 +315,7 @@ impl Shard {
         }
     }
 
-    fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
+    pub(super) fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
         let Some(session) = self.note_message(id, data.len(), now) else { return };
         if self.table.get(id).is_some_and(|connection| connection.speaks_packets()) {
             // The packet in front of it was answered.

@@ -254,9 +254,9 @@ impl Shard {
         }
         let Some(pending) = people.pending.remove(&conn.index) else { return };
         let Pending { offer, identity, mut rest, .. } = *pending;
-        let Offer { protocol, response, wish } = offer;
+        let Offer { protocol, response, window, wish } = offer;
         self.begin_reading(conn, wish.as_deref());
-        self.open(conn, protocol, response, now);
+        self.open(conn, protocol, (response, window), now);
         if protocol == Protocol::Packets {
             self.await_connect(conn, identity, now);
         } else {

@@ -192,6 +192,8 @@ pub(super) struct Offer {
     pub(super) protocol: Protocol,
     /// The 101 response, or the head of the stream.
     pub(super) response: Vec<u8>,
+    /// The client's window, where messages may be compressed.
+    pub(super) window: Option<u8>,
     /// What an event stream is to carry.
     pub(super) wish: Option<Box<Wish>>,
 }

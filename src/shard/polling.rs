@@ -107,7 +107,7 @@ impl Shard {
         };
         let Some((own, secret)) = session else { return };
         // From here on the connection waits for an answer and is none at its handshake.
-        self.open(conn, Protocol::Page, Vec::new(), now);
+        self.open(conn, Protocol::Page, (Vec::new(), None), now);
         self.pass_poll(own.shard, Polling { to, session: (own.conn, secret), what }, now);
     }
 
@@ -204,7 +204,7 @@ impl Shard {
         if is_closed || !self.carriers().ask(asking, poll) {
             return self.refuse_handshake(asking, &Refusal::unavailable(Some(LATER)), now);
         }
-        self.open(asking, Protocol::Page, Vec::new(), now);
+        self.open(asking, Protocol::Page, (Vec::new(), None), now);
         let conn = self.table.insert(now.tick());
         if let Some(connection) = self.table.get(conn) {
             connection.set_carried();

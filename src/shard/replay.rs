@@ -60,7 +60,8 @@ pub(super) struct Replays {
     next_number: u64,
     /// How far streams of several rooms have come.
     pub(super) trails: Trails,
-    /// What was replayed in this turn, by its address: whoever came back at the same time shares it.
+    /// What was replayed in this turn, by its address: whoever came back at the same time shares it. The mark is set for
+    /// the part of an event that follows a trail, and for what is compressed.
     frames: Map<(usize, Form, bool), (Arc<Publication>, Shared)>,
 }
 
@@ -148,18 +149,19 @@ impl Replays {
         &mut self,
         index: u32,
         publication: &Arc<Publication>,
-        form: Form,
+        (form, small): (Form, Option<Arc<[u8]>>),
         trace: Trace,
     ) -> Shared {
         let is_led = form == Form::Event && self.trails.has(index);
         let address = Arc::as_ptr(publication).addr();
+        let mark = is_led || small.is_some();
         let make = || {
             // What is kept of a room is an event with an id.
             let from = if is_led { FIELD.len() } else { 0 };
-            let bytes = Arc::clone(forms::bytes(publication, form));
+            let bytes = small.unwrap_or_else(|| Arc::clone(forms::bytes(publication, form)));
             (Arc::clone(publication), Shared::tail(bytes, from, None).traced(trace))
         };
-        let body = self.frames.entry((address, form, is_led)).or_insert_with(make).1.clone();
+        let body = self.frames.entry((address, form, mark)).or_insert_with(make).1.clone();
         if !is_led {
             return body;
         }
@@ -285,7 +287,8 @@ impl Shard {
     /// Queues a part of what was missed; up to where, when there is more.
     fn replay(&mut self, id: ConnId, slice: &Slice, now: Time) -> Option<u64> {
         let limits = self.settings.queue.clone();
-        let form = self.table.get(id).map_or(Form::Frame, |connection| connection.form());
+        let reader = self.table.get(id).map(|connection| (connection.form(), connection.window()));
+        let (form, window) = reader.unwrap_or((Form::Frame, None));
         for publication in &slice.publications {
             let trace = self.trace(publication);
             if self.excepts(publication, id) {
@@ -295,6 +298,8 @@ impl Shard {
             if publication.is_over(now) {
                 continue;
             }
+            let small = window.and_then(|bits| self.deflated(publication, form, bits));
+            let form = (form, small);
             let frame = self.rooms.replays.frame(id.index, publication, form, trace);
             self.push_item(id.index, frame, &limits, now);
             self.counters.replayed_total += 1;

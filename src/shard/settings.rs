@@ -360,6 +360,21 @@ pub struct Capacity {
     pub tenants: usize,
     /// What holds for publications that are to be stored; `None` where there is nothing that outlives the process.
     pub shelf: Option<ShelfLimits>,
+    /// What holds for compressed messages; `None` where none are.
+    pub compression: Option<Compression>,
+}
+
+/// Of messages that are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// How hard to work, 1 to 9.
+    pub level: u8,
+    /// Shorter frames are sent plain.
+    pub min_bytes: usize,
+    /// Longer ones too.
+    pub max_bytes: usize,
+    /// How many times as long a read may become.
+    pub ratio: usize,
 }
 
 /// The limits of what waits for the store.

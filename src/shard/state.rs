@@ -166,6 +166,7 @@ impl Shard {
         counters.counted_rooms = self.rooms.quotas.counted();
         counters.waiting_joins = self.rooms.quotas.waiting() as u64;
         self.count_presence(&mut counters);
+        self.table.codec.count(&mut counters);
         counters
     }
 
@@ -242,6 +243,9 @@ impl Shard {
             self.counters.stream_connections -= u64::from(is_stream);
             let packets = self.table.get(id).is_some_and(|connection| connection.speaks_packets());
             self.counters.packet_connections -= u64::from(packets);
+            let deflates =
+                self.table.get(id).is_some_and(|connection| connection.window().is_some());
+            self.counters.deflate_connections -= u64::from(deflates);
             if !is_reader {
                 let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
                 self.measures.lives.note(millis, SECOND);

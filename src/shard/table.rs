@@ -16,6 +16,7 @@ use crate::base::spare::Release;
 use crate::base::time::Tick;
 use crate::connection::Connection;
 use crate::flow::wheel::Wheel;
+use crate::shard::deflate::Codec;
 
 /// The connections of a shard.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(super) struct Table {
     pub(super) fired: Vec<u32>,
     /// When each generation was accepted.
     ages: Ages,
+    /// What compresses for them all.
+    pub(super) codec: Codec,
 }
 
 impl Table {
@@ -44,6 +47,7 @@ impl Table {
             wheel: Wheel::new(capacity),
             fired: Vec::new(),
             ages: Ages::default(),
+            codec: Codec::default(),
         }
     }
 

@@ -7,6 +7,7 @@ mod across;
 mod bundle;
 mod consult;
 mod consult_door;
+mod deflate;
 mod delay;
 mod door;
 mod edges;

@@ -82,6 +82,8 @@ impl Writes {
                 frame: Shared::kept(websocket::PING.to_vec()),
                 event: Some(Shared::kept(sse::COMMENT.to_vec())),
                 packet: Some(Shared::kept(websocket::text(engineio::PING))),
+                small: None,
+                small_packet: None,
             },
             delays: Delays::default(),
         }

@@ -13,6 +13,7 @@ mod backend;
 mod backpressure;
 mod bridge;
 mod churn;
+mod deflate;
 mod drain;
 mod events;
 mod explain;

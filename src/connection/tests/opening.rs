@@ -20,6 +20,7 @@ fn routes() -> Routes {
         streams: Some("/sse".to_owned()),
         history: Some("/history".to_owned()),
         echo: Some("/echo".to_owned()),
+        deflate: false,
         pages: [("/", "page"), ("/script", "code")]
             .map(|(path, body)| (path, format!("HTTP/1.1 200 OK\r\n\r\n{body}")))
             .map(|(path, whole)| Page { path, response: Arc::from(whole.into_bytes()) })
@@ -78,7 +79,7 @@ fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
         }
         match answer(half.take(), &stream[begin..end], &LIMITS, &routes, &mut door(full)) {
             Answer::More(kept) => half = Some(kept),
-            Answer::Upgrade { protocol, response, used, dismissed, wish: _ } => {
+            Answer::Upgrade { protocol, response, used, dismissed, window: _, wish: _ } => {
                 assert_eq!(dismissed, None);
                 return Got::Upgrade(protocol, response, begin + used);
             }

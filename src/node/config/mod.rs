@@ -21,6 +21,7 @@
 //! | `namespace` | the rows of `[[namespace]]` |
 //! | [`presence`] | the rows of `[presence]` |
 //! | [`bridge`] | the rows of `[bridge]` |
+//! | [`compression`] | the rows of `[compression]` |
 //! | [`explain`] | the rows of `[explain]` |
 //! | [`proxy`] | the rows of `[[proxy]]` |
 //! | [`publish`] | the rows of `[publish]` |
@@ -43,6 +44,7 @@
 pub mod admin;
 pub mod auth;
 pub mod bridge;
+pub mod compression;
 pub mod explain;
 mod group;
 pub mod hook;

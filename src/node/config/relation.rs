@@ -23,6 +23,11 @@ struct Relation {
 
 const RELATIONS: &[Relation] = &[
     Relation {
+        keys: &["compression.min_bytes", "compression.max_bytes"],
+        holds: |c| c.transport.compression.min_bytes <= c.transport.compression.max_bytes,
+        rule: "a frame cannot be long enough and short enough at once",
+    },
+    Relation {
         keys: &["bridge.url", "bridge.presence"],
         holds: |c| {
             let asks = |hook: &Webhook| hook.events.contains(&TidingKind::Undelivered);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::admin::{self, AdminListener};
 use super::auth::Auth;
 use super::bridge::{Bridge, Redis, Sentinels};
+use super::compression::Compression;
 use super::explain::Explain;
 use super::group::{Group, Key, group, of};
 use super::hook::Webhook;
@@ -72,6 +73,8 @@ pub struct Transport {
     pub uring: Uring,
     /// The part of `[server]` that is about clients of Socket.IO.
     pub socketio: SocketIo,
+    /// `[compression]`.
+    pub compression: Compression,
 }
 
 /// What lies within the node, between shards and behind them.
@@ -178,6 +181,10 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ),
     ("bridge", "Other nodes that this one works with, by Redis."),
     ("explain", "What is remembered of what became of publications, for `throng explain`."),
+    (
+        "compression",
+        "Messages in less space, for clients that offer it: permessage-deflate (RFC 7692).",
+    ),
     ("tcp", "Socket options of accepted connections."),
     ("uring", "The io_uring driver; without effect under epoll."),
     ("admin", "The HTTP listener for back ends and operators, on a thread of its own."),
@@ -232,6 +239,7 @@ impl Config {
             &self.inside.sentinels,
             &self.inside.bridge,
             &self.inside.explain,
+            &self.transport.compression,
             &self.transport.tcp,
             &self.transport.uring,
             &self.admin,
@@ -274,6 +282,7 @@ impl Config {
             &mut self.inside.sentinels,
             &mut self.inside.bridge,
             &mut self.inside.explain,
+            &mut self.transport.compression,
             &mut self.transport.tcp,
             &mut self.transport.uring,
             &mut self.admin,

@@ -38,6 +38,8 @@ pub enum Violation {
     TextNotUtf8,
     /// A compressed message that is not deflate, or not a whole one (RFC 7692, section 7.2.2).
     NotDeflate,
+    /// Compressed messages that become more in one read than was agreed (ours to bound; RFC 7692, section 8).
+    TooDense,
     /// A close payload of one byte (section 5.5.1).
     CloseTooShort,
     /// A close code that may not be sent (section 7.4).
@@ -48,7 +50,7 @@ pub enum Violation {
 
 impl Violation {
     /// Every violation, for tests and metric labels.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ReservedBits,
         Self::ReservedOpcode,
         Self::FragmentedControl,
@@ -62,6 +64,7 @@ impl Violation {
         Self::TooManyFragments,
         Self::TextNotUtf8,
         Self::NotDeflate,
+        Self::TooDense,
         Self::CloseTooShort,
         Self::CloseCodeForbidden,
         Self::CloseReasonNotUtf8,
@@ -83,7 +86,7 @@ impl Violation {
             | Self::CloseTooShort
             | Self::CloseCodeForbidden => CloseCode::PROTOCOL,
             Self::TextNotUtf8 | Self::NotDeflate | Self::CloseReasonNotUtf8 => CloseCode::INVALID,
-            Self::MessageTooBig | Self::TooManyFragments => CloseCode::TOO_BIG,
+            Self::MessageTooBig | Self::TooManyFragments | Self::TooDense => CloseCode::TOO_BIG,
         }
     }
 
@@ -104,6 +107,7 @@ impl Violation {
             Self::TooManyFragments => "the message has too many fragments",
             Self::TextNotUtf8 => "the text is not UTF-8",
             Self::NotDeflate => "the message is not compressed as was agreed",
+            Self::TooDense => "messages become too much when inflated",
             Self::CloseTooShort => "a close payload has one byte",
             Self::CloseCodeForbidden => "the close code may not be sent",
             Self::CloseReasonNotUtf8 => "the close reason is not UTF-8",
