@@ -42,7 +42,9 @@ pub struct Outcome {
     pub refused: Vec<(String, String)>,
     /// Connections in whose queues it was put; `None` where that was not asked for.
     pub connections: Option<u64>,
-    /// True when every shard has told of it; where nothing was asked for too.
+    /// Nodes that were to tell how many it reached there and have not; empty: nobody knows which there are.
+    pub missing: Option<Vec<String>>,
+    /// True when every shard has told of it, and every node that was to; where nothing was asked for too.
     pub complete: bool,
     /// It was to be stored and is not, as far as is known: why, for programs and for people.
     pub unstored: Option<(&'static str, &'static str)>,
@@ -187,6 +189,9 @@ fn answer(outcome: Outcome) -> Value {
     if let Some(connections) = outcome.connections {
         answer.insert("deliveredConnections".to_owned(), Value::from(connections));
         answer.insert("complete".to_owned(), Value::from(outcome.complete));
+    }
+    if let Some(missing) = outcome.missing {
+        answer.insert("missingNodes".to_owned(), Value::from(missing));
     }
     Value::Object(answer)
 }

@@ -34,6 +34,9 @@ pub(super) struct Envelope<'a> {
     /// True: something that should have come by this channel was dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) lost: bool,
+    /// Set: the node of that tag will ask, by that number, how many connections this has reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) count: Option<(u32, u64)>,
 }
 
 /// What came by a channel.
@@ -72,6 +75,17 @@ impl Writer {
         order: Option<&RawValue>,
         lost: bool,
     ) -> Vec<u8> {
+        self.write_counted(from, order, lost, None)
+    }
+
+    /// The next envelope, of which somebody will ask how many connections it has reached.
+    pub(super) fn write_counted(
+        &mut self,
+        from: Option<&str>,
+        order: Option<&RawValue>,
+        lost: bool,
+        count: Option<(u32, u64)>,
+    ) -> Vec<u8> {
         let envelope = Envelope {
             v: VERSION,
             node: Cow::Borrowed(&self.node),
@@ -80,6 +94,7 @@ impl Writer {
             from: from.map(Cow::Borrowed),
             order,
             lost,
+            count,
         };
         self.next += 1;
         serde_json::to_vec(&envelope).unwrap_or_default()

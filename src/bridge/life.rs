@@ -14,7 +14,7 @@ use super::envelope::{Letter, read};
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
 use super::presence::{Answer, CHANNEL as PRESENCE, Post};
-use super::side::{Channel, Refused, Side};
+use super::side::{Channel, Mark, Refused, Side};
 use super::streams::{Chore, is_kept};
 use super::survey::{CHANNEL as SURVEY, Surveys};
 use super::tally::{add, set};
@@ -317,7 +317,7 @@ impl Life {
             Err(why) => return engine.note_malformed(channel, &why),
         };
         let result = match &letter {
-            Letter::Foreign(order) => engine.side.deliver(channel, order, None, true),
+            Letter::Foreign(order) => engine.side.deliver(channel, order, None, true, None),
             Letter::Far(envelope) => {
                 if !engine.windows.first(&envelope.node, envelope.epoch, envelope.seq) {
                     return add(&engine.tally.duplicates, 1);
@@ -326,7 +326,9 @@ impl Life {
                     return engine.tell_gaps(&[Channel::from(channel)]);
                 }
                 let Some(order) = envelope.order else { return };
-                engine.side.deliver(channel, order.get(), envelope.from.as_deref(), false)
+                let count = envelope.count.map(|(to, number)| Mark { to, number });
+                let from = envelope.from.as_deref();
+                engine.side.deliver(channel, order.get(), from, false, count)
             }
         };
         match result {

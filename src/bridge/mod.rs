@@ -49,7 +49,7 @@ pub use options::{Bounds, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use sequence::{Part, Sequence};
 pub use server::{Fault, Papers, Patience, Place, Sentinels, Server};
-pub use side::{Channel, Parcel, Refused, Side, Word};
+pub use side::{Channel, Mark, Parcel, Refused, Side, Word};
 pub use streams::{Append, Bound, Entry, Fetch, Found, Lost, Refusal, Shares, Verdict};
 pub use survey::{Poll, Polled, Survey, Surveyed};
 pub use tally::Tally;

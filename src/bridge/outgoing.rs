@@ -40,10 +40,19 @@ impl Outgoing {
         Self { waiting: VecDeque::new(), bytes: 0, most, most_bytes, lost: BTreeSet::new() }
     }
 
+    fn has_space(&self, cost: usize) -> bool {
+        self.waiting.len() < self.most && self.bytes + cost <= self.most_bytes
+    }
+
+    /// Takes a question about the envelope before it, which nobody misses where there is no space; false then.
+    pub(super) fn push_question(&mut self, sealed: Sealed) -> bool {
+        self.has_space(sealed.cost()) && self.push(sealed)
+    }
+
     /// Takes an envelope; false when there is no space for it.
     pub(super) fn push(&mut self, sealed: Sealed) -> bool {
         let cost = sealed.cost();
-        if self.waiting.len() >= self.most || self.bytes + cost > self.most_bytes {
+        if !self.has_space(cost) {
             for channel in sealed.channels {
                 if self.lost.len() < MOST_LOST {
                     self.lost.insert(channel);

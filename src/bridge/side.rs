@@ -21,6 +21,18 @@ pub struct Parcel {
     pub from: Option<String>,
     /// False when it goes before something that one of its homes had numbered before it, by another author.
     pub in_turn: bool,
+    /// What to ask all other nodes once this is on its way: how many it has reached. The answer is told as that of
+    /// any question.
+    pub count: Option<Survey>,
+}
+
+/// By which a publication is known whose reach somebody will ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// The tag of the node that asks.
+    pub to: u32,
+    /// The number of its question.
+    pub number: u64,
 }
 
 /// What the node tells its bridge.
@@ -59,7 +71,7 @@ pub trait Side: Shares + Polled + Send + 'static {
     fn next(&mut self) -> Option<Word>;
 
     /// Delivers what was published on a channel: by another node, or (`from` is `None` then) perhaps by any
-    /// program.
+    /// program. `count`: another node will ask how many it has reached.
     ///
     /// # Errors
     /// When the node does not take it.
@@ -69,6 +81,7 @@ pub trait Side: Shares + Polled + Send + 'static {
         order: &str,
         from: Option<&str>,
         foreign: bool,
+        count: Option<Mark>,
     ) -> Result<(), Refused>;
 
     /// Tells the members behind these channels that they may have missed something.

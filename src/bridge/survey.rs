@@ -161,6 +161,38 @@ impl Surveys {
         self.open.insert(number, open);
     }
 
+    /// Opens a question that is to be published behind something else, by whoever publishes that; gives the
+    /// number and the question, if anybody is there to be asked. Where other nodes are not known, they are not
+    /// known to have heard either.
+    pub(super) fn ask_behind(
+        &mut self,
+        survey: &Survey,
+        there: Option<There>,
+        now: Time,
+    ) -> Option<(u64, Sealed)> {
+        let there = there.unwrap_or(There { nodes: Vec::new(), is_blind: true });
+        let (number, tag, ticket) = (self.last + 1, self.tag, survey.ticket);
+        self.last = number;
+        let bytes = note(tag, number, Some(&survey.text), None);
+        let bytes = bytes.filter(|_| !there.is_blind && self.open.len() < MOST);
+        let waiting: BTreeMap<u32, Name> = there.nodes.into_iter().collect();
+        let until = now.plus(self.patience);
+        let open = Open { ticket, until, waiting, answered: BTreeSet::new(), answers: Vec::new() };
+        let Some(bytes) = bytes.filter(|_| !open.waiting.is_empty()) else {
+            let is_blind = there.is_blind || !open.waiting.is_empty();
+            self.done.push((ticket, over(open, is_blind)));
+            return None;
+        };
+        self.open.insert(number, open);
+        Some((number, Sealed { channels: vec![Channel::from(CHANNEL)], bytes }))
+    }
+
+    /// The question of that number has found no space.
+    pub(super) fn drop_question(&mut self, number: u64) {
+        let open = self.open.remove(&number);
+        self.done.extend(open.map(|open| (open.ticket, over(open, true))));
+    }
+
     /// Answers another node.
     pub(super) fn answer(&mut self, poll: &Poll) {
         let (channel, tag) = (Self::own_channel(poll.to), self.tag);
@@ -176,10 +208,7 @@ impl Surveys {
         ask: Option<&str>,
         answer: Option<&str>,
     ) -> bool {
-        let read = |text: Option<&str>| text.map(serde_json::from_str::<Box<RawValue>>).transpose();
-        let (Ok(ask), Ok(answer)) = (read(ask), read(answer)) else { return false };
-        let note = Note { v: VERSION, tag, number, ask: ask.as_deref(), answer: answer.as_deref() };
-        let Ok(bytes) = serde_json::to_vec(&note) else { return false };
+        let Some(bytes) = note(tag, number, ask, answer) else { return false };
         if self.outgoing.len() >= MOST_WAITING || self.bytes + bytes.len() > MOST_BYTES {
             return false;
         }
@@ -261,6 +290,14 @@ impl Surveys {
     pub(super) fn take_done(&mut self) -> Vec<(u64, Surveyed)> {
         std::mem::take(&mut self.done)
     }
+}
+
+/// A question or an answer as it is published; `None` where that is no JSON.
+fn note(tag: u32, number: u64, ask: Option<&str>, answer: Option<&str>) -> Option<Vec<u8>> {
+    let read = |text: Option<&str>| text.map(serde_json::from_str::<Box<RawValue>>).transpose();
+    let (Ok(ask), Ok(answer)) = (read(ask), read(answer)) else { return None };
+    let note = Note { v: VERSION, tag, number, ask: ask.as_deref(), answer: answer.as_deref() };
+    serde_json::to_vec(&note).ok()
 }
 
 fn over(open: Open, is_blind: bool) -> Surveyed {
@@ -366,6 +403,40 @@ mod tests {
             asker.take(9).is_empty() && asker.bytes == 0,
             "what was not sent is not sent later"
         );
+    }
+
+    #[test]
+    fn a_question_behind_a_publication_is_published_by_whoever_publishes_that() {
+        let (mut asker, mut two) = (surveys(1), surveys(2));
+        let (number, question) =
+            asker.ask_behind(&survey(9), Some(there(&[2], false)), at(0)).expect("a question");
+        assert!(asker.take(9).is_empty(), "nothing is published by itself");
+        let poll = two.hear(&question.bytes).expect("it").expect("a poll");
+        assert_eq!((poll.to, poll.number, &*question.channels[0]), (1, number, "survey"));
+        two.answer(&Poll { text: "2".to_owned(), ..poll });
+        carry(&mut two, &mut asker);
+        let told = Surveyed { answers: vec!["2".to_owned()], missing: None };
+        assert_eq!(asker.take_done(), [(9, told)]);
+        let missing = |ticket, missing: Option<Vec<Name>>| {
+            [(ticket, Surveyed { answers: Vec::new(), missing })]
+        };
+        let (number, _) =
+            asker.ask_behind(&survey(3), Some(there(&[2], false)), at(0)).expect("a question");
+        asker.drop_question(number);
+        assert_eq!(asker.take_done(), missing(3, Some(vec![Name::from("n2")])));
+        for (among, expected) in [
+            (None, Some(Vec::new())),
+            (Some(there(&[], true)), Some(Vec::new())),
+            (Some(there(&[2], true)), Some(vec![Name::from("n2")])),
+            (Some(there(&[], false)), None),
+        ] {
+            assert!(asker.ask_behind(&survey(4), among, at(0)).is_none());
+            assert_eq!(asker.take_done(), missing(4, expected));
+        }
+        for ticket in 0..2 * MOST as u64 {
+            asker.ask_behind(&survey(ticket), Some(there(&[2], false)), at(0));
+        }
+        assert_eq!((asker.open.len(), asker.take_done().len()), (MOST, MOST));
     }
 
     #[test]

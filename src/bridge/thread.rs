@@ -292,13 +292,23 @@ impl<S: Side> Engine<S> {
     }
 
     fn seal(&mut self, parcel: Parcel) {
-        let Parcel { channels, order, from, in_turn } = parcel;
+        let Parcel { channels, order, from, in_turn, count } = parcel;
         add(&self.tally.reordered, usize::from(!in_turn));
         let order: Result<&RawValue, _> = serde_json::from_slice(&order);
         let Ok(order) = order else { return add(&self.tally.dropped, 1) };
-        let bytes = self.writer.write(from.as_deref(), Some(order), false);
-        if !self.outgoing.push(Sealed { channels, bytes }) {
-            add(&self.tally.dropped, 1);
+        let there = self.peers.presence.as_ref().map(Post::there);
+        let now = self.clock.now();
+        let surveys = &mut self.peers.surveys;
+        // Asked in the same queue, so that it is heard behind what it asks about.
+        let asked = count.and_then(|survey| surveys.ask_behind(&survey, there, now));
+        let mark = asked.as_ref().map(|(number, _)| (self.options.tag, *number));
+        let bytes = self.writer.write_counted(from.as_deref(), Some(order), false, mark);
+        let is_queued = self.outgoing.push(Sealed { channels, bytes });
+        add(&self.tally.dropped, usize::from(!is_queued));
+        if let Some((number, question)) = asked
+            && !(is_queued && self.outgoing.push_question(question))
+        {
+            surveys.drop_question(number);
         }
     }
 

@@ -99,6 +99,13 @@ pub struct Slip {
     pub order: u64,
     /// Which of its publications it is.
     pub item: u32,
+    /// Those on other nodes are to be counted as well.
+    pub everywhere: bool,
+}
+
+impl Slip {
+    /// Orders that another node wants to know about have numbers from here on: they are the bridge's.
+    pub const AFAR: u64 = 1 << 63;
 }
 
 /// Where a publication comes from.

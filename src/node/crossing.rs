@@ -97,7 +97,7 @@ pub(super) fn parcel(
         vec![Channel::from(ALL)]
     };
     let from = first.origin.connection().map(|address| address.to_string());
-    Some(Parcel { channels, order: serde_json::to_vec(&order).ok()?, from, in_turn })
+    Some(Parcel { channels, order: serde_json::to_vec(&order).ok()?, from, in_turn, count: None })
 }
 
 fn exceptions(except: &Except) -> Exceptions<'_> {

@@ -15,13 +15,14 @@ use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
-    self, Absent, Bounds, Bridge, Change, Channel, Options, Papers, Part, Patience, Place, Pose,
-    Refused, Sentinels, Sequence, Server, Side, Tally, Word,
+    self, Absent, Bounds, Bridge, Change, Channel, Mark, Options, Papers, Parcel, Part, Patience,
+    Place, Pose, Refused, Sentinels, Sequence, Server, Side, Surveyed, Tally, Word,
 };
 use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::config::{self, Config};
+use crate::node::counting;
 use crate::node::crossing::{self, room_of};
 use crate::node::polling::Polling;
 use crate::node::running::LaunchError;
@@ -146,8 +147,10 @@ impl Link {
         (0..self.shards()).map(waiting).max().is_some_and(|longest| longest >= TO_EVERYONE)
     }
 
-    fn spread(&mut self, order: &Order<'_>, origin: Origin) {
+    fn spread(&mut self, order: &Order<'_>, origin: Origin, count: Option<Mark>) {
         let now = self.clock.now();
+        let number = count.and_then(|mark| self.polling.counting.begin(mark, now));
+        let origin = number.map_or(origin, counting::origin);
         let until = order.publish.ttl.map(|ttl| now.plus(ttl));
         let terms = |_: &str| Terms { until, foreign: true, ..Terms::default() };
         let author = Author { tenant: order.tenant.as_deref(), origin, at: now, across: false };
@@ -160,8 +163,30 @@ impl Link {
             *groups
         });
         for (home, drafts) in parts.homes {
-            let mail = Mail::Publish { drafts: drafts.into_vec(), group, across: None };
+            let mail = match number {
+                Some(number) => counting::submission(number, drafts, group, order.publish.ttl),
+                None => Mail::Publish { drafts: drafts.into_vec(), group, across: None },
+            };
+            self.polling.counting.expect(number);
             self.waiting.lines[usize::from(home.0)].push_back(mail);
+        }
+    }
+
+    /// What one crossing is to the bridge; `None` when nobody is to have it any more.
+    fn parcel(&mut self, crossing: &Crossing, in_turn: bool) -> Option<Parcel> {
+        let publications = crossing.publications();
+        let slip = publications.first().and_then(|first| first.origin.slip());
+        let slip = slip.filter(|slip| slip.everywhere);
+        let parcel = crossing::parcel(publications, in_turn, self.clock.now());
+        match (parcel, slip) {
+            (Some(parcel), Some(slip)) => {
+                Some(Parcel { count: Some(self.ask_for_reach(slip)), ..parcel })
+            }
+            (None, Some(slip)) => {
+                self.polling.counting.tell(slip, Surveyed::default());
+                None
+            }
+            (parcel, None) => parcel,
         }
     }
 }
@@ -169,9 +194,11 @@ impl Link {
 impl Side for Link {
     fn next(&mut self) -> Option<Word> {
         loop {
+            if let Some(poll) = self.polling.counting.next_answer() {
+                return Some(Word::Answer(poll));
+            }
             while let Some((crossing, in_turn)) = self.sequence.pop() {
-                let publications = crossing.publications();
-                if let Some(parcel) = crossing::parcel(publications, in_turn, self.clock.now()) {
+                if let Some(parcel) = self.parcel(&crossing, in_turn) {
                     return Some(Word::Publish(parcel));
                 }
             }
@@ -208,6 +235,7 @@ impl Side for Link {
                 Mail::Here(users) => {
                     return Some(Word::Here(users.into_iter().map(change).collect()));
                 }
+                Mail::Report(report) => self.polling.counting.hear(&report),
                 // Nothing else is sent here.
                 _ => {}
             }
@@ -220,6 +248,7 @@ impl Side for Link {
         order: &str,
         from: Option<&str>,
         foreign: bool,
+        count: Option<Mark>,
     ) -> Result<(), Refused> {
         if self.is_full() {
             return Err(Refused::Full);
@@ -244,7 +273,7 @@ impl Side for Link {
             if order.publish.targets.everyone && self.has_long_line() {
                 return Err(Refused::Full);
             }
-            self.spread(order, origin);
+            self.spread(order, origin, count.filter(|_| from.is_none()));
         }
         self.flush();
         Ok(())
@@ -289,6 +318,7 @@ impl Side for Link {
         let board = &self.board;
         self.polling.replies =
             replies.into_iter().filter_map(|reply| board.tell_reply(reply)).collect();
+        self.tell_desk();
         let mut empty = self.polling.replies.is_empty();
         for (shard, waiting) in self.waiting.lines.iter_mut().enumerate() {
             while let Some(mail) = waiting.pop_front() {
@@ -308,7 +338,7 @@ impl Side for Link {
     }
 
     fn before_sleep(&self) -> bool {
-        self.port.before_sleep(&Lane::ALL)
+        !self.polling.counting.has_answer() && self.port.before_sleep(&Lane::ALL)
     }
 
     fn awake(&self) {

@@ -8,6 +8,7 @@ mod cells;
 mod census;
 pub mod config;
 pub mod console;
+mod counting;
 mod crossing;
 mod desk;
 pub mod doctor;

@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 use crate::base::id::{ConnAddress, ShardId};
 use crate::base::time::Time;
 use crate::bridge::{Poll, Polled, Survey, Surveyed, Word};
+use crate::hub::Slip;
+use crate::node::counting::{self, Counting};
 use crate::node::link::Link;
 use crate::session::Status;
 use crate::shard::{
@@ -74,9 +76,11 @@ struct Row {
 
 /// Who in this node asks.
 #[derive(Debug)]
-enum Asker {
+pub(super) enum Asker {
     Shard(ShardId, u64),
     Desk(u64),
+    /// How many connections of other nodes this has reached.
+    Count(Slip),
 }
 
 /// A question of another node.
@@ -96,16 +100,18 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     /// Who asks what the others are asked, with the members of a page; by tickets.
-    asked: BTreeMap<u64, (Asker, usize)>,
+    pub(super) asked: BTreeMap<u64, (Asker, usize)>,
     /// What others ask; by numbers, which grow with time.
     open: BTreeMap<u64, Open>,
     last: u64,
+    /// How many publications reach, here and elsewhere.
+    pub(super) counting: Counting,
     /// For the desk.
     pub(super) replies: Vec<Reply>,
 }
 
 impl Polling {
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
@@ -162,6 +168,10 @@ impl Link {
 
 impl Polled for Link {
     fn polled(&mut self, poll: Poll) -> Result<(), String> {
+        if counting::is_about_reach(&poll.text) {
+            self.polling.counting.ask(&poll, self.clock.now());
+            return Ok(());
+        }
         let asked: Asked = serde_json::from_str(&poll.text).map_err(|error| error.to_string())?;
         let after = asked.after.as_deref().map(str::parse::<ConnAddress>).transpose();
         let after = after.map_err(|error| format!("after: {error}"))?;
@@ -194,15 +204,16 @@ impl Polled for Link {
 
     fn surveyed(&mut self, ticket: u64, surveyed: Surveyed) {
         let Some((asker, limit)) = self.polling.asked.remove(&ticket) else { return };
-        let abroad = abroad(surveyed, limit);
         match asker {
+            Asker::Count(slip) => self.polling.counting.tell(slip, surveyed),
             Asker::Shard(shard, number) => {
+                let abroad = abroad(surveyed, limit);
                 let word = PresenceWord::Abroad { number, abroad };
                 self.waiting.lines[usize::from(shard.0)].push_back(Mail::Presence(Box::new(word)));
             }
             Asker::Desk(number) => {
                 let shard = ShardId(self.shards());
-                let found = Attendance::Abroad(abroad);
+                let found = Attendance::Abroad(abroad(surveyed, limit));
                 if self.polling.replies.len() < REPLIES {
                     self.polling.replies.push(Reply { number, shard, found });
                 }

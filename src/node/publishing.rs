@@ -6,7 +6,7 @@
 //! taken. Homes and shards tell by mail to the desk's own port what came of each order. It is read when
 //! somebody waits for it, and nobody waits for it to be read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -23,7 +23,7 @@ use crate::node::link::bridge_port;
 use crate::node::replies;
 use crate::node::settings;
 use crate::session::schema::Schemas;
-use crate::session::{Code, CommandError, CommandLimits, Order, Orders, parse_orders};
+use crate::session::{Code, CommandError, CommandLimits, Count, Order, Orders, parse_orders};
 use crate::shard::{
     Author, Crossing, Decided, Identity, Mail, NO_HISTORY, NO_HOME, NO_STORE, Places, Report,
     RoomRules, SHARED, Submission, SubmissionItem,
@@ -126,17 +126,30 @@ struct Open {
     /// Copies that shards were sent and tell of, and how many have.
     copies: u64,
     told: u64,
+    /// Publications of which the bridge has yet to say whom they reach on other nodes. True: it will not, if its
+    /// home does not take it.
+    afar: BTreeMap<u32, bool>,
     outcomes: Vec<Outcome>,
 }
 
 impl Open {
     fn is_complete(&self) -> bool {
-        self.left == 0 && self.kept == 0 && self.told >= self.copies
+        let are_told = self.afar.is_empty() || self.is_uncounted;
+        self.left == 0 && self.kept == 0 && self.told >= self.copies && are_told
+    }
+
+    /// A home has not taken that publication, so it may be that no other node hears of it.
+    fn note_untaken(&mut self, item: u32) {
+        if self.afar.get(&item) == Some(&true) {
+            self.afar.remove(&item);
+        }
     }
 
     fn into_outcomes(mut self) -> Vec<Outcome> {
         let complete = self.is_complete() && !self.is_uncounted;
-        self.outcomes.iter_mut().for_each(|outcome| outcome.complete = complete);
+        for outcome in &mut self.outcomes {
+            outcome.complete = complete && outcome.missing.is_none();
+        }
         self.outcomes
     }
 }
@@ -153,6 +166,7 @@ impl State {
                 open.is_uncounted |= kept > 0;
                 open.copies += u64::from(copies);
                 for item in repeats {
+                    open.note_untaken(item);
                     if let Some(outcome) = open.outcomes.get_mut(item as usize) {
                         outcome.duplicate = true;
                     }
@@ -169,6 +183,7 @@ impl State {
                 self.under_way = self.under_way.saturating_sub(1);
                 let Some(open) = self.open.get_mut(&order) else { return };
                 open.left = open.left.saturating_sub(1);
+                open.note_untaken(item);
                 if let Some(outcome) = open.outcomes.get_mut(item as usize) {
                     outcome.unstored = Some((code, message));
                 }
@@ -180,6 +195,14 @@ impl State {
                 if let Some(sum) = outcome.and_then(|outcome| outcome.connections.as_mut()) {
                     *sum += connections;
                 }
+            }
+            Report::Afar { slip, connections, missing } => {
+                let Some(open) = self.open.get_mut(&slip.order) else { return };
+                open.afar.remove(&slip.item);
+                let Some(outcome) = open.outcomes.get_mut(slip.item as usize) else { return };
+                outcome.connections = outcome.connections.map(|sum| sum + connections);
+                let name = |name: Arc<str>| name.as_ref().to_owned();
+                outcome.missing = missing.map(|names| names.into_iter().map(name).collect());
             }
         }
     }
@@ -270,13 +293,16 @@ impl Publishing {
         rules: &Rules,
         orders: &[Order<'_>],
         tenant: Option<&str>,
-    ) -> Vec<Vec<SubmissionItem>> {
+    ) -> (Vec<Vec<SubmissionItem>>, BTreeMap<u32, bool>) {
+        let mut afar = BTreeMap::new();
         let mut homes: Vec<Vec<SubmissionItem>> = Vec::new();
         let shards = u16::try_from(state.waiting.len()).unwrap_or(u16::MAX);
         homes.resize_with(usize::from(shards), Vec::new);
         let places = Places { seed: &self.seed, shards, rules: &rules.rooms, node: self.node };
         for (item, order) in (0u32..).zip(orders) {
-            let slip = order.count.then_some(Slip { order: state.orders, item });
+            let everywhere = order.count == Count::Nodes;
+            let slip = Slip { order: state.orders, item, everywhere };
+            let slip = (order.count != Count::No).then_some(slip);
             let tenant = tenant.or(order.tenant.as_deref());
             let author =
                 Author { tenant, origin: Origin::BackEnd(slip), at: Time::ZERO, across: true };
@@ -298,6 +324,11 @@ impl Publishing {
                 *groups
             });
             let mut whole = parts.take_whole(group.as_ref());
+            let alone = parts.homes.iter().flat_map(|(_, drafts)| drafts);
+            let crosses_alone = alone.into_iter().any(|draft| draft.terms.across);
+            if everywhere && (crosses_alone || whole.is_some()) {
+                afar.insert(item, crosses_alone);
+            }
             if parts.homeless
                 && let Some(whole) = whole.take()
             {
@@ -310,7 +341,7 @@ impl Publishing {
                 homes[usize::from(home.0)].push(item);
             }
         }
-        homes
+        (homes, afar)
     }
 }
 
@@ -349,13 +380,12 @@ impl NodeDesk {
         state.orders += 1;
         let order = state.orders;
         let mut open = Open::default();
-        open.outcomes.extend(
-            list.iter().map(|order| Outcome {
-                connections: order.count.then_some(0),
-                ..Outcome::default()
-            }),
-        );
-        let homes = self.publishing.submissions(&mut state, rules, list, tenant);
+        open.outcomes.extend(list.iter().map(|order| Outcome {
+            connections: (order.count != Count::No).then_some(0),
+            ..Outcome::default()
+        }));
+        let (homes, afar) = self.publishing.submissions(&mut state, rules, list, tenant);
+        open.afar = afar;
         for (shard, items) in homes.into_iter().enumerate().filter(|(_, items)| !items.is_empty()) {
             open.left += items.len();
             state.under_way += items.len();

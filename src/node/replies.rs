@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::admin::{NotPublished, Reach, Replied, Reply, Voice};
 use crate::node::desk::NodeDesk;
 use crate::node::publishing::Rules;
-use crate::session::{Order, parse_order};
+use crate::session::{Count, Order, parse_order};
 
 /// An answer. Fields that are not known are passed over: it may say other things to other programs.
 #[derive(Deserialize)]
@@ -89,7 +89,7 @@ fn permitted<'a>(order: Order<'a>, reply: Reply<'_>) -> Result<Order<'a>, String
         (Some(_), _) => order.tenant,
     };
     // How many it reached there is nobody to tell.
-    Ok(Order { publish: order.publish, tenant, count: false })
+    Ok(Order { publish: order.publish, tenant, count: Count::No })
 }
 
 /// What of the targets the webhook may not publish to.

@@ -118,7 +118,10 @@ impl Worker {
         let (shard, port) = (&mut self.shard, &self.port);
         let desk = desk_port(shards);
         shard.poll_inquiries(&mut |inquiry| post_inquiry(port, desk, inquiry));
-        shard.poll_reports(&mut |report| tell_desk(port, desk, report));
+        shard.poll_reports(&mut |report| {
+            let to = if report.is_afar() { bridge_port(shards) } else { desk };
+            tell(port, to, report)
+        });
         shard.poll_petitions(&mut |petition| post_petition(port, desk, petition));
         shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
         if let Some(proofs) = &self.ways.proofs {
@@ -262,8 +265,8 @@ struct Waited {
 }
 
 /// Posts a report to the admin listener's port.
-fn tell_desk(port: &Port<Mail>, desk: usize, report: Report) -> Result<(), Report> {
-    let posted = port.post(desk, Lane::Delivery, Mail::Report(Box::new(report)));
+fn tell(port: &Port<Mail>, to: usize, report: Report) -> Result<(), Report> {
+    let posted = port.post(to, Lane::Delivery, Mail::Report(Box::new(report)));
     posted.map_err(|mail| match mail {
         Mail::Report(report) => *report,
         other => unreachable!("a port gives back what it was given: {other:?}"),

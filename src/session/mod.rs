@@ -47,7 +47,7 @@ mod tests;
 
 pub use command::{Command, CommandLimits, Publish, Request, parse};
 pub use error::{Code, CommandError};
-pub use order::{Order, OrderError, Orders, parse_order, parse_orders};
+pub use order::{Count, Order, OrderError, Orders, parse_order, parse_orders};
 pub use presence::{Subjects, Whois};
 pub use protocol::{Agreement, Incoming, Protocol, Session, Status};
 pub use resume::Return;

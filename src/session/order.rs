@@ -2,7 +2,7 @@
 //!
 //! A back end's publication has the fields of a client's, read by the same rules and bounds, but no `ref`,
 //! as its answer comes with the response; and two of its own: `tenant`, whose names the others are, and
-//! `count`, to be told how many connections it reached. A batch is an array; it is understood as a
+//! `count`, to be told how many connections it reached, on this node or on all. A batch is an array; it is understood as a
 //! whole or not at all.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::command::{CommandLimits, Publish, RESERVED, kind_of, open, publish};
-use super::envelope::{Field, bad, flag, shown, text};
+use super::envelope::{Field, bad, shown, text};
 use super::error::{Code, CommandError};
 use super::targets::MAX_USER_BYTES;
 
@@ -39,7 +39,19 @@ pub struct Order<'a> {
     /// Whose rooms and users it names; `None` for those of nobody in particular.
     pub tenant: Option<Cow<'a, str>>,
     /// Whether the answer is to say how many connections it reached.
-    pub count: bool,
+    pub count: Count,
+}
+
+/// Whose connections are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Count {
+    /// Nobody's.
+    #[default]
+    No,
+    /// Those of the node that is asked.
+    Node,
+    /// Those of all nodes.
+    Nodes,
 }
 
 /// The orders of one request.
@@ -108,8 +120,17 @@ pub fn parse_order<'a>(text: &'a str, limits: &CommandLimits) -> Result<Order<'a
     Ok(Order {
         publish: publish(&envelope, raw, limits)?,
         tenant: envelope.get(Field::Tenant).map(tenant).transpose()?,
-        count: flag(Field::Count, envelope.get(Field::Count))?,
+        count: count(envelope.get(Field::Count))?,
     })
+}
+
+fn count(value: Option<&RawValue>) -> Result<Count, CommandError> {
+    match value.map(RawValue::get) {
+        None | Some("false") => Ok(Count::No),
+        Some("true") => Ok(Count::Node),
+        Some("\"nodes\"") => Ok(Count::Nodes),
+        Some(other) => Err(bad(Field::Count, other, "true, false or \"nodes\"")),
+    }
 }
 
 fn tenant(value: &RawValue) -> Result<Cow<'_, str>, CommandError> {

@@ -74,7 +74,8 @@ impl Shard {
             Box::new(Once { name, by: By::BackEnd })
         });
         let Terms { across, foreign, keep, durable, .. } = draft.terms.clone();
-        let once = once.filter(|_| keep.is_none());
+        // What another node has taken is no repeat of what this one took.
+        let once = once.filter(|_| keep.is_none() && !foreign);
         Terms { until: ttl.map(|ttl| now.plus(ttl)), once, across, foreign, keep, durable }
     }
 

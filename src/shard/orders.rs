@@ -102,6 +102,28 @@ pub enum Report {
         /// Connections.
         connections: u64,
     },
+    /// From the bridge: how many connections of other nodes one publication has reached.
+    Afar {
+        /// Of which publication.
+        slip: Slip,
+        /// Connections.
+        connections: u64,
+        /// The nodes that have not told. `None`: all have. Empty: nobody knows which there are.
+        missing: Option<Vec<Arc<str>>>,
+    },
+}
+
+impl Report {
+    /// True for what the bridge is to know, for another node, and not the desk.
+    #[must_use]
+    pub fn is_afar(&self) -> bool {
+        let (Self::Taken { order, .. }
+        | Self::Kept { order, .. }
+        | Self::Refused { order, .. }
+        | Self::Reached { slip: Slip { order, .. }, .. }
+        | Self::Afar { slip: Slip { order, .. }, .. }) = self;
+        *order >= Slip::AFAR
+    }
 }
 
 /// Reports kept while the node does not read them.

@@ -102,7 +102,7 @@ fn a_long_line_refuses_clients_and_a_full_one_loses_and_counts() {
 
 /// A publication to everyone whose sender wants to know whom it reaches.
 fn asked_for() -> Publication {
-    let origin = Origin::BackEnd(Some(Slip { order: 1, item: 0 }));
+    let origin = Origin::BackEnd(Some(Slip { order: 1, item: 0, everywhere: false }));
     draft("", Audience { target: Target::Everyone, except: None }, origin)
 }
 

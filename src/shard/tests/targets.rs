@@ -79,7 +79,7 @@ impl Shards {
         let number = self.orders;
         let places =
             Places { seed: &seed, shards: SHARDS, rules: &self.rules, node: NodeTag::NONE };
-        let origin = Origin::BackEnd(Some(Slip { order: number, item: 0 }));
+        let origin = Origin::BackEnd(Some(Slip { order: number, item: 0, everywhere: false }));
         let author = Author { tenant, origin, at: Time::ZERO, across: true };
         let parts = places.parts(&order.publish, &author, &|_| Terms::default());
         let group = parts.group(MAKER, || number);

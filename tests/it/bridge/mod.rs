@@ -2,6 +2,7 @@
 
 mod away;
 pub(crate) mod cluster;
+mod counting;
 mod crossing;
 mod interest;
 mod members;
