@@ -427,7 +427,7 @@ fn a_room_with_a_thousand_entries_costs_what_is_charged_for_it() {
 }
 
 /// What a kept publication of 30 bytes may cost, its frame included.
-const HISTORY_ENTRY_BYTES: i64 = 520;
+const HISTORY_ENTRY_BYTES: i64 = 480;
 
 #[test]
 fn rooms_without_history_cost_the_same_whether_others_have_one() {

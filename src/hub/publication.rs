@@ -215,9 +215,17 @@ pub enum By {
     Connection,
 }
 
+/// A place for the bytes of one class.
+type Place = OnceLock<Arc<[u8]>>;
+
 /// A publication's bytes, one place per class; all empty at first.
 #[derive(Debug, Default)]
-pub struct Encoded([OnceLock<Arc<[u8]>>; Class::COUNT]);
+pub struct Encoded {
+    /// Of the class that most read.
+    first: Place,
+    /// Of the others, from when one of them is asked for: a kept publication seldom has them.
+    others: OnceLock<Box<[Place; Class::COUNT - 1]>>,
+}
 
 impl Encoded {
     /// The bytes for a class, made by `encode` for the first receiver only.
@@ -227,7 +235,18 @@ impl Encoded {
 
     /// The same by bytes that may be another class's too.
     pub fn share(&self, class: Class, make: impl FnOnce() -> Arc<[u8]>) -> &Arc<[u8]> {
-        self.0[class.index()].get_or_init(make)
+        let place = match class.index().checked_sub(1) {
+            None => &self.first,
+            Some(at) => &self.others.get_or_init(Box::default)[at],
+        };
+        place.get_or_init(make)
+    }
+
+    fn get(&self, class: Class) -> Option<&Arc<[u8]>> {
+        match class.index().checked_sub(1) {
+            None => self.first.get(),
+            Some(at) => self.others.get()?[at].get(),
+        }
     }
 }
 
@@ -259,13 +278,13 @@ impl Publication {
     /// True when the bytes for a class exist.
     #[must_use]
     pub fn is_encoded(&self, class: Class) -> bool {
-        self.encoded.0[class.index()].get().is_some()
+        self.encoded.get(class).is_some()
     }
 
     /// The length of its frame in the first class; zero while it does not exist.
     #[must_use]
     pub fn frame_bytes(&self) -> usize {
-        self.encoded.0[Class::WS_JSON.index()].get().map_or(0, |bytes| bytes.len())
+        self.encoded.get(Class::WS_JSON).map_or(0, |bytes| bytes.len())
     }
 
     /// True once nobody is to receive it any more.

@@ -66,10 +66,15 @@ pub(crate) fn wait_for(node: &Node, what: &str, holds: impl Fn(&Counters) -> boo
 }
 
 /// Waits until something holds.
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, holds);
+}
+
+/// The same with another patience, for what others decide by clocks of their own.
+pub(crate) fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = clock();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(start.elapsed() < patience, "in vain: {what}");
         std::thread::yield_now();
     }
 }

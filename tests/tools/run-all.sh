@@ -78,7 +78,7 @@ need_peers() {
     done
     ((${#missing[@]} == 0)) || apt_install "${missing[@]}" || true
 }
-step_cargo() { need_peers && timeout 1200 cargo test --workspace --no-fail-fast; }
+step_cargo() { need_peers && timeout 2400 cargo test --workspace --no-fail-fast; }
 count_cargo() {
     awk '/^test result:/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1) } }
         # A binary that a signal ended says nothing of its tests.
@@ -168,7 +168,7 @@ run_step() {
 
 show_failure() {
     case $1 in
-    cargo) grep -E '^(test .* FAILED|error|thread .* panicked)' "$2" | head -n 40 || true ;;
+    cargo) grep -E -A 1 '^(test .* FAILED|error|thread .* panicked)' "$2" | head -n 80 || true ;;
     client | socketio | browser) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
     esac
     tail -n 25 "$2" | sed 's/^/    /'

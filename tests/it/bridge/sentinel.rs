@@ -2,14 +2,27 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use throng::node::Node;
 
-use super::cluster::{Redis, bridge, next_but_gaps, wait_link};
+use super::cluster::{Redis, bridge, next_but_gaps};
 use super::shared::{KEEPS, ROOM, SHARED, chat, join_since, since};
-use crate::support::{Client, free_port, node, on_both_drivers, wait_until};
+use crate::support::{Client, free_port, node, on_both_drivers, wait_within};
+
+/// What sentinels may take: one that was not run for two seconds trusts its clock only half a minute later, an
+/// election without a winner is held again after six seconds, and a primary that is back is made a replica after eight.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, holds);
+}
+
+fn wait_link(node: &Node) {
+    wait_until("the link is up", || bridge(node, "bridge_up") == 1);
+}
 
 /// A primary, two replicas of it, and three sentinels that watch them.
 struct Family {
