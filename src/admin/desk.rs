@@ -155,6 +155,11 @@ pub trait Desk: Publisher + Census + Registry + Send + Sync + 'static {
     /// When the node does not make such a ticket.
     fn mint(&self, ask: &TicketAsk) -> Result<Ticket, Refused>;
 
+    /// Whether the link to other nodes is up; `None` where there is none.
+    fn is_linked(&self) -> Option<bool> {
+        None
+    }
+
     /// Tells all shards of a revocation, and has it stored.
     ///
     /// # Errors

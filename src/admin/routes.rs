@@ -333,5 +333,9 @@ async fn revocations(State(api): State<Arc<Api>>, request: Request) -> Answer {
     tracing::info!(key = key.name, ?revocation, "revoked");
     api.taken(receipt).await?;
     api.stored(stored).await?;
-    Ok(json(StatusCode::OK, json!({ "shards": api.desk.shards() })).into_response())
+    let mut body = json!({ "shards": api.desk.shards() });
+    if let Some(is_linked) = api.desk.is_linked() {
+        body["otherNodes"] = if is_linked { "now" } else { "later" }.into();
+    }
+    Ok(json(StatusCode::OK, body).into_response())
 }

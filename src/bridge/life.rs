@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::bans::{CHANNEL as BANS, Task};
 use super::envelope::{Letter, read};
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
@@ -20,6 +21,7 @@ use super::survey::{CHANNEL as SURVEY, Surveys};
 use super::tally::{add, set};
 use super::thread::{Engine, pause};
 use crate::base::time::Time;
+use crate::sys::clock::unix_millis;
 
 /// Channels in one command.
 const CHANNELS: usize = 512;
@@ -40,6 +42,15 @@ enum Work {
     Presence(oneshot::Receiver<Answer>),
     /// What is not worth sending again.
     Survey,
+    Ban(Task),
+}
+
+/// What was under way, of which nobody knows whether Redis did it.
+#[derive(Default)]
+pub(super) struct UnderWay {
+    pub(super) batch: Vec<Sealed>,
+    pub(super) chore: Option<Chore>,
+    pub(super) task: Option<Task>,
 }
 
 /// The state of one life.
@@ -53,7 +64,8 @@ pub(super) struct Life {
     again: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// Whose turn it was: publications, what is numbered, questions, or presence. Publications, which have waited, begin.
+    /// Whose turn it was: publications, what is numbered, questions, revocations, or presence. Publications, which
+    /// have waited, begin.
     turn: u8,
 }
 
@@ -70,22 +82,24 @@ impl Life {
             Arc::from(ALL),
             Arc::from(PRESENCE),
             Arc::from(SURVEY),
+            Arc::from(BANS),
             Surveys::own_channel(tag),
             canary_channel(tag),
         ];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, again, is_up: false, turn: 3 }
+        Self { line, working: None, own, canary, again, is_up: false, turn: 4 }
     }
 
-    /// What was under way, of which nobody knows whether Redis did it.
-    pub(super) fn end(self) -> (Vec<Sealed>, Option<Chore>) {
+    /// What was under way.
+    pub(super) fn end(self) -> UnderWay {
+        let mut under_way = UnderWay::default();
         match self.working {
-            Some((_, Work::Publish(batch))) => (batch, None),
-            Some((_, Work::Share(chore))) => (Vec::new(), Some(chore)),
-            Some((_, Work::Subscribe | Work::Presence(_) | Work::Survey)) | None => {
-                (Vec::new(), None)
-            }
+            Some((_, Work::Publish(batch))) => under_way.batch = batch,
+            Some((_, Work::Share(chore))) => under_way.chore = Some(chore),
+            Some((_, Work::Ban(task))) => under_way.task = Some(task),
+            Some((_, Work::Subscribe | Work::Presence(_) | Work::Survey)) | None => {}
         }
+        under_way
     }
 
     /// Goes on until the link breaks; why it did. Ends only so, or by being dropped.
@@ -151,7 +165,8 @@ impl Life {
         let overdue = self.canary.left.map(|left| left.plus(engine.options.patience.command));
         let presence = engine.peers.presence.as_ref().and_then(Post::due);
         let survey = engine.peers.surveys.due();
-        let due = [Some(self.canary.next), overdue, engine.interest.due(), presence, survey];
+        let bans = engine.peers.bans.due();
+        let due = [Some(self.canary.next), overdue, engine.interest.due(), presence, survey, bans];
         let next = due.into_iter().flatten().filter(|due| *due > now).min();
         next.map_or(RETRY, |due| due.since(now))
     }
@@ -205,11 +220,12 @@ impl Life {
             return Some((self.line.publish_canary(&canary), Work::Publish(Vec::new())));
         }
         // Each has its turn, and who has nothing to do passes it on.
-        self.turn = (self.turn + 1) % 4;
-        (0..4).find_map(|step| match (self.turn + step) % 4 {
+        self.turn = (self.turn + 1) % 5;
+        (0..5).find_map(|step| match (self.turn + step) % 5 {
             0 => self.publish(engine),
             1 => self.share(engine),
             2 => self.survey(engine),
+            3 => self.tell_bans(engine, now),
             _ => self.ask_presence(engine, now),
         })
     }
@@ -229,6 +245,12 @@ impl Life {
         let ask = presence.next(now)?;
         let (pending, answer) = self.line.inquire(Arc::clone(&presence.clerk), ask);
         Some((pending, Work::Presence(answer)))
+    }
+
+    fn tell_bans<S: Side>(&self, engine: &mut Engine<S>, now: Time) -> Option<(Pending, Work)> {
+        let (has_space, unix) = (engine.side.has_space(), unix_millis() / 1000);
+        let work = engine.peers.bans.next(&self.line, has_space, now, unix);
+        work.map(|(pending, task)| (pending, Work::Ban(task)))
     }
 
     fn survey<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -273,6 +295,11 @@ impl Life {
                 }
                 Ok(())
             }
+            Some((_, Work::Ban(task))) => {
+                let times = (engine.clock.now(), unix_millis() / 1000);
+                engine.peers.bans.finish(task, answers, &mut engine.side, times);
+                Ok(())
+            }
             Some((_, Work::Subscribe | Work::Survey)) | None => Ok(()),
         }
     }
@@ -300,6 +327,9 @@ impl Life {
         }
         if channel == PRESENCE {
             return engine.hear_presence(payload);
+        }
+        if channel == BANS {
+            return engine.hear_ban(payload);
         }
         if channel.starts_with(SURVEY) {
             return engine.hear_survey(payload);

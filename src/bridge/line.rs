@@ -170,15 +170,16 @@ impl Line {
     pub(super) fn ask(&self, commands: Vec<(Channel, Cmd)>) -> Pending {
         match &self.rooms {
             Some(rooms) => Box::pin(apart(rooms.clone(), commands)),
-            None => self.ask_one(&commands),
+            None => self.ask_hub(commands.into_iter().map(|(_, command)| command)),
         }
     }
 
-    fn ask_one(&self, commands: &[(Channel, Cmd)]) -> Pending {
+    /// Sends commands whose keys belong to no room; an answer for each, refusals among them.
+    pub(super) fn ask_hub(&self, commands: impl IntoIterator<Item = Cmd>) -> Pending {
         let mut pipeline = pipe();
         pipeline.ignore_errors();
-        for (_, command) in commands {
-            pipeline.add_command(command.clone());
+        for command in commands {
+            pipeline.add_command(command);
         }
         let mut connection = self.connection.clone();
         Box::pin(async move {

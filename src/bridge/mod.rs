@@ -12,6 +12,7 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | `bans` | whom all nodes have to refuse |
 //! | `envelope` | what is published around a node's publication |
 //! | `window` | which envelopes came before |
 //! | `interest` | which channels to be subscribed to |
@@ -26,6 +27,7 @@
 //! | `line` | the connection to Redis |
 //! | `thread`, `life` | the thread, and one life of the link |
 
+mod bans;
 mod envelope;
 mod interest;
 mod life;
@@ -45,6 +47,7 @@ mod tally;
 mod thread;
 mod window;
 
+pub use bans::Ban;
 pub use options::{Bounds, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use sequence::{Part, Sequence};

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use super::bans::Ban;
 use super::presence::{Afar, Change};
 use super::streams::{Append, Fetch, Shares};
 use super::survey::{Poll, Polled, Survey};
@@ -54,6 +55,8 @@ pub enum Word {
     Ask(Survey),
     /// Answer one that has asked.
     Answer(Poll),
+    /// Have all nodes remember this.
+    Ban(Ban),
 }
 
 /// Why the node does not take what was published.
@@ -86,6 +89,12 @@ pub trait Side: Shares + Polled + Send + 'static {
 
     /// Tells the members behind these channels that they may have missed something.
     fn astray(&mut self, channels: &[Channel]);
+
+    /// Takes in what a node, perhaps this one, has told all to remember; until when, in seconds since 1970.
+    ///
+    /// # Errors
+    /// When the node does not take it.
+    fn banned(&mut self, text: &str) -> Result<u64, Refused>;
 
     /// True while more may wait for the shards.
     fn has_space(&self) -> bool;

@@ -49,6 +49,14 @@ tally! {
     fetched = "bridge_shared_fetched_total",
     /// Rooms whose members were told to begin anew.
     resets = "bridge_shared_resets_total",
+    /// Revocations that wait to be told to other nodes.
+    bans_waiting = "bridge_revocations_queued",
+    /// Revocations that this node has told.
+    bans_told = "bridge_revocations_told_total",
+    /// Those heard or read, its own included.
+    bans_heard = "bridge_revocations_heard_total",
+    /// Those that are not told, because too many waited.
+    bans_lost = "bridge_revocations_lost_total",
     /// Other nodes that are known to be there.
     nodes = "bridge_nodes",
     /// Users with a connection to this node, as the others are told of them.

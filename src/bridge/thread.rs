@@ -15,6 +15,7 @@ use tokio::io::Interest as Readiness;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::bans::{Bans, CHANNEL as BANS};
 use super::envelope::Writer;
 use super::interest::Interest;
 use super::life::Life;
@@ -23,7 +24,7 @@ use super::options::Options;
 use super::outgoing::{Outgoing, Sealed};
 use super::presence::{Absent, CHANNEL, Post};
 use super::server::Fault;
-use super::side::{Channel, Parcel, Side, Word};
+use super::side::{Channel, Parcel, Refused, Side, Word};
 use super::source::Source;
 use super::streams::Streams;
 use super::survey::{CHANNEL as SURVEY, Surveys};
@@ -150,6 +151,8 @@ pub(super) async fn pause(wait: Duration) {
 /// What is asked and known of other nodes.
 pub(super) struct Peers {
     pub(super) surveys: Surveys,
+    /// Whom all have to refuse.
+    pub(super) bans: Bans,
     /// Who is online on which node, where that is to be known.
     pub(super) presence: Option<Post>,
 }
@@ -177,6 +180,7 @@ impl<S: Side> Engine<S> {
         Self {
             peers: Peers {
                 surveys: Surveys::new(&options),
+                bans: Bans::new(&options, Arc::clone(&tally)),
                 presence: Post::new(&options, absent, unix_millis(), &seed),
             },
             writer: Writer::new(&options.node, options.epoch),
@@ -205,9 +209,10 @@ impl<S: Side> Engine<S> {
                     let now = self.clock.now();
                     let mut life = Life::new(line, self.options.tag, again, now);
                     let why = life.go_on(self).await;
-                    let (batch, chore) = life.end();
-                    self.outgoing.put_back(batch);
-                    self.streams.disconnected(chore, &mut self.side);
+                    let under_way = life.end();
+                    self.outgoing.put_back(under_way.batch);
+                    self.streams.disconnected(under_way.chore, &mut self.side);
+                    under_way.task.into_iter().for_each(|task| self.peers.bans.put_back(task));
                     why
                 }
                 Err(error) => {
@@ -283,6 +288,7 @@ impl<S: Side> Engine<S> {
                     self.peers.surveys.ask(&survey, there, self.clock.now());
                 }
                 Word::Answer(poll) => self.peers.surveys.answer(&poll),
+                Word::Ban(ban) => self.peers.bans.push(ban),
             }
         }
         if left < WORDS {
@@ -343,6 +349,14 @@ impl<S: Side> Engine<S> {
         }
     }
 
+    /// Takes in a revocation.
+    pub(super) fn hear_ban(&mut self, payload: &[u8]) {
+        let unix = unix_millis() / 1000;
+        if let Err(Refused::Malformed(why)) = self.peers.bans.hear(payload, &mut self.side, unix) {
+            self.log_malformed(BANS, &why);
+        }
+    }
+
     /// Tells the other nodes, if they can be told soon, that this one ends.
     async fn say_farewell(&mut self, source: &mut Source) {
         let patience = self.options.patience.command.min(LONGEST_FAREWELL);
@@ -364,6 +378,7 @@ impl<S: Side> Engine<S> {
         let now = self.clock.now();
         self.peers.presence.iter_mut().for_each(|presence| presence.link_up(now));
         tracing::info!(subscriptions = self.interest.len(), "the bridge has its link to Redis");
+        self.peers.bans.link_up();
         if again {
             self.tell_all_gaps();
         }
@@ -394,6 +409,10 @@ impl<S: Side> Engine<S> {
 
     pub(super) fn note_malformed(&self, channel: &str, why: &str) {
         add(&self.tally.malformed, 1);
+        self.log_malformed(channel, why);
+    }
+
+    fn log_malformed(&self, channel: &str, why: &str) {
         let count = self.tally.malformed.load(std::sync::atomic::Ordering::Relaxed);
         if count % LOGGED == 1 {
             tracing::warn!(channel, count, "the bridge cannot use what was published: {why}");

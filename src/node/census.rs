@@ -177,7 +177,8 @@ impl Census for NodeDesk {
         let asks_abroad = question.asks_abroad;
         self.questions.open().insert(number, question);
         if asks_abroad {
-            self.post_bridge(Mail::Inquire(number, Arc::clone(&inquire)));
+            // What it has no space for is not answered, and so somebody is missing.
+            let _ = self.post_bridge(Mail::Inquire(number, Arc::clone(&inquire)));
         }
         let posted = self.post_all(|| Some(Mail::Inquire(number, Arc::clone(&inquire))));
         posted.map(|_| number).inspect_err(|_| {

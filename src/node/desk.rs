@@ -387,10 +387,10 @@ impl NodeDesk {
         about.absent.is_some()
     }
 
-    /// Posts mail to the bridge. What it has no space for is not answered, and so somebody is missing.
-    pub(super) fn post_bridge(&self, mail: Mail) {
+    /// Posts mail to the bridge, if there is one; false when it has no space for it.
+    pub(super) fn post_bridge(&self, mail: Mail) -> bool {
         let to = bridge_port(usize::from(self.shards));
-        let _ = self.out().port.post(to, Lane::Request, mail);
+        self.is_linked().is_none() || self.out().port.post(to, Lane::Request, mail).is_ok()
     }
 
     /// The nodes whose users are not all known; `None` when there are none.
@@ -516,10 +516,18 @@ impl Desk for NodeDesk {
             Revoked::Token { id } => auth::Revocation::Token { id: id.as_str().into(), until },
         };
         let revocation = Arc::new(revocation);
+        if !self.post_bridge(Mail::Revoke(Arc::clone(&revocation))) {
+            return Err(Refused::Busy);
+        }
         let receipt = self.post_all(|| Some(Mail::Revoke(Arc::clone(&revocation))))?;
         // It holds from now on, whatever the store says to it; what it says is told.
         let ask = Ask::Revoke(kept_revocation(&revocation));
         Ok((receipt, self.ask_store(ask, None)?))
+    }
+
+    fn is_linked(&self) -> Option<bool> {
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        about.bridge.as_ref().map(|tally| tally.is_up())
     }
 
     fn owner(&self, tenant: Option<&str>, user: &str) -> Arc<str> {

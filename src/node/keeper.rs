@@ -285,7 +285,8 @@ pub(super) fn kept_revocation(revocation: &Revocation) -> Revoked {
     }
 }
 
-fn revocation(kept: Revoked) -> Revocation {
+/// A revocation that was kept.
+pub(super) fn revocation(kept: Revoked) -> Revocation {
     let Revoked { is_token, name, issued, until } = kept;
     if is_token {
         return Revocation::Token { id: name, until };

@@ -25,6 +25,7 @@ use crate::node::config::{self, Config};
 use crate::node::counting;
 use crate::node::crossing::{self, room_of};
 use crate::node::polling::Polling;
+use crate::node::revoking;
 use crate::node::running::LaunchError;
 use crate::node::settings;
 use crate::node::sharing::Sharing;
@@ -232,6 +233,7 @@ impl Side for Link {
                         return Some(word);
                     }
                 }
+                Mail::Revoke(taken) => return Some(Word::Ban(revoking::ban(&taken))),
                 Mail::Here(users) => {
                     return Some(Word::Here(users.into_iter().map(change).collect()));
                 }
@@ -292,6 +294,10 @@ impl Side for Link {
             }
         }
         self.flush();
+    }
+
+    fn banned(&mut self, text: &str) -> Result<u64, Refused> {
+        self.take_ban(text)
     }
 
     fn has_space(&self) -> bool {

@@ -27,6 +27,7 @@ mod publishing;
 mod registry;
 pub mod remote;
 mod replies;
+mod revoking;
 mod running;
 mod schemas;
 mod service;

@@ -8,6 +8,7 @@ mod interest;
 mod members;
 mod outage;
 mod presence;
+mod revoking;
 mod sealed;
 mod sentinel;
 mod shared;
