@@ -2,8 +2,8 @@
 //!
 //! A place is looked at only when it is listed, in the listed order, and the first that holds something
 //! decides: a wrong token there is not made good by another one elsewhere. Two tokens in one place refuse
-//! the request, because a proxy in front may have looked at the other one. Whatever prints a request
-//! target passes it through [`redact`] first.
+//! the request, because a proxy in front may have looked at the other one. The engine prints no request target
+//! anywhere; what hands one on to another server passes it through [`SourceRules::withhold`] first.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -56,8 +56,10 @@ impl Source {
 /// What stands in front of a token that is offered as a subprotocol.
 pub const TOKEN_SUBPROTOCOL: &str = "throng.token.";
 
-/// Query parameters whose values are never printed; the first two are those that are read.
-const SECRET_PARAMETERS: [&str; 3] = ["token", "ticket", "access_token"];
+/// The query parameter of a token.
+const TOKEN_PARAMETER: &str = "token";
+/// The query parameter of a ticket.
+const TICKET_PARAMETER: &str = "ticket";
 
 /// The places to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,8 +108,8 @@ impl SourceRules {
                 Source::Subprotocol => {
                     single(protocols.iter().filter_map(|p| p.strip_prefix(TOKEN_SUBPROTOCOL)))
                 }
-                Source::Query => parameter(head, SECRET_PARAMETERS[0]),
-                Source::Ticket => parameter(head, SECRET_PARAMETERS[1]),
+                Source::Query => parameter(head, TOKEN_PARAMETER),
+                Source::Ticket => parameter(head, TICKET_PARAMETER),
                 Source::Message | Source::Payload => Ok(None),
                 Source::Certificate => Ok(subject),
             };
@@ -125,8 +127,7 @@ impl SourceRules {
     /// not touched where they are not looked at, as they are the other server's own. What has no target is
     /// left as it is, and so is a body.
     pub fn withhold(&self, request: &mut Vec<u8>) {
-        let listed =
-            [(Source::Query, SECRET_PARAMETERS[0]), (Source::Ticket, SECRET_PARAMETERS[1])];
+        let listed = [(Source::Query, TOKEN_PARAMETER), (Source::Ticket, TICKET_PARAMETER)];
         let listed = listed.iter().filter(|(source, _)| self.has(*source));
         let secrets: SmallVec<[&str; 2]> = listed.map(|(_, name)| *name).collect();
         if secrets.is_empty() {
@@ -220,12 +221,6 @@ fn parameter<'a>(head: &'a Head<'_>, name: &str) -> Result<Option<&'a str>, Seve
     single(
         pairs.filter_map(|pair| pair.split_once('=')).filter(|(k, _)| *k == name).map(|(_, v)| v),
     )
-}
-
-/// A request target as it may be printed: what could be a token is `***`.
-#[must_use]
-pub fn redact(target: &str) -> Cow<'_, str> {
-    blot(target, &SECRET_PARAMETERS)
 }
 
 /// The target with `***` for the values of these parameters.

@@ -76,8 +76,12 @@ fn a_header_that_is_not_one_is_refused() {
         (r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, TokenError::Critical),
         (r#"{"alg":"HS256","crit":[]}"#, TokenError::Critical),
         (r#"{"alg":"RS256"}"#, TokenError::UnknownKey),
+        (r#"{"alg":"ES256"}"#, TokenError::UnknownKey),
+        (r#"{"alg":"EdDSA"}"#, TokenError::UnknownKey),
+        (r#"{"alg":"HS384"}"#, TokenError::UnknownKey),
         (r#"{"alg":"HS512"}"#, TokenError::UnknownKey),
     ];
+    assert_eq!(cases.len(), 25);
     for (header, error) in cases {
         assert_eq!(verdict(&signed(header, GOOD, SECRET)), Some(error), "{header}");
     }

@@ -29,16 +29,69 @@ fn a_token_of_every_algorithm_is_refused_with_one_bit_changed_anywhere() {
     let vectors = vectors();
     let all: Vec<_> = vectors.algorithms.values().map(|vector| &vector.key).collect();
     let verifier = Verifier { keys: jwks(&all), rules: rules() };
+    let (mut cases, mut bits) = (0, 0);
     for (name, vector) in &vectors.algorithms {
-        // RSA at every place takes its time; every seventh is enough to meet all parts.
-        for at in (0..vector.token.len()).step_by(7) {
-            let mut bytes = vector.token.clone().into_bytes();
-            bytes[at] ^= 1;
-            let Ok(text) = String::from_utf8(bytes) else { continue };
-            let verdict = verifier.verify(&text, NOW);
-            assert!(verdict.is_err(), "{name}, byte {at}");
+        for at in 0..vector.token.len() {
+            for bit in 0..8 {
+                bits += 1;
+                let mut bytes = vector.token.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                // With the highest bit it is no text, and whoever reads the request refuses it.
+                let Ok(text) = String::from_utf8(bytes) else { continue };
+                let verdict = verifier.verify(&text, NOW);
+                assert!(verdict.is_err(), "{name}, byte {at}, bit {bit}");
+                cases += 1;
+            }
         }
     }
+    let whole: usize = vectors.algorithms.values().map(|vector| vector.token.len()).sum();
+    assert!(whole > 6 * 400, "{whole} bytes");
+    assert_eq!((cases, bits), (whole * 7, whole * 8));
+}
+
+/// What a token of one algorithm becomes when it claims another.
+fn renamed(token: &str, alg: &str, id: Option<&str>) -> String {
+    let (_, rest) = token.split_once('.').expect("three parts");
+    let header = match id {
+        Some(id) => format!(r#"{{"alg":"{alg}","kid":"{id}"}}"#),
+        None => format!(r#"{{"alg":"{alg}"}}"#),
+    };
+    format!("{}.{rest}", super::vectors::b64(header))
+}
+
+#[test]
+fn a_public_key_is_never_taken_for_one_of_another_algorithm() {
+    let vectors = vectors();
+    let mut cases = 0;
+    for (own, vector) in &vectors.algorithms {
+        // A key without a name is tried with every token of its algorithm, so the name saves nothing here.
+        let mut nameless = vector.key.clone();
+        nameless.as_object_mut().expect("a key").remove("kid");
+        let verifier = Verifier { keys: jwks(&[&nameless]), rules: rules() };
+        assert!(verifier.verify(&vector.token, NOW).is_ok(), "{own} as it should be");
+        for (other, foreign) in vectors.algorithms.iter().filter(|(other, _)| *other != own) {
+            for id in [None, Some(own.as_str()), Some(other.as_str())] {
+                let verdict = |text: &str| verifier.verify(text, NOW).map(|_| ()).err();
+                // The other's token says what it is; then it says that it is one of ours; then ours says that it is
+                // one of the other's.
+                let said = renamed(&foreign.token, other, id);
+                assert_eq!(verdict(&said), Some(TokenError::UnknownKey), "{other} with {own}");
+                let forged = renamed(&foreign.token, own, id);
+                assert_eq!(verdict(&forged), Some(TokenError::Signature), "{other} as {own}");
+                let moved = renamed(&vector.token, other, id);
+                assert_eq!(verdict(&moved), Some(TokenError::UnknownKey), "{own} as {other}");
+                cases += 3;
+            }
+            // A key that is called what it is not is no key.
+            let mut called = vector.key.clone();
+            called["alg"] = other.as_str().into();
+            let document = serde_json::json!({"keys": [called]}).to_string();
+            let shared = own.starts_with("HS") && other.starts_with("HS");
+            assert_eq!(KeySet::from_jwks(document.as_bytes()).is_ok(), shared, "{own} as {other}");
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 6 * 5 * 10);
 }
 
 #[test]

@@ -237,7 +237,7 @@ on_both_drivers! {
 
     fn what_is_no_token_on_an_open_connection_is_answered_and_the_old_one_holds(driver) {
         let arena = Arena::open_guarded(driver, r#"["header"]"#);
-        let good = token(&json!({"sub": "ada"}));
+        let good = token(&json!({"sub": "ada", "rooms": ["own"]}));
         let bearer = format!("Authorization: Bearer {good}\r\n");
         let mut peer = Peer::connect(arena.address());
         peer.send(&request("/ws", &bearer));
@@ -245,6 +245,15 @@ on_both_drivers! {
         for (name, token) in all() {
             peer.send(&text(&json!({"type": "throng:auth", "token": token}).to_string()));
             peer.expect(name, &End::Error("unauthorized"));
+            // Its first token holds still: it does what that one allows.
+            let join = r#"{"type":"throng:join","room":"own","ref":"own"}"#;
+            peer.send(&text(join));
+            let reply = peer.message().expect("a reply");
+            assert_eq!((&reply["ref"], &reply["ok"]), (&json!("own"), &json!(true)), "{name}: {reply}");
+            peer.send(&text(r#"{"type":"throng:leave","room":"own","ref":"gone"}"#));
+            assert_eq!(peer.message().expect("a reply")["ref"], "gone", "{name}");
+            // Others are served beside it.
+            arena.serve(name);
         }
         drop(peer);
         arena.check("all kinds on one connection");
