@@ -266,11 +266,14 @@ fn many_joins_and_leaves_leave_no_memory_behind() {
     let mut directory = Directory::new(&Seed::new(1), 1);
     let mut stays = MemberRef::NONE;
     hub.join(&mut stays, u32::MAX - 1, "stays", 9).expect("below the limit");
-    for round in 0..3 {
+    let (mut joins, mut leaves) = (0, 0);
+    let mut after_first = None;
+    for round in 0..17 {
         let mut members: Vec<MemberRef> = (0..20_000).map(|_| MemberRef::NONE).collect();
         for (conn, member) in (0..).zip(&mut members) {
             for room in [format!("user {conn}"), "lobby".to_owned(), format!("{}", conn % 100)] {
                 hub.join(member, conn, &room, 9).expect("below the limit");
+                joins += 1;
             }
         }
         while let Some((room, count)) = hub.poll_changed() {
@@ -278,7 +281,9 @@ fn many_joins_and_leaves_leave_no_memory_behind() {
         }
         assert!(hub.capacity() > 40_000 && directory.capacity() > 20_000, "it was in use");
         for member in &mut members {
-            assert_eq!(hub.leave_all(member), 3);
+            let left = hub.leave_all(member);
+            assert_eq!(left, 3);
+            leaves += left;
         }
         while let Some((room, count)) = hub.poll_changed() {
             directory.set_count(&room, ShardId(0), count);
@@ -286,7 +291,14 @@ fn many_joins_and_leaves_leave_no_memory_behind() {
         assert_eq!((hub.len(), directory.len()), (1, 1), "round {round}");
         assert!(hub.capacity() <= 1500, "{} entries kept", hub.capacity());
         assert!(directory.capacity() <= 300, "{} entries kept", directory.capacity());
+        let kept = (hub.capacity(), directory.capacity());
+        assert_eq!(
+            *after_first.get_or_insert(kept),
+            kept,
+            "round {round} keeps what the first did"
+        );
     }
+    assert!(joins >= 1_000_000 && joins == leaves, "{joins} joins and {leaves} leaves");
     hub.check();
 }
 

@@ -21,9 +21,6 @@ use crate::node::service::Service;
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_DRAINING: Duration = Duration::from_millis(10);
 
-/// The times of the certificates' files are looked at once in so many looks, which is once a second.
-const LOOKS_PER_WATCH: u32 = 10;
-
 /// Runs the node until it is asked to stop. `origin` is read again on SIGHUP.
 ///
 /// # Errors
@@ -43,14 +40,14 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
         service.ready(&format!("serving on {} shards", node.shards()));
     }
     let mut config = config.clone();
-    let mut looks = 0_u32;
+    let mut looks = 0_u64;
     loop {
         if let Some(error) = node.failed(LOOK) {
             return Err(error);
         }
         tend(&node, &mut service);
-        looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(LOOKS_PER_WATCH)
+        looks += 1;
+        if is_time_to_watch(&config, looks)
             && let Err(error) = node.watch(&config)
         {
             tracing::error!("the certificates were not taken over: {error}");
@@ -66,6 +63,13 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
             }
         }
     }
+}
+
+/// True at the looks at which the times of the certificates' files are looked at too.
+fn is_time_to_watch(config: &Config, looks: u64) -> bool {
+    let interval = config.transport.tls.watch_interval;
+    let every = interval.as_nanos().div_ceil(LOOK.as_nanos());
+    every > 0 && u128::from(looks).is_multiple_of(every)
 }
 
 /// What is done at every look, while the node serves and while it drains.

@@ -14,6 +14,19 @@ const GOOD: [&str; 8] = [
 /// Headers that no client may send: a reserved opcode, a reserved bit, no mask, a long ping.
 pub(crate) const BROKEN: [[u8; 2]; 4] = [[0x83, 0x80], [0xc1, 0x80], [0x81, 0x01], [0x89, 0xfe]];
 
+/// A frame that is more than 64 KiB long, or so it says, or the first of many that are so together.
+pub(crate) fn too_long(rng: &mut fastrand::Rng) -> Vec<u8> {
+    if rng.bool() {
+        let length = rng.u64(65_537..1 << 63).to_be_bytes();
+        return [&[0x81, 0xff][..], &length, &[0; 4]].concat();
+    }
+    // A text, then continuations, of a kilobyte each.
+    let piece = |first: u8| [&[first, 0xfe, 4, 0, 0, 0, 0, 0][..], &[b'a'; 1024]].concat();
+    let mut frames = piece(0x01);
+    (0..64).for_each(|_| frames.extend(piece(0x00)));
+    frames
+}
+
 /// A good message with bytes changed, pieces cut out, doubled or put in.
 pub(crate) fn damaged(rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut text = GOOD[rng.usize(..GOOD.len())].as_bytes().to_vec();

@@ -1,11 +1,13 @@
 //! A million malformed messages against one shard: row A13.
 //!
 //! Good commands are damaged at random: bytes changed, pieces cut out, doubled or put in. A message that
-//! is not UTF-8 must end its connection with 1007 and a broken frame with 1002; one that is not JSON
+//! is not UTF-8 must end its connection with 1007, a broken frame with 1002, one that is too long with 1009,
+//! and a stranger's first that is no login with 1008; one that is not JSON
 //! must be answered by exactly one typed error, and its connection lives. What is still JSON may mean
 //! anything. After every connection the shard's invariants hold, and a bystander in the same room is
 //! served as before. The judge of what JSON is, is not the engine's reader.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +17,10 @@ use throng::base::map::Seed;
 use throng::base::time::Time;
 use throng::contract::{Event, ListenerId, Op, SocketTicket};
 use throng::node::config::Config;
-use throng::shard::{Identity, Shard};
+use throng::shard::{Identity, Settings, Shard};
 
-use crate::damage::{BROKEN, damaged};
+use crate::damage::{BROKEN, damaged, too_long};
+use crate::tenants::guarded;
 
 const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -34,7 +37,7 @@ struct Lone {
 }
 
 impl Lone {
-    fn new() -> Self {
+    fn new(mut settings: Settings) -> Self {
         let identity = Identity {
             node: throng::base::id::NodeTag::NONE,
             id: ShardId(0),
@@ -45,7 +48,6 @@ impl Lone {
             started_unix_ms: 0,
             capacity: 8,
         };
-        let mut settings = throng::node::settings(&Config::default(), 8);
         // Every message is to be judged by what it says, however fast they come.
         settings.limits.connection = [None; throng::shard::COSTS];
         let shard = Shard::new(identity, Arc::new(settings));
@@ -65,6 +67,27 @@ impl Lone {
         self.receive(conn, HANDSHAKE.as_bytes());
         assert!(self.heard.starts_with(b"HTTP/1.1 101 "));
         conn
+    }
+
+    /// Whoever broke no frame may answer the close frame, and is heard no more.
+    fn say_goodbye(&mut self, conn: ConnId, ended: u64) {
+        if self.closed < ended {
+            self.receive(conn, &[0x88, 0x82, 0, 0, 0, 0, 3, 232]);
+            assert!(self.heard.is_empty(), "{:?}", self.heard);
+        }
+    }
+
+    /// A stranger says something else than who it is; the code that it is closed with.
+    fn turn_away(&mut self, bytes: &[u8], shown: &str) -> u16 {
+        let before = self.closed;
+        let conn = self.connect();
+        self.receive(conn, bytes);
+        let code = close_code(&self.heard).unwrap_or_else(|| panic!("{shown} -> {:?}", self.heard));
+        self.say_goodbye(conn, before + 1);
+        assert_eq!(self.closed, before + 1, "the end is over: {shown}");
+        assert_eq!(self.shard.counters().connections, 0);
+        self.shard.check();
+        code
     }
 
     /// Bytes arrive, and everything that follows from them happens.
@@ -144,20 +167,35 @@ fn is_one_error(bytes: &[u8]) -> bool {
 #[test]
 fn a_million_malformed_messages_yield_errors_and_closes_only() {
     let mut rng = fastrand::Rng::with_seed(1);
-    let mut lone = Lone::new();
+    let mut lone = Lone::new(throng::node::settings(&Config::default(), 8));
+    // Here everybody must say who they are with their first message.
+    let mut guard = Lone::new(guarded(&[r#"auth.sources=["message"]"#.to_owned()]));
     let bystander = lone.connect();
     let join = frame(br#"{"type":"throng:join","room":"lobby","ref":1}"#);
     lone.receive(bystander, &join);
     let mut conn = lone.connect();
-    let (mut errors, mut ended) = (0u32, 0u32);
-    while errors + ended < 1_000_000 {
+    let (mut errors, mut ended, mut strangers) = (0u32, 0u32, 0u32);
+    let mut codes = BTreeMap::<u16, u32>::new();
+    while errors + ended + strangers < 1_000_000 {
         let message = damaged(&mut rng);
-        let is_broken = rng.u32(0..256) == 0;
-        let bytes = if is_broken { BROKEN[rng.usize(..4)].to_vec() } else { frame(&message) };
+        let kind = rng.u32(0..768);
+        let bytes = match kind {
+            0 => BROKEN[rng.usize(..4)].to_vec(),
+            1 => too_long(&mut rng),
+            _ => frame(&message),
+        };
         let shown = || String::from_utf8_lossy(&message).into_owned();
+        if kind == 2 {
+            let code = guard.turn_away(&bytes, &shown());
+            assert_eq!(code, if std::str::from_utf8(&message).is_ok() { 1008 } else { 1007 });
+            *codes.entry(code).or_default() += 1;
+            strangers += 1;
+            continue;
+        }
         lone.receive(conn, &bytes);
         let fatal = match std::str::from_utf8(&message) {
-            _ if is_broken => Some(1002),
+            _ if kind == 0 => Some(1002),
+            _ if kind == 1 => Some(1009),
             Err(_) => Some(1007),
             Ok(text) => {
                 if serde_json::from_str::<IgnoredAny>(text).is_err() {
@@ -167,14 +205,19 @@ fn a_million_malformed_messages_yield_errors_and_closes_only() {
                 None
             }
         };
-        if fatal.is_some() {
+        if let Some(code) = fatal {
             assert_eq!(close_code(&lone.heard), fatal, "{}", shown());
             ended += 1;
+            *codes.entry(code).or_default() += 1;
+            lone.say_goodbye(conn, u64::from(ended));
             assert_eq!(lone.closed, u64::from(ended), "the end is over: {}", shown());
             lone.shard.check();
             conn = lone.connect();
         }
     }
+    let seen: Vec<u16> = codes.keys().copied().collect();
+    assert_eq!(seen, [1002, 1007, 1008, 1009], "{codes:?}");
+    assert!(codes.values().all(|times| *times > 500), "{codes:?}");
     assert!(errors > 100_000 && ended > 10_000, "{errors} errors and {ended} ends");
     lone.listens_to = Some(bystander);
     lone.receive(bystander, &frame(br#"{"type":"x","room":"lobby"}"#));

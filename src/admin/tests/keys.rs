@@ -24,6 +24,16 @@ pub(super) struct Provider {
 impl Provider {
     /// The n-th request gets the n-th answer, and all after the last one that.
     pub(super) fn open(answers: Vec<String>) -> Self {
+        Self::choosing(answers, |asked| asked)
+    }
+
+    /// Every request gets the answer whose number stands there.
+    fn saying(answers: Vec<String>, number: &Arc<AtomicUsize>) -> Self {
+        let number = Arc::clone(number);
+        Self::choosing(answers, move |_| number.load(Ordering::SeqCst))
+    }
+
+    fn choosing(answers: Vec<String>, at: impl Fn(usize) -> usize + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         let (asked, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -35,7 +45,7 @@ impl Provider {
                     return;
                 }
                 let _ = stream.read(&mut [0; 4096]);
-                let at = counts.fetch_add(1, Ordering::Relaxed);
+                let at = at(counts.fetch_add(1, Ordering::Relaxed));
                 // Whoever asked may have lost patience.
                 let _ = stream.write_all(answers[at.min(answers.len() - 1)].as_bytes());
             }
@@ -112,15 +122,40 @@ fn whatever_goes_wrong_the_keys_fetched_last_stay_good() {
         "no HTTP at all\r\n\r\n".to_owned(),
         String::new(),
     ];
-    let count = wrong.len() as u64;
+    let count = wrong.len();
     let mut answers = vec![answer("200 OK", ONE)];
     answers.extend(wrong);
     answers.push(answer("200 OK", TWO));
-    let provider = Provider::open(answers);
+    let number = Arc::new(AtomicUsize::new(0));
+    let provider = Provider::saying(answers, &number);
     let office = Office::given(eager(), provider.jwks(5, 1));
-    until("the first key", || office.desk.keys.load(Ordering::Relaxed) == 1);
-    until("recovery", || office.desk.keys.load(Ordering::Relaxed) == 2);
-    assert_eq!(figure(&office, "jwks_failed_total"), count, "each failure is counted");
+    let keys = || office.desk.keys.load(Ordering::Relaxed);
+    until("the first key", || keys() == 1);
+    for failure in 1..=count {
+        let fetched = figure(&office, "jwks_failed_total");
+        number.store(failure, Ordering::SeqCst);
+        // One fetch may have been answered before, so the third failure is the second of this kind or more.
+        until("it goes wrong", || {
+            assert_eq!(keys(), 1, "the key is there while failure {failure} lasts");
+            figure(&office, "jwks_failed_total") >= fetched + 3
+        });
+        assert_eq!(office.get("/readyz", "").status, 200, "failure {failure}");
+    }
+    let failed = figure(&office, "jwks_failed_total");
+    assert!(failed >= 3 * count as u64, "each failure is counted: {failed}");
+    number.store(count + 1, Ordering::SeqCst);
+    until("recovery", || keys() == 2);
+}
+
+#[test]
+fn a_provider_that_goes_away_takes_no_key_along() {
+    let provider = Provider::open(vec![answer("200 OK", TWO)]);
+    let office = Office::given(eager(), provider.jwks(5, 1));
+    until("the keys", || office.desk.keys.load(Ordering::Relaxed) == 2);
+    drop(provider);
+    until("nobody is there", || figure(&office, "jwks_failed_total") >= 3);
+    assert_eq!(office.desk.keys.load(Ordering::Relaxed), 2);
+    assert_eq!(office.get("/readyz", "").status, 200);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Flag, Kind, OptionalAddress, Value, Word, micros, one_of, whole};
+use super::kind::{Flag, Kind, OptionalAddress, Value, Word, micros, millis, one_of, whole};
 use super::kind_text::text;
 use super::list::{About, Row};
 
@@ -56,6 +56,9 @@ group! {
         "handshakes_per_turn" Live handshakes_per_turn: u32 = 4, whole(1, 1024);
         /// How long those steps may take together; the step that goes beyond it is the last before the others wait.
         "handshake_time_us" Live handshake_time: Duration = Duration::from_millis(2), micros(1, 1_000_000);
+        /// How often the times of the certificates' files are looked at; what has changed is read again. 0: only on
+        /// SIGHUP.
+        "watch_interval_ms" Live watch_interval: Duration = Duration::from_secs(1), millis(0, 86_400_000);
     }
 }
 
@@ -74,7 +77,8 @@ impl Row for Certificate {
         name: "certificate",
         about: &[
             "Who we are to clients that speak TLS (live): each gets the first certificate that is good for the name",
-            "it asks for, and the first of all when there is none. The files are read again when they change.",
+            "it asks for, and the first of all when there is none. The files are read again when they change",
+            "(`tls.watch_interval_ms`).",
         ],
         example: &[
             "chain = \"/etc/throng/example.org.pem\"",

@@ -125,6 +125,11 @@ fn deaf_member(arena: &Arena) {
     author.expect_silence();
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    DEEDS.len()
+}
+
 on_both_drivers! {
     fn whatever_a_peer_does_to_its_connection_nobody_else_notices(driver) {
         let arena = Arena::open(driver);

@@ -131,6 +131,11 @@ fn floods() -> Vec<Case<'static>> {
     ]
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    [bad_headers(), bombs(), broken_text(), closes(), floods()].iter().map(Vec::len).sum()
+}
+
 on_both_drivers! {
     fn hostile_frames_end_their_own_connection_only(driver) {
         let arena = Arena::open(driver);

@@ -185,6 +185,14 @@ fn behind_the_head() -> Vec<Case<'static>> {
     ]
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    [unreadable(), oversized(), smuggled(), bad_upgrades(), behind_the_head()]
+        .iter()
+        .map(Vec::len)
+        .sum()
+}
+
 on_both_drivers! {
     fn hostile_heads_are_refused_and_nobody_else_notices(driver) {
         let arena = Arena::open(driver);

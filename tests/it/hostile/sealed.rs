@@ -259,6 +259,11 @@ fn try_all(arena: &Arena, version: Spoken, deeds: &[Deed]) {
     }
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    IN_BOTH.len() + IN_13.len()
+}
+
 on_both_drivers! {
     fn records_that_no_honest_client_would_seal_end_their_connection_alone(driver) {
         let arena = Arena::open_secure(driver);

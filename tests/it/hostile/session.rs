@@ -151,6 +151,11 @@ fn floods() -> Vec<Case<'static>> {
     ]
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    [not_json(), too_much(), wrong_shapes(), floods()].iter().map(Vec::len).sum()
+}
+
 on_both_drivers! {
     fn hostile_messages_are_answered_and_the_session_lives(driver) {
         let arena = Arena::open(driver);

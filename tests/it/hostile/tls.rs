@@ -398,6 +398,11 @@ fn resets(arena: &Arena) {
     arena.check("two hundred hellos and then nothing");
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    [strangers(), records(), hellos()].iter().map(Vec::len).sum()
+}
+
 on_both_drivers! {
     fn what_is_no_tls_gets_an_alert_and_nobody_else_notices(driver) {
         let arena = Arena::open_secure(driver);

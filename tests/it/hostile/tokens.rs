@@ -172,6 +172,11 @@ fn places() -> Vec<(&'static str, Vec<u8>, End)> {
     ]
 }
 
+/// How many cases there are here.
+pub(super) fn count() -> usize {
+    all().len() + places().len()
+}
+
 on_both_drivers! {
     fn what_is_no_token_is_refused_wherever_it_stands(driver) {
         let sources = r#"["header", "cookie", "subprotocol", "query", "ticket"]"#;

@@ -47,26 +47,60 @@ on_both_drivers! {
     }
 }
 
-#[test]
-fn the_program_takes_new_certificates_when_the_files_change_and_on_sighup() {
-    let mut files = Files::new();
-    let sets = files.sets();
-    let listen = "tls.listen=127.0.0.1:0";
-    let program = Program::start(&["--set", &sets[0], "--set", &sets[1], "--set", listen]);
+/// A program with certificates, and where it speaks TLS.
+fn start(files: &Files, watch: &str) -> (Program, SocketAddr) {
+    let [certificate, clients] = files.sets();
+    let sets = ["tls.listen=127.0.0.1:0", watch, &certificate, &clients];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let program = Program::start(&sets);
     let (_, rest) = program.said.split_once("wss://").expect("it says where");
-    let address: SocketAddr = rest.split('/').next().unwrap().parse().unwrap();
-    let config = Arc::new(files.authority.client(Spoken::Tls13, None));
-    let mut live = SecureClient::connect(address, &config);
-    replace_authority(&mut files);
-    wait_until("the files were noticed", || believes(&files.authority, address));
-    files.write("chain.pem", "half a file");
-    replace_authority(&mut files);
-    program.signal("-HUP");
-    wait_until("the signal was heard", || believes(&files.authority, address));
-    live.join("r");
-    drop(live);
+    let address = rest.split('/').next().unwrap().parse().unwrap();
+    (program, address)
+}
+
+/// How often the certificates were taken over, and how often the configuration was read, by the log of its end.
+fn end(program: Program) -> [usize; 2] {
     program.signal("-TERM");
     let (status, log) = program.end();
     assert_eq!(status.code(), Some(0));
-    assert!(log.contains("the certificates were read"), "{log}");
+    ["the certificates were read", "the configuration was read again"]
+        .map(|words| log.lines().filter(|line| line.contains(words)).count())
+}
+
+#[test]
+fn the_program_takes_new_certificates_when_the_files_change_and_nobody_says_so() {
+    let mut files = Files::new();
+    let (program, address) = start(&files, "tls.watch_interval_ms=100");
+    let config = Arc::new(files.authority.client(Spoken::Tls13, None));
+    let mut live = SecureClient::connect(address, &config);
+    let old = replace_authority(&mut files);
+    wait_until("the files were noticed", || believes(&files.authority, address));
+    assert!(!believes(&old, address));
+    // What is no certificate is not taken, and what replaces it is.
+    files.write("chain.pem", "half a file");
+    replace_authority(&mut files);
+    wait_until("the next were noticed", || believes(&files.authority, address));
+    live.join("r");
+    drop(live);
+    let [taken, read] = end(program);
+    assert!(taken >= 2, "{taken}");
+    assert_eq!(read, 0, "no signal was sent");
+}
+
+#[test]
+fn the_program_takes_new_certificates_on_sighup_though_it_watches_no_file() {
+    let mut files = Files::new();
+    let (program, address) = start(&files, "tls.watch_interval_ms=0");
+    let config = Arc::new(files.authority.client(Spoken::Tls13, None));
+    let mut live = SecureClient::connect(address, &config);
+    for _ in 0..2 {
+        let old = replace_authority(&mut files);
+        assert!(believes(&old, address) && !believes(&files.authority, address));
+        program.signal("-HUP");
+        wait_until("the signal was heard", || believes(&files.authority, address));
+        assert!(!believes(&old, address));
+    }
+    live.join("r");
+    drop(live);
+    assert_eq!(end(program), [2, 2], "once for each signal");
 }
