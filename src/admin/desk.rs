@@ -43,6 +43,8 @@ pub struct Ticket {
     pub text: String,
     /// When it is worth nothing any more, in milliseconds since 1970.
     pub expires_unix_ms: u64,
+    /// Whether all nodes take it, or this one alone; `None` where tickets are never for several.
+    pub everywhere: Option<bool>,
 }
 
 /// Whose connections are to end, and who is to be refused from now on.

@@ -302,7 +302,10 @@ async fn tickets(State(api): State<Arc<Api>>, request: Request) -> Answer {
     let ask = TicketAsk { tenant, user, rooms, ttl, token_id };
     let ticket = api.desk.mint(&ask)?;
     tracing::debug!(key = key.name, user = ask.user, tenant = ask.tenant, "a ticket was made");
-    let body = json!({ "ticket": ticket.text, "expiresAt": ticket.expires_unix_ms });
+    let mut body = json!({ "ticket": ticket.text, "expiresAt": ticket.expires_unix_ms });
+    if let Some(everywhere) = ticket.everywhere {
+        body["nodes"] = if everywhere { "all" } else { "this" }.into();
+    }
     Ok(json(StatusCode::CREATED, body))
 }
 

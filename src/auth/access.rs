@@ -146,10 +146,10 @@ impl Access {
             (None, Mode::Token) => Err(Denied::Token(TokenError::Missing)),
             (Some(found), _) if found.source == Source::Ticket => {
                 let key = self.tickets.as_ref().ok_or(Denied::Token(TokenError::Ticket))?;
-                let TicketRead { ticket, identity } =
+                let TicketRead { ticket, identity, shared } =
                     key.read(found.text, now).map_err(Denied::Token)?;
                 let identity = self.verifier.rules.trim(identity).map_err(Denied::Token)?;
-                Ok(Admission::Ticket(Box::new(TicketRead { ticket, identity })))
+                Ok(Admission::Ticket(Box::new(TicketRead { ticket, identity, shared })))
             }
             (Some(found), _) if found.source == Source::Certificate => {
                 let peer = peer.ok_or(Denied::Token(TokenError::Missing))?;

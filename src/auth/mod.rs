@@ -60,6 +60,6 @@ pub use scope::{
     Place, connections, everyone, is_user_room, place, plain, room, tenant_of, user_of, user_room,
 };
 pub use source::{Found, Source, SourceError, SourceRules, TOKEN_SUBPROTOCOL};
-pub use ticket::{Ticket, TicketKey, TicketRead, mint};
+pub use ticket::{Ticket, TicketKey, TicketRead, mint, mint_shared};
 pub use token::{TokenRules, Verifier};
 pub use veto::{MAX_VETO_BYTES, Veto};

@@ -1,9 +1,10 @@
 //! One-time tickets: what a back end hands to a client that can only put something into a URL.
 //!
-//! A ticket is claims, a number of its own and an end, under a secret that only the node knows: base64 of
-//! the whole, and of an HMAC-SHA256 over it. Nothing is stored when one is minted. That it is taken only
-//! once is the shards' business: they ask the one that the number belongs to. An end a minute away keeps
-//! what they must remember small, and a ticket in a log worthless.
+//! A ticket is claims, a number of its own and an end, under a secret that only the node knows, or one that
+//! several nodes share: base64 of the whole, and of an HMAC-SHA256 over it. Nothing is stored when one is minted.
+//! That it is taken only once is the shards' business: they ask the one that the number belongs to, and of a
+//! shared one the place that all nodes share. An end a minute away keeps what must be remembered small, and a
+//! ticket in a log worthless.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -12,9 +13,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::claims::{ClaimNames, Claims};
 use super::identity::{Identity, TokenError};
 
-/// The secret under which tickets are minted and read.
+/// The secrets under which tickets are minted and read.
 #[derive(Clone, Debug)]
-pub struct TicketKey(hmac::Key);
+pub struct TicketKey {
+    own: hmac::Key,
+    /// Of several nodes.
+    shared: Option<hmac::Key>,
+}
 
 impl TicketKey {
     /// How long a ticket lives unless asked otherwise, in seconds.
@@ -23,7 +28,21 @@ impl TicketKey {
     /// A key of 32 random bytes.
     #[must_use]
     pub fn new(secret: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+        Self { own: hmac::Key::new(hmac::HMAC_SHA256, secret), shared: None }
+    }
+
+    /// The same with a secret that other nodes of this name have as well.
+    #[must_use]
+    pub fn shared_with(self, name: &str, secret: &[u8]) -> Self {
+        let given = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let own = hmac::sign(&given, format!("throng tickets of {name}").as_bytes());
+        Self { shared: Some(hmac::Key::new(hmac::HMAC_SHA256, own.as_ref())), ..self }
+    }
+
+    /// True where tickets can be minted that are good on several nodes.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.shared.is_some()
     }
 }
 
@@ -34,6 +53,8 @@ pub struct TicketRead {
     pub ticket: Ticket,
     /// Who comes with it.
     pub identity: Identity,
+    /// Other nodes may take it as well.
+    pub shared: bool,
 }
 
 /// What must be remembered of a ticket that was taken.
@@ -60,6 +81,18 @@ const MAX_CLAIMS: usize = 4096;
 /// # Errors
 /// When the claims are too long or say something they cannot.
 pub fn mint(key: &TicketKey, claims: &str, ticket: Ticket) -> Result<String, TokenError> {
+    mint_under(&key.own, claims, ticket)
+}
+
+/// The same for a ticket that is good on all nodes with the shared secret; on this one alone where there is none.
+///
+/// # Errors
+/// As those of [`mint`].
+pub fn mint_shared(key: &TicketKey, claims: &str, ticket: Ticket) -> Result<String, TokenError> {
+    mint_under(key.shared.as_ref().unwrap_or(&key.own), claims, ticket)
+}
+
+fn mint_under(key: &hmac::Key, claims: &str, ticket: Ticket) -> Result<String, TokenError> {
     if claims.len() > MAX_CLAIMS {
         return Err(TokenError::TooLong);
     }
@@ -68,7 +101,7 @@ pub fn mint(key: &TicketKey, claims: &str, ticket: Ticket) -> Result<String, Tok
     bytes.extend(ticket.id.to_be_bytes());
     bytes.extend(ticket.expires.to_be_bytes());
     bytes.extend(claims.as_bytes());
-    let tag = hmac::sign(&key.0, &bytes);
+    let tag = hmac::sign(key, &bytes);
     let mut text = URL_SAFE_NO_PAD.encode(&bytes);
     text.push('.');
     URL_SAFE_NO_PAD.encode_string(tag.as_ref(), &mut text);
@@ -88,7 +121,11 @@ impl TicketKey {
         let (body, tag) = text.split_once('.').ok_or(TokenError::Ticket)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Ticket);
         let (body, tag) = (decode(body)?, decode(tag)?);
-        hmac::verify(&self.0, &body, &tag).map_err(|_| TokenError::Ticket)?;
+        let signed = |key: &hmac::Key| hmac::verify(key, &body, &tag).is_ok();
+        let shared = !signed(&self.own);
+        if shared && !self.shared.as_ref().is_some_and(signed) {
+            return Err(TokenError::Ticket);
+        }
         if body.first() != Some(&VERSION) || body.len() < CLAIMS {
             return Err(TokenError::Ticket);
         }
@@ -100,6 +137,6 @@ impl TicketKey {
             return Err(TokenError::Expired);
         }
         let identity = Claims::read(&body[CLAIMS..], &ClaimNames::default())?.identity()?;
-        Ok(TicketRead { ticket, identity })
+        Ok(TicketRead { ticket, identity, shared })
     }
 }

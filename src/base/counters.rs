@@ -199,6 +199,8 @@ counters! {
     auth_malformed_total,
     /// Those that the application refuses: by a claim, or when it was asked.
     auth_vetoed_total,
+    /// Tickets of which nobody could tell whether another node had taken them.
+    tickets_unsure_total,
     /// Tokens given to the threads that check what is dear.
     auth_proofs_total,
     /// Handshakes and logins put off because too many tokens wait to be checked.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::bans::{CHANNEL as BANS, Task};
+use super::claims::Errand;
 use super::envelope::{Letter, read};
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
@@ -43,6 +44,7 @@ enum Work {
     /// What is not worth sending again.
     Survey,
     Ban(Task),
+    Claim(Errand),
 }
 
 /// What was under way, of which nobody knows whether Redis did it.
@@ -51,6 +53,7 @@ pub(super) struct UnderWay {
     pub(super) batch: Vec<Sealed>,
     pub(super) chore: Option<Chore>,
     pub(super) task: Option<Task>,
+    pub(super) errand: Option<Errand>,
 }
 
 /// The state of one life.
@@ -64,8 +67,8 @@ pub(super) struct Life {
     again: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// Whose turn it was: publications, what is numbered, questions, revocations, or presence. Publications, which
-    /// have waited, begin.
+    /// Whose turn it was: publications, what is numbered, questions, revocations, tickets, or presence. Publications,
+    /// which have waited, begin.
     turn: u8,
 }
 
@@ -87,7 +90,7 @@ impl Life {
             canary_channel(tag),
         ];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, again, is_up: false, turn: 4 }
+        Self { line, working: None, own, canary, again, is_up: false, turn: 5 }
     }
 
     /// What was under way.
@@ -97,6 +100,7 @@ impl Life {
             Some((_, Work::Publish(batch))) => under_way.batch = batch,
             Some((_, Work::Share(chore))) => under_way.chore = Some(chore),
             Some((_, Work::Ban(task))) => under_way.task = Some(task),
+            Some((_, Work::Claim(errand))) => under_way.errand = Some(errand),
             Some((_, Work::Subscribe | Work::Presence(_) | Work::Survey)) | None => {}
         }
         under_way
@@ -220,12 +224,13 @@ impl Life {
             return Some((self.line.publish_canary(&canary), Work::Publish(Vec::new())));
         }
         // Each has its turn, and who has nothing to do passes it on.
-        self.turn = (self.turn + 1) % 5;
-        (0..5).find_map(|step| match (self.turn + step) % 5 {
+        self.turn = (self.turn + 1) % 6;
+        (0..6).find_map(|step| match (self.turn + step) % 6 {
             0 => self.publish(engine),
             1 => self.share(engine),
             2 => self.survey(engine),
             3 => self.tell_bans(engine, now),
+            4 => self.claim(engine, now),
             _ => self.ask_presence(engine, now),
         })
     }
@@ -251,6 +256,11 @@ impl Life {
         let (has_space, unix) = (engine.side.has_space(), unix_millis() / 1000);
         let work = engine.peers.bans.next(&self.line, has_space, now, unix);
         work.map(|(pending, task)| (pending, Work::Ban(task)))
+    }
+
+    fn claim<S: Side>(&self, engine: &mut Engine<S>, now: Time) -> Option<(Pending, Work)> {
+        let work = engine.peers.claims.next(&self.line, now, unix_millis());
+        work.map(|(pending, errand)| (pending, Work::Claim(errand)))
     }
 
     fn survey<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -298,6 +308,10 @@ impl Life {
             Some((_, Work::Ban(task))) => {
                 let times = (engine.clock.now(), unix_millis() / 1000);
                 engine.peers.bans.finish(task, answers, &mut engine.side, times);
+                Ok(())
+            }
+            Some((_, Work::Claim(errand))) => {
+                engine.peers.claims.finish(errand, answers);
                 Ok(())
             }
             Some((_, Work::Subscribe | Work::Survey)) | None => Ok(()),

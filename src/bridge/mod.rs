@@ -13,6 +13,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `bans` | whom all nodes have to refuse |
+//! | `claims` | what only one of all nodes may do |
 //! | `envelope` | what is published around a node's publication |
 //! | `window` | which envelopes came before |
 //! | `interest` | which channels to be subscribed to |
@@ -28,6 +29,7 @@
 //! | `thread`, `life` | the thread, and one life of the link |
 
 mod bans;
+mod claims;
 mod envelope;
 mod interest;
 mod life;
@@ -48,6 +50,7 @@ mod thread;
 mod window;
 
 pub use bans::Ban;
+pub use claims::{Claim, Claimed, Era};
 pub use options::{Bounds, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use sequence::{Part, Sequence};

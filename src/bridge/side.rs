@@ -4,9 +4,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::bans::Ban;
+use super::claims::{Claim, Claimed};
 use super::presence::{Afar, Change};
 use super::streams::{Append, Fetch, Shares};
 use super::survey::{Poll, Polled, Survey};
+use crate::base::id::ConnAddress;
 
 /// A channel's name without the prefix. [`Side`] makes them, and each means one room or all nodes.
 pub type Channel = Arc<str>;
@@ -57,6 +59,8 @@ pub enum Word {
     Answer(Poll),
     /// Have all nodes remember this.
     Ban(Ban),
+    /// Let nobody use this again; was it used?
+    Claim(Claim),
 }
 
 /// Why the node does not take what was published.
@@ -95,6 +99,9 @@ pub trait Side: Shares + Polled + Send + 'static {
     /// # Errors
     /// When the node does not take it.
     fn banned(&mut self, text: &str) -> Result<u64, Refused>;
+
+    /// Tells who wanted to use something what came of it.
+    fn claimed(&mut self, by: ConnAddress, claimed: Claimed);
 
     /// True while more may wait for the shards.
     fn has_space(&self) -> bool;

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
 use super::bans::{Bans, CHANNEL as BANS};
+use super::claims::{Claims, Era};
 use super::envelope::Writer;
 use super::interest::Interest;
 use super::life::Life;
@@ -48,6 +49,7 @@ const LOGGED: u64 = 1000;
 pub struct Bridge {
     tally: Arc<Tally>,
     absent: Arc<Absent>,
+    era: Arc<Era>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -72,10 +74,12 @@ impl Bridge {
         let counted = Arc::clone(&tally);
         let absent = Arc::new(Absent::default());
         let missing = Arc::clone(&absent);
+        let era = Arc::new(Era::default());
+        let current = Arc::clone(&era);
         let work = move || {
             let result = runtime.block_on(async move {
                 let wake = Wake::new(fd)?;
-                let mut engine = Engine::new(options, side, wake, counted, &missing);
+                let mut engine = Engine::new(options, side, wake, counted, (&missing, &current));
                 tokio::select! {
                     biased;
                     _ = stopped => {}
@@ -89,7 +93,7 @@ impl Bridge {
             }
         };
         let thread = std::thread::Builder::new().name("bridge".to_owned()).spawn(work)?;
-        Ok(Self { tally, absent, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { tally, absent, era, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What it counts.
@@ -102,6 +106,12 @@ impl Bridge {
     #[must_use]
     pub fn absent(&self) -> &Arc<Absent> {
         &self.absent
+    }
+
+    /// Since when Redis remembers what was used.
+    #[must_use]
+    pub fn era(&self) -> &Arc<Era> {
+        &self.era
     }
 
     /// True when the thread has ended; it does so by itself only by failing.
@@ -153,6 +163,8 @@ pub(super) struct Peers {
     pub(super) surveys: Surveys,
     /// Whom all have to refuse.
     pub(super) bans: Bans,
+    /// What only one node may do.
+    pub(super) claims: Claims,
     /// Who is online on which node, where that is to be known.
     pub(super) presence: Option<Post>,
 }
@@ -175,12 +187,19 @@ pub(super) struct Engine<S> {
 }
 
 impl<S: Side> Engine<S> {
-    fn new(options: Options, side: S, wake: Wake, tally: Arc<Tally>, absent: &Arc<Absent>) -> Self {
+    fn new(
+        options: Options,
+        side: S,
+        wake: Wake,
+        tally: Arc<Tally>,
+        (absent, era): (&Arc<Absent>, &Arc<Era>),
+    ) -> Self {
         let seed = Seed::new(fastrand::u64(..));
         Self {
             peers: Peers {
                 surveys: Surveys::new(&options),
                 bans: Bans::new(&options, Arc::clone(&tally)),
+                claims: Claims::new(&options, era),
                 presence: Post::new(&options, absent, unix_millis(), &seed),
             },
             writer: Writer::new(&options.node, options.epoch),
@@ -213,6 +232,7 @@ impl<S: Side> Engine<S> {
                     self.outgoing.put_back(under_way.batch);
                     self.streams.disconnected(under_way.chore, &mut self.side);
                     under_way.task.into_iter().for_each(|task| self.peers.bans.put_back(task));
+                    self.peers.claims.link_down(under_way.errand);
                     why
                 }
                 Err(error) => {
@@ -289,6 +309,7 @@ impl<S: Side> Engine<S> {
                 }
                 Word::Answer(poll) => self.peers.surveys.answer(&poll),
                 Word::Ban(ban) => self.peers.bans.push(ban),
+                Word::Claim(claim) => self.peers.claims.push(claim, self.tally.is_up()),
             }
         }
         if left < WORDS {
@@ -324,6 +345,9 @@ impl<S: Side> Engine<S> {
         self.peers.surveys.expire(now);
         for (ticket, surveyed) in self.peers.surveys.take_done() {
             self.side.surveyed(ticket, surveyed);
+        }
+        for (by, claimed) in self.peers.claims.take_done() {
+            self.side.claimed(by, claimed);
         }
         let presence = self.peers.presence.as_mut();
         let is_through =

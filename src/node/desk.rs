@@ -393,6 +393,12 @@ impl NodeDesk {
         self.is_linked().is_none() || self.out().port.post(to, Lane::Request, mail).is_ok()
     }
 
+    /// Since when Redis remembers used tickets; `None` without a link.
+    fn era(&self) -> Option<u32> {
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        about.era.as_ref()?.read()
+    }
+
     /// The nodes whose users are not all known; `None` when there are none.
     pub(super) fn absent_nodes(&self) -> Option<Vec<String>> {
         let about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
@@ -485,7 +491,10 @@ impl Desk for NodeDesk {
             iat: now,
         };
         let claims = serde_json::to_string(&claims).map_err(|_| Refused::Busy)?;
-        let text = keys::mint_ticket(&self.tickets, &claims, expires).map_err(|error| {
+        // One that was minted without a link must not need one to be used.
+        let shared = self.tickets.is_shared();
+        let era = self.era().filter(|_| shared);
+        let text = keys::mint_ticket(&self.tickets, &claims, expires, era).map_err(|error| {
             let (name, why) = match error {
                 TokenError::TooLong => ("rooms", "the ticket would be too long"),
                 TokenError::Claim(Claimed::Tenant) => ("tenant", error.public()),
@@ -495,7 +504,8 @@ impl Desk for NodeDesk {
             };
             Refused::Field { name, why: why.to_owned() }
         })?;
-        Ok(Ticket { text, expires_unix_ms: expires.saturating_mul(1000) })
+        let everywhere = shared.then_some(era.is_some());
+        Ok(Ticket { text, expires_unix_ms: expires.saturating_mul(1000), everywhere })
     }
 
     fn revoke(&self, revocation: &Revocation) -> Result<(Receipt, Later), Refused> {

@@ -10,8 +10,9 @@ use aws_lc_rs::rand;
 use crate::auth::{
     Access, ClaimNames, Consult, Deliver, Grants, Key, KeySet, Mode, OriginRule, OriginRules,
     ProofRules, Reporting, Revocation, Source, SourceRules, Ticket, TicketKey, TokenError,
-    TokenRules, Verifier, Who, mint,
+    TokenRules, Verifier, Who, mint, mint_shared,
 };
+use crate::base::secret::Secret;
 use crate::base::tidings::TidingKinds;
 use crate::node::config::Config;
 use crate::node::config::auth::{Auth, AuthMode};
@@ -185,23 +186,53 @@ fn read(name: &str, file: &str) -> Result<Vec<u8>, LaunchError> {
     fs::read(file).map_err(failed)
 }
 
-/// A key for the tickets of one run of the node: those of an earlier run are void.
-pub(super) fn ticket_key() -> Result<TicketKey, LaunchError> {
+/// A key for the tickets of one run of the node: those of an earlier run are void. With it stands the one that the
+/// nodes share, where they do.
+pub(super) fn ticket_key(config: &Config) -> Result<TicketKey, LaunchError> {
     let mut secret = [0; 32];
     rand::fill(&mut secret)
         .map_err(|_| LaunchError::new("tickets", "the system has no random numbers"))?;
-    Ok(TicketKey::new(&secret))
+    let (own, key) = (&config.inside.bridge, TicketKey::new(&secret));
+    let shared = if own.ticket_secret_file.is_empty() {
+        own.ticket_secret.clone()
+    } else {
+        let name = format!("bridge.ticket_secret_file = {:?}", own.ticket_secret_file);
+        let bytes = read(&name, &own.ticket_secret_file)?;
+        Secret::new(String::from_utf8_lossy(&bytes).trim())
+    };
+    match shared.expose().len() {
+        0 if own.ticket_secret_file.is_empty() => Ok(key),
+        0..SHORTEST_TICKET_SECRET => Err(LaunchError::new(
+            "bridge.ticket_secret",
+            format!("expected at least {SHORTEST_TICKET_SECRET} bytes"),
+        )),
+        _ => Ok(key.shared_with(&own.prefix, shared.expose().as_bytes())),
+    }
 }
 
-/// Mints a ticket with a number of its own that ends at `expires`, in seconds since 1970.
+/// Whoever guesses it makes tickets for anybody.
+const SHORTEST_TICKET_SECRET: usize = 32;
+
+/// Mints a ticket with a number of its own that ends at `expires`, in seconds since 1970; for all nodes, in this
+/// era, or for this one.
 pub(super) fn mint_ticket(
     key: &TicketKey,
     claims: &str,
     expires: u64,
+    era: Option<u32>,
 ) -> Result<String, TokenError> {
     let mut id = [0; 16];
     rand::fill(&mut id).map_err(|_| TokenError::Ticket)?;
-    mint(key, claims, Ticket { id: u128::from_be_bytes(id), expires })
+    if let Some(era) = era {
+        id[..4].copy_from_slice(&era.to_be_bytes());
+    }
+    let ticket = Ticket { id: u128::from_be_bytes(id), expires };
+    if era.is_some() { mint_shared(key, claims, ticket) } else { mint(key, claims, ticket) }
+}
+
+/// The era of a ticket for all nodes.
+pub(super) fn era_of(id: u128) -> u32 {
+    u32::try_from(id >> 96).unwrap_or_default()
 }
 
 impl Node {
@@ -223,6 +254,6 @@ impl Node {
     /// # Errors
     /// When the claims say something they cannot.
     pub fn mint_ticket(&self, claims: &str, life: u64) -> Result<String, TokenError> {
-        mint_ticket(&self.tickets, claims, (unix_millis() / 1000).saturating_add(life))
+        mint_ticket(&self.tickets, claims, (unix_millis() / 1000).saturating_add(life), None)
     }
 }

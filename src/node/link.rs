@@ -15,8 +15,8 @@ use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
-    self, Absent, Bounds, Bridge, Change, Channel, Mark, Options, Papers, Parcel, Part, Patience,
-    Place, Pose, Refused, Sentinels, Sequence, Server, Side, Surveyed, Tally, Word,
+    self, Absent, Bounds, Bridge, Change, Channel, Claimed, Mark, Options, Papers, Parcel, Part,
+    Patience, Place, Pose, Refused, Sentinels, Sequence, Server, Side, Surveyed, Tally, Word,
 };
 use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
@@ -24,6 +24,7 @@ use crate::node::board::Board;
 use crate::node::config::{self, Config};
 use crate::node::counting;
 use crate::node::crossing::{self, room_of};
+use crate::node::keys;
 use crate::node::polling::Polling;
 use crate::node::revoking;
 use crate::node::running::LaunchError;
@@ -31,7 +32,7 @@ use crate::node::settings;
 use crate::node::sharing::Sharing;
 use crate::session::command::AudienceLimits;
 use crate::session::{CommandLimits, Order, parse_orders};
-use crate::shard::{Author, Crossing, Identity, Mail, NO_HOME, Places, RoomRules};
+use crate::shard::{self, Author, Crossing, Identity, Mail, NO_HOME, Places, RoomRules};
 use crate::sys::clock::Clock;
 
 /// Makes the ids of groups of copies unique beside those of shards and of the admin listener.
@@ -234,6 +235,11 @@ impl Side for Link {
                     }
                 }
                 Mail::Revoke(taken) => return Some(Word::Ban(revoking::ban(&taken))),
+                Mail::Claim(claim) => {
+                    let shard::Claim { to: by, id, expires: until } = *claim;
+                    let era = keys::era_of(id);
+                    return Some(Word::Claim(bridge::Claim { id, era, until, by }));
+                }
                 Mail::Here(users) => {
                     return Some(Word::Here(users.into_iter().map(change).collect()));
                 }
@@ -298,6 +304,17 @@ impl Side for Link {
 
     fn banned(&mut self, text: &str) -> Result<u64, Refused> {
         self.take_ban(text)
+    }
+
+    fn claimed(&mut self, by: ConnAddress, claimed: Claimed) {
+        let fresh = match claimed {
+            Claimed::First => Some(true),
+            Claimed::Taken => Some(false),
+            Claimed::Unknown => None,
+        };
+        if let Some(waiting) = self.waiting.lines.get_mut(usize::from(by.shard.0)) {
+            waiting.push_back(Mail::Redeemed { to: by.conn, fresh });
+        }
     }
 
     fn has_space(&self) -> bool {

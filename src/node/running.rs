@@ -167,7 +167,7 @@ impl Node {
             board: Arc::new(Board::of(config, shards)),
             port,
             waiting: RefCell::default(),
-            tickets: keys::ticket_key()?,
+            tickets: keys::ticket_key(config)?,
             workers: Vec::new(),
             ended,
             beside: Beside { store: Some(store), ..Beside::default() },
@@ -188,6 +188,7 @@ impl Node {
         let mut about =
             About::new(node.connections, node.driver.0.to_string(), plan.identity.started_unix_ms);
         (about.bridge, about.absent) = link::known(config, node.beside.bridge.as_ref());
+        about.era = node.beside.bridge.as_ref().map(|bridge| Arc::clone(bridge.era()));
         about.front = node.beside.front.as_ref().map(|front| Arc::clone(front.tally()));
         let publishing = Publishing::new(&plan.identity, plan.clock);
         let desk =

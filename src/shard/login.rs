@@ -24,8 +24,9 @@ use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Phase, Verdict};
 use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
+use crate::shard::consult::{LATER, RETURN};
 use crate::shard::held::Arrival;
-use crate::shard::mail::Mail;
+use crate::shard::mail::{Claim, Mail};
 use crate::shard::people::{ASKED, Offer, Pending, Person, hash};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
@@ -178,8 +179,12 @@ impl Shard {
         rest: &[u8],
         now: Time,
     ) {
-        let (mut ticket, mut token) = (None, None);
+        let (mut ticket, mut token, mut claim) = (None, None, None);
         match &mut judged.who {
+            Admission::Ticket(read) if read.shared => {
+                let Ticket { id, expires } = read.ticket;
+                claim = Some(Claim { to: self.address(conn), id, expires });
+            }
             Admission::Ticket(read) => ticket = Some(read.ticket),
             Admission::Unproven(text) => token = Some(std::mem::take(text)),
             Admission::Anonymous | Admission::Known(_) | Admission::Later => {}
@@ -188,6 +193,9 @@ impl Shard {
         self.gate.people.pending.insert(conn.index, Box::new(pending));
         if let Some(token) = token {
             return self.prove_newcomer(conn, &token, now);
+        }
+        if let Some(claim) = claim {
+            return self.push_across(Mail::Claim(Box::new(claim)));
         }
         let Some(ticket) = ticket else { return self.ask_door(conn, now) };
         let shards = u128::from(self.identity.shards.max(1));
@@ -218,16 +226,20 @@ impl Shard {
         let unix = self.unix(now);
         let fresh = self.gate.people.redeem(ticket, unix);
         if to.shard == self.identity.id {
-            self.handle_redeemed(to.conn, fresh, now);
+            self.handle_redeemed(to.conn, Some(fresh), now);
         } else {
-            self.outbox.push(to.shard, Mail::Redeemed { to: to.conn, fresh });
+            self.outbox.push(to.shard, Mail::Redeemed { to: to.conn, fresh: Some(fresh) });
         }
     }
 
-    /// The ticket's home has answered. The client may be gone by now, and its index in other hands.
-    pub(super) fn handle_redeemed(&mut self, conn: ConnId, fresh: bool, now: Time) {
+    /// The ticket's home has answered, or the bridge. The client may be gone by now, and its index in other hands.
+    pub(super) fn handle_redeemed(&mut self, conn: ConnId, fresh: Option<bool>, now: Time) {
         let pending = self.gate.people.pending.get(&conn.index);
         let Some(pending) = pending.filter(|pending| pending.conn == conn) else { return };
+        let Some(fresh) = fresh else {
+            self.counters.tickets_unsure_total += 1;
+            return self.turn_back(conn, LATER, None, &Refusal::unavailable(Some(RETURN)), now);
+        };
         if !fresh {
             self.turn_down(conn, TokenError::Ticket, now);
         } else if pending.arrival.is_some() {

@@ -243,15 +243,17 @@ pub enum Mail {
     },
     /// Delivery: the answer to an `Ask`.
     Answer(Box<Answer>),
-    /// Delivery: the answer to a `Redeem`.
+    /// Delivery: the answer to a `Redeem`, or to a `Claim`.
     Redeemed {
         /// The handshake that waits.
         to: ConnId,
-        /// True when the ticket was not used before.
-        fresh: bool,
+        /// True when the ticket was not used before; `None` when nobody can tell now.
+        fresh: Option<bool>,
     },
     /// Delivery: what a token was found to be.
     Proven(Box<Proven>),
+    /// To the bridge, and to no shard: this ticket is to be used by a handshake that waits; was it used on any node?
+    Claim(Box<Claim>),
     /// To the bridge, and to no shard: other nodes are to have this, in the order in which the home has it.
     Across {
         /// The home; the author's shard, or [`NO_HOME`], of what has none.
@@ -353,6 +355,17 @@ pub enum Mail {
     Stop,
 }
 
+/// A ticket that any node may take, and a handshake here wants to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The handshake.
+    pub to: ConnAddress,
+    /// The ticket's number.
+    pub id: u128,
+    /// When it ends.
+    pub expires: u64,
+}
+
 impl Mail {
     /// True for mail that may produce other mail; see the module's words on deadlock.
     #[must_use]
@@ -376,6 +389,7 @@ impl Mail {
                 | Self::Ask(_)
                 | Self::Once(_)
                 | Self::Redeem(_)
+                | Self::Claim(_)
                 | Self::Polling(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }

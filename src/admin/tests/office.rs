@@ -143,6 +143,7 @@ impl Desk for SmallDesk {
         Ok(Ticket {
             text: format!("{number}/{tenant}/{}/{rooms}", ask.user),
             expires_unix_ms: u64::try_from(ttl.as_millis()).expect("a time"),
+            everywhere: None,
         })
     }
 

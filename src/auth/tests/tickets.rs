@@ -1,7 +1,7 @@
 //! One-time tickets: read back, not forged, not outlived.
 
 use super::vectors::b64;
-use crate::auth::{Right, Ticket, TicketKey, TokenError, mint};
+use crate::auth::{Right, Ticket, TicketKey, TokenError, mint, mint_shared};
 
 const CLAIMS: &str = r#"{"sub":"ada","tenant":"t","rooms":["a"],"meta":{"x":1},"exp":5000}"#;
 const TICKET: Ticket = Ticket { id: 0x0123_4567_89ab_cdef_0011_2233_4455_6677, expires: 1060 };
@@ -20,6 +20,25 @@ fn a_ticket_reads_back_as_it_was_minted_until_it_ends() {
     assert!(read.identity.grants.allows("a", Right::Join));
     assert_eq!(key().read(&text, 1060).err(), Some(TokenError::Expired));
     assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "{text}");
+}
+
+#[test]
+fn nodes_of_one_name_with_one_secret_read_each_others_tickets_and_no_others() {
+    let with =
+        |own: u8, name: &str, secret: &[u8]| TicketKey::new(&[own; 32]).shared_with(name, secret);
+    let (one, other) = (with(1, "n", b"secret"), with(2, "n", b"secret"));
+    let text = mint_shared(&one, CLAIMS, TICKET).expect("minted");
+    for key in [&one, &other] {
+        let read = key.read(&text, 1059).expect("alive");
+        assert_eq!((read.ticket, read.shared), (TICKET, true));
+    }
+    let own = mint(&one, CLAIMS, TICKET).expect("minted");
+    assert!(!one.read(&own, 1059).expect("alive").shared);
+    assert_eq!(other.read(&own, 1059).err(), Some(TokenError::Ticket));
+    for stranger in [with(1, "m", b"secret"), with(1, "n", b"secres"), TicketKey::new(&[1; 32])] {
+        assert_eq!(stranger.read(&text, 1059).err(), Some(TokenError::Ticket));
+    }
+    assert!(!TicketKey::new(&[1; 32]).is_shared() && one.is_shared());
 }
 
 #[test]

@@ -86,6 +86,11 @@ group! {
         /// Users of other nodes that are known at most, once for each node that has them; more are counted, and
         /// their node is named as missing.
         "users_max" Restart users: u32 = 4_194_304, whole(1, 268_435_456);
+        /// A secret of at least 32 bytes that all nodes have: a one-time ticket made on one is good on each, once. Without
+        /// one it is good on the node that made it.
+        "ticket_secret" Restart ticket_secret: Secret = Secret::default(), Hidden;
+        /// A file that holds that secret instead; white space around it is left out.
+        "ticket_secret_file" Restart ticket_secret_file: String = String::new(), Text::path();
         /// Whether `/readyz` says that the node is ready while the link to Redis is down.
         "ready_without" Live ready_without: bool = false, Flag;
     }

@@ -76,6 +76,15 @@ const RELATIONS: &[Relation] = &[
         rule: "histories are shared by way of a Redis: give its URL",
     },
     Relation {
+        keys: &["bridge.ticket_secret", "bridge.ticket_secret_file", "bridge.url"],
+        holds: |c| {
+            let own = &c.inside.bridge;
+            let given = (!own.ticket_secret.is_empty(), !own.ticket_secret_file.is_empty());
+            given == (false, false) || given != (true, true) && c.inside.is_linked()
+        },
+        rule: "that a ticket is used once is seen to by a Redis: give one of the two, and where Redis is",
+    },
+    Relation {
         keys: &["server.listen", "tls.listen", "auth.mode"],
         holds: |c| {
             let listens = [c.server.listen, c.transport.tls.listen];

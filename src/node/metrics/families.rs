@@ -71,6 +71,7 @@ const GROUPED: &[Grouped] = &[
             ("unsuited", "auth_unsuited_total"),
             ("malformed", "auth_malformed_total"),
             ("vetoed", "auth_vetoed_total"),
+            ("unsure", "tickets_unsure_total"),
         ],
     },
     Grouped {

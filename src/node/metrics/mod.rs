@@ -31,15 +31,15 @@ const BROKEN: &str = "the store fails";
 /// What is fixed or changes with the configuration only.
 #[derive(Clone, Debug, Default)]
 pub(super) struct About {
-    /// Connections the node takes at most.
+    /// Connections the node takes at most, and its memory budget in bytes.
     connections: usize,
+    budget: u64,
     /// The kernel interface in use.
     driver: String,
     started_unix_ms: u64,
-    /// The memory budget in bytes.
-    budget: u64,
-    /// What the bridge counts, where there is one.
+    /// What the bridge counts, where there is one, and since when Redis remembers used tickets.
     pub(super) bridge: Option<Arc<bridge::Tally>>,
+    pub(super) era: Option<Arc<bridge::Era>>,
     /// Whose users are not known, where other nodes' users are known at all.
     pub(super) absent: Option<Arc<bridge::Absent>>,
     /// What is counted of requests that other servers answer, where there are any.

@@ -14,3 +14,4 @@ mod sentinel;
 mod shared;
 mod shared_outage;
 mod slots;
+mod tickets;
