@@ -4,10 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use serde_json::{Value, json};
+use throng::node::Node;
 
 use crate::auth::{b64, enter, guarded, knock, status, token, token_under};
 use crate::process::Program;
-use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
+use crate::support::{Client, PATIENCE, exchange, node, on_both_drivers, wait_for, wait_until};
 
 pub(crate) const SECRET: &str = "a secret of sixteen bytes or more";
 
@@ -68,6 +69,29 @@ impl Provider {
 pub(crate) fn with_admin(scopes: &str) -> [String; 2] {
     let key = format!(r#"key=[{{name="test", secret="{SECRET}", scopes=[{scopes}]}}]"#);
     ["admin.listen=127.0.0.1:0".to_owned(), key]
+}
+
+/// Neither listener serves what is the other's, and neither takes the other's credentials.
+fn apart(node: &Node, claims: &Value) {
+    let (users, admins) = (node.address(), node.admin_address().expect("an admin listener"));
+    assert_ne!(users.ip(), admins.ip());
+    assert!(TcpStream::connect((users.ip(), admins.port())).is_err(), "only there");
+    let bearer = format!("Bearer {}", token(claims));
+    let key = format!("Bearer {SECRET}");
+    for path in ["/v1/counters", "/v1/publish", "/metrics", "/readyz", "/admin"] {
+        assert_eq!(ask(users, &format!("GET {path}"), "").0, 404, "{path}");
+    }
+    assert_eq!(ask(admins, "GET /v1/counters", "").0, 200);
+    for credential in [&bearer, &key] {
+        let answer = knock(admins, "/ws", &[("Authorization", credential)]);
+        assert_eq!(status(&answer), "404", "{answer}");
+    }
+    assert_eq!(status(&knock(users, "/ws", &[("Authorization", &key)])), "401");
+    assert_eq!(status(&knock(users, "/ws", &[("Authorization", &bearer)])), "101");
+    let request = format!(
+        "GET /v1/counters HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: {bearer}\r\n\r\n"
+    );
+    assert_eq!(status(&exchange(admins, request.as_bytes())), "401", "a user's token is no key");
 }
 
 on_both_drivers! {
@@ -235,6 +259,61 @@ on_both_drivers! {
         let sample = "throng_admin_rate_limited_total{key=\"test\"} ";
         let (_, count) = metrics.split_once(sample).expect("a sample");
         assert!(count.lines().next().expect("a figure").parse::<u64>().expect("a number") > 0);
+    }
+
+    /// Row A17: who may do what, from which pages, and how much of it differ by namespace, and what administers the
+    /// node is served at an address of its own.
+    fn the_traffic_of_admins_is_apart_in_rights_pages_limits_and_address(driver) {
+        let key = format!(r#"key=[{{name="test", secret="{SECRET}", scopes=["inspect", "publish"]}}]"#);
+        let namespaces = r#"namespace=[
+            {pattern="admin:*", join="granted", publish="granted", origins=["https://admin.example"],
+             max_payload_bytes=64, publishes_per_second=1, joins_per_second=1},
+            {pattern="shop:*", join="anyone", publish="authenticated", origins=["https://*.shop.example"],
+             max_payload_bytes=4096}]"#;
+        // Another address of the machine, not just another port.
+        let node = guarded(driver, &["admin.listen=127.0.0.2:0", &key, namespaces, "limits.burst_ms=3000"]);
+        let staff = json!({"sub": "ada", "rooms": ["admin:*"]});
+        let from = |page: &str, claims: &Value| {
+            let bearer = format!("Bearer {}", token(claims));
+            let headers = [("authorization", bearer.as_str()), ("origin", page)];
+            Client::connect_with(node.address(), "/ws", &headers)
+        };
+        let mut admin = from("https://admin.example", &staff);
+        let mut shop = from("https://www.shop.example", &staff);
+        let mut guest = from("https://www.shop.example", &json!({"sub": "bob"}));
+        let join = |client: &mut Client, room: &str| {
+            client.ask_among(json!({"type": "throng:join", "room": room}))["code"].clone()
+        };
+        let (yes, no) = (json!(null), json!("forbidden"));
+        // The page decides, whatever the token grants, and the token decides, whatever the page is.
+        for (client, at_admin, at_shop) in
+            [(&mut admin, &yes, &no), (&mut shop, &no, &yes), (&mut guest, &no, &yes)]
+        {
+            assert_eq!((&join(client, "admin:x"), &join(client, "shop:x")), (at_admin, at_shop));
+        }
+        let mut stranger = from("https://admin.example", &json!({"sub": "bob", "rooms": ["shop:*"]}));
+        assert_eq!(join(&mut stranger, "admin:x"), no);
+        let publish = |client: &mut Client, room: &str, bytes: usize| {
+            let payload = "x".repeat(bytes);
+            client.ask_among(json!({"type": "t", "room": room, "payload": payload}))["code"].clone()
+        };
+        assert_eq!(publish(&mut stranger, "admin:x", 1), no);
+        assert_eq!(publish(&mut guest, "admin:x", 1), no);
+        // The same payload and the same pace are too much here and in order there.
+        assert_eq!(publish(&mut admin, "admin:x", 100), json!("too_large"));
+        assert_eq!(publish(&mut shop, "shop:x", 100), yes);
+        let paces = |client: &mut Client, room: &str| -> Vec<Value> {
+            (0..20).map(|_| publish(client, room, 1)).collect()
+        };
+        assert!(paces(&mut admin, "admin:x").contains(&json!("rate_limited")));
+        assert!(paces(&mut shop, "shop:x").iter().all(Value::is_null));
+        let joins = |client: &mut Client, name: &str| -> Vec<Value> {
+            (0..20).map(|number| join(client, &format!("{name}:{number}"))).collect()
+        };
+        assert!(joins(&mut admin, "admin").contains(&json!("rate_limited")));
+        let mut other = from("https://www.shop.example", &staff);
+        assert!(joins(&mut other, "shop").iter().all(Value::is_null));
+        apart(&node, &staff);
     }
 
     fn a_node_has_no_admin_listener_unless_it_is_told_to(driver) {

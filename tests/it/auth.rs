@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use throng::auth::{Revocation, TokenError};
 use throng::node::Node;
 
-use crate::process::Program;
 use crate::support::{Client, exchange, node, on_both_drivers, wait_for};
 
 pub(crate) const SECRET: &str = "a secret of no less than 32 byte";
@@ -360,50 +359,4 @@ on_both_drivers! {
 #[expect(clippy::disallowed_methods, reason = "a token's end is a moment of the real clock")]
 fn unix_seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
-}
-
-#[test]
-fn no_token_and_no_secret_is_in_the_fullest_log() {
-    let secret = format!("auth.secret={SECRET:?}");
-    let sources = "auth.sources=[\"query\", \"ticket\", \"header\", \"cookie\", \"subprotocol\"]";
-    let program = Program::start(&[
-        "--set",
-        "log.level=trace",
-        "--set",
-        "auth.mode=token",
-        "--set",
-        &secret,
-        "--set",
-        sources,
-        "--set",
-        "auth.require_expiry=false",
-    ]);
-    let good = token(&json!({"sub": "ada", "rooms": ["*"]}));
-    let wrong = format!("{}AAAA", &good[..good.len() - 4]);
-    let mut marks = vec![SECRET.to_owned()];
-    for token in [&good, &wrong] {
-        let host = ("Origin", "http://localhost");
-        let (bearer, cookie) = (format!("Bearer {token}"), format!("throng_token={token}"));
-        let offer = format!("throng.v1.json, throng.token.{token}");
-        knock(program.address, "/ws", &[("Authorization", &bearer), host]);
-        knock(program.address, "/ws", &[("Cookie", &cookie), host]);
-        knock(program.address, "/ws", &[("Sec-WebSocket-Protocol", &offer), host]);
-        knock(program.address, &format!("/ws?token={token}"), &[host]);
-        knock(program.address, &format!("/ws?ticket={token}"), &[host]);
-        // Any part of a token would be too much.
-        marks.extend(token.split('.').map(str::to_owned));
-    }
-    let bearer = format!("Bearer {good}");
-    let mut client = Client::connect_with(program.address, "/ws", &[("authorization", &bearer)]);
-    let error = client.ask(json!({"type": "throng:auth", "token": wrong}));
-    assert_eq!(error["code"], "unauthorized");
-    program.signal("-HUP");
-    program.signal("-USR1");
-    program.signal("-TERM");
-    drop(client);
-    let (_, log) = program.end();
-    assert!(log.contains("auth_untrusted_total=") && log.contains("read again"), "{log}");
-    for mark in marks {
-        assert!(!log.contains(&mark), "{mark} is in the log:\n{log}");
-    }
 }

@@ -20,6 +20,7 @@ mod named;
 mod presence;
 mod rates;
 mod resume;
+mod revoked;
 mod story;
 mod tenants;
 mod world;

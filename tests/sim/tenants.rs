@@ -122,7 +122,11 @@ pub(crate) fn guarded(sets: &[String]) -> Settings {
 }
 
 pub(crate) fn token(tenant: u32, user: u32) -> String {
-    let claims = json!({"sub": format!("u{user}"), "tenant": format!("t{tenant}"), "rooms": ["*"]});
+    token_of(&json!({"sub": format!("u{user}"), "tenant": format!("t{tenant}"), "rooms": ["*"]}))
+}
+
+/// A token of these claims.
+pub(crate) fn token_of(claims: &Value) -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let head = encode(br#"{"alg":"HS256"}"#);
     let message = format!("{head}.{}", encode(claims.to_string().as_bytes()));

@@ -7,7 +7,8 @@ use throng::node::Node;
 
 use super::cluster::{Redis, bridge, linked, members, unlinked};
 use crate::admin::{ask, with_admin};
-use crate::auth::{SECRET, enter, knock};
+use crate::auth::{SECRET, enter, knock, token, token_under};
+use crate::backend::{Backend, SHARED, ok};
 use crate::support::{Client, on_both_drivers, wait_for, wait_until};
 
 /// A linked node where everybody must say who they are.
@@ -45,15 +46,69 @@ fn for_each_once_and_in_order(
     }
 }
 
+/// How often each way to be refused is tried.
+const ROUNDS: u64 = 10;
+
+/// Wrong tokens of three kinds in all places, each refused with 401, or by a close frame once it is a message.
+fn refuse_by_token(node: &Node) {
+    let claims = json!({"sub": "ada", "rooms": ["*"]});
+    let expired = token(&json!({"sub": "ada", "rooms": ["*"], "exp": 1000}));
+    let foreign = token_under(r#"{"alg":"HS256"}"#, &"x".repeat(32), &claims);
+    for token in ["a.b.c", &expired, &foreign] {
+        let (bearer, cookie) = (format!("Bearer {token}"), format!("throng_token={token}"));
+        let offer = format!("throng.v1.json, throng.token.{token}");
+        let page = ("Origin", "https://app.example");
+        for (target, headers) in [
+            ("/ws".to_owned(), vec![("Authorization", bearer.as_str())]),
+            ("/ws".to_owned(), vec![("Cookie", &cookie), page]),
+            ("/ws".to_owned(), vec![("Sec-WebSocket-Protocol", &offer)]),
+            (format!("/ws?token={token}&room=lobby"), vec![]),
+            (format!("/ws?ticket={token}&room=lobby"), vec![]),
+            (format!("/sse?token={token}&room=lobby"), vec![]),
+            ("/sse?room=lobby".to_owned(), vec![("Cookie", &cookie), page]),
+            (format!("/history?token={token}&room=lobby"), vec![]),
+        ] {
+            let answer = knock(node.address(), &target, &headers);
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{target} {headers:?}: {answer}");
+        }
+        let mut client = Client::connect_silent(node.address());
+        client.send(&json!({"type": "throng:auth", "token": token}));
+        assert_eq!(client.close_code(), 1008);
+    }
+}
+
+/// A token in order, from a page that may not connect or that does not say what it is.
+fn refuse_by_page(node: &Node) {
+    let good = token(&json!({"sub": "ada", "rooms": ["*"]}));
+    let (bearer, cookie) = (format!("Bearer {good}"), format!("throng_token={good}"));
+    let page = ("Origin", "https://evil.example");
+    for headers in [
+        vec![("Authorization", bearer.as_str()), page],
+        vec![("Cookie", &cookie), page],
+        vec![("Cookie", &cookie)],
+    ] {
+        let answer = knock(node.address(), "/ws", &headers);
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{headers:?}: {answer}");
+    }
+}
+
 on_both_drivers! {
-    /// Row A1: nothing of a refused client reaches Redis, wherever its token stood.
+    /// Row A1: nothing of a refused client is work for a session, a room or Redis, wherever its token stood and
+    /// whatever was wrong with it.
     fn whoever_is_refused_at_the_door_is_no_work_for_redis(driver) {
         let redis = Redis::start();
+        let backend = Backend::open(|_| ok(r#"{"allow":false,"message":"not you"}"#));
         let sets = [
             "bridge.canary_interval_ms=600000",
             "auth.mode=token",
-            "auth.secret=a secret of no less than 32 bytes",
-            r#"auth.sources=["header", "subprotocol", "query", "ticket", "message"]"#,
+            &format!("auth.secret={SECRET:?}"),
+            "auth.require_expiry=false",
+            r#"auth.sources=["header", "cookie", "subprotocol", "query", "ticket", "message"]"#,
+            r#"auth.allowed_origins=["https://app.example"]"#,
+            r#"namespace=[{pattern="*", history_count=8}]"#,
+            &format!("auth_webhook.url={}", backend.url()),
+            &format!("auth_webhook.secret={SHARED}"),
+            "auth_webhook.connect=true",
         ];
         let node = linked(driver, redis.address(), &sets);
         let seen = || {
@@ -66,24 +121,24 @@ on_both_drivers! {
             channels.sort_unstable();
             (own, channels)
         };
-        let before = seen();
-        for round in 0..20 {
-            for (target, headers) in [
-                ("/ws", vec![("Authorization", "Bearer a.b.c")]),
-                ("/ws", vec![("Sec-WebSocket-Protocol", "throng.v1.json, throng.token.a.b.c")]),
-                ("/ws?token=a.b.c&room=lobby", vec![]),
-                ("/ws?ticket=abc&room=lobby", vec![]),
-                ("/sse?token=a.b.c&room=lobby", vec![]),
-            ] {
-                let answer = knock(node.address(), target, &headers);
-                assert!(answer.starts_with("HTTP/1.1 401 "), "{round} {target}: {answer}");
-            }
-            let mut client = Client::connect_silent(node.address());
-            client.send(&json!({"type": "throng:auth", "token": "a.b.c"}));
-            assert_eq!(client.close_code(), 1008);
+        let before = (seen(), node.counters().mail_sent_total);
+        for round in 0..ROUNDS {
+            refuse_by_token(&node);
+            refuse_by_page(&node);
+            // The back end says no to whoever has a token in order, and is asked about nobody else.
+            let bearer = format!("Bearer {}", token(&json!({"sub": format!("u{round}"), "rooms": ["*"]})));
+            let answer = knock(node.address(), "/ws", &[("Authorization", &bearer)]);
+            assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("not you"), "{answer}");
         }
-        wait_for(&node, "all are gone", |c| c.connections == 0 && c.auth_refused_total == 120);
-        assert_eq!(seen(), before);
+        wait_for(&node, "all are gone", |c| c.connections == 0 && c.auth_vetoed_total == ROUNDS);
+        let c = node.counters();
+        assert_eq!((c.auth_refused_total, c.origin_refused_total), (ROUNDS * 28, ROUNDS * 3));
+        assert_eq!((c.auth_expired_total, c.auth_untrusted_total), (ROUNDS * 8, ROUNDS * 8));
+        assert_eq!(u64::try_from(backend.waiting()).unwrap(), ROUNDS);
+        // Those who were to say who they are in a message have no session before they do.
+        assert_eq!((c.handshakes_total, c.logins_total), (0, 0));
+        assert_eq!((c.rooms, c.memberships, c.home_rooms), (0, 0, 0));
+        assert_eq!((seen(), c.mail_sent_total), before);
     }
 
     fn a_publication_on_either_node_reaches_members_on_both_exactly_once(driver) {
