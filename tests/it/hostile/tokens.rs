@@ -172,9 +172,18 @@ fn places() -> Vec<(&'static str, Vec<u8>, End)> {
     ]
 }
 
+/// First messages that hold no token.
+const MESSAGES: [(&str, &str); 5] = [
+    ("no token", r#"{"type":"throng:auth"}"#),
+    ("a token that is a number", r#"{"type":"throng:auth","token":7}"#),
+    ("two tokens", r#"{"type":"throng:auth","token":"a","token":"b"}"#),
+    ("another command", r#"{"type":"throng:ping"}"#),
+    ("no JSON", "token"),
+];
+
 /// How many cases there are here.
 pub(super) fn count() -> usize {
-    all().len() + places().len()
+    all().len() + places().len() + MESSAGES.len()
 }
 
 on_both_drivers! {
@@ -223,13 +232,7 @@ on_both_drivers! {
             drop(peer);
             arena.check(name);
         }
-        for (name, message) in [
-            ("no token", r#"{"type":"throng:auth"}"#),
-            ("a token that is a number", r#"{"type":"throng:auth","token":7}"#),
-            ("two tokens", r#"{"type":"throng:auth","token":"a","token":"b"}"#),
-            ("another command", r#"{"type":"throng:ping"}"#),
-            ("no JSON", "token"),
-        ] {
+        for (name, message) in MESSAGES {
             let mut peer = Peer::connect(arena.address());
             peer.send(&first);
             peer.send(&text(message));
