@@ -191,25 +191,17 @@ impl Wheel {
     /// When an invariant does not hold.
     pub fn check(&self) {
         let (mut linked, mut taken) = (0, 0);
-        for (at, head) in self.heads.iter().enumerate() {
-            let is_used = self.used[at / 64] >> (at % 64) & 1 == 1;
-            assert_eq!(is_used, *head != NONE, "slot {at} in the map");
-            let mut number = *head;
-            while number != NONE {
-                let chunk = &self.chunks[number as usize];
-                let len = usize::from(chunk.len);
-                assert_eq!(usize::from(chunk.slot), at, "chunk {number} is of its slot");
-                assert!(len > 0, "chunk {number} has a key");
-                assert!(number == *head || len == KEYS, "only the first chunk has places left");
-                for (place, key) in (0..).zip(&chunk.keys[..len]) {
-                    let node = &self.nodes[*key as usize];
-                    assert_eq!(node.place, number * PLACES + place, "key {key} is where it stands");
-                    assert!(
-                        self.stands_for(at) <= node.at.max(self.now),
-                        "key {key} fires too late"
-                    );
-                }
-                (number, linked, taken) = (chunk.next, linked + len, taken + 1);
+        for (used, (word, heads)) in self.used.iter().zip(self.heads.chunks(64).enumerate()) {
+            // Most are empty, and simulations check after every step.
+            if *used == 0 {
+                assert!(heads == [NONE; 64], "a slot of {word} is not in the map");
+                continue;
+            }
+            for (bit, head) in heads.iter().enumerate() {
+                let at = word * 64 + bit;
+                assert_eq!(used >> bit & 1 == 1, *head != NONE, "slot {at} in the map");
+                let (keys, chunks) = self.check_slot(at, *head);
+                (linked, taken) = (linked + keys, taken + chunks);
             }
         }
         assert_eq!((linked, taken), (self.len, self.taken), "deadlines set, and their chunks");
@@ -221,6 +213,26 @@ impl Wheel {
             (free, taken) = (chunk.next, taken + 1);
         }
         assert_eq!(taken, self.chunks.len(), "chunks");
+    }
+
+    /// The keys and the chunks of a slot.
+    fn check_slot(&self, at: usize, head: u32) -> (usize, usize) {
+        let (mut linked, mut taken) = (0, 0);
+        let mut number = head;
+        while number != NONE {
+            let chunk = &self.chunks[number as usize];
+            let len = usize::from(chunk.len);
+            assert_eq!(usize::from(chunk.slot), at, "chunk {number} is of its slot");
+            assert!(len > 0, "chunk {number} has a key");
+            assert!(number == head || len == KEYS, "only the first chunk has places left");
+            for (place, key) in (0..).zip(&chunk.keys[..len]) {
+                let node = &self.nodes[*key as usize];
+                assert_eq!(node.place, number * PLACES + place, "key {key} is where it stands");
+                assert!(self.stands_for(at) <= node.at.max(self.now), "key {key} fires too late");
+            }
+            (number, linked, taken) = (chunk.next, linked + len, taken + 1);
+        }
+        (linked, taken)
     }
 
     /// The tick that a slot stands for.

@@ -86,10 +86,25 @@ pub(super) struct Rig {
     /// Whether the driver confirms closes by itself.
     pub(super) confirms: bool,
     wires: BTreeMap<ConnId, Wire>,
+    going: Going,
+    sockets: u32,
+    /// Steps since the shard was checked, each counted as the connections that it may be worth looking at.
+    unchecked: u64,
+}
+
+#[derive(Default)]
+struct Going {
     closing: Vec<ConnId>,
     /// Sockets that the driver has yet to let go of.
     leaving: Vec<ConnId>,
-    sockets: u32,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.shard.check();
+        }
+    }
 }
 
 pub(super) fn settings() -> Settings {
@@ -189,9 +204,9 @@ impl Rig {
             unread: BTreeSet::new(),
             confirms: true,
             wires: BTreeMap::new(),
-            closing: Vec::new(),
-            leaving: Vec::new(),
+            going: Going::default(),
             sockets: 0,
+            unchecked: 0,
         }
     }
 
@@ -206,12 +221,12 @@ impl Rig {
         self.shard.handle_timeout(self.now);
         let now = self.now;
         self.shard.shake_hands(now, &mut || now);
-        self.shard.check();
+        self.check();
         self.shard.begin_writes(busy, self.now);
         while let Some(op) = self.shard.poll_op() {
             let seen = self.submit(op);
             self.ops.push(seen);
-            self.shard.check();
+            self.check();
         }
         let (post, full) = (&mut self.post, &self.full);
         self.shard.poll_mail(&mut |to, mail| {
@@ -221,7 +236,16 @@ impl Rig {
             post.push((to, mail));
             Ok(())
         });
-        self.shard.check();
+        self.check();
+    }
+
+    /// Checks the whole shard: after each step while it has up to 64 connections, and a crowd as often less as it is larger.
+    fn check(&mut self) {
+        self.unchecked += 64;
+        if self.unchecked >= self.shard.counters().open_connections {
+            self.unchecked = 0;
+            self.shard.check();
+        }
     }
 
     /// Turns until nothing more is asked for.
@@ -254,10 +278,10 @@ impl Rig {
             self.event(Event::Sent { conn, batch, bytes });
         }
         if self.confirms {
-            for conn in std::mem::take(&mut self.closing) {
+            for conn in std::mem::take(&mut self.going.closing) {
                 self.confirm(conn);
             }
-            for conn in std::mem::take(&mut self.leaving) {
+            for conn in std::mem::take(&mut self.going.leaving) {
                 let socket = Handed::new(std::fs::File::open("/dev/null").expect("a file").into());
                 self.event(Event::HandedOver { conn, socket });
             }
@@ -272,12 +296,12 @@ impl Rig {
 
     pub(super) fn event(&mut self, event: Event<'_>) {
         self.shard.handle_event(event, self.now);
-        self.shard.check();
+        self.check();
     }
 
     pub(super) fn take(&mut self, mail: Mail) {
         self.shard.handle_mail(mail, self.now);
-        self.shard.check();
+        self.check();
     }
 
     /// The questions that have left for the application's back end: their numbers and documents.
@@ -464,12 +488,12 @@ impl Rig {
             }
             Op::HandOver { conn } => {
                 assert!(self.wires[&conn].in_flight.is_none(), "handed over in full flight");
-                self.leaving.push(conn);
+                self.going.leaving.push(conn);
                 Seen::HandOver(conn)
             }
             Op::Close { conn, abort } => {
-                assert!(!self.closing.contains(&conn), "closed twice");
-                self.closing.push(conn);
+                assert!(!self.going.closing.contains(&conn), "closed twice");
+                self.going.closing.push(conn);
                 Seen::Close(conn, abort)
             }
             Op::ResumeAccept => Seen::ResumeAccept,
