@@ -332,6 +332,9 @@ impl Life {
 
     fn take<S: Side>(&mut self, (name, payload): &Heard, engine: &mut Engine<S>) {
         let name = String::from_utf8_lossy(name);
+        if let Some(said) = self.line.emitted(&name) {
+            return engine.hear_emitter(said, &name, payload);
+        }
         let Some(channel) = self.line.channel_of(&name) else { return };
         if channel.starts_with(CANARY) {
             if engine.writer.wrote(payload) {

@@ -21,6 +21,8 @@ use redis::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::emitter::{Emitter, Said};
+use super::life::ALL;
 use super::options::Options;
 use super::outgoing::Sealed;
 use super::presence::{Answer, Ask, Batch, Clerk};
@@ -39,6 +41,8 @@ pub(super) struct Line {
     pub(super) heard: mpsc::Receiver<Heard>,
     flags: Arc<Flags>,
     prefix: Arc<str>,
+    /// Whose channels are subscribed to beside ours.
+    emitter: Option<Emitter>,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +69,7 @@ impl Line {
         let listen = move |push: PushInfo| -> Result<(), ()> {
             match push.kind {
                 PushKind::Disconnection => told.ended.store(true, Ordering::Release),
-                PushKind::Message => {
+                PushKind::Message | PushKind::PMessage => {
                     add(&tally.received, 1);
                     if message(push.data).is_none_or(|message| tell.try_send(message).is_err()) {
                         add(&tally.overrun, 1);
@@ -84,7 +88,15 @@ impl Line {
         let patience = options.patience.connect * 2;
         let connecting = tokio::time::timeout(patience, source.connect(&config));
         let Ways { hub, rooms } = connecting.await.map_err(std::io::Error::from)??;
-        Ok(Self { connection: hub, rooms, heard, flags, prefix: Arc::from(options.prefix) })
+        let emitter = options.emitter.map(|key| Emitter::new(&key, options.tag));
+        Ok(Self {
+            connection: hub,
+            rooms,
+            heard,
+            flags,
+            prefix: Arc::from(options.prefix),
+            emitter,
+        })
     }
 
     /// True once the connection has ended.
@@ -102,6 +114,11 @@ impl Line {
         name.strip_prefix(&*self.prefix)?.strip_prefix(':')
     }
 
+    /// What an emitter says by the channel of this name.
+    pub(super) fn emitted(&self, name: &str) -> Option<Said> {
+        self.emitter.as_ref()?.said(name)
+    }
+
     fn name(&self, channel: &str) -> String {
         format!("{}:{channel}", self.prefix)
     }
@@ -111,9 +128,20 @@ impl Line {
         let mut command = cmd(if begin { "SUBSCRIBE" } else { "UNSUBSCRIBE" });
         for channel in channels {
             command.arg(self.name(channel));
+            command.arg(
+                self.emitter.iter().flat_map(|emitter| emitter.beside(channel)).collect::<Vec<_>>(),
+            );
         }
+        let is_first = begin && channels.iter().any(|channel| **channel == *ALL);
+        let own = self.emitter.as_ref().filter(|_| is_first).map(Emitter::own);
         let mut connection = self.connection.clone();
-        Box::pin(async move { command.exec_async(&mut connection).await.map(|()| Vec::new()) })
+        Box::pin(async move {
+            command.exec_async(&mut connection).await?;
+            if let Some(pattern) = own {
+                cmd("PSUBSCRIBE").arg(pattern).exec_async(&mut connection).await?;
+            }
+            Ok(Vec::new())
+        })
     }
 
     /// Asks what presence wants to know; the answer is there when the command is done.
@@ -247,7 +275,9 @@ fn is_undone(answer: &Value) -> bool {
     }
 }
 
-fn message(data: Vec<Value>) -> Option<Heard> {
+/// The last two of a message's parts; what came by a pattern has that in front.
+fn message(mut data: Vec<Value>) -> Option<Heard> {
+    data.drain(..data.len().saturating_sub(2));
     match <[Value; 2]>::try_from(data) {
         Ok([Value::BulkString(channel), Value::BulkString(payload)]) => Some((channel, payload)),
         _ => None,

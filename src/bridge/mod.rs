@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `bans` | whom all nodes have to refuse |
 //! | `claims` | what only one of all nodes may do |
+//! | `emitter` | the channels of Socket.IO's emitters |
 //! | `envelope` | what is published around a node's publication |
 //! | `window` | which envelopes came before |
 //! | `interest` | which channels to be subscribed to |
@@ -30,6 +31,7 @@
 
 mod bans;
 mod claims;
+mod emitter;
 mod envelope;
 mod interest;
 mod life;

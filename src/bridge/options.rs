@@ -11,6 +11,8 @@ pub struct Options {
     pub server: Server,
     /// In front of the names of channels.
     pub prefix: String,
+    /// What the channels of Socket.IO's emitters begin with, where they are heard.
+    pub emitter: Option<String>,
     /// The node's name in envelopes.
     pub node: String,
     /// The node's life, by which its envelopes are told from those of an earlier one.
@@ -27,8 +29,6 @@ pub struct Options {
     pub canary: Duration,
     /// How long a subscription outlives its last member.
     pub linger: Duration,
-    /// How long other nodes may take to answer a question.
-    pub survey_timeout: Duration,
     /// What is known of users over nodes.
     pub presence: Presence,
 }
@@ -40,6 +40,8 @@ pub struct Presence {
     pub lease: Option<Duration>,
     /// Users of other nodes that are known at most.
     pub most_users: usize,
+    /// How long other nodes may take to answer a question about them.
+    pub survey_timeout: Duration,
 }
 
 /// What may wait.

@@ -91,6 +91,12 @@ pub trait Side: Shares + Polled + Send + 'static {
         count: Option<Mark>,
     ) -> Result<(), Refused>;
 
+    /// Delivers what an emitter of Socket.IO has said.
+    ///
+    /// # Errors
+    /// When the node does not take it.
+    fn emitted(&mut self, bytes: &[u8]) -> Result<(), Refused>;
+
     /// Tells the members behind these channels that they may have missed something.
     fn astray(&mut self, channels: &[Channel]);
 

@@ -125,7 +125,7 @@ impl Surveys {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             tag: options.tag,
-            patience: options.survey_timeout,
+            patience: options.presence.survey_timeout,
             open: BTreeMap::new(),
             last: 0,
             outgoing: VecDeque::new(),

@@ -57,6 +57,10 @@ tally! {
     bans_heard = "bridge_revocations_heard_total",
     /// Those that are not told, because too many waited.
     bans_lost = "bridge_revocations_lost_total",
+    /// Events of Socket.IO's emitters that were handed to the node's shards.
+    emitted = "bridge_emitted_total",
+    /// What they ask of servers of the library and is not done here.
+    emitter_unsupported = "bridge_emitter_unsupported_total",
     /// Other nodes that are known to be there.
     nodes = "bridge_nodes",
     /// Users with a connection to this node, as the others are told of them.

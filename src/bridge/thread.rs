@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::bans::{Bans, CHANNEL as BANS};
 use super::claims::{Claims, Era};
+use super::emitter::Said;
 use super::envelope::Writer;
 use super::interest::Interest;
 use super::life::Life;
@@ -378,6 +379,31 @@ impl<S: Side> Engine<S> {
         let unix = unix_millis() / 1000;
         if let Err(Refused::Malformed(why)) = self.peers.bans.hear(payload, &mut self.side, unix) {
             self.log_malformed(BANS, &why);
+        }
+    }
+
+    /// Takes in what an emitter says.
+    pub(super) fn hear_emitter(&mut self, said: Said, name: &str, payload: &[u8]) {
+        if said == Said::Request {
+            add(&self.tally.emitter_unsupported, 1);
+            let count = self.tally.emitter_unsupported.load(std::sync::atomic::Ordering::Relaxed);
+            if count % LOGGED == 1 {
+                let why =
+                    "an emitter asks for what a server of Socket.IO does and this is not done here";
+                tracing::warn!(channel = name, count, "{why}");
+            }
+            return;
+        }
+        match self.side.emitted(payload) {
+            Ok(()) => add(&self.tally.emitted, 1),
+            Err(Refused::Malformed(why)) => self.note_malformed(name, &why),
+            Err(Refused::Full) => {
+                add(&self.tally.overrun, 1);
+                let room = name.split_once("#/#").and_then(|(_, rest)| rest.strip_suffix('#'));
+                if let Some(room) = room {
+                    self.tell_gaps(&[Channel::from(format!("room:{room}"))]);
+                }
+            }
         }
     }
 

@@ -287,6 +287,10 @@ impl Side for Link {
         Ok(())
     }
 
+    fn emitted(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        self.take_emitted(bytes)
+    }
+
     fn astray(&mut self, channels: &[Channel]) {
         let rooms = channels.iter().filter_map(|channel| {
             let (tenant, room) = room_of(channel)?;
@@ -440,6 +444,7 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
     Ok(Options {
         server: server(&config.inside)?,
         prefix: own.prefix.clone(),
+        emitter: (!own.emitter.is_empty()).then(|| own.emitter.clone()),
         node: if own.node.is_empty() {
             format!("{:08x}", identity.node.0)
         } else {
@@ -454,12 +459,12 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
             queue_bytes: own.queue_bytes as usize,
             incoming: own.incoming as usize,
         },
-        survey_timeout: own.survey_timeout,
         canary: own.canary,
         linger: own.linger,
         presence: bridge::Presence {
             lease: own.presence.then_some(own.lease),
             most_users: own.users as usize,
+            survey_timeout: own.survey_timeout,
         },
     })
 }

@@ -12,6 +12,7 @@ mod counting;
 mod crossing;
 mod desk;
 pub mod doctor;
+mod emitting;
 pub mod explain;
 mod farewells;
 mod front;

@@ -2,7 +2,7 @@
 //!
 //! Slices in, slices or vectors out, in both directions: request heads and responses in [`http`],
 //! RFC 6455 frames in [`websocket`], event streams in [`sse`], the packets of Socket.IO in [`socketio`] and those of
-//! its transport in [`engineio`], below all of them, where it is wanted, TLS in [`tls`], and ahead of all what a proxy
+//! its transport in [`engineio`], what programs pack in [`msgpack`], below all of them, where it is wanted, TLS in [`tls`], and ahead of all what a proxy
 //! says in [`proxy`]. What arrives is a stranger's, so every function here is total: any bytes in any pieces give a
 //! value, a refusal or a violation, never a panic. Limits are arguments.
 //!
@@ -12,6 +12,7 @@
 
 pub mod engineio;
 pub mod http;
+pub mod msgpack;
 pub mod proxy;
 pub mod socketio;
 pub mod sse;

@@ -119,12 +119,12 @@ step_client() {
 }
 count_client() { count_browser "$1"; }
 step_socketio() {
-    need_node || return 1
+    need_node && need_peers || return 1
     local installed=tests/socketio/node_modules/.package-lock.json
     if [[ ! -e $installed || tests/socketio/package-lock.json -nt $installed ]]; then
         npm ci --prefix tests/socketio --no-audit --no-fund || return 1
     fi
-    timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/socketio/run.mjs
+    timeout 900 node --test --test-concurrency=1 --test-reporter=tap tests/socketio/run.mjs tests/socketio/emitter.mjs
 }
 count_socketio() { count_browser "$1"; }
 step_browser() {

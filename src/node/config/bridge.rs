@@ -86,6 +86,9 @@ group! {
         /// Users of other nodes that are known at most, once for each node that has them; more are counted, and
         /// their node is named as missing.
         "users_max" Restart users: u32 = 4_194_304, whole(1, 268_435_456);
+        /// Hear what programs emit by `@socket.io/redis-emitter` under this key, which is "socket.io" unless they
+        /// give another.
+        "emitter" Restart emitter: String = String::new(), text(64).or_empty("none");
         /// A secret of at least 32 bytes that all nodes have: a one-time ticket made on one is good on each, once. Without
         /// one it is good on the node that made it.
         "ticket_secret" Restart ticket_secret: Secret = Secret::default(), Hidden;

@@ -4,6 +4,7 @@ mod away;
 pub(crate) mod cluster;
 mod counting;
 mod crossing;
+mod emitter;
 mod interest;
 mod members;
 mod outage;
