@@ -262,6 +262,8 @@ counters! {
     slow_consumers_total,
     /// Connections closed for sending more than their rate allows.
     rate_closed_total,
+    /// Connections closed for having more of something than they may.
+    limit_closed_total,
     /// Messages answered with `rate_limited`.
     rate_limited_total,
     /// Times a home was told what its address, user or tenant has spent of a rate in one shard.

@@ -49,6 +49,8 @@ pub enum Disconnect {
     TlsFailed,
     /// The client sent more than its rate allows, and the configuration says close.
     RateLimited,
+    /// The client has more of something than it may, and the configuration says close. An error has told it of what.
+    OverLimit,
     /// Its party (an address, a user, a tenant) has one connection too many.
     TooMany,
     /// The same user has come with one connection too many, and the newest ones stay.
@@ -83,6 +85,7 @@ impl Disconnect {
             Self::Expired => (CloseCode::EXPIRED, TokenError::Expired.public()),
             Self::Revoked => (CloseCode::POLICY, TokenError::Revoked.public()),
             Self::RateLimited => (CloseCode::POLICY, "more messages than the rate allows"),
+            Self::OverLimit => (CloseCode::POLICY, "more than a limit allows"),
             Self::TooMany => (CloseCode::TRY_AGAIN, "too many connections"),
             Self::Replaced => (CloseCode::REPLACED, "replaced by a newer connection"),
             Self::MemoryShort => {
@@ -148,6 +151,7 @@ impl Disconnect {
             Self::Revoked => "revoked",
             Self::TlsFailed => "tls_failed",
             Self::RateLimited => "rate_limited",
+            Self::OverLimit => "over_limit",
             Self::TooMany => "too_many",
             Self::Replaced => "replaced",
             Self::MemoryShort => "memory_short",
@@ -179,6 +183,7 @@ impl Disconnect {
                 &mut counters.refused_later_total
             }
             Self::RateLimited => &mut counters.rate_closed_total,
+            Self::OverLimit => &mut counters.limit_closed_total,
             Self::TooMany => &mut counters.parties_refused_total,
             Self::Replaced => &mut counters.replaced_total,
             Self::MemoryShort => &mut counters.memory_shed_total,

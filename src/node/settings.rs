@@ -22,8 +22,9 @@ use crate::node::keys;
 use crate::session::CommandLimits;
 use crate::session::command::AudienceLimits;
 use crate::shard::{
-    Capacity, Clients, Compression, Echo, KindRate, Limits, NamespaceRules, OverRate, PartyLimits,
-    Preface, PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits, Tenants, Told,
+    Capacity, Clients, Compression, DoorLimits, Echo, KindRate, Limits, NamespaceRules, OverRate,
+    PartyLimits, Preface, PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits, Tenants,
+    Told,
 };
 use crate::sys::listener::{ListenOptions, SocketOptions};
 use crate::sys::memory;
@@ -247,13 +248,16 @@ fn limits(config: &Config, shards: u16) -> Limits {
         user: user(&limits.user),
         tenant: tenant(&limits.tenant),
         tenants: tenants(config),
-        handshakes: Rate::over(share(door.per_second), Duration::from_secs(1)),
-        most_handshakes: match door.most {
-            0 => usize::MAX,
-            most => share(most) as usize,
+        door: DoorLimits {
+            handshakes: Rate::over(share(door.per_second), Duration::from_secs(1)),
+            most: match door.most {
+                0 => usize::MAX,
+                most => share(most) as usize,
+            },
+            browser_errors: door.browser_errors,
         },
         outstanding: own.outstanding,
-        browser_errors: door.browser_errors,
+        closes_excess: own.over_limit == limits::OverLimit::Close,
     }
 }
 
@@ -271,7 +275,7 @@ fn address(limits: &limits::AddressLimits, word: limits::OverRate) -> PartyLimit
         connections: limits.connections,
         handshakes: rate(limits.handshakes),
         rates: [limits.messages, limits.bytes, limits.joins, limits.publications].map(rate),
-        over: over(word),
+        over: over(limits.over.unwrap_or(word)),
         ..PartyLimits::default()
     }
 }
@@ -288,6 +292,7 @@ fn user(limits: &limits::UserLimits) -> PartyLimits {
         over: over(limits.over),
         rooms: limits.rooms,
         outstanding: limits.outstanding,
+        message_bytes: limits.message_bytes,
         ..PartyLimits::default()
     }
 }

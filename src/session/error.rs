@@ -107,6 +107,8 @@ pub struct CommandError {
     pub field: Option<Box<str>>,
     /// The place in that field that is to blame, as a JSON pointer, where one is known.
     pub path: Option<Box<str>>,
+    /// True where it is one too many of what the client may have a number of.
+    pub is_excess: bool,
 }
 
 impl CommandError {
@@ -115,7 +117,9 @@ impl CommandError {
     pub fn new(code: Code, message: impl Into<String>, reference: Option<&RawValue>) -> Self {
         let reference = reference.map(RawValue::to_owned);
         let message = message.into();
-        Self { code, message, reference, retry_after: None, field: None, path: None }
+        let is_excess =
+            matches!(code, Code::RoomLimit | Code::TenantLimit | Code::WatchLimit | Code::TooLarge);
+        Self { code, message, reference, retry_after: None, field: None, path: None, is_excess }
     }
 
     /// The command came sooner than its rate allows.
@@ -124,7 +128,15 @@ impl CommandError {
         let message =
             "more than the rate allows; send the same again after retryAfterMs".to_owned();
         let code = Code::RateLimited;
-        Self { code, message, reference, retry_after: Some(wait), field: None, path: None }
+        let retry_after = Some(wait);
+        Self { code, message, reference, retry_after, field: None, path: None, is_excess: false }
+    }
+
+    /// More is asked at once than the client may await answers to.
+    #[must_use]
+    pub fn outstanding(reference: Option<&RawValue>) -> Self {
+        let message = "too much that this connection asked is yet to be answered; wait for replies";
+        Self { is_excess: true, ..Self::new(Code::Overloaded, message, reference) }
     }
 
     /// The same error, blaming a field.

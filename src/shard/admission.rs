@@ -97,7 +97,7 @@ impl Shard {
             self.writes.ops.push_back(Op::Refuse { socket });
             return;
         }
-        let crowded = self.gate.opening >= self.settings.limits.most_handshakes;
+        let crowded = self.gate.opening >= self.settings.limits.door.most;
         let conn = self.table.insert(now.tick());
         let is_secure =
             self.settings.routes.tls.as_ref().is_some_and(|door| door.listener == listener);
@@ -116,7 +116,7 @@ impl Shard {
     pub(super) fn is_beyond(&self) -> bool {
         let with_margin = |limit: usize| limit.saturating_add(limit / 16 + 64);
         self.table.len() >= with_margin(self.settings.capacity.connections)
-            || self.gate.opening >= with_margin(self.settings.limits.most_handshakes)
+            || self.gate.opening >= with_margin(self.settings.limits.door.most)
     }
 
     /// True when one address has so many connections that hearing and refusing them costs too much.

@@ -15,7 +15,7 @@ use crate::auth::{Right, is_user_room, plain, room};
 use crate::base::id::{ConnId, ShardId};
 use crate::base::shared::Shared;
 use crate::base::time::Time;
-use crate::connection::Pause;
+use crate::connection::{Disconnect, Pause};
 use crate::hub::{self, Change, Origin, Publication};
 use crate::session::encode::{self, Connected, Reply};
 use crate::session::{Code, Command, CommandError, Protocol, Publish, Request};
@@ -65,6 +65,16 @@ impl Shard {
             return self.answer_reading(id, status_of(error.code), &text, now);
         }
         self.push_text(id, &text, now);
+        if error.is_excess {
+            self.close_excess(id, now);
+        }
+    }
+
+    /// Closes who is over a limit that is no rate, where that is the rule. It has been told which.
+    pub(super) fn close_excess(&mut self, id: ConnId, now: Time) {
+        if self.settings.limits.closes_excess {
+            self.close(id, Disconnect::OverLimit, now);
+        }
     }
 
     /// Does what a request asks.
@@ -92,7 +102,7 @@ impl Shard {
             Command::Members { room } => {
                 match self.room_for(id, &room, Right::Presence, reference) {
                     Ok(room) if !self.may_ask(id, &room) => {
-                        self.refuse(id, &outstanding(reference), now);
+                        self.refuse(id, &CommandError::outstanding(reference), now);
                     }
                     Ok(room) => self.ask(id, &Arc::from(&*room), Asked::Members, reference, now),
                     Err(error) => self.refuse(id, &error, now),
@@ -149,7 +159,7 @@ impl Shard {
         }
         let room = self.room_for(id, room, Right::Join, reference)?;
         if !self.may_ask(id, &room) {
-            return Err(outstanding(reference));
+            return Err(CommandError::outstanding(reference));
         }
         let enough = self.is_in_enough(id);
         let (limit, with_own) = self.room_limit(id);
@@ -189,7 +199,7 @@ impl Shard {
             return Err(not_member(reference));
         }
         if !self.may_ask(id, &room) {
-            return Err(outstanding(reference));
+            return Err(CommandError::outstanding(reference));
         }
         self.ask(id, &Arc::from(&*room), asked, reference, now);
         Ok(())
@@ -353,7 +363,7 @@ impl Shard {
         let is_answered = !publish.persist && (reference.is_none() || !is_once(&parts));
         let is_numbered_elsewhere = parts.is_numbered_elsewhere();
         if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
-            return self.refuse(id, &outstanding(reference), now);
+            return self.refuse(id, &CommandError::outstanding(reference), now);
         }
         let groups = &mut self.rooms.groups;
         let group = parts.group(self.identity.id.0, || groups.make());
@@ -479,11 +489,6 @@ impl Shard {
 fn is_once(parts: &Parts) -> bool {
     let homes = &parts.homes[..];
     matches!(homes, [(_, drafts)] if matches!(&drafts[..], [draft] if draft.terms.once.is_some()))
-}
-
-pub(super) fn outstanding(reference: Option<&RawValue>) -> CommandError {
-    let message = "too much that this connection asked is yet to be answered; wait for replies";
-    CommandError::new(Code::Overloaded, message, reference)
 }
 
 fn not_member(reference: Option<&RawValue>) -> CommandError {

@@ -304,7 +304,7 @@ impl Shard {
         now: Time,
     ) {
         if self.gate.people.consults.count(id) >= usize::from(self.settings.limits.outstanding) {
-            return self.refuse(id, &too_much(request.reference), now);
+            return self.refuse(id, &CommandError::outstanding(request.reference), now);
         }
         let (rooms, _) = concerned(&request.command);
         let kept = Kept::Message {
@@ -332,7 +332,7 @@ impl Shard {
         now: Time,
     ) {
         if self.gate.people.consults.count(id) >= usize::from(self.settings.limits.outstanding) {
-            return self.refuse(id, &too_much(reference), now);
+            return self.refuse(id, &CommandError::outstanding(reference), now);
         }
         let consults = &mut self.gate.people.consults;
         let place = place.unwrap_or_else(|| consults.place());
@@ -509,9 +509,4 @@ fn concerned<'r>(command: &'r Command<'_>) -> (SmallVec<[&'r str; 2]>, Option<Ri
 /// Reads a message again that was held.
 fn read<'a>(text: &'a str, limits: &CommandLimits) -> Result<Incoming<'a>, CommandError> {
     Session::new(Protocol::Json).handle_text(text, limits)
-}
-
-fn too_much(reference: Option<&RawValue>) -> CommandError {
-    let message = "too much that this connection asked is yet to be answered; wait for replies";
-    CommandError::new(Code::Overloaded, message, reference)
 }

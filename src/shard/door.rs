@@ -108,7 +108,7 @@ impl Shard {
             self.counters.memory_refused_total += 1;
             return Some(Verdict::Refuse(Refusal::unavailable(Some(RETURN))));
         }
-        let tell = self.settings.limits.browser_errors && upgrade.origin.is_some();
+        let tell = self.settings.limits.door.browser_errors && upgrade.origin.is_some();
         if self.gate.seats.has(conn.index, REFUSED) {
             if tell {
                 return Some(Verdict::Dismiss(Disconnect::TooMany));
@@ -150,9 +150,10 @@ impl Shard {
         let paces = &mut self.gate.paces;
         let late =
             party.map_or(Duration::ZERO, |party| paces.parties.until(party, &rates, cost, now));
-        let allowed = limits.handshakes.is_none_or(|rate| paces.door.until(rate, 1, now).is_zero());
+        let allowed =
+            limits.door.handshakes.is_none_or(|rate| paces.door.until(rate, 1, now).is_zero());
         if allowed && !crowded && late.is_zero() {
-            if let Some(rate) = limits.handshakes {
+            if let Some(rate) = limits.door.handshakes {
                 paces.door.spend(rate, 1, now);
             }
             if let Some(party) = party {
@@ -166,7 +167,7 @@ impl Shard {
             self.tell_home(party, now);
         }
         // An address that comes too often waits for itself, and not ahead of others.
-        let per_second = limits.handshakes.map_or(UNLIMITED, |rate| rate.per_second);
+        let per_second = limits.door.handshakes.map_or(UNLIMITED, |rate| rate.per_second);
         let place = self.gate.paces.line.place(per_second, self.rng.u32(..), now);
         Some(place.max(late))
     }

@@ -230,24 +230,27 @@ impl Shard {
         let mut left = word.excess;
         let members: Vec<u32> = self.rooms.hub.members(&name).iter().map(|one| one.conn).collect();
         for index in members {
-            while left > 0 && self.leave_one(index, now) {
-                left -= 1;
+            while left > 0 {
+                let Some(gone) = self.leave_one(index, now) else { break };
+                left = left.saturating_sub(gone);
             }
         }
     }
 
-    /// Takes a connection out of a room that is one too many of its user's; false when it is in none.
-    fn leave_one(&mut self, index: u32, now: Time) -> bool {
-        let Some((id, connection)) = self.table.at(index) else { return false };
+    /// Takes a connection out of a room that is one too many of its user's, or closes it where that is the rule. How
+    /// many rooms that frees; `None` when it is in none.
+    fn leave_one(&mut self, index: u32, now: Time) -> Option<u32> {
+        let (id, connection) = self.table.at(index)?;
         let rooms = self.rooms.hub.rooms_of(&connection.member);
-        let Some(room) = rooms.filter(|room| !is_user_room(room)).last().map(Arc::clone) else {
-            return false;
-        };
+        let rooms: SmallVec<[_; 8]> = rooms.filter(|room| !is_user_room(room)).cloned().collect();
+        let room = rooms.last()?;
+        let gone = if self.settings.limits.closes_excess { rooms.len() } else { 1 };
         // What was delivered before is still for this member.
         self.settle(now);
-        self.leave_room(id, &room, Code::RoomLimit, now);
+        self.leave_room(id, room, Code::RoomLimit, now);
         self.counters.rooms_undone_total += 1;
-        true
+        self.close_excess(id, now);
+        Some(u32::try_from(gone).unwrap_or(u32::MAX))
     }
 
     /// Takes a connection out of a room, and tells it why.

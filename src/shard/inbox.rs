@@ -141,10 +141,7 @@ impl Shard {
         let (tenant, user) = person.names();
         let owner = user_room(tenant, user);
         if self.has_asked_enough(id) {
-            let message =
-                "too much that this connection asked is yet to be answered; wait for replies";
-            let error = CommandError::new(Code::Overloaded, message, reference);
-            return self.refuse(id, &error, now);
+            return self.refuse(id, &CommandError::outstanding(reference), now);
         }
         self.note_asked(id);
         let owner = self.rooms.hub.name(&owner).map_or_else(|| owner.as_str().into(), Arc::clone);

@@ -312,11 +312,13 @@ impl Shard {
         self.gate.people.settle(index, identity, name, &self.identity.seed);
     }
 
-    /// What its tenant's messages may have is part of what is known of who logs in.
+    /// What its user's and its tenant's messages may have is part of what is known of who logs in.
     fn limit_messages(&self, identity: &mut Identity) {
-        let Some(tenant) = &identity.tenant else { return };
-        let party = Party::tenant(&self.identity.seed, tenant);
-        let most = NonZeroU32::new(self.settings.limits.of(party).message_bytes);
+        let limits = &self.settings.limits;
+        let tenant = identity.tenant.as_deref();
+        let tenant = tenant.map(|tenant| limits.of(Party::tenant(&self.identity.seed, tenant)));
+        let all = [Some(&limits.user), tenant].into_iter().flatten();
+        let most = all.filter_map(|party| NonZeroU32::new(party.message_bytes)).min();
         let Some(most) = most else { return };
         let own = &mut identity.limits.get_or_insert_default().message_bytes;
         *own = Some(own.map_or(most, |own| own.min(most)));

@@ -91,8 +91,9 @@ pub use presence::{
 pub use quota::Begin;
 pub use relief::Relieved;
 pub use settings::{
-    COSTS, Capacity, Clients, Compression, Cost, Echo, KindRate, Limits, NamespaceRules, OverRate,
-    PARTY_COSTS, PartyLimits, Preface, PresenceRules, RoomMemory, RoomRules, Settings, ShelfLimits,
+    COSTS, Capacity, Clients, Compression, Cost, DoorLimits, Echo, KindRate, Limits,
+    NamespaceRules, OverRate, PARTY_COSTS, PartyLimits, Preface, PresenceRules, RoomMemory,
+    RoomRules, Settings, ShelfLimits,
 };
 pub use shares::Toll;
 pub use shelf::{NO_HISTORY, NO_STORE, SHARED};

@@ -86,9 +86,12 @@ impl Shard {
                 let room = check_return(room, &self.settings.commands)?;
                 self.join(id, &room, Joining { since, part: Some(part) }, None, now)
             });
-            if let Err(CommandError { code, message, .. }) = joined {
+            if let Err(CommandError { code, message, is_excess, .. }) = joined {
                 self.counters.command_errors_total += 1;
                 self.note_restored(part, &name, Err((code, message)), now);
+                if is_excess {
+                    self.close_excess(id, now);
+                }
             }
         }
         self.catch_up(id, now);
@@ -110,13 +113,17 @@ impl Shard {
         message: &str,
         now: Time,
     ) {
+        let error = CommandError::new(code, message, question.reference.as_deref());
         if let Asked::Join(Joining { part: Some(part), .. }) = question.asked {
             self.counters.command_errors_total += 1;
             self.measures.ledger.count(question.to.conn.index, Figure::Refused, 1);
-            let result = Err((code, message.to_owned()));
-            return self.note_restored(part, plain(&question.room), result, now);
+            let result = Err((code, error.message));
+            self.note_restored(part, plain(&question.room), result, now);
+            if error.is_excess {
+                self.close_excess(question.to.conn, now);
+            }
+            return;
         }
-        let error = CommandError::new(code, message, question.reference.as_deref());
         self.refuse(question.to.conn, &error, now);
     }
 

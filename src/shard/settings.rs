@@ -81,14 +81,29 @@ pub struct Limits {
     pub tenant: PartyLimits,
     /// Of those tenants that have limits of their own.
     pub tenants: Tenants,
+    /// Of those who want to come in.
+    pub door: DoorLimits,
+    /// Questions of one connection that other shards have yet to answer.
+    pub outstanding: u16,
+    /// Whether who is over a limit that is no rate is closed after it has heard which.
+    pub closes_excess: bool,
+}
+
+/// Of those who want to come in.
+#[derive(Clone, Copy, Debug)]
+pub struct DoorLimits {
     /// Handshakes of this shard; its share of the node's.
     pub handshakes: Option<Rate>,
     /// Connections of this shard that may be at their handshake; its share of the node's.
-    pub most_handshakes: usize,
-    /// Questions of one connection that other shards have yet to answer.
-    pub outstanding: u16,
+    pub most: usize,
     /// Whether browsers are let in to be told why they must go.
     pub browser_errors: bool,
+}
+
+impl Default for DoorLimits {
+    fn default() -> Self {
+        Self { handshakes: None, most: usize::MAX, browser_errors: false }
+    }
 }
 
 /// How many things a message may cost, each with a rate of its own.
@@ -120,7 +135,7 @@ pub struct PartyLimits {
     pub memory: u64,
     /// Questions to other shards that these have yet to answer, in each shard; zero: no limit.
     pub outstanding: u32,
-    /// Bytes of a message; zero: as everywhere. Only of tenants, for those who log in from now on.
+    /// Bytes of a message; zero: as everywhere. Of users and tenants, for those who log in from now on.
     pub message_bytes: u32,
 }
 
@@ -199,10 +214,9 @@ impl Default for Limits {
             user: PartyLimits::default(),
             tenant: PartyLimits::default(),
             tenants: Tenants::default(),
-            handshakes: None,
-            most_handshakes: usize::MAX,
+            door: DoorLimits::default(),
             outstanding: u16::MAX,
-            browser_errors: false,
+            closes_excess: false,
         }
     }
 }

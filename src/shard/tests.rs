@@ -28,6 +28,7 @@ mod login;
 mod mail;
 mod measures;
 mod memory;
+mod memory_order;
 mod outcomes;
 mod over_http;
 mod pace;

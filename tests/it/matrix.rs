@@ -2,7 +2,7 @@
 //!
 //! One table for a running node. Rates are tried in all three consequences: an error that drops the message and says
 //! when to come back, a delay in which nothing is lost, a close with 1008. Each time somebody who shares nothing
-//! with the hasty one is served as ever. What is no rate has one consequence of its own, and stands below. Cells that
+//! with the hasty ones is served as ever, while these wait as well. What is no rate knows no delay, and stands below. Cells that
 //! do not exist: an address has no rooms, questions or message size (who is behind it may be many), and a connection
 //! no number of connections.
 
@@ -40,15 +40,6 @@ const RATES: [(&str, u32); 4] = [
 ];
 
 impl Whose {
-    /// The key of the consequence; an address has that of a connection.
-    fn over(self) -> &'static str {
-        match self {
-            Self::Connection | Self::Address => "limits.over_rate",
-            Self::User => "limits_user.over_rate",
-            Self::Tenant => "limits_tenant.over_rate",
-        }
-    }
-
     fn node(self, driver: &str, sets: &[String]) -> Node {
         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
         if self == Self::Address { node(driver, &sets) } else { guarded(driver, &sets) }
@@ -60,6 +51,22 @@ impl Whose {
             Self::Address => Client::connect(address),
             _ => enter(address, &of("ada", "x")),
         }
+    }
+
+    /// Those who share the limit: one, or two in different shards where it is one for all of them.
+    fn all_hasty(self, address: SocketAddr) -> Vec<Client> {
+        let mut hasty = vec![self.hasty(address)];
+        if self != Self::Connection {
+            wait_until("a connection in the other shard", || {
+                let second = self.hasty(address);
+                let is_elsewhere = second.shard() != hasty[0].shard();
+                if is_elsewhere {
+                    hasty.push(second);
+                }
+                is_elsewhere
+            });
+        }
+        hasty
     }
 
     /// One who does not.
@@ -98,7 +105,23 @@ fn is_turned_away(whose: Whose, address: SocketAddr) -> bool {
     let headers = [("Authorization", bearer.as_str())];
     let headers = if whose == Whose::Address { &[][..] } else { &headers };
     let answer = knock(address, "/ws", headers);
-    status(&answer) == "503" || answer.contains("too many connections")
+    if status(&answer) != "503" {
+        return answer.contains("too many connections");
+    }
+    let lines = answer.to_lowercase();
+    let after = lines.lines().find_map(|line| line.strip_prefix("retry-after: "));
+    let seconds = after.and_then(|after| after.trim().parse().ok());
+    assert!(seconds.is_some_and(|seconds: u32| seconds > 0), "{answer}");
+    true
+}
+
+/// Who was turned away was so for being one too many, and for nothing else.
+fn was_one_too_many(node: &Node, limit: &str) {
+    wait_for(node, limit, |c| c.parties_refused_total > 0);
+    let c = node.counters();
+    let others = [c.memory_refused_total, c.handshakes_deferred_total, c.auth_refused_total];
+    assert_eq!(others, [0; 3], "{limit}");
+    assert!(c.refused_503_total <= c.parties_refused_total, "{limit}: {c:?}");
 }
 
 /// What is over the rate is dropped with a typed error.
@@ -106,16 +129,12 @@ fn drops(driver: &str, whose: Whose, section: &str, (rate, cost): (&str, u32)) {
     let cell = format!("{section}.{rate} error");
     let sets = [
         format!("{section}.{rate}={cost}"),
-        format!("{}=error", whose.over()),
+        format!("{section}.over_rate=error"),
         format!("{section}.burst_ms=3000"),
     ];
     let node = whose.node(driver, &sets);
     let address = node.address();
-    // All but a connection's limit are shared, wherever in the node the second one is.
-    let mut hasty = vec![whose.hasty(address)];
-    if whose != Whose::Connection {
-        hasty.push(whose.hasty(address));
-    }
+    let mut hasty = whose.all_hasty(address);
     let mut refused = 0;
     for number in 0..60 {
         let at = number % hasty.len();
@@ -138,28 +157,48 @@ fn delays(driver: &str, whose: Whose, section: &str, (rate, cost): (&str, u32)) 
     let cell = format!("{section}.{rate} delay");
     let sets = [
         format!("{section}.{rate}={}", cost * 200),
-        format!("{}=delay", whose.over()),
+        format!("{section}.over_rate=delay"),
         format!("{section}.burst_ms=50"),
         "limits.max_rooms=1000".to_owned(),
     ];
     let node = whose.node(driver, &sets);
-    let mut hasty = whose.hasty(node.address());
-    for number in 0..120 {
-        let mut message = message(rate, number);
-        message["ref"] = json!(reference(number));
-        hasty.send(&message);
-    }
-    // What is answered by another shard may be overtaken.
-    let mut open: BTreeSet<String> = (0..120).map(reference).collect();
+    let mut other = whose.other(node.address());
+    let mut hasty = whose.all_hasty(node.address());
+    let (mut sent, mut asked) = (0, 0);
+    // Only an answer that comes while the others wait says that nobody waits with them.
+    wait_until(&cell, || {
+        let each = 120 / hasty.len();
+        let received = node.counters().received_messages_total;
+        let mut open = Vec::new();
+        for client in &mut hasty {
+            for number in sent..sent + each {
+                let mut message = message(rate, number);
+                message["ref"] = json!(reference(number));
+                client.send(&message);
+            }
+            open.push((sent..sent + each).map(reference).collect::<BTreeSet<_>>());
+            sent += each;
+        }
+        wait_for(&node, &cell, |c| c.rate_delays_total > 0);
+        asked += 1;
+        let answer = other.ask(message(rate, 100_000 + asked));
+        assert!(is_obeyed(&answer), "{cell}: another one: {answer}");
+        let taken = node.counters().received_messages_total - received;
+        hasty.iter_mut().zip(open).for_each(|(client, open)| all_obeyed(client, open, &cell));
+        taken < 120
+    });
+    let counters = node.counters();
+    assert_eq!((counters.rate_limited_total, counters.rate_closed_total), (0, 0), "{cell}");
+}
+
+/// Reads what the client is answered until nothing is open; what another shard answers may be overtaken.
+fn all_obeyed(client: &mut Client, mut open: BTreeSet<String>, cell: &str) {
     while !open.is_empty() {
-        let answer = hasty.next();
+        let answer = client.next();
         assert!(is_obeyed(&answer), "{cell}: {answer}");
         let known = answer["ref"].as_str().is_some_and(|reference| open.remove(reference));
         assert!(known, "{cell}: {answer}");
     }
-    let counters = node.counters();
-    assert!(counters.rate_delays_total > 0, "{cell}");
-    assert_eq!((counters.rate_limited_total, counters.rate_closed_total), (0, 0), "{cell}");
 }
 
 fn reference(number: usize) -> String {
@@ -171,21 +210,28 @@ fn closes(driver: &str, whose: Whose, section: &str, (rate, cost): (&str, u32)) 
     let cell = format!("{section}.{rate} close");
     let sets = [
         format!("{section}.{rate}={cost}"),
-        format!("{}=close", whose.over()),
+        format!("{section}.over_rate=close"),
         format!("{section}.burst_ms=3000"),
     ];
     let node = whose.node(driver, &sets);
-    let mut hasty = whose.hasty(node.address());
-    for number in 0..20 {
+    let mut other = whose.other(node.address());
+    for (hasty, closed) in whose.all_hasty(node.address()).into_iter().zip(1..) {
+        let messages: Vec<Value> = (0..20).map(|number| message(rate, number)).collect();
+        assert_eq!(closed_after(hasty, &messages), 1008, "{cell}");
+        wait_for(&node, &cell, |c| c.rate_closed_total == closed);
+    }
+    assert!(is_obeyed(&other.ask(message(rate, 60))), "{cell}: another one");
+}
+
+/// The code by which the server closes who sends all this.
+fn closed_after(mut client: Client, messages: &[Value]) -> u16 {
+    for message in messages {
         // Whoever is closed meanwhile cannot send all of it.
-        if hasty.try_send(&message(rate, number).to_string()).is_err() {
+        if client.try_send(&message.to_string()).is_err() {
             break;
         }
     }
-    wait_for(&node, &cell, |c| c.rate_closed_total == 1);
-    assert_eq!(hasty.close_code(), 1008, "{cell}");
-    let mut other = whose.other(node.address());
-    assert!(is_obeyed(&other.ask(message(rate, 60))), "{cell}: another one");
+    client.close_code()
 }
 
 /// Asks until the answer is a refusal, and says which.
@@ -203,6 +249,10 @@ fn refusal(client: &mut Client, what: &str, ask: impl Fn(usize) -> Value) -> Val
 
 fn join(number: usize) -> Value {
     json!({"type": "throng:join", "room": format!("room-{number}")})
+}
+
+fn members(number: usize) -> Value {
+    json!({"type": "throng:members", "room": format!("r{number}")})
 }
 
 on_both_drivers! {
@@ -241,6 +291,7 @@ on_both_drivers! {
             wait_for(&node, limit, |c| c.counted_parties >= 1);
             // Who leaves before its home has spoken is not told.
             wait_until(limit, || is_turned_away(whose, node.address()));
+            was_one_too_many(&node, limit);
             let mut other = whose.other(node.address());
             other.expect_silence();
             first.expect_silence();
@@ -273,9 +324,51 @@ on_both_drivers! {
         }
     }
 
-    fn a_message_too_long_for_its_connection_or_tenant_closes_with_1009(driver) {
+    fn whoever_is_over_a_limit_that_is_no_rate_is_closed_with_1008_where_that_is_the_rule(driver) {
+        let rooms: Vec<Value> = (1..60).map(join).collect();
+        let large = vec![json!({"type": "t", "room": "small", "payload": "0123456789"})];
+        let payload = "namespace=[{pattern=\"small\", max_payload_bytes=10}]";
+        for (whose, limit, messages) in [
+            (Whose::Connection, "limits.max_rooms=3", &rooms),
+            (Whose::User, "limits_user.max_rooms=3", &rooms),
+            (Whose::Tenant, "limits_tenant.max_rooms=3", &rooms),
+            (Whose::Connection, payload, &large),
+        ] {
+            let sets = ["limits.over_limit=close".to_owned(), limit.to_owned()];
+            let node = whose.node(driver, &sets);
+            let (mut first, mut other) = (whose.hasty(node.address()), whose.other(node.address()));
+            first.join("room-0");
+            assert_eq!(closed_after(whose.hasty(node.address()), messages), 1008, "{limit}");
+            wait_for(&node, limit, |c| c.limit_closed_total == 1);
+            other.join("room-9");
+            first.expect_silence();
+        }
+        for (whose, limit) in [
+            (Whose::Connection, "limits.max_outstanding=1"),
+            (Whose::User, "limits_user.max_outstanding=1"),
+            (Whose::Tenant, "limits_tenant.max_outstanding=1"),
+        ] {
+            let sets = ["limits.over_limit=close".to_owned(), limit.to_owned()];
+            let node = whose.node(driver, &sets);
+            let (mut hasty, mut other) = (whose.hasty(node.address()), whose.other(node.address()));
+            wait_until(limit, || {
+                for number in 0..50 {
+                    let _ = hasty.try_send(&members(number).to_string());
+                }
+                node.counters().limit_closed_total == 1
+            });
+            assert_eq!(hasty.close_code(), 1008, "{limit}");
+            for number in 0..20 {
+                let answer = other.ask(members(number));
+                assert_eq!(answer["code"], Value::Null, "{limit}: {answer}");
+            }
+        }
+    }
+
+    fn a_message_too_long_for_its_connection_user_or_tenant_closes_with_1009(driver) {
         for (whose, limit) in [
             (Whose::Connection, "limits.max_message_bytes=200"),
+            (Whose::User, "limits_user.max_message_bytes=200"),
             (Whose::Tenant, "limits_tenant.max_message_bytes=200"),
             (Whose::Tenant, "tenant=[{name=\"x\", max_message_bytes=200}]"),
         ] {
@@ -314,16 +407,15 @@ on_both_drivers! {
             let mut hasty = whose.hasty(node.address());
             // What arrives in one piece is asked before anything can be answered.
             wait_until(limit, || {
-                let question = |number| json!({"type": "throng:members", "room": format!("r{number}")});
                 for number in 0..50 {
-                    hasty.send(&question(number));
+                    hasty.send(&members(number));
                 }
                 let answers: Vec<Value> = (0..50).map(|_| hasty.next()).collect();
                 answers.iter().any(|answer| answer["code"] == "overloaded")
             });
             let mut other = whose.other(node.address());
             for number in 0..20 {
-                let answer = other.ask(json!({"type": "throng:members", "room": format!("r{number}")}));
+                let answer = other.ask(members(number));
                 assert_eq!(answer["code"], Value::Null, "{limit}: {answer}");
             }
         }

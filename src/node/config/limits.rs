@@ -26,6 +26,28 @@ impl Word for OverRate {
         &[(Self::Error, "error"), (Self::Delay, "delay"), (Self::Close, "close")];
 }
 
+impl Word for Option<OverRate> {
+    const ALL: &'static [(Self, &'static str)] = &[
+        (None, "default"),
+        (Some(OverRate::Error), "error"),
+        (Some(OverRate::Delay), "delay"),
+        (Some(OverRate::Close), "close"),
+    ];
+}
+
+/// What happens to who is over a limit that is no rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverLimit {
+    /// It is told, and nothing else changes.
+    Error,
+    /// It is told and closed.
+    Close,
+}
+
+impl Word for OverLimit {
+    const ALL: &'static [(Self, &'static str)] = &[(Self::Error, "error"), (Self::Close, "close")];
+}
+
 /// Which connections a user keeps that has one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -134,10 +156,13 @@ group! {
             whole(1, 1_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
         "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
-        /// What happens to a message over a rate of its connection or address: "error" drops it and says
-        /// when to come back, "delay" obeys it and stops reading until the rate is kept, "close" closes
-        /// with 1008.
+        /// What happens to a message over a rate of its connection: "error" drops it and says when to come back,
+        /// "delay" obeys it and stops reading until the rate is kept, "close" closes with 1008.
         "over_rate" Live over: OverRate = OverRate::Error, one_of();
+        /// What happens to a connection over a number that is no rate (rooms, watches, questions, bytes of a payload),
+        /// be it its own, its user's, its tenant's or its namespace's: "error" answers with an error, "close" closes
+        /// with 1008 behind that.
+        "over_limit" Live over_limit: OverLimit = OverLimit::Error, one_of();
         /// Joins and counts of a connection that may await another shard's answer.
         "max_outstanding" Live outstanding: u16 = 1024, whole(1, 65_535);
     }
@@ -187,6 +212,8 @@ group! {
             whole(1, 1_000_000).or_zero("no limit");
         /// The length of a burst: what a rate allows in this time may come at once.
         "burst_ms" Live burst: Duration = Duration::from_secs(2), millis(1, DAY_MS);
+        /// What happens to a message over one of these rates; "default" stands for limits.over_rate.
+        "over_rate" Live over: Option<OverRate> = None, one_of();
     }
 }
 
@@ -201,6 +228,9 @@ group! {
         /// Rooms that all connections of one user may be in together, in the whole node; a room counts for each
         /// connection that is in it. A join beyond it is refused.
         "max_rooms" Live rooms: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
+        /// Bytes of a message of one user's connections, where that is less than limits.max_message_bytes; for those
+        /// who log in from then on.
+        "max_message_bytes" Live message_bytes: u32 = 0, whole(1, GIB).or_zero("as everywhere");
         /// Joins, counts and other questions of one user in a shard that may await another shard's answer.
         "max_outstanding" Live outstanding: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Messages of one user per second in the whole node.

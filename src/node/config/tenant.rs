@@ -7,19 +7,10 @@
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Kind, Value, Word, millis, one_of, whole};
+use super::kind::{Kind, Value, millis, one_of, whole};
 use super::kind_text::text;
 use super::limits::OverRate;
 use super::list::{About, Row};
-
-impl Word for Option<OverRate> {
-    const ALL: &'static [(Self, &'static str)] = &[
-        (None, "default"),
-        (Some(OverRate::Error), "error"),
-        (Some(OverRate::Delay), "delay"),
-        (Some(OverRate::Close), "close"),
-    ];
-}
 
 const DAY_MS: u64 = 86_400_000;
 const GIB: u64 = 1 << 30;

@@ -27,6 +27,7 @@ const CANDIDATES: &[&str] = &[
     "600000",
     "2000000",
     "\"uring\"",
+    "\"close\"",
     "\"recv\"",
     "\"json\"",
     "\"debug\"",
@@ -80,7 +81,6 @@ fn every_key_can_be_set_printed_and_read_back() {
             let config = parse("", &sets).ok().filter(|config| *config != before);
             config.is_some_and(|config| {
                 let file = format!("[{}]\n{} = {value}\n", key.section, key.name);
-                // The command line would have the last word.
                 let own = format!("{}=", key.path());
                 let sets = beside.iter().filter(|set| !set.starts_with(&own));
                 let sets: Vec<&str> = sets.copied().collect();

@@ -86,6 +86,7 @@ const GROUPED: &[Grouped] = &[
             ("violation", "violations_total"),
             ("slow_consumer", "slow_consumers_total"),
             ("rate", "rate_closed_total"),
+            ("limit", "limit_closed_total"),
             ("memory", "memory_shed_total"),
             ("denied", "auth_closed_total"),
             ("expired", "expired_total"),

@@ -16,7 +16,7 @@ use crate::base::time::Time;
 use crate::hub::{Known, Sight, Stand};
 use crate::session::presence::{About, Attendant, UserState, whois_room, whois_users};
 use crate::session::{CommandError, Status, Subjects, Whois};
-use crate::shard::command::{outstanding, overloaded};
+use crate::shard::command::overloaded;
 use crate::shard::presence::watch::standing;
 use crate::shard::presence::{Abroad, Guest, Page, Word, state};
 use crate::shard::state::Shard;
@@ -68,7 +68,7 @@ impl Shard {
             return self.refuse(id, &overloaded(reference), now);
         }
         if self.has_asked_enough(id) {
-            return self.refuse(id, &outstanding(reference), now);
+            return self.refuse(id, &CommandError::outstanding(reference), now);
         }
         let asked = match &whois.subjects {
             Subjects::Users(users) => self.users_for(id, users, reference).map(|names| {

@@ -20,7 +20,7 @@ fn capped(preface: Preface, via: Via) -> Settings {
     settings.limits.clients.trusted = vec!["10.0.0.0/8".parse().expect("a network")];
     settings.limits.clients.preface = preface;
     settings.limits.clients.via = via;
-    settings.limits.browser_errors = true;
+    settings.limits.door.browser_errors = true;
     settings
 }
 
@@ -222,8 +222,8 @@ fn a_chain_of_proxies_is_followed_through_both_ways_of_telling() {
 #[test]
 fn handshakes_over_the_rate_are_asked_back_one_after_another() {
     let mut settings = settings();
-    settings.limits.handshakes = Some(Rate { per_second: 2, burst: 2 });
-    settings.limits.browser_errors = true;
+    settings.limits.door.handshakes = Some(Rate { per_second: 2, burst: 2 });
+    settings.limits.door.browser_errors = true;
     let mut rig = Rig::new(0, 1, settings);
     let mut delays = Vec::new();
     for at in 0..12 {
@@ -269,7 +269,7 @@ fn an_address_that_comes_too_often_waits_and_others_do_not() {
 #[test]
 fn handshakes_under_way_are_bounded_and_beyond_a_margin_closed_unseen() {
     let mut settings = settings();
-    settings.limits.most_handshakes = 4;
+    settings.limits.door.most = 4;
     let mut rig = Rig::new(0, 1, settings);
     let slow: Vec<ConnId> = (0..4).map(|_| rig.accept().expect("let in")).collect();
     let crowded = rig.accept().expect("heard");

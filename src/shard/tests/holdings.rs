@@ -7,7 +7,7 @@ use crate::base::glob::Glob;
 use crate::base::id::ConnId;
 use crate::base::shared::Overflow;
 use crate::flow::budget::Rate;
-use crate::shard::tests::guard::{enter, guarded, join};
+use crate::shard::tests::guard::{bearer, enter, guarded, join, knock};
 use crate::shard::tests::rig::{Heard, Rig, publish, room_of};
 use crate::shard::tests::rooms::exchange;
 use crate::shard::{NamespaceRules, RoomMemory, Settings};
@@ -98,6 +98,38 @@ fn rooms_joined_in_two_shards_at_the_same_moment_are_undone_as_far_as_they_are_t
 }
 
 #[test]
+fn where_two_shards_let_too_many_rooms_through_one_is_closed_where_that_is_the_rule() {
+    let mut rigs = [0, 1].map(|id| {
+        let mut settings = settings();
+        settings.limits.user.rooms = 3;
+        settings.limits.closes_excess = true;
+        Rig::new(id, 2, settings)
+    });
+    let conns = [0, 1].map(|at| {
+        let conn = enter(&mut rigs[at], &claims("ada"));
+        exchange(&mut rigs);
+        conn
+    });
+    for (at, conn) in conns.into_iter().enumerate() {
+        for room in 0..2 {
+            rigs[at].say(conn, &join(&format!("r{room}")));
+        }
+    }
+    for _ in 0..4 {
+        exchange(&mut rigs);
+    }
+    let ends = [0, 1].map(|at| rigs[at].heard(conns[at]));
+    let is_told = |text: &Value| text["type"] == "throng:left" && text["reason"] == "room_limit";
+    let told =
+        |heard: &[Heard]| heard.iter().any(|one| matches!(one, Heard::Text(text) if is_told(text)));
+    let closed = |heard: &[Heard]| heard.last() == Some(&Heard::Close(1008));
+    assert!(ends.iter().all(|heard| told(heard) == closed(heard)), "{ends:?}");
+    assert_eq!(ends.iter().filter(|heard| closed(heard)).count(), 1, "{ends:?}");
+    let closed: u64 = rigs.iter().map(|rig| rig.shard.counters().limit_closed_total).sum();
+    assert_eq!(closed, 1);
+}
+
+#[test]
 fn what_a_user_or_a_tenant_has_asked_other_shards_is_bounded_over_its_connections() {
     for of_tenant in [false, true] {
         let mut settings = settings();
@@ -165,17 +197,89 @@ fn a_namespace_limits_payloads_and_how_often_one_connection_joins_its_rooms() {
     assert!(codes(&mut rig, conn).is_empty());
 }
 
-#[test]
-fn a_message_may_be_as_long_as_its_tenant_allows() {
-    let mut settings = settings();
-    settings.limits.tenant.message_bytes = 200;
-    let mut rig = Rig::new(0, 1, settings);
-    let conn = enter(&mut rig, &claims("ada"));
-    let nobodys = enter(&mut rig, &json!({"sub": "x", "exp": 5000, "rooms": ["*"]}));
-    let long = publish(&["r"], &format!("{:?}", "x".repeat(300)));
-    rig.say(nobodys, &long);
-    rig.say(conn, &long);
+/// How many bytes a message of who comes with these claims may have, and whether one more closes.
+fn largest(rig: &mut Rig, claims: &Value) -> u64 {
+    let conn = knock(rig, "/ws", &bearer(claims));
+    rig.response(conn);
+    let hello = rig.told(conn, "throng:connected");
+    let most = hello[0]["limits"]["maxMessageBytes"].as_u64().expect("it is told");
+    let text = |bytes: usize| format!("{:>bytes$}", r#"{"type":"throng:ping"}"#);
+    let bytes = usize::try_from(most).expect("small");
+    rig.say(conn, &text(bytes));
     rig.settle();
-    assert_eq!(rig.heard(conn).pop(), Some(Heard::Close(1009)));
-    assert!(!rig.heard(nobodys).contains(&Heard::Close(1009)));
+    assert_eq!(rig.told(conn, "throng:pong").len(), 1, "{most}");
+    rig.say(conn, &text(bytes + 1));
+    rig.settle();
+    assert_eq!(rig.heard(conn).pop(), Some(Heard::Close(1009)), "{most}");
+    most
+}
+
+#[test]
+fn a_message_may_be_as_long_as_its_user_and_its_tenant_allow() {
+    let nobodys = json!({"sub": "x", "exp": 5000, "rooms": ["*"]});
+    let mut small = claims("ada");
+    small["limits"] = json!({"message_bytes": 100});
+    for (user, tenant, expected) in [
+        (0, 200, [200, 4096, 100]),
+        (200, 0, [200, 200, 100]),
+        (150, 200, [150, 150, 100]),
+        (200, 150, [150, 200, 100]),
+        (1 << 20, 1 << 20, [4096, 4096, 100]),
+    ] {
+        let mut settings = settings();
+        settings.limits.tenant.message_bytes = tenant;
+        settings.limits.user.message_bytes = user;
+        let mut rig = Rig::new(0, 1, settings);
+        let found = [&claims("ada"), &nobodys, &small].map(|claims| largest(&mut rig, claims));
+        assert_eq!(found, expected, "user {user}, tenant {tenant}");
+    }
+}
+
+/// The code of the last error that the connection has heard, and of its close frame.
+fn end(rig: &mut Rig, conn: ConnId) -> (Value, Option<u16>) {
+    let (mut error, mut closed) = (Value::Null, None);
+    for heard in rig.heard(conn) {
+        match heard {
+            Heard::Text(mut text) if text["type"] == "throng:error" => error = text["code"].take(),
+            Heard::Close(code) => closed = Some(code),
+            _ => {}
+        }
+    }
+    (error, closed)
+}
+
+#[test]
+fn who_is_over_a_limit_that_is_no_rate_is_told_and_closed_where_that_is_the_rule() {
+    let members = |room: String| format!(r#"{{"type":"throng:members","room":"{room}"}}"#);
+    let far = (0..50).map(|at| format!("far{at}"));
+    let all = ["a", "b", "c", "d"];
+    let restore: Vec<Value> = all.iter().map(|room| json!({"room": room})).collect();
+    for closes in [false, true] {
+        let mut settings = settings();
+        settings.limits.closes_excess = closes;
+        settings.limits.user.rooms = 3;
+        settings.rooms.namespaces = vec![namespace()];
+        settings.limits.outstanding = 4;
+        let mut rig = Rig::new(0, 2, settings);
+        let is_far = |room: &String| rig.shard.home(&format!("acme\u{1f}{room}")).0 == 1;
+        let questions: Vec<String> = far.clone().filter(is_far).map(members).collect();
+        for (words, code) in [
+            (vec![publish(&["small:a"], "12345678901")], json!("too_large")),
+            (all.map(join).to_vec(), json!("room_limit")),
+            (questions, json!("overloaded")),
+            (vec![json!({"type": "throng:restore", "rooms": restore}).to_string()], Value::Null),
+        ] {
+            let conn = enter(&mut rig, &claims("ada"));
+            for word in words {
+                rig.say(conn, &word);
+            }
+            rig.settle();
+            let close = closes.then_some(1008);
+            assert_eq!(end(&mut rig, conn), (code, close));
+            rig.receive(conn, &crate::shard::tests::rig::frame(0x88, &1000_u16.to_be_bytes()));
+            rig.settle();
+        }
+        let closed = rig.shard.counters().limit_closed_total;
+        assert_eq!(closed, if closes { 4 } else { 0 });
+    }
 }

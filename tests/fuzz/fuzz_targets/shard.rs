@@ -150,8 +150,8 @@ fn settings() -> Settings {
     settings.limits.address.connections = 3;
     settings.limits.address.rates[0] = rate(30, 10);
     settings.limits.address.handshakes = rate(5, 5);
-    settings.limits.handshakes = rate(8, 8);
-    settings.limits.most_handshakes = 10;
+    settings.limits.door.handshakes = rate(8, 8);
+    settings.limits.door.most = 10;
     settings.limits.outstanding = 2;
     settings.limits.clients.preface = Preface::Optional;
     settings.limits.clients.via = Via::XForwardedFor;
