@@ -16,6 +16,8 @@ pub enum Deliver {
     Webhook,
     /// To both.
     Both,
+    /// To a stream that back ends read, and to no member.
+    Stream,
 }
 
 /// What the application's back ends are told.

@@ -16,6 +16,7 @@ use super::envelope::{Letter, read};
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
 use super::presence::{Answer, CHANNEL as PRESENCE, Post};
+use super::records::Record;
 use super::side::{Channel, Mark, Refused, Side};
 use super::streams::{Chore, is_kept};
 use super::survey::{CHANNEL as SURVEY, Surveys};
@@ -45,6 +46,7 @@ enum Work {
     Survey,
     Ban(Task),
     Claim(Errand),
+    Record(Vec<Record>),
 }
 
 /// What was under way, of which nobody knows whether Redis did it.
@@ -54,6 +56,7 @@ pub(super) struct UnderWay {
     pub(super) chore: Option<Chore>,
     pub(super) task: Option<Task>,
     pub(super) errand: Option<Errand>,
+    pub(super) records: Vec<Record>,
 }
 
 /// The state of one life.
@@ -67,8 +70,8 @@ pub(super) struct Life {
     again: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// Whose turn it was: publications, what is numbered, questions, revocations, tickets, or presence. Publications,
-    /// which have waited, begin.
+    /// Whose turn it was: publications, what is numbered, questions, revocations, tickets, what is for back ends, or
+    /// presence. Publications, which have waited, begin.
     turn: u8,
 }
 
@@ -90,7 +93,7 @@ impl Life {
             canary_channel(tag),
         ];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, again, is_up: false, turn: 5 }
+        Self { line, working: None, own, canary, again, is_up: false, turn: 6 }
     }
 
     /// What was under way.
@@ -101,6 +104,7 @@ impl Life {
             Some((_, Work::Share(chore))) => under_way.chore = Some(chore),
             Some((_, Work::Ban(task))) => under_way.task = Some(task),
             Some((_, Work::Claim(errand))) => under_way.errand = Some(errand),
+            Some((_, Work::Record(records))) => under_way.records = records,
             Some((_, Work::Subscribe | Work::Presence(_) | Work::Survey)) | None => {}
         }
         under_way
@@ -224,13 +228,14 @@ impl Life {
             return Some((self.line.publish_canary(&canary), Work::Publish(Vec::new())));
         }
         // Each has its turn, and who has nothing to do passes it on.
-        self.turn = (self.turn + 1) % 6;
-        (0..6).find_map(|step| match (self.turn + step) % 6 {
+        self.turn = (self.turn + 1) % 7;
+        (0..7).find_map(|step| match (self.turn + step) % 7 {
             0 => self.publish(engine),
             1 => self.share(engine),
             2 => self.survey(engine),
             3 => self.tell_bans(engine, now),
             4 => self.claim(engine, now),
+            5 => self.record(engine),
             _ => self.ask_presence(engine, now),
         })
     }
@@ -261,6 +266,11 @@ impl Life {
     fn claim<S: Side>(&self, engine: &mut Engine<S>, now: Time) -> Option<(Pending, Work)> {
         let work = engine.peers.claims.next(&self.line, now, unix_millis());
         work.map(|(pending, errand)| (pending, Work::Claim(errand)))
+    }
+
+    fn record<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
+        let work = engine.peers.records.next(&self.line);
+        work.map(|(pending, records)| (pending, Work::Record(records)))
     }
 
     fn survey<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -312,6 +322,10 @@ impl Life {
             }
             Some((_, Work::Claim(errand))) => {
                 engine.peers.claims.finish(errand, answers);
+                Ok(())
+            }
+            Some((_, Work::Record(records))) => {
+                engine.peers.records.finish(records, answers);
                 Ok(())
             }
             Some((_, Work::Subscribe | Work::Survey)) | None => Ok(()),

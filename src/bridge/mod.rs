@@ -16,6 +16,7 @@
 //! | `claims` | what only one of all nodes may do |
 //! | `emitter` | the channels of Socket.IO's emitters |
 //! | `envelope` | what is published around a node's publication |
+//! | `records` | what clients say to back ends, in a stream |
 //! | `window` | which envelopes came before |
 //! | `interest` | which channels to be subscribed to |
 //! | `outgoing` | what waits to be published, and what was dropped |
@@ -39,6 +40,7 @@ mod line;
 mod options;
 mod outgoing;
 mod presence;
+mod records;
 #[cfg(test)]
 mod scale;
 mod sequence;
@@ -55,6 +57,7 @@ pub use bans::Ban;
 pub use claims::{Claim, Claimed, Era};
 pub use options::{Bounds, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
+pub use records::{Receipt, Record};
 pub use sequence::{Part, Sequence};
 pub use server::{Fault, Papers, Patience, Place, Sentinels, Server};
 pub use side::{Channel, Mark, Parcel, Refused, Side, Word};

@@ -51,6 +51,8 @@ pub struct Bounds {
     pub queue: usize,
     /// Bytes of those.
     pub queue_bytes: usize,
+    /// Entries of the stream of what clients say to back ends, about.
+    pub stream: usize,
     /// Messages from channels, for this thread.
     pub incoming: usize,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bans::Ban;
 use super::claims::{Claim, Claimed};
 use super::presence::{Afar, Change};
+use super::records::{Receipt, Record};
 use super::streams::{Append, Fetch, Shares};
 use super::survey::{Poll, Polled, Survey};
 use crate::base::id::ConnAddress;
@@ -61,6 +62,8 @@ pub enum Word {
     Ban(Ban),
     /// Let nobody use this again; was it used?
     Claim(Claim),
+    /// Write this to the stream of what clients say to back ends.
+    Record(Record),
 }
 
 /// Why the node does not take what was published.
@@ -108,6 +111,9 @@ pub trait Side: Shares + Polled + Send + 'static {
 
     /// Tells who wanted to use something what came of it.
     fn claimed(&mut self, by: ConnAddress, claimed: Claimed);
+
+    /// Tells whether what a client has said to back ends was written.
+    fn recorded(&mut self, receipt: Receipt, is_written: bool);
 
     /// True while more may wait for the shards.
     fn has_space(&self) -> bool;

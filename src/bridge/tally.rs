@@ -61,6 +61,12 @@ tally! {
     emitted = "bridge_emitted_total",
     /// What they ask of servers of the library and is not done here.
     emitter_unsupported = "bridge_emitter_unsupported_total",
+    /// Messages of clients to back ends that wait to be written to the stream.
+    records_waiting = "bridge_stream_queued",
+    /// Those that were written.
+    records_written = "bridge_stream_written_total",
+    /// Those that were not: too many waited, or Redis refused them.
+    records_refused = "bridge_stream_refused_total",
     /// Other nodes that are known to be there.
     nodes = "bridge_nodes",
     /// Users with a connection to this node, as the others are told of them.

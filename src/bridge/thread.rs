@@ -25,6 +25,7 @@ use super::line::Line;
 use super::options::Options;
 use super::outgoing::{Outgoing, Sealed};
 use super::presence::{Absent, CHANNEL, Post};
+use super::records::Records;
 use super::server::Fault;
 use super::side::{Channel, Parcel, Refused, Side, Word};
 use super::source::Source;
@@ -166,6 +167,8 @@ pub(super) struct Peers {
     pub(super) bans: Bans,
     /// What only one node may do.
     pub(super) claims: Claims,
+    /// What clients say to back ends.
+    pub(super) records: Records,
     /// Who is online on which node, where that is to be known.
     pub(super) presence: Option<Post>,
 }
@@ -201,6 +204,7 @@ impl<S: Side> Engine<S> {
                 surveys: Surveys::new(&options),
                 bans: Bans::new(&options, Arc::clone(&tally)),
                 claims: Claims::new(&options, era),
+                records: Records::new(&options, Arc::clone(&tally)),
                 presence: Post::new(&options, absent, unix_millis(), &seed),
             },
             writer: Writer::new(&options.node, options.epoch),
@@ -234,6 +238,7 @@ impl<S: Side> Engine<S> {
                     self.streams.disconnected(under_way.chore, &mut self.side);
                     under_way.task.into_iter().for_each(|task| self.peers.bans.put_back(task));
                     self.peers.claims.link_down(under_way.errand);
+                    self.peers.records.put_back(under_way.records);
                     why
                 }
                 Err(error) => {
@@ -310,6 +315,7 @@ impl<S: Side> Engine<S> {
                 }
                 Word::Answer(poll) => self.peers.surveys.answer(&poll),
                 Word::Ban(ban) => self.peers.bans.push(ban),
+                Word::Record(record) => self.peers.records.push(record),
                 Word::Claim(claim) => self.peers.claims.push(claim, self.tally.is_up()),
             }
         }
@@ -349,6 +355,9 @@ impl<S: Side> Engine<S> {
         }
         for (by, claimed) in self.peers.claims.take_done() {
             self.side.claimed(by, claimed);
+        }
+        for (receipt, is_written) in self.peers.records.take_done() {
+            self.side.recorded(receipt, is_written);
         }
         let presence = self.peers.presence.as_mut();
         let is_through =

@@ -10,13 +10,16 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use crate::auth::is_user_room;
 use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
     self, Absent, Bounds, Bridge, Change, Channel, Claimed, Mark, Options, Papers, Parcel, Part,
-    Patience, Place, Pose, Refused, Sentinels, Sequence, Server, Side, Surveyed, Tally, Word,
+    Patience, Place, Pose, Receipt, Refused, Sentinels, Sequence, Server, Side, Surveyed, Tally,
+    Word,
 };
 use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
@@ -235,6 +238,12 @@ impl Side for Link {
                     }
                 }
                 Mail::Revoke(taken) => return Some(Word::Ban(revoking::ban(&taken))),
+                Mail::Record(record) => {
+                    let shard::Statement { to, reference, document } = *record;
+                    let reference = reference.map(|raw| raw.get().into());
+                    let receipt = to.map(|to| Receipt { to, reference });
+                    return Some(Word::Record(bridge::Record { document, receipt }));
+                }
                 Mail::Claim(claim) => {
                     let shard::Claim { to: by, id, expires: until } = *claim;
                     let era = keys::era_of(id);
@@ -308,6 +317,13 @@ impl Side for Link {
 
     fn banned(&mut self, text: &str) -> Result<u64, Refused> {
         self.take_ban(text)
+    }
+
+    fn recorded(&mut self, Receipt { to, reference }: Receipt, is_written: bool) {
+        let reference = reference.and_then(|text| RawValue::from_string(text.into()).ok());
+        if let Some(waiting) = self.waiting.lines.get_mut(usize::from(to.shard.0)) {
+            waiting.push_back(Mail::Recorded(Box::new((to.conn, reference, is_written))));
+        }
     }
 
     fn claimed(&mut self, by: ConnAddress, claimed: Claimed) {
@@ -458,6 +474,7 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
             queue: own.queue_messages as usize,
             queue_bytes: own.queue_bytes as usize,
             incoming: own.incoming as usize,
+            stream: own.stream as usize,
         },
         canary: own.canary,
         linger: own.linger,

@@ -254,6 +254,10 @@ pub enum Mail {
     Proven(Box<Proven>),
     /// To the bridge, and to no shard: this ticket is to be used by a handshake that waits; was it used on any node?
     Claim(Box<Claim>),
+    /// To the bridge, and to no shard: a client says this to back ends.
+    Record(Box<Statement>),
+    /// Delivery, from the bridge: whether what this connection calls so was written for back ends.
+    Recorded(Box<(ConnId, Option<Box<RawValue>>, bool)>),
     /// To the bridge, and to no shard: other nodes are to have this, in the order in which the home has it.
     Across {
         /// The home; the author's shard, or [`NO_HOME`], of what has none.
@@ -355,6 +359,17 @@ pub enum Mail {
     Stop,
 }
 
+/// What a client says to back ends that read a stream.
+#[derive(Debug)]
+pub struct Statement {
+    /// Who is told what became of it.
+    pub to: Option<ConnAddress>,
+    /// What that calls its message.
+    pub reference: Option<Box<RawValue>>,
+    /// The event: a JSON object.
+    pub document: Box<[u8]>,
+}
+
 /// A ticket that any node may take, and a handshake here wants to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -390,6 +405,7 @@ impl Mail {
                 | Self::Once(_)
                 | Self::Redeem(_)
                 | Self::Claim(_)
+                | Self::Record(_)
                 | Self::Polling(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
@@ -420,6 +436,7 @@ impl Mail {
             Self::Joint(joint) => joint.cost(),
             Self::Polling(polling) => size_of::<Polling>() + polling.cost(),
             Self::Polled(answer) => answer.1.len(),
+            Self::Record(record) => size_of::<Statement>() + record.document.len(),
             Self::Here(users) => size_of_val(users.as_slice()),
             _ => 0,
         };

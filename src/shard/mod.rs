@@ -78,7 +78,8 @@ pub use inspect::{ConnectionSeen, Inspect, Inspected, RoomSeen, Whom};
 pub use joint::{Fetched, Joint, Told as Decided};
 pub use ledger::{FIGURES, Figure, Figures, Ledger};
 pub use mail::{
-    Answer, Asked, Claim, Crossing, Found, Joining, Mail, NO_HOME, Question, Refusal, Saved, Whole,
+    Answer, Asked, Claim, Crossing, Found, Joining, Mail, NO_HOME, Question, Refusal, Saved,
+    Statement, Whole,
 };
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;

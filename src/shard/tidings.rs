@@ -21,6 +21,7 @@ use crate::connection::Disconnect;
 use crate::hub::{Publication, Standing};
 use crate::session::encode::Reply;
 use crate::session::{Code, CommandError, Publish};
+use crate::shard::mail::{Mail, Statement};
 use crate::shard::state::Shard;
 
 /// Bytes of events that may wait for their way out of the shard.
@@ -317,8 +318,8 @@ impl Shard {
         if let Err(error) = self.check_targets(id, &publish, reference) {
             return self.refuse(id, &error, now);
         }
-        let mut events = Vec::new();
-        for (room, _) in &told {
+        let (mut events, mut records) = (Vec::new(), Vec::new());
+        for (room, deliver) in &told {
             let more = More {
                 room: Some(room),
                 kind: Some(publish.kind),
@@ -326,7 +327,9 @@ impl Shard {
                 message_id: publish.id,
                 ..More::default()
             };
-            events.push(self.compose_event(id, TidingKind::Message, more, now));
+            let event = self.compose_event(id, TidingKind::Message, more, now);
+            let way = if *deliver == Deliver::Stream { &mut records } else { &mut events };
+            way.push(event);
         }
         let reports = &mut self.gate.people.consults.tidings;
         if !reports.has_space(events.iter().map(Tiding::cost).sum()) {
@@ -337,13 +340,54 @@ impl Shard {
         self.counters.events_total += events.len() as u64;
         events.into_iter().for_each(|event| reports.push(event));
         let only_told = |room: &Cow<'_, str>| {
-            told.iter().any(|(name, deliver)| name == room && *deliver == Deliver::Webhook)
+            told.iter().any(|(name, deliver)| name == room && *deliver != Deliver::Both)
         };
         publish.targets.rooms.retain(|room| !only_told(room));
-        if publish.targets.is_empty() {
+        let is_all = publish.targets.is_empty();
+        let is_recorded = !records.is_empty();
+        self.record(id, records, reference.filter(|_| is_all), is_all);
+        if is_all && is_recorded {
+            // The reply comes when Redis has it.
+            return;
+        }
+        if is_all {
             return self.reply(id, reference, &Reply::Published, now);
         }
         self.publish(id, &publish, reference, now);
+    }
+
+    /// Hands on what is for those who read the stream. `asks`: the client is told what became of the last.
+    fn record(
+        &mut self,
+        id: ConnId,
+        records: Vec<Tiding>,
+        reference: Option<&RawValue>,
+        asks: bool,
+    ) {
+        let last = records.len();
+        for (at, event) in records.into_iter().enumerate() {
+            let to = (asks && at + 1 == last).then(|| self.address(id));
+            let reference = reference.filter(|_| to.is_some()).map(RawValue::to_owned);
+            let record = Statement { to, reference, document: event.document };
+            self.push_across(Mail::Record(Box::new(record)));
+        }
+    }
+
+    /// What a client has said to those who read the stream was written, or was not.
+    pub(super) fn handle_recorded(
+        &mut self,
+        (id, reference, is_written): (ConnId, Option<Box<RawValue>>, bool),
+        now: Time,
+    ) {
+        if self.table.get(id).is_none() {
+            return;
+        }
+        if is_written {
+            return self.reply(id, reference.as_deref(), &Reply::Published, now);
+        }
+        self.counters.publishes_refused_total += 1;
+        let message = "too much waits for the back end; send the same again after a pause";
+        self.refuse(id, &CommandError::new(Code::Overloaded, message, reference.as_deref()), now);
     }
 
     /// The rooms of a publication about which back ends are told.

@@ -89,6 +89,8 @@ group! {
         /// Hear what programs emit by `@socket.io/redis-emitter` under this key, which is "socket.io" unless they
         /// give another.
         "emitter" Restart emitter: String = String::new(), text(64).or_empty("none");
+        /// Messages of clients, about, that stay in the stream for back ends that `namespace.deliver` names.
+        "stream_max" Restart stream: u32 = 1_000_000, whole(100, 1 << 30);
         /// A secret of at least 32 bytes that all nodes have: a one-time ticket made on one is good on each, once. Without
         /// one it is good on the node that made it.
         "ticket_secret" Restart ticket_secret: Secret = Secret::default(), Hidden;
@@ -107,6 +109,8 @@ mod tests {
     fn what_belongs_together_is_given_together() {
         for (set, key, text) in [
             ("bridge.cert_file=a.pem", "bridge.key_file", "both or neither"),
+            ("bridge.ticket_secret=of all nodes", "bridge.url", "where Redis is"),
+            ("namespace=[{pattern=\"a\", deliver=\"stream\"}]", "bridge.url", "give its URL"),
             (
                 "bridge.sentinels=[\"redis://a:1\"]",
                 "bridge.sentinel_master",

@@ -43,8 +43,12 @@ impl Word for Reach {
 }
 
 impl Word for Deliver {
-    const ALL: &'static [(Self, &'static str)] =
-        &[(Self::Members, "members"), (Self::Webhook, "webhook"), (Self::Both, "both")];
+    const ALL: &'static [(Self, &'static str)] = &[
+        (Self::Members, "members"),
+        (Self::Webhook, "webhook"),
+        (Self::Both, "both"),
+        (Self::Stream, "stream"),
+    ];
 }
 
 const DAY_MS: u64 = 86_400_000;

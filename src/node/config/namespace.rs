@@ -36,7 +36,7 @@ group! {
         /// Who may publish, by the same words.
         "publish" Live publish: Option<Who> = None, one_of();
         /// Where what clients publish goes: to the members, to every [[webhook]] that wants messages and to no
-        /// member, or to both.
+        /// member, to both, or to a stream in the bridge's Redis and to no member.
         "deliver" Live deliver: Deliver = Deliver::Members, one_of();
         /// The web pages that the rooms are for, of those that may connect. When empty all are. Programs send no
         /// Origin and are not asked.

@@ -85,6 +85,14 @@ const RELATIONS: &[Relation] = &[
         rule: "that a ticket is used once is seen to by a Redis: give one of the two, and where Redis is",
     },
     Relation {
+        keys: &["bridge.url"],
+        holds: |c| {
+            let mut namespaces = c.lists.namespaces.iter();
+            c.inside.is_linked() || !namespaces.any(|one| one.deliver == Deliver::Stream)
+        },
+        rule: "a [[namespace]] has deliver = \"stream\", and the stream is in a Redis: give its URL",
+    },
+    Relation {
         keys: &["server.listen", "tls.listen", "auth.mode"],
         holds: |c| {
             let listens = [c.server.listen, c.transport.tls.listen];
@@ -400,7 +408,8 @@ impl Config {
         if self.transport.tls.listen.is_none() && !self.lists.certificates.is_empty() {
             warnings.push("[[certificate]]: without effect, as tls.listen is off".to_owned());
         }
-        let told = self.lists.namespaces.iter().any(|one| one.deliver != Deliver::Members);
+        let by_hook = |deliver| matches!(deliver, Deliver::Webhook | Deliver::Both);
+        let told = self.lists.namespaces.iter().any(|one| by_hook(one.deliver));
         let is_heard = |hook: &Webhook| hook.events.contains(&TidingKind::Message);
         if told && !self.lists.webhooks.iter().any(is_heard) {
             warnings.push(

@@ -9,6 +9,7 @@ mod interest;
 mod members;
 mod outage;
 mod presence;
+mod recording;
 mod revoking;
 mod sealed;
 mod sentinel;
