@@ -128,6 +128,35 @@ on_both_drivers! {
         wait_for(&preface, "it is counted", |c| c.unannounced_total == 1);
     }
 
+    fn handshakes_under_way_are_bounded_over_all_shards_together(driver) {
+        // Each of the four has its part, rounded up.
+        for (most, in_all) in [(8, 8), (6, 8)] {
+            let limit = format!("limits.max_handshakes={most}");
+            let node = node(driver, &["server.shards=4", &limit]);
+            let mut all: Vec<TcpStream> =
+                (0..120).map(|_| TcpStream::connect(node.address()).unwrap()).collect();
+            wait_for(&node, "all are at their handshake", |c| c.connections == 120);
+            let (mut served, mut refused) = (0, 0);
+            for stream in &mut all {
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.write_all(GOOD.as_bytes()).unwrap();
+                let mut buffer = [0; 1024];
+                let length = stream.read(&mut buffer).unwrap();
+                let head = String::from_utf8_lossy(&buffer[..length]).to_lowercase();
+                served += u64::from(head.starts_with("http/1.1 101 "));
+                let is_refused = head.starts_with("http/1.1 503 ") && head.contains("\r\nretry-after: ");
+                refused += u64::from(is_refused);
+            }
+            assert_eq!((served, refused), (in_all, 120 - in_all), "{limit}");
+            wait_for(&node, &limit, |c| {
+                (c.handshakes_total, c.handshakes_deferred_total) == (served, refused)
+            });
+            drop(all);
+            wait_for(&node, "all have gone", |c| c.connections == 0);
+            Client::connect(node.address());
+        }
+    }
+
     fn handshakes_over_the_rate_hear_when_to_come_back(driver) {
         let node = node(driver, &["limits.handshakes_per_second=2"]);
         let answers: Vec<String> = (0..8)
