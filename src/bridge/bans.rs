@@ -72,6 +72,8 @@ pub(super) struct Bans {
     tells: bool,
     /// Nothing is tried before.
     not_before: Option<Time>,
+    /// Redis has refused what was tried last, and that was logged.
+    is_refused: bool,
     key: String,
     channel: String,
     tally: Arc<Tally>,
@@ -92,6 +94,7 @@ impl Bans {
             known: BTreeMap::new(),
             tells: false,
             not_before: None,
+            is_refused: false,
             key,
             channel,
             tally,
@@ -196,10 +199,13 @@ impl Bans {
             _ => None,
         });
         if let Some(why) = refused {
-            tracing::warn!("Redis refuses what is to be known of revocations: {why}");
+            if !std::mem::replace(&mut self.is_refused, true) {
+                tracing::warn!("Redis refuses what is to be known of revocations: {why}");
+            }
             self.not_before = Some(now.plus(AGAIN));
             return self.put_back(task);
         }
+        self.is_refused = false;
         match task {
             Task::Tell(batch) => add(&self.tally.bans_told, batch.len()),
             Task::Read => {

@@ -84,6 +84,8 @@ pub(super) struct Claims {
     era: Arc<Era>,
     /// When that was asked for last.
     asked: Option<Time>,
+    /// It was not told, and that was logged.
+    is_refused: bool,
     /// What names begin with.
     prefix: String,
 }
@@ -93,7 +95,14 @@ impl Claims {
         let prefix =
             if options.cluster { hub_prefix(&options.prefix) } else { options.prefix.clone() };
         let era = Arc::clone(era);
-        Self { waiting: VecDeque::new(), done: Vec::new(), era, asked: None, prefix }
+        Self {
+            waiting: VecDeque::new(),
+            done: Vec::new(),
+            era,
+            asked: None,
+            is_refused: false,
+            prefix,
+        }
     }
 
     /// To be claimed.
@@ -175,7 +184,8 @@ impl Claims {
             Errand::Era => {
                 let told = answers.into_iter().nth(1).unwrap_or_default();
                 self.era.write(redis::from_redis_value(told).ok());
-                if self.era.read().is_none() {
+                let is_refused = self.era.read().is_none();
+                if is_refused && !std::mem::replace(&mut self.is_refused, is_refused) {
                     tracing::warn!("Redis does not say since when it remembers used tickets");
                 }
                 return;
@@ -215,6 +225,7 @@ mod tests {
             done: Vec::new(),
             era: Arc::default(),
             asked: None,
+            is_refused: false,
             prefix: "t".to_owned(),
         };
         some.iter().for_each(|claim| claims.push(*claim, true));
