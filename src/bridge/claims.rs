@@ -82,6 +82,8 @@ pub(super) struct Claims {
     done: Vec<(ConnAddress, Claimed)>,
     /// What is of another one may have been used and forgotten.
     era: Arc<Era>,
+    /// Whether anything is ever claimed; if not, Redis is not asked either.
+    is_used: bool,
     /// When that was asked for last.
     asked: Option<Time>,
     /// It was not told, and that was logged.
@@ -99,6 +101,7 @@ impl Claims {
             waiting: VecDeque::new(),
             done: Vec::new(),
             era,
+            is_used: options.extras.tickets,
             asked: None,
             is_refused: false,
             prefix,
@@ -151,7 +154,8 @@ impl Claims {
 
     fn work(&mut self, now: Time, unix_ms: u64) -> Option<(Vec<Cmd>, Errand)> {
         let Some(era) = self.era.read() else {
-            if self.asked.is_some_and(|asked| now.since(asked) < AGAIN) {
+            let is_early = self.asked.is_some_and(|asked| now.since(asked) < AGAIN);
+            if is_early || !self.is_used {
                 self.give_up_waiting();
                 return None;
             }
@@ -185,7 +189,8 @@ impl Claims {
                 let told = answers.into_iter().nth(1).unwrap_or_default();
                 self.era.write(redis::from_redis_value(told).ok());
                 let is_refused = self.era.read().is_none();
-                if is_refused && !std::mem::replace(&mut self.is_refused, is_refused) {
+                let was_refused = std::mem::replace(&mut self.is_refused, is_refused);
+                if is_refused && !was_refused {
                     tracing::warn!("Redis does not say since when it remembers used tickets");
                 }
                 return;
@@ -224,6 +229,7 @@ mod tests {
             waiting: VecDeque::new(),
             done: Vec::new(),
             era: Arc::default(),
+            is_used: true,
             asked: None,
             is_refused: false,
             prefix: "t".to_owned(),
@@ -272,5 +278,13 @@ mod tests {
         assert!(claims.work(NOW, 0).is_none(), "not at once again");
         assert_eq!(told(&mut claims), [Claimed::Unknown]);
         assert!(claims.work(NOW.plus(AGAIN), 0).is_some());
+    }
+
+    #[test]
+    fn where_nothing_is_ever_claimed_redis_is_not_asked() {
+        let mut claims = claims(&[claim(1, 10, 60)]);
+        claims.is_used = false;
+        assert!(claims.work(NOW, 0).is_none());
+        assert_eq!(told(&mut claims), [Claimed::Unknown]);
     }
 }

@@ -88,7 +88,7 @@ impl Line {
         let patience = options.patience.connect * 2;
         let connecting = tokio::time::timeout(patience, source.connect(&config));
         let Ways { hub, rooms } = connecting.await.map_err(std::io::Error::from)??;
-        let emitter = options.emitter.map(|key| Emitter::new(&key, options.tag));
+        let emitter = options.extras.emitter.map(|key| Emitter::new(&key, options.tag));
         Ok(Self {
             connection: hub,
             rooms,

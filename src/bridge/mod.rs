@@ -55,7 +55,7 @@ mod window;
 
 pub use bans::Ban;
 pub use claims::{Claim, Claimed, Era};
-pub use options::{Bounds, Options, Presence};
+pub use options::{Bounds, Extras, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use records::{Receipt, Record};
 pub use sequence::{Part, Sequence};

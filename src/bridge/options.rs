@@ -11,8 +11,8 @@ pub struct Options {
     pub server: Server,
     /// In front of the names of channels.
     pub prefix: String,
-    /// What the channels of Socket.IO's emitters begin with, where they are heard.
-    pub emitter: Option<String>,
+    /// What only some use it for.
+    pub extras: Extras,
     /// The node's name in envelopes.
     pub node: String,
     /// The node's life, by which its envelopes are told from those of an earlier one.
@@ -31,6 +31,15 @@ pub struct Options {
     pub linger: Duration,
     /// What is known of users over nodes.
     pub presence: Presence,
+}
+
+/// What Redis is asked for only where it is used.
+#[derive(Clone, Debug)]
+pub struct Extras {
+    /// What the channels of Socket.IO's emitters begin with, where they are heard.
+    pub emitter: Option<String>,
+    /// Whether there are tickets for all nodes.
+    pub tickets: bool,
 }
 
 /// What is known of users over nodes.

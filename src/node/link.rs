@@ -17,9 +17,9 @@ use crate::base::id::{ConnAddress, NodeTag, ShardId};
 use crate::base::map::Seed;
 use crate::base::secret::Secret;
 use crate::bridge::{
-    self, Absent, Bounds, Bridge, Change, Channel, Claimed, Mark, Options, Papers, Parcel, Part,
-    Patience, Place, Pose, Receipt, Refused, Sentinels, Sequence, Server, Side, Surveyed, Tally,
-    Word,
+    self, Absent, Bounds, Bridge, Change, Channel, Claimed, Extras, Mark, Options, Papers, Parcel,
+    Part, Patience, Place, Pose, Receipt, Refused, Sentinels, Sequence, Server, Side, Surveyed,
+    Tally, Word,
 };
 use crate::hub::{Afar, Here, Origin, Stand, Terms, home};
 use crate::mesh::{Lane, Port};
@@ -460,7 +460,10 @@ fn options(config: &Config, identity: &Identity) -> Result<Options, LaunchError>
     Ok(Options {
         server: server(&config.inside)?,
         prefix: own.prefix.clone(),
-        emitter: (!own.emitter.is_empty()).then(|| own.emitter.clone()),
+        extras: Extras {
+            emitter: (!own.emitter.is_empty()).then(|| own.emitter.clone()),
+            tickets: !own.ticket_secret.is_empty() || !own.ticket_secret_file.is_empty(),
+        },
         node: if own.node.is_empty() {
             format!("{:08x}", identity.node.0)
         } else {
