@@ -49,6 +49,9 @@ enum Work {
     Record(Vec<Record>),
 }
 
+/// How many take turns at the link.
+const TURNS: u8 = 7;
+
 /// What was under way, of which nobody knows whether Redis did it.
 #[derive(Default)]
 pub(super) struct UnderWay {
@@ -93,7 +96,7 @@ impl Life {
             canary_channel(tag),
         ];
         let canary = Canary { left: None, next: now };
-        Self { line, working: None, own, canary, again, is_up: false, turn: 6 }
+        Self { line, working: None, own, canary, again, is_up: false, turn: TURNS - 1 }
     }
 
     /// What was under way.
@@ -228,8 +231,8 @@ impl Life {
             return Some((self.line.publish_canary(&canary), Work::Publish(Vec::new())));
         }
         // Each has its turn, and who has nothing to do passes it on.
-        self.turn = (self.turn + 1) % 7;
-        (0..7).find_map(|step| match (self.turn + step) % 7 {
+        self.turn = (self.turn + 1) % TURNS;
+        (0..TURNS).find_map(|step| match (self.turn + step) % TURNS {
             0 => self.publish(engine),
             1 => self.share(engine),
             2 => self.survey(engine),

@@ -186,20 +186,23 @@ fn read(name: &str, file: &str) -> Result<Vec<u8>, LaunchError> {
     fs::read(file).map_err(failed)
 }
 
+/// A secret that stands in the configuration, or in the file that `key` names.
+pub(super) fn secret(key: &str, file: &str, own: &Secret) -> Result<Secret, LaunchError> {
+    if file.is_empty() {
+        return Ok(own.clone());
+    }
+    let text = read(&format!("{key} = {file:?}"), file)?;
+    Ok(Secret::new(String::from_utf8_lossy(&text).trim()))
+}
+
 /// A key for the tickets of one run of the node: those of an earlier run are void. With it stands the one that the
 /// nodes share, where they do.
 pub(super) fn ticket_key(config: &Config) -> Result<TicketKey, LaunchError> {
-    let mut secret = [0; 32];
-    rand::fill(&mut secret)
+    let mut random = [0; 32];
+    rand::fill(&mut random)
         .map_err(|_| LaunchError::new("tickets", "the system has no random numbers"))?;
-    let (own, key) = (&config.inside.bridge, TicketKey::new(&secret));
-    let shared = if own.ticket_secret_file.is_empty() {
-        own.ticket_secret.clone()
-    } else {
-        let name = format!("bridge.ticket_secret_file = {:?}", own.ticket_secret_file);
-        let bytes = read(&name, &own.ticket_secret_file)?;
-        Secret::new(String::from_utf8_lossy(&bytes).trim())
-    };
+    let (own, key) = (&config.inside.bridge, TicketKey::new(&random));
+    let shared = secret("bridge.ticket_secret_file", &own.ticket_secret_file, &own.ticket_secret)?;
     match shared.expose().len() {
         0 if own.ticket_secret_file.is_empty() => Ok(key),
         0..SHORTEST_TICKET_SECRET => Err(LaunchError::new(

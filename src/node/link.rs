@@ -418,15 +418,6 @@ fn read(key: &str, path: &str) -> Result<Vec<u8>, LaunchError> {
     fs::read(path).map_err(|error| LaunchError::new(format_args!("{key} = {path:?}"), error))
 }
 
-/// A password, that stands in the configuration or in a file.
-fn password(key: &str, path: &str, own: &Secret) -> Result<Secret, LaunchError> {
-    if path.is_empty() {
-        return Ok(own.clone());
-    }
-    let text = read(key, path)?;
-    Ok(Secret::new(String::from_utf8_lossy(&text).trim()))
-}
-
 fn server(inside: &config::values::Inside) -> Result<Server, LaunchError> {
     let (own, asked) = (&inside.redis, &inside.sentinels);
     let mut papers = Papers::default();
@@ -448,10 +439,10 @@ fn server(inside: &config::values::Inside) -> Result<Server, LaunchError> {
             urls: asked.urls.clone(),
             primary: asked.primary.clone(),
             user: asked.user.clone(),
-            password: password(key, path, &asked.password)?,
+            password: keys::secret(key, path, &asked.password)?,
         })
     };
-    let password = password("bridge.password_file", &own.password_file, &own.password)?;
+    let password = keys::secret("bridge.password_file", &own.password_file, &own.password)?;
     Ok(Server { place, user: own.user.clone(), password, papers })
 }
 

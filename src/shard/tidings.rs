@@ -345,15 +345,13 @@ impl Shard {
         publish.targets.rooms.retain(|room| !only_told(room));
         let is_all = publish.targets.is_empty();
         let is_recorded = !records.is_empty();
-        self.record(id, records, reference.filter(|_| is_all), is_all);
-        if is_all && is_recorded {
+        self.record(id, records, reference, is_all);
+        match (is_all, is_recorded) {
             // The reply comes when Redis has it.
-            return;
+            (true, true) => {}
+            (true, false) => self.reply(id, reference, &Reply::Published, now),
+            (false, _) => self.publish(id, &publish, reference, now),
         }
-        if is_all {
-            return self.reply(id, reference, &Reply::Published, now);
-        }
-        self.publish(id, &publish, reference, now);
     }
 
     /// Hands on what is for those who read the stream. `asks`: the client is told what became of the last.

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use serde_json::{Value, json};
 
+use crate::hostile::masked;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for};
 
 const ON: &str = "compression.enabled=true";
@@ -44,21 +45,7 @@ impl Squeezer {
     }
 
     fn send(&mut self, first: u8, payload: &[u8]) {
-        let mut frame = vec![first];
-        match payload.len() {
-            length @ 0..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
-            length @ 126..65_536 => {
-                frame.push(0xfe);
-                frame.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            length => {
-                frame.push(0xff);
-                frame.extend((length as u64).to_be_bytes());
-            }
-        }
-        frame.extend([0; 4]);
-        frame.extend(payload);
-        self.stream.write_all(&frame).unwrap();
+        self.stream.write_all(&masked(first, payload)).unwrap();
     }
 
     /// The first byte of the next frame, and its payload.

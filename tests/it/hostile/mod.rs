@@ -17,6 +17,8 @@ mod session;
 mod tls;
 mod tokens;
 
+pub(crate) use peer::masked;
+
 /// The themes' own tests run every row of their tables; what the document says of their number is so.
 #[test]
 fn the_suite_has_as_many_cases_as_is_said_of_it() {

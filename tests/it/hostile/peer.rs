@@ -227,7 +227,7 @@ fn close_code(payload: &[u8]) -> Option<u16> {
 }
 
 /// A client's frame under a mask of zeros, with the length in its shortest form.
-pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         length @ 0..126 => frame.push(0x80 | u8::try_from(length).unwrap()),
