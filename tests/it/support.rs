@@ -1,7 +1,7 @@
 //! A node to test against, and clients.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -235,10 +235,20 @@ impl Client {
         }
     }
 
+    /// A message of any kind. A signal for the process interrupts a read that has a time limit, and tungstenite says so.
+    fn read(&mut self) -> tungstenite::Result<Message> {
+        loop {
+            match self.socket.read() {
+                Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+
     /// The next message that is not a ping; tungstenite answers those by itself.
     pub(crate) fn next_message(&mut self) -> Message {
         loop {
-            match self.socket.read().expect("a message") {
+            match self.read().expect("a message") {
                 Message::Ping(_) | Message::Pong(_) => {}
                 message => return message,
             }
@@ -275,7 +285,7 @@ impl Client {
     pub(crate) fn try_ask(&mut self, command: &Value) -> Option<Value> {
         self.try_send(&command.to_string()).ok()?;
         loop {
-            match self.socket.read().ok()? {
+            match self.read().ok()? {
                 Message::Ping(_) | Message::Pong(_) => {}
                 Message::Text(text) => return serde_json::from_str(&text).ok(),
                 _ => return None,
@@ -298,7 +308,7 @@ impl Client {
     /// The code of the close frame that ends the connection; pushes before it are skipped.
     pub(crate) fn close_code(mut self) -> u16 {
         loop {
-            match self.socket.read() {
+            match self.read() {
                 Ok(Message::Close(Some(frame))) => return frame.code.into(),
                 Ok(Message::Close(None)) => return 1005,
                 Ok(_) => {}
