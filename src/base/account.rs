@@ -39,6 +39,8 @@ struct Entry {
     /// True while the number stands on the list.
     is_listed: Cell<bool>,
     changed: Changed,
+    /// What is held here is held there too.
+    within: Option<Account>,
 }
 
 /// One account. Copies are the same account.
@@ -49,8 +51,28 @@ impl Account {
     /// An account of nothing, with a number of its owner's choice.
     #[must_use]
     pub fn new(number: u32, changed: &Changed) -> Self {
+        Self::within(number, changed, None)
+    }
+
+    /// The same as a part of another: what it holds that holds too.
+    #[must_use]
+    pub fn within(number: u32, changed: &Changed, whole: Option<&Self>) -> Self {
         let (bytes, is_listed) = (Cell::new(0), Cell::new(false));
-        Self(Rc::new(Entry { number, bytes, is_listed, changed: changed.clone() }))
+        let (changed, within) = (changed.clone(), whole.cloned());
+        Self(Rc::new(Entry { number, bytes, is_listed, changed, within }))
+    }
+
+    /// True when nobody else refers to it, so that nothing will ever change it again.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        Rc::strong_count(&self.0) == 1
+    }
+
+    /// Lists it as if it had changed.
+    pub fn list(&self) {
+        if !self.0.is_listed.replace(true) {
+            self.0.changed.0.borrow_mut().push(self.0.number);
+        }
     }
 
     /// The bytes at this time.
@@ -69,18 +91,22 @@ impl Account {
     /// So many bytes more.
     pub(super) fn add(&self, bytes: u64) {
         self.set(self.bytes() + bytes);
+        if let Some(whole) = &self.0.within {
+            whole.add(bytes);
+        }
     }
 
     /// So many bytes less; they were added before.
     pub(super) fn subtract(&self, bytes: u64) {
         self.set(self.bytes() - bytes);
+        if let Some(whole) = &self.0.within {
+            whole.subtract(bytes);
+        }
     }
 
     fn set(&self, bytes: u64) {
         self.0.bytes.set(bytes);
-        if !self.0.is_listed.replace(true) {
-            self.0.changed.0.borrow_mut().push(self.0.number);
-        }
+        self.list();
     }
 }
 
@@ -104,5 +130,20 @@ mod tests {
         assert_eq!((accounts[0].read(), accounts[1].read()), (1, 51));
         accounts[1].subtract(51);
         assert_eq!((changed.pop(), accounts[1].read()), (Some(9), 0));
+    }
+
+    #[test]
+    fn what_a_part_holds_the_whole_holds_too() {
+        let [parts, wholes] = [(); 2].map(|()| Changed::default());
+        let whole = Account::new(1, &wholes);
+        let part = Account::within(2, &parts, Some(&whole));
+        part.add(50);
+        whole.add(7);
+        part.subtract(20);
+        assert_eq!((part.bytes(), whole.bytes()), (30, 37));
+        assert_eq!((parts.pop(), wholes.pop()), (Some(2), Some(1)));
+        assert!(part.is_alone() && !whole.is_alone());
+        drop(part);
+        assert!(whole.is_alone());
     }
 }

@@ -179,6 +179,7 @@ pub(super) fn rooms(config: &Config) -> RoomRules {
                 age: namespace.kept.history_age,
             }),
             repeats: namespace.kept.idempotency_window,
+            waiting: namespace.kept.room_memory,
         },
         queued: namespace.memory,
         write_delay: namespace.write_delay,

@@ -277,7 +277,7 @@ impl Shard {
         if let Some((room, forms, steps)) = self.rooms.bundle.take() {
             let limits = self.queue_limits_for([&*room]);
             let space = self.space_of(&room);
-            let forms = forms.map(|one: Shared| one.counted_for(space));
+            let forms = forms.map(|one: Shared| one.counted_for(space.as_ref()));
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
             let item = Item { forms, steps, except, except_rooms };
             self.deliver_room(&room, &item, &limits, now);
@@ -315,7 +315,7 @@ impl Shard {
         let space = self.space_of(room);
         let except = except.filter(|address| self.is_own(address));
         let except = except.map(|address| address.conn).into_iter().collect();
-        let forms = forms.map(|one| one.counted_for(space));
+        let forms = forms.map(|one| one.counted_for(space.as_ref()));
         let (steps, except_rooms) = (SmallVec::new(), SmallVec::new());
         let item = Item { forms, steps, except, except_rooms };
         self.deliver_room(room, &item, &limits, now);
@@ -447,24 +447,24 @@ impl Shard {
     }
 
     /// The event for streams of several rooms, if this shard has any and it is of a room.
-    fn step(&self, publication: &Publication, event: Option<&Arc<[u8]>>) -> Option<Step> {
+    fn step(&mut self, publication: &Publication, event: Option<&Arc<[u8]>>) -> Option<Step> {
         if self.rooms.replays.trails.is_empty() {
             return None;
         }
         let mark = Some(publication.mark());
         let step = Step::of(publication, event?, mark)?;
         let body = step.body.traced(self.trace(publication));
-        let body = body.counted_for(self.space_of(&publication.room));
+        let body = body.counted_for(self.space_of(&publication.room).as_ref());
         Some(Step { body, ..step })
     }
 
-    pub(super) fn item(&self, publication: &Publication) -> Item {
+    pub(super) fn item(&mut self, publication: &Publication) -> Item {
         let trace = self.trace(publication);
         let space = self.space_of(&publication.room);
         let marked = |bytes| Shared::marked(bytes, publication.mark()).traced(trace);
         let forms = self.publication_forms(publication);
         let steps = self.step(publication, forms.event.as_ref()).into_iter().collect();
-        let forms = forms.map(|bytes| marked(bytes).counted_for(space));
+        let forms = forms.map(|bytes| marked(bytes).counted_for(space.as_ref()));
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
             return Item { forms, steps, except, except_rooms };

@@ -1,11 +1,11 @@
-//! What happens when too much waits for one tenant, or in the rooms of one namespace.
+//! What happens when too much waits for one tenant, in the rooms of one namespace, or in one room.
 //!
 //! The node's budget protects the node; this protects tenants from each other. The bytes that wait for a tenant's
 //! connections are counted (`flow::outbound::payers`), and each shard has its part of the tenant's limit. Near it
 //! the tenant's publications meet their rooms' policies early. Beyond it those of its own connections are closed
 //! that have most to read, until it is clearly below; nobody else's are. A namespace is not made of connections, so
 //! near its limit its publications meet their policies early, and beyond it at the first few kilobytes that wait for
-//! a reader.
+//! a reader. So do those of a room near its own, where the namespace limits each.
 //!
 //! A tenant's limit is divided by the shards. One whose connections are all in a few of them gets less; shards
 //! that asked each other would have to do so for every frame.
@@ -78,6 +78,12 @@ pub(super) fn spaces(rules: &RoomRules, shards: u16) -> impl Iterator<Item = u64
     bytes.map(move |bytes| if bytes == 0 { 0 } else { part(bytes, shards) })
 }
 
+/// The same for each room of them.
+pub(super) fn rooms(rules: &RoomRules, shards: u16) -> impl Iterator<Item = u64> {
+    let bytes = rules.namespaces.iter().map(|namespace| namespace.memory.waiting);
+    bytes.map(move |bytes| if bytes == 0 { 0 } else { part(bytes, shards) })
+}
+
 impl Shard {
     /// A connection is one of this tenant's from now on: what waits for it is the tenant's.
     pub(super) fn charge_tenant(&mut self, index: u32, tenant: &str) {
@@ -101,18 +107,19 @@ impl Shard {
         let shards = self.identity.shards;
         let settings = std::rc::Rc::clone(&self.settings);
         self.queues.payers.set_spaces(spaces(&settings.rooms, shards), anew);
+        self.queues.payers.set_rooms(rooms(&settings.rooms, shards));
         let seed = &self.identity.seed;
         let limit = |tenant: &str| settings.limits.of(Party::tenant(seed, tenant)).memory;
         self.queues.payers.set_limits(|tenant| part(limit(tenant), shards));
     }
 
     /// Whom publications to that room are counted for beside their tenant.
-    pub(super) fn space_of(&self, room: &str) -> Option<&Account> {
-        let payers = &self.queues.payers;
+    pub(super) fn space_of(&mut self, room: &str) -> Option<Account> {
+        let payers = &mut self.queues.payers;
         if !payers.has_spaces() {
             return None;
         }
-        payers.space(self.settings.rooms.namespace_at(plain(room))?)
+        payers.place(room, self.settings.rooms.namespace_at(plain(room))?).cloned()
     }
 
     /// The limits of queues for publications to one of these rooms, which are all one tenant's.
@@ -130,7 +137,7 @@ impl Shard {
             let tenant = tenant_of(room).map_or(Stage::Calm, |tenant| payers.stage(tenant));
             let at = payers.has_spaces().then(|| self.settings.rooms.namespace_at(plain(room)));
             let space = at.flatten().map_or(Stage::Calm, |at| payers.stage_of_space(at));
-            stages = (stages.0.max(tenant), stages.1.max(space));
+            stages = (stages.0.max(tenant), stages.1.max(space).max(payers.stage_of_room(room)));
         }
         match stages {
             (_, Stage::Over) => bare(&limits, &self.settings.queue),

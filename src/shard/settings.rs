@@ -340,13 +340,16 @@ pub struct KindRate {
     pub over: OverRate,
 }
 
-/// What a home remembers of a room's publications.
+/// What may be held of a room's publications, remembered by its home and waiting for its readers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoomMemory {
     /// The publications themselves; `None`: nothing.
     pub history: Option<HistoryLimits>,
     /// How long their identifiers are remembered; zero: not at all.
     pub repeats: Duration,
+    /// Bytes that may wait for the room's readers in the node before its publications meet their policy early;
+    /// zero: as many as the namespace may have.
+    pub waiting: u64,
 }
 
 /// What a room keeps whose history all nodes share, where its namespace does not say.

@@ -24,6 +24,7 @@ mod losses;
 pub mod payers;
 mod policy;
 pub mod queue;
+mod rooms;
 mod store;
 
 pub use limits::{Control, OutboundLimits, Pressure, Pushed};

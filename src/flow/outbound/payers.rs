@@ -1,4 +1,4 @@
-//! For whom a shard's queues hold bytes: tenants, and the rooms of namespaces.
+//! For whom a shard's queues hold bytes: tenants, namespaces, and single rooms of those that say so.
 //!
 //! A frame is charged once in a shard, to the tenant of the first connection that queues it and to the namespace
 //! that whoever made it says; a tenant's frames never stand in another tenant's queue, so first is as good as
@@ -9,6 +9,7 @@
 //! a stage is the owner's to say. A connection names its payer by 4 bytes at its index, where there are tenants
 //! at all.
 
+use super::rooms::Rooms;
 use crate::base::account::{Account, Changed};
 use crate::base::map::{Map, Seed};
 
@@ -46,19 +47,24 @@ impl Stage {
 
 /// One who pays.
 #[derive(Debug)]
-struct Payer {
-    account: Account,
+pub(super) struct Payer {
+    pub(super) account: Account,
     /// [`u64::MAX`]: none.
     limit: u64,
-    stage: Stage,
+    pub(super) stage: Stage,
 }
 
 impl Payer {
     fn new(number: u32, changed: &Changed, limit: u64) -> Self {
-        Self { account: Account::new(number, changed), limit, stage: Stage::Calm }
+        Self::of(Account::new(number, changed), limit)
     }
 
-    fn settle(&mut self) -> u64 {
+    pub(super) fn of(account: Account, limit: u64) -> Self {
+        Self { account, limit, stage: Stage::Calm }
+    }
+
+    /// Brings the stage up to date; the bytes that are held.
+    pub(super) fn settle(&mut self) -> u64 {
         let bytes = self.account.read();
         self.stage = self.stage.after(bytes, self.limit);
         bytes
@@ -91,6 +97,7 @@ pub struct Payers {
     /// By the place of the namespace; `None` for those without a limit.
     spaces: Vec<Option<Payer>>,
     changed_spaces: Changed,
+    rooms: Rooms,
     /// Tenants and namespaces that are not calm.
     uneasy: usize,
     /// Tenants beyond their limit.
@@ -107,6 +114,7 @@ impl Payers {
             changed: Changed::default(),
             spaces: Vec::new(),
             changed_spaces: Changed::default(),
+            rooms: Rooms::new(seed),
             uneasy: 0,
             over: 0,
         }
@@ -189,10 +197,43 @@ impl Payers {
         Some(&self.spaces.get(at)?.as_ref()?.account)
     }
 
-    /// True when some namespace has a limit.
+    /// True when some namespace has a limit, or its rooms have.
     #[must_use]
     pub fn has_spaces(&self) -> bool {
-        !self.spaces.is_empty()
+        !self.spaces.is_empty() || self.rooms.is_limiting()
+    }
+
+    /// Whom publications to a room of the namespace at that place are counted for: the room, where that limits its
+    /// rooms, and with it or alone the namespace, if it has a limit.
+    pub fn place(&mut self, room: &str, at: usize) -> Option<&Account> {
+        let space = self.spaces.get(at).and_then(Option::as_ref).map(|payer| &payer.account);
+        match self.rooms.limit(at) {
+            0 => space,
+            limit => Some(self.rooms.account(room, limit, space)),
+        }
+    }
+
+    /// What each room of namespaces may hold, in the namespaces' order; zero: no limit.
+    pub fn set_rooms(&mut self, limits: impl IntoIterator<Item = u64>) {
+        self.rooms.set_limits(limits);
+    }
+
+    /// The stage of a room.
+    #[must_use]
+    pub fn stage_of_room(&self, room: &str) -> Stage {
+        self.rooms.stage(room)
+    }
+
+    /// What waits for the readers of a room with a limit.
+    #[must_use]
+    pub fn bytes_of_room(&self, room: &str) -> u64 {
+        self.rooms.bytes(room)
+    }
+
+    /// The rooms with a limit for which something waits, or did until lately.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
     }
 
     /// Namespaces with these limits, in their order; zero: none. `anew`: they are others than they were, so what
@@ -259,12 +300,13 @@ impl Payers {
             self.uneasy =
                 self.uneasy + usize::from(now > Stage::Calm) - usize::from(before > Stage::Calm);
         }
+        self.rooms.settle();
     }
 
     /// True when somebody is near a limit or beyond it. All others need not be looked for.
     #[must_use]
     pub fn is_uneasy(&self) -> bool {
-        self.uneasy > 0
+        self.uneasy + self.rooms.uneasy() > 0
     }
 
     /// True when a tenant is beyond its limit.
@@ -317,6 +359,7 @@ impl Payers {
     /// # Panics
     /// When they do not.
     pub(super) fn check(&self) {
+        self.rooms.check();
         let mut members = vec![0; self.tenants.len()];
         for row in self.members.iter().filter_map(|row| row.checked_sub(1)) {
             members[row as usize] += 1;

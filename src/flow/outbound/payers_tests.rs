@@ -19,6 +19,9 @@ const TENANTS: [&str; 2] = ["acme", "other"];
 const QUEUES: usize = 4;
 /// Of the first tenant and of the first namespace; the others have none.
 const LIMIT: u64 = 6000;
+/// Of each room of the first namespace.
+const ROOM_LIMIT: u64 = 2500;
+const ROOMS: usize = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -79,16 +82,26 @@ fn limits() -> OutboundLimits {
     }
 }
 
-/// Whose an item is: the tenant that pays and the namespace, as they were when it was first queued, and its cost.
-type Bill = (Option<String>, Option<usize>, u64);
+/// Whose an item is: the tenant that pays, the namespace and its room, as they were when it was first queued, and its
+/// cost.
+type Bill = (Option<String>, Option<usize>, u64, Option<usize>);
+
+/// The name of a room, and the room of an item.
+fn room(number: usize) -> String {
+    format!("r{number}")
+}
+
+fn room_of(item: u64) -> usize {
+    usize::try_from(item).expect("small") % ROOMS
+}
 
 struct World {
     store: Store,
     queues: [(Outbound, SendBatch); QUEUES],
     tenants: [Option<usize>; QUEUES],
-    /// Goes up with the namespaces: those of an older time count for none.
     bills: BTreeMap<u64, Bill>,
     stages: [Stage; 2],
+    rooms: [Stage; ROOMS],
     told: BTreeMap<String, u64>,
     next: u64,
 }
@@ -97,12 +110,14 @@ impl World {
     fn new() -> Self {
         let mut store = Store::new(&Seed::new(3));
         store.payers.set_spaces([LIMIT, 0], true);
+        store.payers.set_rooms([ROOM_LIMIT, 0]);
         Self {
             store,
             queues: Default::default(),
             tenants: [None; QUEUES],
             bills: BTreeMap::new(),
             stages: [Stage::Calm; 2],
+            rooms: [Stage::Calm; ROOMS],
             told: BTreeMap::new(),
             next: 0,
         }
@@ -125,7 +140,8 @@ impl World {
             _ => return Shared::kept(bytes),
         };
         let mark = Mark { room: Arc::from("r"), overflow, key: self.next % 3 };
-        let space = space.and_then(|at| self.store.payers.space(at));
+        let name = room(room_of(self.next));
+        let space = space.and_then(|at| self.store.payers.place(&name, at));
         Shared::marked(bytes, mark).counted_for(space)
     }
 
@@ -163,6 +179,9 @@ impl World {
             }
             Step::Spaces { anew } => {
                 self.store.payers.set_spaces([LIMIT, 0], anew);
+                self.store.payers.set_rooms([ROOM_LIMIT, 0]);
+                self.bills.values_mut().for_each(|bill| bill.3 = None);
+                self.rooms = [Stage::Calm; ROOMS];
                 if anew {
                     self.bills.values_mut().for_each(|bill| bill.1 = None);
                     self.stages[1] = Stage::Calm;
@@ -197,7 +216,8 @@ impl World {
             if pushed.is_queued() {
                 let tenant = self.tenants[key].map(|tenant| TENANTS[tenant].to_owned());
                 let space = space.filter(|at| *at == 0 && policy < 4);
-                self.bills.entry(self.next).or_insert((tenant, space, cost));
+                let bill = (tenant, space, cost, space.map(|_| room_of(self.next)));
+                self.bills.entry(self.next).or_insert(bill);
             }
         }
     }
@@ -215,14 +235,18 @@ impl World {
 
     fn compare(&mut self) {
         let (mut by_tenant, mut of_space) = (BTreeMap::<String, u64>::new(), 0);
+        let mut by_room = [0; ROOMS];
         for number in self.held() {
-            let Some((tenant, space, cost)) = self.bills.get(&number) else { continue };
+            let Some((tenant, space, cost, room)) = self.bills.get(&number) else { continue };
             if let Some(tenant) = tenant {
                 *by_tenant.entry(tenant.clone()).or_default() += cost;
             }
             of_space += if space.is_some() { *cost } else { 0 };
+            if let Some(room) = room {
+                by_room[*room] += cost;
+            }
         }
-        let Self { store, told, stages, .. } = self;
+        let Self { store, told, stages, rooms, .. } = self;
         store.payers.settle(|held| Self::tell(told, held));
         for tenant in TENANTS {
             let expected = by_tenant.get(tenant).copied().unwrap_or(0);
@@ -232,13 +256,21 @@ impl World {
         let space = store.payers.space(0).expect("a limit");
         assert_eq!(space.bytes(), of_space, "what the namespace holds");
         let own = by_tenant.get(TENANTS[0]).copied().unwrap_or(0);
-        *stages = [next(stages[0], own), next(stages[1], of_space)];
+        *stages = [next(stages[0], own, LIMIT), next(stages[1], of_space, LIMIT)];
+        for (number, (bytes, stage)) in by_room.into_iter().zip(&mut *rooms).enumerate() {
+            *stage = next(*stage, bytes, ROOM_LIMIT);
+            let name = room(number);
+            assert_eq!(store.payers.bytes_of_room(&name), bytes, "what {name} holds");
+            assert_eq!(store.payers.stage_of_room(&name), *stage, "{bytes} of {ROOM_LIMIT}");
+        }
+        assert_eq!(store.payers.rooms(), by_room.iter().filter(|bytes| **bytes > 0).count());
         let found = [store.payers.stage(TENANTS[0]), store.payers.stage_of_space(0)];
         assert_eq!(found, *stages, "{own} and {of_space} of {LIMIT}");
         assert_eq!(store.payers.stage(TENANTS[1]), Stage::Calm);
         let is_over = stages[0] == Stage::Over;
         assert_eq!(store.payers.is_over(), is_over);
-        assert_eq!(store.payers.is_uneasy(), stages.iter().any(|stage| *stage > Stage::Calm));
+        let mut all = stages.iter().chain(&*rooms);
+        assert_eq!(store.payers.is_uneasy(), all.any(|stage| *stage > Stage::Calm));
         let excess = if is_over { own - LIMIT * EASED / 100 } else { 0 };
         let row = self.tenants.iter().position(|tenant| *tenant == Some(0));
         let row = row.and_then(|key| store.payers.row_of(u32::try_from(key).expect("small")));
@@ -248,11 +280,11 @@ impl World {
 }
 
 /// The rule, written for reading.
-fn next(before: Stage, bytes: u64) -> Stage {
-    let stays = before == Stage::Over && bytes > LIMIT * EASED / 100;
+fn next(before: Stage, bytes: u64, limit: u64) -> Stage {
+    let stays = before == Stage::Over && bytes > limit * EASED / 100;
     match bytes {
-        _ if bytes > LIMIT || stays => Stage::Over,
-        _ if bytes > LIMIT * TIGHT / 100 => Stage::Tight,
+        _ if bytes > limit || stays => Stage::Over,
+        _ if bytes > limit * TIGHT / 100 => Stage::Tight,
         _ => Stage::Calm,
     }
 }

@@ -69,6 +69,9 @@ group! {
         /// How long the ids of publications are remembered, so that one sent again is not published again.
         "idempotency_window_ms" Live idempotency_window: Duration = Duration::ZERO,
             millis(1000, DAY_MS).or_zero("ids are not looked at");
+        /// Bytes of memory for what waits for readers of each room in the whole node, divided by the shards. Near it
+        /// the room's publications meet overflow early, beyond it very early; those of other rooms do not.
+        "room_memory_bytes" Live room_memory: u64 = 0, whole(1 << 16, 1 << 50).or_zero("no limit");
     }
 }
 

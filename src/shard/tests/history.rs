@@ -24,6 +24,7 @@ pub(super) fn remembering(count: u32) -> Settings {
         memory: RoomMemory {
             history: Some(HistoryLimits { count, bytes: 1 << 20, age: Duration::from_secs(60) }),
             repeats: Duration::from_secs(10),
+            ..RoomMemory::default()
         },
         queued: 0,
         write_delay: Duration::ZERO,

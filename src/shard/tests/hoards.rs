@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::auth::Source;
+use crate::auth::{Source, room};
 use crate::base::glob::Glob;
 use crate::base::id::ConnId;
 use crate::base::shared::Overflow;
@@ -210,6 +210,46 @@ fn a_namespace_beyond_its_share_drops_early_and_other_rooms_do_not() {
     assert!(rig.shard.queues.payers.space(0).is_none());
     rig.stalled.clear();
     rig.settle();
+}
+
+#[test]
+fn a_room_beyond_its_share_drops_early_and_its_neighbours_do_not() {
+    let mut settings = settings();
+    settings.rooms.namespaces[0].queued = 0;
+    settings.rooms.namespaces[0].memory.waiting = 40 * KIB;
+    let mut rig = Rig::new(0, 1, settings.clone());
+    let author = member(&mut rig, "acme", "own");
+    let hot: Vec<ConnId> = (0..8).map(|_| member(&mut rig, "acme", "hot:a")).collect();
+    let others = [member(&mut rig, "acme", "hot:b"), member(&mut rig, "other", "hot:a")];
+    rig.stalled.extend(hot.iter().chain(&others));
+    // Each of them is behind by as much in the same room: what all wait for is counted once.
+    for _ in 0..60 {
+        rig.say(author, &kilobyte("hot:a"));
+        rig.settle();
+    }
+    let bytes = |rig: &Rig, room: &str| rig.shard.queues.payers.bytes_of_room(room);
+    let name = |tenant: &str, name: &str| room(Some(tenant), name).into_owned();
+    let held = bytes(&rig, &name("acme", "hot:a"));
+    assert!((4 * KIB..44 * KIB).contains(&held), "{held}");
+    let lost = rig.shard.counters().dropped_oldest_total;
+    assert!(lost > 8 * 15, "{lost}");
+    for _ in 0..20 {
+        rig.say(author, &kilobyte("hot:b"));
+        rig.settle();
+    }
+    assert_eq!(rig.shard.counters().dropped_oldest_total, lost, "the other room has lost nothing");
+    assert!(bytes(&rig, &name("acme", "hot:b")) > 18 * KIB);
+    assert_eq!(bytes(&rig, &name("other", "hot:a")), 0, "another tenant's is another room");
+    assert_eq!(rig.shard.queues.payers.rooms(), 2, "of all that there are");
+    rig.stalled.clear();
+    rig.settle();
+    rig.turn();
+    assert_eq!(
+        rig.shard.queues.payers.rooms(),
+        0,
+        "nothing is kept of rooms that nobody waits for"
+    );
+    assert!(!rig.shard.queues.payers.is_uneasy());
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn sharing() -> Rig {
         join: None,
         publish: None,
         origins: None,
-        memory: RoomMemory { history: Some(limits), repeats: Duration::ZERO },
+        memory: RoomMemory { history: Some(limits), ..RoomMemory::default() },
         queued: 0,
         write_delay: Duration::ZERO,
         payload: 0,
