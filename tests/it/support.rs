@@ -16,6 +16,9 @@ use tungstenite::{Message, WebSocket};
 
 /// Patience with what must happen. No test passes or fails by how long something took, short of this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at something that did not happen at once: whoever looks all the time takes the processor from those
+/// it waits for.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 #[expect(clippy::disallowed_methods, reason = "patience is measured with the real clock")]
 fn clock() -> Instant {
@@ -73,9 +76,15 @@ pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
 /// The same with another patience, for what others decide by clocks of their own.
 pub(crate) fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = clock();
+    let mut looks = 0;
     while !holds() {
         assert!(start.elapsed() < patience, "in vain: {what}");
-        std::thread::yield_now();
+        looks += 1;
+        if looks < 100 {
+            std::thread::yield_now();
+        } else {
+            std::thread::park_timeout(BETWEEN_LOOKS);
+        }
     }
 }
 

@@ -13,8 +13,13 @@ use super::shared::{KEEPS, ROOM, SHARED, chat, join_since, since};
 use crate::support::{Client, free_port, node, on_both_drivers, wait_within};
 
 /// What sentinels may take: one that was not run for two seconds trusts its clock only half a minute later, an
-/// election without a winner is held again after six seconds, and a primary that is back is made a replica after eight.
+/// election without a winner is held again after twelve seconds, and a primary that is back is made a replica after eight.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// How long a server is silent before it is taken for gone, in milliseconds. A shorter time has sentinels of a busy
+/// machine take servers for gone that are not, so that they change the primary again and again; and a replica whose
+/// primary was gone for ten times as long before they noticed is never chosen, so it must be over a tenth of the half
+/// minute above.
+const SILENT_MS: u32 = 5000;
 
 fn wait_until(what: &str, holds: impl FnMut() -> bool) {
     wait_within(PATIENCE, what, holds);
@@ -43,8 +48,8 @@ impl Sentinel {
         let path = folder.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\nrequirepass watchword\nsentinel sentinel-pass watchword\n\
-             sentinel monitor main 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds main 500\n\
-             sentinel failover-timeout main 3000\nsentinel parallel-syncs main 2\n"
+             sentinel monitor main 127.0.0.1 {primary} 2\nsentinel down-after-milliseconds main {SILENT_MS}\n\
+             sentinel failover-timeout main 6000\nsentinel parallel-syncs main 2\n"
         );
         fs::write(&path, text).unwrap();
         let child = Command::new("redis-server")
