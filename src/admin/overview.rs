@@ -30,6 +30,8 @@ const PAGE: u64 = 1000;
 const LARGEST: u64 = 100;
 /// Rooms that each shard names beyond those that are asked for, so that most answers are exact.
 const SPARE: usize = 100;
+/// Rooms that are counted for it at most.
+const MOST_NAMED: usize = 1000;
 /// Bytes of a reason: what a close frame carries beside its code (RFC 6455, section 5.5).
 const REASON_BYTES: usize = 123;
 /// The code of who is sent away without one: not to be tried again before something has changed.
@@ -155,6 +157,22 @@ pub struct Overview {
     pub accounts: Vec<Account>,
     /// Shards that have not answered.
     pub missing: Vec<u16>,
+    /// Where other nodes were asked: how many each has closed, this one included, by its name.
+    pub nodes: Vec<(String, u64)>,
+    /// Where some of them have not answered: their names.
+    pub absent: Option<Vec<String>>,
+    /// There are more rooms or connections, however few are here.
+    pub is_cut: bool,
+}
+
+impl Overview {
+    /// An answer that names who is missing in it.
+    fn answered(&self, mut body: Value) -> Value {
+        if let Some(absent) = &self.absent {
+            body["missingNodes"] = absent.as_slice().into();
+        }
+        answered(body, &self.missing)
+    }
 }
 
 /// Who knows rooms and connections. None of these calls waits.
@@ -202,28 +220,42 @@ impl Api {
         tenant: Option<&str>,
         prefix: String,
         limit: usize,
-    ) -> Result<(Vec<RoomSeen>, bool, Vec<u16>), Refusal> {
+    ) -> Result<(Overview, bool), Refusal> {
         let fetched = limit + SPARE;
         let ask = Lookup::Rooms { prefix, after: None, largest: true, limit: fetched };
-        let named = self.look_up(tenant, &ask).await?;
+        let mut named = self.look_up(tenant, &ask).await?;
         // A room that is not among the named has in each shard no more members than the last one there.
         let untold = if named.rooms.len() < fetched { 0 } else { named.untold };
-        let names: Vec<String> = named.rooms.into_iter().map(|room| room.room).collect();
-        if names.is_empty() {
-            return Ok((Vec::new(), true, named.missing));
+        if named.rooms.is_empty() {
+            return Ok((named, true));
         }
+        let most = MOST_NAMED.max(fetched);
+        // With many shards or nodes there are more than are worth counting: those with most members as far as is known.
+        named.rooms.sort_by(|a, b| (b.members, &a.room).cmp(&(a.members, &b.room)));
+        let left_out = named.rooms.get(most).map_or(0, |room| room.members);
+        named.rooms.truncate(most);
+        let names: Vec<String> = named.rooms.iter().map(|room| room.room.clone()).collect();
         let counted = self.look_up(tenant, &Lookup::Counts(names)).await?;
-        let mut rooms = counted.rooms;
-        rooms.retain(|room| room.members > 0);
-        rooms.sort_by(|a, b| (b.members, &a.room).cmp(&(a.members, &b.room)));
-        let is_exact =
-            untold == 0 || rooms.get(limit - 1).is_some_and(|last| last.members >= untold);
-        rooms.truncate(limit);
-        let mut missing = named.missing;
-        missing.extend(counted.missing);
-        missing.sort_unstable();
-        missing.dedup();
-        Ok((rooms, is_exact, missing))
+        named.rooms = counted.rooms;
+        named.rooms.retain(|room| room.members > 0);
+        named.rooms.sort_by(|a, b| (b.members, &a.room).cmp(&(a.members, &b.room)));
+        let untold = if left_out > 0 { untold.saturating_add(left_out) } else { untold };
+        let last = named.rooms.get(limit - 1);
+        let is_exact = untold == 0 || last.is_some_and(|last| last.members >= untold);
+        named.rooms.truncate(limit);
+        named.missing.extend(counted.missing);
+        named.missing.sort_unstable();
+        named.missing.dedup();
+        named.absent = match (named.absent.take(), counted.absent) {
+            (Some(mut some), Some(others)) => {
+                some.extend(others);
+                some.sort_unstable();
+                some.dedup();
+                Some(some)
+            }
+            (some, others) => some.or(others),
+        };
+        Ok((named, is_exact))
     }
 }
 
@@ -250,10 +282,11 @@ pub(super) async fn rooms(State(api): State<Arc<Api>>, request: Request) -> Answ
                 let expected = format!("expected 1 to {LARGEST} of the largest rooms");
                 return Err(Refusal::field("limit", expected));
             }
-            let (rooms, exact, missing) = api.largest(tenant.as_deref(), prefix, limit).await?;
-            let rooms: Vec<Value> = rooms.iter().map(room_seen).collect();
-            let body = json!({ "rooms": rooms, "exact": exact && missing.is_empty() });
-            return Ok(json(StatusCode::OK, answered(body, &missing)));
+            let (seen, exact) = api.largest(tenant.as_deref(), prefix, limit).await?;
+            let rooms: Vec<Value> = seen.rooms.iter().map(room_seen).collect();
+            let is_whole = seen.missing.is_empty() && seen.absent.is_none();
+            let body = json!({ "rooms": rooms, "exact": exact && is_whole });
+            return Ok(json(StatusCode::OK, seen.answered(body)));
         }
         _ => return Err(Refusal::field("order", "expected \"name\" or \"members\"")),
     }
@@ -261,13 +294,14 @@ pub(super) async fn rooms(State(api): State<Arc<Api>>, request: Request) -> Answ
     // One more tells whether there is another page.
     let ask = Lookup::Rooms { prefix, after, largest: false, limit: limit + 1 };
     let seen = api.look_up(tenant.as_deref(), &ask).await?;
-    let is_more = seen.rooms.len() > limit;
-    let rooms: Vec<Value> = seen.rooms.iter().take(limit).map(room_seen).collect();
+    let is_more = seen.is_cut || seen.rooms.len() > limit;
+    let page = &seen.rooms[..seen.rooms.len().min(limit)];
+    let rooms: Vec<Value> = page.iter().map(room_seen).collect();
     let mut body = json!({ "rooms": rooms });
-    if is_more {
-        body["next"] = seen.rooms[limit - 1].room.as_str().into();
+    if let (true, Some(last)) = (is_more, page.last()) {
+        body["next"] = last.room.as_str().into();
     }
-    Ok(json(StatusCode::OK, answered(body, &seen.missing)))
+    Ok(json(StatusCode::OK, seen.answered(body)))
 }
 
 pub(super) async fn room(
@@ -282,9 +316,9 @@ pub(super) async fn room(
     checked_room(&room)?;
     let tenant = guard::tenant(&key, tenant)?;
     let seen = api.look_up(tenant.as_deref(), &Lookup::Counts(vec![room.clone()])).await?;
-    let found = seen.rooms.into_iter().next();
+    let found = seen.rooms.first().cloned();
     let found = found.unwrap_or_else(|| RoomSeen { room, ..RoomSeen::default() });
-    Ok(json(StatusCode::OK, answered(room_seen(&found), &seen.missing)))
+    Ok(json(StatusCode::OK, seen.answered(room_seen(&found))))
 }
 
 pub(super) async fn connections(State(api): State<Arc<Api>>, request: Request) -> Answer {
@@ -306,10 +340,11 @@ pub(super) async fn connections(State(api): State<Arc<Api>>, request: Request) -
     let page = &seen.connections[..seen.connections.len().min(limit)];
     let connections: Vec<Value> = page.iter().map(|seen| connection_seen(seen).into()).collect();
     let mut body = json!({ "connections": connections, "total": seen.members });
-    if let (true, Some(last)) = (seen.connections.len() > limit, page.last()) {
+    let is_more = seen.is_cut || seen.connections.len() > limit;
+    if let (true, Some(last)) = (is_more, page.last()) {
         body["next"] = last.client.to_string().into();
     }
-    Ok(json(StatusCode::OK, answered(body, &seen.missing)))
+    Ok(json(StatusCode::OK, seen.answered(body)))
 }
 
 pub(super) async fn connection(
@@ -328,7 +363,10 @@ pub(super) async fn connection(
         if !seen.missing.is_empty() {
             return Err(Refusal::overloaded("not every shard has answered in time"));
         }
-        let message = "there is no such connection on this node";
+        if seen.absent.is_some() {
+            return Err(Refusal::overloaded("not every node has answered in time"));
+        }
+        let message = "there is no such connection";
         return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message).about("id"));
     };
     let mut body = connection_seen(found);
@@ -367,7 +405,12 @@ pub(super) async fn disconnect(State(api): State<Arc<Api>>, request: Request) ->
     let dismissal = Dismissal { whom, code: u16::try_from(code).unwrap_or(1008), reason };
     tracing::info!(key = key.name, tenant, ?dismissal, "connections are sent away");
     let seen = api.look_up(tenant.as_deref(), &Lookup::Disconnect(dismissal)).await?;
-    Ok(json(StatusCode::OK, answered(json!({ "disconnected": seen.disconnected }), &seen.missing)))
+    let mut body = json!({ "disconnected": seen.disconnected });
+    if !seen.nodes.is_empty() {
+        let node = |(name, count): &(String, u64)| json!({ "node": name, "disconnected": count });
+        body["nodes"] = seen.nodes.iter().map(node).collect();
+    }
+    Ok(json(StatusCode::OK, seen.answered(body)))
 }
 
 /// The crowd that a user or a room stands for.

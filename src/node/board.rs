@@ -125,13 +125,7 @@ impl Board {
         shard.poll_farewells(|farewell| self.farewells.0.try_send(farewell).is_ok());
     }
 
-    /// Takes what the shard answers the node; what finds no space stays with the shard.
-    pub(super) fn hear_replies(&self, shard: &mut Shard) {
-        let tell = &self.replies.0;
-        shard.poll_replies(&mut |reply| tell.try_send(reply).map_err(TrySendError::into_inner));
-    }
-
-    /// Takes an answer to the node that comes from no shard; gives back what finds no space.
+    /// Takes an answer to the node; gives back what finds no space.
     pub(super) fn tell_reply(&self, reply: Reply) -> Option<Reply> {
         self.replies.0.try_send(reply).err().map(TrySendError::into_inner)
     }

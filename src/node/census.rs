@@ -13,7 +13,7 @@ use crate::node::desk::{Mutex, NodeDesk};
 use crate::session::Status;
 use crate::session::presence::State;
 use crate::shard::{
-    Abroad, Attendance, Guest, Inquire, Inspected, Mail, Page, Reply, stand_in_a_word,
+    Abroad, Attendance, Elsewhere, Guest, Inquire, Inspected, Mail, Page, Reply, stand_in_a_word,
 };
 
 /// The questions under way.
@@ -36,7 +36,8 @@ pub(super) struct Open {
     limit: usize,
     /// What other nodes have answered, once they have, where they are asked.
     abroad: Option<Abroad>,
-    asks_abroad: bool,
+    pub(super) elsewhere: Option<Elsewhere>,
+    pub(super) asks_abroad: bool,
     /// What is known of rooms and connections.
     pub(super) inspected: Vec<Inspected>,
 }
@@ -60,14 +61,19 @@ impl Open {
 
     /// True when all who were asked have answered.
     pub(super) fn is_complete(&self) -> bool {
-        self.waiting.is_empty() && (!self.asks_abroad || self.abroad.is_some())
+        self.waiting.is_empty()
+            && (!self.asks_abroad || self.abroad.is_some() || self.elsewhere.is_some())
     }
 
     fn take(&mut self, reply: Reply) {
-        if let Attendance::Abroad(abroad) = reply.found {
-            self.members += abroad.members;
-            self.abroad = Some(abroad);
-            return;
+        match reply.found {
+            Attendance::Abroad(abroad) => {
+                self.members += abroad.members;
+                self.abroad = Some(abroad);
+                return;
+            }
+            Attendance::Elsewhere(elsewhere) => return self.elsewhere = Some(elsewhere),
+            _ => {}
         }
         let before = self.waiting.len();
         self.waiting.retain(|shard| *shard != reply.shard.0);
@@ -90,7 +96,7 @@ impl Open {
                 self.guests.extend(guests);
             }
             Attendance::Inspected(found) => self.inspected.push(found),
-            Attendance::Abroad(_) => {}
+            Attendance::Abroad(_) | Attendance::Elsewhere(_) => {}
         }
     }
 

@@ -118,6 +118,8 @@ impl Link {
             max_id_bytes: 1024,
             ..limits.clone()
         };
+        let options = options(config, identity)?;
+        let polling = Polling::of(&options.node);
         let link = Self {
             port,
             board: Arc::clone(board),
@@ -128,14 +130,14 @@ impl Link {
             limits: [limits, of_nodes],
             groups: 0,
             sharing: Sharing::default(),
-            polling: Polling::default(),
+            polling,
             sequence: Sequence::default(),
             waiting: Waiting {
                 lines: (0..identity.shards).map(|_| VecDeque::new()).collect(),
                 most: own.incoming as usize,
             },
         };
-        let bridge = Bridge::start(options(config, identity)?, link);
+        let bridge = Bridge::start(options, link);
         bridge.map_err(|error| LaunchError::new("bridge", error))
     }
 
@@ -234,6 +236,11 @@ impl Side for Link {
                 }
                 Mail::Inquire(number, inquire) => {
                     if let Some(word) = self.hear_inquiry(number, &inquire) {
+                        return Some(word);
+                    }
+                }
+                Mail::Replied(reply) => {
+                    if let Some(word) = self.hear_reply(*reply) {
                         return Some(word);
                     }
                 }

@@ -21,6 +21,7 @@ mod keeper;
 mod keys;
 mod launch;
 mod link;
+mod looking;
 mod metrics;
 mod polling;
 mod prover;

@@ -19,6 +19,7 @@ use crate::bridge::{Poll, Polled, Survey, Surveyed, Word};
 use crate::hub::Slip;
 use crate::node::counting::{self, Counting};
 use crate::node::link::Link;
+use crate::node::looking::Looking;
 use crate::session::Status;
 use crate::shard::{
     Abroad, Attendance, Guest, Inquire, Mail, Page, Record, Reply, Word as PresenceWord,
@@ -81,6 +82,8 @@ pub(super) enum Asker {
     Desk(u64),
     /// How many connections of other nodes this has reached.
     Count(Slip),
+    /// The desk, about rooms and connections.
+    Look(u64),
 }
 
 /// A question of another node.
@@ -106,14 +109,28 @@ pub(super) struct Polling {
     last: u64,
     /// How many publications reach, here and elsewhere.
     pub(super) counting: Counting,
+    /// What others ask about rooms and connections.
+    pub(super) looking: Looking,
     /// For the desk.
     pub(super) replies: Vec<Reply>,
 }
 
 impl Polling {
+    /// That of a node of this name.
+    pub(super) fn of(name: &str) -> Self {
+        Self { looking: Looking::of(name), ..Self::default() }
+    }
+
     pub(super) fn number(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    /// Answers the desk; what finds no place nobody waits for any more.
+    pub(super) fn reply(&mut self, reply: Reply) {
+        if self.replies.len() < REPLIES {
+            self.replies.push(reply);
+        }
     }
 }
 
@@ -136,7 +153,8 @@ impl Link {
     pub(super) fn hear_inquiry(&mut self, number: u64, inquire: &Inquire) -> Option<Word> {
         match inquire {
             Inquire::Members(page) => Some(self.ask_others(Asker::Desk(number), page)),
-            Inquire::Users(_) | Inquire::Inspect(_) => None,
+            Inquire::Inspect(what) => self.look_elsewhere(number, what),
+            Inquire::Users(_) => None,
         }
     }
 
@@ -171,6 +189,9 @@ impl Polled for Link {
         if counting::is_about_reach(&poll.text) {
             self.polling.counting.ask(&poll, self.clock.now());
             return Ok(());
+        }
+        if let Some(looked) = self.look_for(&poll) {
+            return looked;
         }
         let asked: Asked = serde_json::from_str(&poll.text).map_err(|error| error.to_string())?;
         let after = asked.after.as_deref().map(str::parse::<ConnAddress>).transpose();
@@ -214,10 +235,9 @@ impl Polled for Link {
             Asker::Desk(number) => {
                 let shard = ShardId(self.shards());
                 let found = Attendance::Abroad(abroad(surveyed, limit));
-                if self.polling.replies.len() < REPLIES {
-                    self.polling.replies.push(Reply { number, shard, found });
-                }
+                self.polling.reply(Reply { number, shard, found });
             }
+            Asker::Look(number) => self.tell_elsewhere(number, surveyed),
         }
     }
 }

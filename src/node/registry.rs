@@ -1,7 +1,8 @@
-//! Rooms and connections, for back ends: a question to all shards, and their answers put together.
+//! Rooms and connections, for back ends: a question to all shards and nodes, and their answers put together.
 //!
-//! Travels the way of questions about presence ([`super::census`]). A room may have members in every shard, so
-//! what the shards say of it is summed; pages are merged by the order they are in.
+//! Travels the way of questions about presence ([`super::census`]), and where there are other nodes by the bridge to them as
+//! well. A room may have members in every shard and on every node, so what they say of it is summed; pages are merged by
+//! the order they are in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::admin::{
 use crate::auth::{plain, room, user_room};
 use crate::node::census::Open;
 use crate::node::desk::NodeDesk;
-use crate::shard::{self, Explain, Inquire, Inspect, Inspected, Mail, Recipient};
+use crate::shard::{self, Elsewhere, Explain, Inquire, Inspect, Inspected, Mail, Recipient, Until};
 use crate::wire::websocket::CloseCode;
 
 /// Questions about rooms and connections, and about presence, that may be under way.
@@ -23,7 +24,9 @@ impl Registry for NodeDesk {
     fn look_up(&self, tenant: Option<&str>, ask: &Lookup) -> Result<u64, Refused> {
         let inquire = Arc::new(Inquire::Inspect(Arc::new(inspect(tenant, ask)?)));
         let number = self.questions.next.fetch_add(1, Ordering::Relaxed);
-        let question = Open::to(self.shards);
+        let asks_abroad = !matches!(ask, Lookup::Explain { .. }) && self.has_others();
+        let mut question = Open::to(self.shards);
+        question.asks_abroad = asks_abroad;
         {
             let mut open = self.questions.open();
             if open.len() >= OPEN {
@@ -32,16 +35,20 @@ impl Registry for NodeDesk {
             open.insert(number, question);
         }
         let posted = self.post_all(|| Some(Mail::Inquire(number, Arc::clone(&inquire))));
-        posted.map(|_| number).inspect_err(|_| {
+        if posted.is_err() {
             self.questions.open().remove(&number);
-        })
+        } else if asks_abroad {
+            // What it has no space for is not answered, and so somebody is missing.
+            let _ = self.post_bridge(Mail::Inquire(number, Arc::clone(&inquire)));
+        }
+        posted.map(|_| number)
     }
 
     fn looked_up(&self, number: u64) -> Option<Overview> {
         self.out().offer();
         self.hear();
         let mut open = self.questions.open();
-        let is_complete = open.get(&number).is_some_and(|question| question.waiting.is_empty());
+        let is_complete = open.get(&number).is_some_and(Open::is_complete);
         is_complete.then(|| open.remove(&number)).flatten().map(overview)
     }
 
@@ -95,30 +102,57 @@ fn inspect(tenant: Option<&str>, ask: &Lookup) -> Result<Inspect, Refused> {
     })
 }
 
-/// The answers of all shards that have answered, put together.
-fn overview(question: Open) -> Overview {
-    let mut rooms: BTreeMap<Arc<str>, RoomSeen> = BTreeMap::new();
-    let mut seen = Overview { missing: question.waiting, ..Overview::default() };
-    for Inspected { rooms: here, connections, members, dismissed, account } in question.inspected {
-        seen.accounts.extend(account.map(|account| *account));
-        seen.untold += here.last().map_or(0, |last| last.members);
-        seen.members += members;
-        seen.disconnected += dismissed;
-        seen.connections.extend(connections.into_iter().map(connection));
-        for part in here {
-            let room = rooms.entry(Arc::clone(&part.room)).or_insert_with(|| RoomSeen {
-                room: plain(&part.room).to_owned(),
-                ..RoomSeen::default()
-            });
-            room.members += part.members;
-            if let Some(position) = part.position {
-                room.position = Some((position.epoch, position.offset));
-            }
+/// The answers of all shards and nodes that have answered, put together.
+fn overview(mut question: Open) -> Overview {
+    // Who has not answered in time is somebody, but nobody knows who.
+    let elsewhere = question.elsewhere.take();
+    let is_late = question.asks_abroad && elsewhere.is_none();
+    let mut seen = Overview {
+        missing: std::mem::take(&mut question.waiting),
+        absent: is_late.then(Vec::new),
+        ..Overview::default()
+    };
+    let mut rooms = BTreeMap::new();
+    for part in std::mem::take(&mut question.inspected) {
+        add(&mut seen, &mut rooms, part);
+    }
+    if let Some(Elsewhere { own, nodes, missing, until }) = elsewhere {
+        let here = (own.to_string(), seen.disconnected);
+        let there = nodes.iter().map(|(name, part)| (name.to_string(), part.dismissed));
+        seen.nodes = std::iter::once(here).chain(there).collect();
+        seen.nodes.sort();
+        nodes.into_iter().for_each(|(_, part)| add(&mut seen, &mut rooms, part));
+        let text = |name: &Arc<str>| name.to_string();
+        seen.absent = missing.map(|names| names.iter().map(text).collect());
+        seen.is_cut = until.is_some();
+        match until {
+            Some(Until::Room(last)) => rooms.retain(|name, _| *name <= last),
+            Some(Until::Connection(last)) => seen.connections.retain(|seen| seen.client <= last),
+            None => {}
         }
     }
     seen.rooms = rooms.into_values().collect();
     seen.connections.sort_unstable_by_key(|connection| connection.client);
     seen
+}
+
+/// Adds what a shard or a node has told.
+fn add(seen: &mut Overview, rooms: &mut BTreeMap<Arc<str>, RoomSeen>, part: Inspected) {
+    seen.accounts.extend(part.account.map(|account| *account));
+    seen.untold = seen.untold.saturating_add(part.untold);
+    seen.members = seen.members.saturating_add(part.members);
+    seen.disconnected = seen.disconnected.saturating_add(part.dismissed);
+    seen.connections.extend(part.connections.into_iter().map(connection));
+    for here in part.rooms {
+        let room = rooms.entry(Arc::clone(&here.room)).or_insert_with(|| RoomSeen {
+            room: plain(&here.room).to_owned(),
+            ..RoomSeen::default()
+        });
+        room.members = room.members.saturating_add(here.members);
+        if let Some(position) = here.position {
+            room.position = Some((position.epoch, position.offset));
+        }
+    }
 }
 
 fn connection(seen: shard::ConnectionSeen) -> ConnectionSeen {

@@ -26,7 +26,7 @@ use crate::node::link::bridge_port;
 use crate::node::prover::hand_over;
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
-use crate::shard::{LastSeen, Mail, Progress, Relieved, Report, Shard};
+use crate::shard::{LastSeen, Mail, Progress, Relieved, Reply, Report, Shard};
 use crate::store::Seen;
 use crate::sys::clock::Clock;
 use crate::sys::memory::{self, Pages};
@@ -131,7 +131,11 @@ impl Worker {
             shard.poll_passages(&mut |passage, socket| front.hand_on(passage, socket));
         }
         self.board.hear_farewells(&mut self.shard);
-        self.board.hear_replies(&mut self.shard);
+        let (board, port) = (&self.board, &self.port);
+        self.shard.poll_replies(&mut |reply| match reply.is_afar() {
+            true => answer_bridge(port, bridge_port(shards), reply),
+            false => board.tell_reply(reply).map_or(Ok(()), Err),
+        });
         if let Some(found) = self.shard.poll_survey(now) {
             self.board.hear_survey(self.id, found);
         }
@@ -269,6 +273,15 @@ fn tell(port: &Port<Mail>, to: usize, report: Report) -> Result<(), Report> {
     let posted = port.post(to, Lane::Delivery, Mail::Report(Box::new(report)));
     posted.map_err(|mail| match mail {
         Mail::Report(report) => *report,
+        other => unreachable!("a port gives back what it was given: {other:?}"),
+    })
+}
+
+/// Posts the answer to a question of another node to the bridge.
+fn answer_bridge(port: &Port<Mail>, to: usize, reply: Reply) -> Result<(), Reply> {
+    let posted = port.post(to, Lane::Delivery, Mail::Replied(Box::new(reply)));
+    posted.map_err(|mail| match mail {
+        Mail::Replied(reply) => *reply,
         other => unreachable!("a port gives back what it was given: {other:?}"),
     })
 }

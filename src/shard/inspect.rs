@@ -11,6 +11,7 @@
 //! Questions are served one after another and wait in a short line; one that finds no place is counted and lost, and
 //! the node says of this shard that it has not answered.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +123,30 @@ pub struct Inspected {
     pub dismissed: u64,
     /// What became of a publication.
     pub account: Option<Box<Account>>,
+    /// Members that a room may have here of which nothing was told.
+    pub untold: u64,
+}
+
+/// What other nodes have found or done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The name of this node, as others know it.
+    pub own: Arc<str>,
+    /// Each node that has answered, by its name.
+    pub nodes: Vec<(Arc<str>, Inspected)>,
+    /// Those that have not, in order. `None`: all have. Empty: nobody knows who they are.
+    pub missing: Option<Vec<Arc<str>>>,
+    /// Of this room on, or of the connections behind this one, not all nodes have told: their answers were too long.
+    pub until: Option<Until>,
+}
+
+/// Where the first of the answers ends that were cut short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// With the room of this name within the node.
+    Room(Arc<str>),
+    /// With this connection.
+    Connection(ConnAddress),
 }
 
 /// Places looked at in one turn.
@@ -179,7 +204,9 @@ impl Inspection {
     }
 
     /// Moves the rooms that were kept into the answer.
-    fn tell_rooms(&mut self) {
+    fn tell_rooms(&mut self, limit: usize) {
+        let last = self.rooms.last().filter(|_| self.rooms.len() >= limit);
+        self.found.untold = last.map_or(0, |(_, _, members)| u64::from(*members));
         let seen =
             |(_, room, members)| RoomSeen { room, members: u64::from(members), position: None };
         self.found.rooms = std::mem::take(&mut self.rooms).into_iter().map(seen).collect();
@@ -270,7 +297,7 @@ impl Shard {
             }
         }
         if is_last {
-            inspection.tell_rooms();
+            inspection.tell_rooms(*limit);
         }
         is_last
     }
@@ -297,12 +324,13 @@ impl Shard {
         limit: usize,
         now: Time,
     ) -> bool {
-        let (own, slice) = (self.identity.id, self.measures.inspections.slice);
+        let slice = self.measures.inspections.slice;
+        let own = (self.identity.node, self.identity.id);
         inspection.found.members = self.rooms.hub.members(room).len() as u64;
-        let from = match after {
-            Some(after) if after.shard > own => return true,
-            Some(after) if after.shard == own => after.conn.index.saturating_add(1),
-            Some(_) | None => 0,
+        let from = match after.map(|after| (own.cmp(&(after.node, after.shard)), after)) {
+            Some((Ordering::Less, _)) => return true,
+            Some((Ordering::Equal, after)) => after.conn.index.saturating_add(1),
+            Some((Ordering::Greater, _)) | None => 0,
         };
         // A walk that has begun goes on, however few members are left: nobody is told of twice.
         let few = if inspection.cursor == 0 { self.few_members(room) } else { None };

@@ -30,7 +30,7 @@ use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
 use crate::shard::polling::Polling;
-use crate::shard::presence::{Inquire, Word};
+use crate::shard::presence::{Inquire, Reply, Word};
 use crate::shard::quota::Begin;
 use crate::shard::settings::{PARTY_COSTS, Settings};
 use crate::shard::shares::Toll;
@@ -225,6 +225,8 @@ pub enum Mail {
     },
     /// Delivery, from the node: answer this question, under its number.
     Inquire(u64, Arc<Inquire>),
+    /// To the bridge, and to no shard: the answer to a question of another node.
+    Replied(Box<Reply>),
     /// Request or delivery, as it says itself: about who is there.
     Presence(Box<Word>),
     /// Request: answer this.

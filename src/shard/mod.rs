@@ -74,7 +74,7 @@ pub use explain::{Explain, Recipient};
 pub use farewells::{Farewell, Told};
 pub use holdings::Holding;
 pub use inbox::{Errand, Errands, Kept, News, Notice, Said, Task};
-pub use inspect::{ConnectionSeen, Inspect, Inspected, RoomSeen, Whom};
+pub use inspect::{ConnectionSeen, Elsewhere, Inspect, Inspected, RoomSeen, Until, Whom};
 pub use joint::{Fetched, Joint, Told as Decided};
 pub use ledger::{FIGURES, Figure, Figures, Ledger};
 pub use mail::{

@@ -48,6 +48,9 @@ impl Registry for SmallDesk {
             disconnected: 2,
             accounts: Vec::new(),
             missing: vec![1],
+            nodes: Vec::new(),
+            absent: None,
+            is_cut: false,
         }
     }
 }

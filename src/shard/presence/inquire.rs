@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::id::ShardId;
-use crate::hub::{Sight, Stand};
-use crate::shard::inspect::{Inspect, Inspected};
+use crate::hub::{Sight, Slip, Stand};
+use crate::shard::inspect::{Elsewhere, Inspect, Inspected};
 use crate::shard::presence::{Abroad, Guest, Page, state};
 use crate::shard::state::Shard;
 
@@ -45,6 +45,16 @@ pub enum Attendance {
     Inspected(Inspected),
     /// Of members of the room in other nodes; from the bridge.
     Abroad(Abroad),
+    /// Of rooms and connections of other nodes; from the bridge.
+    Elsewhere(Elsewhere),
+}
+
+impl Reply {
+    /// True for the answer to a question of another node.
+    #[must_use]
+    pub const fn is_afar(&self) -> bool {
+        self.number >= Slip::AFAR
+    }
 }
 
 /// Answers that the node has yet to fetch.

@@ -12,6 +12,7 @@ mod presence;
 mod recording;
 mod revoking;
 mod sealed;
+mod sending_away;
 mod sentinel;
 mod shared;
 mod shared_outage;
