@@ -21,7 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 #[expect(clippy::disallowed_methods, reason = "patience is measured with the real clock")]
-fn clock() -> Instant {
+pub(crate) fn clock() -> Instant {
     Instant::now()
 }
 
@@ -74,11 +74,18 @@ pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
 }
 
 /// The same with another patience, for what others decide by clocks of their own.
-pub(crate) fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_within(patience: Duration, what: &str, holds: impl FnMut() -> bool) {
+    assert!(holds_within(patience, holds), "in vain: {what}");
+}
+
+/// Whether something comes to hold, for tests that have more to say when it does not.
+pub(crate) fn holds_within(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let start = clock();
     let mut looks = 0;
     while !holds() {
-        assert!(start.elapsed() < patience, "in vain: {what}");
+        if start.elapsed() >= patience {
+            return false;
+        }
         looks += 1;
         if looks < 100 {
             std::thread::yield_now();
@@ -86,6 +93,7 @@ pub(crate) fn wait_within(patience: Duration, what: &str, mut holds: impl FnMut(
             std::thread::park_timeout(BETWEEN_LOOKS);
         }
     }
+    true
 }
 
 /// A port for a program that is started next: of those that the kernel gives to nobody who asks for any, as tests

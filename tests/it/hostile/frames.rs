@@ -160,7 +160,7 @@ on_both_drivers! {
     }
 
     fn messages_that_never_end_are_closed_with_1008(driver) {
-        let arena = Arena::open(driver);
+        let arena = Arena::open_impatient(driver);
         let mut peers: Vec<(&str, Peer)> = unending()
             .into_iter()
             .map(|(name, bytes)| {

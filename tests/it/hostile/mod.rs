@@ -1,8 +1,9 @@
 //! Peers that mean harm, or know no better: rows A2, A12, A13, A14, G15 and the traps.
 //!
 //! Each theme is a table of cases against one program of its own, on both drivers. After each case a fresh
-//! client joins, publishes and receives, and every gauge of the node is back at zero; after each theme the
-//! memory of the process is within a stated bound of where it was, and it ends in order.
+//! client joins, publishes and receives, every gauge of the node is back at zero, and what is charged and the
+//! memory of the process are within stated bounds of where they were; tables of cheap cases are repeated many times
+//! under a narrower bound, and each process ends in order.
 
 mod arena;
 mod connection;

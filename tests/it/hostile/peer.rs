@@ -1,13 +1,13 @@
 //! A peer that sends what it likes and says what came of it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
 use socket2::SockRef;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, clock};
 
 /// A handshake in order.
 pub(super) const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -38,8 +38,8 @@ impl Peer {
     pub(super) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // A peer that floods and does not read must not hang the test.
-        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        // A write that waits gives the peer time to read; see `send`.
+        stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, read: Vec::new() }
     }
@@ -75,9 +75,39 @@ impl Peer {
         end
     }
 
-    /// Sends as much as the other side takes: it may have closed already, and that is its right.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
+    /// Sends as much as the other side takes: it may have closed already, and that is its right. Where it takes
+    /// nothing before something of what it said is read, that is read first.
+    pub(super) fn send(&mut self, mut bytes: &[u8]) {
+        let start = clock();
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if !self.more_at_once() {
+                        return;
+                    }
+                    assert!(start.elapsed() < PATIENCE, "nobody takes what is sent");
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Reads what is there, without waiting for more; false at the end of the stream.
+    fn more_at_once(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let mut piece = [0; 16_384];
+        let goes_on = loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => break false,
+                Ok(read) => self.read.extend_from_slice(&piece[..read]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break error.kind() == ErrorKind::WouldBlock,
+            }
+        };
+        self.stream.set_nonblocking(false).unwrap();
+        goes_on
     }
 
     /// Reads on; false at the end of the stream.
@@ -92,7 +122,7 @@ impl Peer {
             // A reset is an end too; a time-out is none.
             Err(error) => {
                 let kind = error.kind();
-                assert!(kind != std::io::ErrorKind::WouldBlock, "no end within {PATIENCE:?}");
+                assert!(kind != ErrorKind::WouldBlock, "no end within {PATIENCE:?}");
                 false
             }
         }
@@ -119,7 +149,7 @@ impl Peer {
         loop {
             match self.frame()? {
                 (0x81, text) => return Some(serde_json::from_slice(&text).unwrap()),
-                (0x88, payload) => panic!("closed: {:?}", close_code(&payload)),
+                (0x88, payload) => panic!("closed: {}", payload.escape_ascii()),
                 _ => {}
             }
         }
@@ -188,7 +218,7 @@ impl Peer {
         self.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         let read = self.stream.read(&mut [0; 512]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+        read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Ends the connection as a crash does.
