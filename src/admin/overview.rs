@@ -234,7 +234,8 @@ impl Api {
         named.rooms.sort_by(|a, b| (b.members, &a.room).cmp(&(a.members, &b.room)));
         let left_out = named.rooms.get(most).map_or(0, |room| room.members);
         named.rooms.truncate(most);
-        let names: Vec<String> = named.rooms.iter().map(|room| room.room.clone()).collect();
+        let mut names: Vec<String> = named.rooms.iter().map(|room| room.room.clone()).collect();
+        names.sort_unstable();
         let counted = self.look_up(tenant, &Lookup::Counts(names)).await?;
         named.rooms = counted.rooms;
         named.rooms.retain(|room| room.members > 0);

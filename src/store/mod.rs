@@ -3,7 +3,7 @@
 //!
 //! A [`Store`] takes a list of [`Ask`]s and does all of them in one transaction: with [`Disk`] they are on
 //! the disk when it returns, or none of them is done. [`Memory`] keeps the same in the process, bounded, for
-//! nodes without a file. One thread owns the store (`keeper`); it gathers what has come while the last
+//! nodes without a file, and [`Shared`] in a Redis for several nodes. One thread owns the store (`keeper`); it gathers what has come while the last
 //! transaction was being written, so that a thousand requests cost one. Whoever asks never waits: the
 //! request is taken or given back at once, and the answer comes as a value to whoever the node says.
 //!
@@ -13,8 +13,8 @@
 //! | file | subject |
 //! |---|---|
 //! | `ask` | what is asked, what is answered, and why not |
-//! | `table` | an ordered table of bytes, and the trait over both kinds of store |
-//! | `memory`, `disk` | the two kinds |
+//! | `table` | an ordered table of bytes, and the trait over all kinds of store |
+//! | `memory`, `disk`, `shared` | the kinds: in the process, in a file, in a Redis |
 //! | `inbox` | notifications of one user: append, list, mark as read, bounds |
 //! | `rooms` | publications of rooms: keep, list, bounds |
 //! | `rows` | how rows are laid out as bytes |
@@ -31,6 +31,7 @@ mod prune;
 mod records;
 mod rooms;
 mod rows;
+mod shared;
 mod table;
 
 #[cfg(test)]
@@ -40,4 +41,5 @@ pub use ask::{Answer, Appended, Ask, Draft, Fault, Limits, Outcome, Refused, Rev
 pub use disk::Disk;
 pub use keeper::{Clerk, Handle, Keeper, Pace, Tally};
 pub use memory::Memory;
+pub use shared::Shared;
 pub use table::Store;

@@ -1,4 +1,4 @@
-//! An ordered table of bytes, and the trait over both kinds of store.
+//! An ordered table of bytes, and the trait over all kinds of store.
 //!
 //! All that is kept is rows of one table, in the order of their keys as bytes. A transaction sees the rows
 //! as it has left them so far; when it fails, none of its changes remains.

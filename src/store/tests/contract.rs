@@ -5,7 +5,7 @@ use crate::store::Revoked;
 
 #[test]
 fn what_was_appended_is_listed_in_order_and_counted() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         assert_eq!(world.list("u", 0, 10), Page::default());
         let ids: Vec<u64> = (0..3).map(|n| world.append("u", &n.to_string()).id).collect();
         assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
@@ -20,7 +20,7 @@ fn what_was_appended_is_listed_in_order_and_counted() {
 
 #[test]
 fn a_page_ends_where_it_was_asked_to_and_says_whether_there_is_more() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let ids: Vec<u64> = (0..5).map(|n| world.append("u", &n.to_string()).id).collect();
         let of = |page: &Page| page.notes.iter().map(|note| note.id).collect::<Vec<_>>();
         let page = world.list("u", ids[0], 2);
@@ -40,7 +40,7 @@ fn a_page_ends_where_it_was_asked_to_and_says_whether_there_is_more() {
 
 #[test]
 fn what_was_read_leaves_one_many_and_all() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let ids: Vec<u64> = (0..5).map(|n| world.append("u", &n.to_string()).id).collect();
         assert_eq!(world.read("u", Marked::Ids(vec![ids[1]])), (4, true));
         assert_eq!(world.read("u", Marked::Ids(vec![ids[1]])), (4, false), "twice is once");
@@ -56,7 +56,7 @@ fn what_was_read_leaves_one_many_and_all() {
 
 #[test]
 fn users_with_names_that_begin_alike_have_inboxes_of_their_own() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         for owner in ["u", "us", "u\u{1f}s", "", "acme\u{1f}\u{1e}u"] {
             world.append(owner, &format!("{owner:?}"));
         }
@@ -70,7 +70,7 @@ fn users_with_names_that_begin_alike_have_inboxes_of_their_own() {
 
 #[test]
 fn a_name_is_kept_once_also_after_it_was_read_and_for_each_user() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let first = world.append_as("u", "1", "n");
         let again = world.append_as("u", "other", "n");
         assert_eq!((again.id, again.at, again.repeated), (first.id, NOW, true));
@@ -86,7 +86,7 @@ fn a_name_is_kept_once_also_after_it_was_read_and_for_each_user() {
 
 #[test]
 fn the_oldest_leaves_when_there_are_too_many_or_too_many_bytes() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         for n in 0..7 {
             let appended = world.append("u", &n.to_string());
             assert_eq!(appended.dropped, u64::from(n >= 5), "{n}");
@@ -105,7 +105,7 @@ fn the_oldest_leaves_when_there_are_too_many_or_too_many_bytes() {
 
 #[test]
 fn names_of_what_was_read_are_bounded_too_and_one_that_is_forgotten_may_come_again() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         for n in 0..6 {
             world.append_as("u", "x", &format!("n{n}"));
             world.read("u", Marked::All);
@@ -117,7 +117,7 @@ fn names_of_what_was_read_are_bounded_too_and_one_that_is_forgotten_may_come_aga
 
 #[test]
 fn what_is_too_old_is_gone_for_readers_at_once_and_from_the_store_by_pruning() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         world.append_as("u", "old", "n");
         world.append("idle", "old");
         world.now += 30 * DAY;
@@ -137,7 +137,7 @@ fn what_is_too_old_is_gone_for_readers_at_once_and_from_the_store_by_pruning() {
 
 #[test]
 fn ids_grow_also_where_nothing_is_left_of_the_earlier_ones() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let first = world.append("u", "1").id;
         world.now += 31 * DAY;
         world.prune();
@@ -152,7 +152,7 @@ fn ids_grow_also_where_nothing_is_left_of_the_earlier_ones() {
 
 #[test]
 fn a_walk_prunes_any_number_of_users_in_slices() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let owners: Vec<String> = (0..300).map(|n| format!("user-{n}")).collect();
         for owner in &owners {
             world.append(owner, "x");
@@ -179,7 +179,7 @@ fn a_walk_prunes_any_number_of_users_in_slices() {
 
 #[test]
 fn when_someone_was_last_here_never_goes_back() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         assert_eq!(world.last_seen("u"), None);
         let seen = |owner: &'static str, at| gone([(owner, at)]);
         assert_eq!(world.ask(seen("u", NOW)), Ok(Answer::Done));
@@ -190,7 +190,7 @@ fn when_someone_was_last_here_never_goes_back() {
 
 #[test]
 fn those_who_were_here_last_are_found_whatever_their_names() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let users: Vec<(String, u64)> =
             (0..50).map(|n| (format!("user-{n}"), NOW + (n * 7) % 50)).collect();
         let seen = gone(users.iter().map(|(user, at)| (user.as_str(), *at)));
@@ -220,7 +220,7 @@ fn revocations(world: &mut World) -> Vec<Revoked> {
 
 #[test]
 fn revocations_are_listed_until_they_end_and_a_second_adds_to_the_first() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let second = NOW / 1000;
         let token = Revoked { is_token: true, name: "u".into(), issued: 0, until: second + 10 };
         for revoked in [user("u", 100, second + 20), user("u", 90, second + 30), token.clone()] {
@@ -236,7 +236,7 @@ fn revocations_are_listed_until_they_end_and_a_second_adds_to_the_first() {
 
 #[test]
 fn one_revocation_too_many_is_refused_until_others_have_ended() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let second = NOW / 1000;
         for name in ["a", "b", "c"] {
             assert_eq!(world.ask(Ask::Revoke(user(name, 1, second + 10))), Ok(Answer::Done));
@@ -257,7 +257,7 @@ fn one_revocation_too_many_is_refused_until_others_have_ended() {
 
 #[test]
 fn many_requests_are_one_transaction_and_see_each_other_in_order() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let owner: Arc<str> = "u".into();
         let span = Span { after: 0, until: LAST_ID, limit: 10, bytes: u64::MAX };
         let asks = [

@@ -32,7 +32,7 @@ impl World {
 
 #[test]
 fn who_was_here_in_a_crash_was_last_seen_when_the_process_last_lived_or_when_they_came() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         world.done(come("early", NOW));
         world.now += 5000;
         world.done(Ask::Alive);

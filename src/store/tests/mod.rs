@@ -4,6 +4,7 @@ mod contract;
 mod disk;
 mod here;
 mod rooms;
+mod shared;
 mod thread;
 mod twin;
 
@@ -110,9 +111,11 @@ pub(super) fn memory() -> World {
     World { store: Box::new(Memory::new(limits(), 1 << 20)), now: NOW }
 }
 
-/// Runs a test on both kinds of store.
-pub(super) fn on_both(test: impl Fn(World)) {
+/// Runs a test on all kinds of store.
+pub(super) fn on_all(test: impl Fn(World)) {
     test(memory());
     let folder = tempfile::tempdir().expect("a folder");
     test(World { store: Box::new(open(folder.path())), now: NOW });
+    let server = shared::Server::start();
+    test(server.world("one"));
 }

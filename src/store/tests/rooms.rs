@@ -41,7 +41,7 @@ fn offsets(room: &SavedRoom) -> Vec<u64> {
 
 #[test]
 fn what_was_kept_of_rooms_is_listed_in_the_order_of_its_numbers() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         for (room, first) in [("b", 1), ("a", 7), ("a\u{1}x", 3), ("ab", 1)] {
             keep(&mut world, save(room, 40, first..first + 2, NOW));
             keep(&mut world, save(room, 40, [first + 3], NOW));
@@ -61,7 +61,7 @@ fn what_was_kept_of_rooms_is_listed_in_the_order_of_its_numbers() {
 
 #[test]
 fn a_room_keeps_to_its_count_its_bytes_and_its_age() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         keep(&mut world, save("a", 1, 1..=4, NOW));
         keep(&mut world, save("a", 1, 5..=8, NOW));
         let all = rooms(&mut world, u64::MAX);
@@ -89,7 +89,7 @@ fn a_room_keeps_to_its_count_its_bytes_and_its_age() {
 
 #[test]
 fn another_life_of_a_room_and_one_that_is_forgotten_leave_nothing() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         let wide = Bounds { count: 1000, ..BOUNDS };
         keep(&mut world, Save { bounds: wide, ..save("a", 1, 1..=600, NOW) });
         keep(&mut world, Save { bounds: wide, ..save("a", 2, 1..=2, NOW) });
@@ -108,7 +108,7 @@ fn another_life_of_a_room_and_one_that_is_forgotten_leave_nothing() {
 
 #[test]
 fn what_is_left_of_a_write_that_was_said_to_have_failed_is_written_over() {
-    on_both(|mut world| {
+    on_all(|mut world| {
         keep(&mut world, save("a", 1, 1..=4, NOW));
         keep(&mut world, save("a", 1, 3..=3, NOW));
         let all = rooms(&mut world, u64::MAX);

@@ -1,4 +1,4 @@
-//! Both stores against a naive twin, under any sequence of requests.
+//! All stores against a naive twin, under any sequence of requests.
 
 use std::collections::BTreeMap;
 
@@ -175,6 +175,22 @@ proptest! {
         play(world, &steps, |world| {
             world.store = Box::new(Memory::new(limits(), 0));
             world.store = Box::new(open(folder.path()));
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn a_store_in_redis_equals_an_inbox_on_paper_also_through_another_node(
+        steps in proptest::collection::vec(step(), 1..30),
+    ) {
+        let server = super::shared::Server::start();
+        let mut nodes = 1;
+        play(server.world("0"), &steps, |world| {
+            world.store = Box::new(server.store(&nodes.to_string()));
+            nodes += 1;
         });
     }
 }

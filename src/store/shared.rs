@@ -1,0 +1,317 @@
+//! A store in a Redis that several nodes share: whichever of them is asked, it knows what all have kept.
+//!
+//! The rows are those of the other stores, and so are the rules. They lie in a hash, and their keys in a sorted set, which
+//! gives them their order. A transaction notes what it has read and keeps what it would write; in the end one script
+//! looks whether what was read still stands so, and writes all or nothing. When another node was faster it is done again from
+//! the start. Everything that changes an inbox changes its head, so a head that still stands says that nobody was faster.
+//!
+//! What is durable when a transaction returns is what Redis makes of it (`appendonly yes`, `appendfsync always`: on its disk).
+//! Where the connection breaks in the middle nobody knows whether it was done; then it is told as a fault, and whoever
+//! asks again under the same name brings nothing twice.
+//!
+//! A process says of itself that it lives and who is here; so these rows are each node's own, under its name, and it settles
+//! no others.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::time::Duration;
+
+use redis::{Client, Connection, FromRedisValue};
+
+use super::ask::{Ask, Fault, Limits, Outcome};
+use super::rows::{ALIVE_KEY, HEAD, HERE, REVOKED, SEEN};
+use super::table::{self, Row, Store, Table};
+
+/// How often a transaction is done again because another node was faster.
+const ATTEMPTS: u32 = 100;
+/// Rows that one transaction reads or writes before another begins.
+const ROWS: usize = 1024;
+/// Rows in the first page of a scan, as most want to see one, and in the later ones.
+const FIRST_PAGE: usize = 2;
+const PAGE: usize = 256;
+
+/// The rows from one key up to another, so many: their keys, and their values.
+const SCAN: &str = "\
+local keys = redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, tonumber(ARGV[3]))
+if #keys == 0 then return {{}, {}} end
+return {keys, redis.call('HMGET', KEYS[1], unpack(keys))}";
+
+/// Writes, if what was read still stands so; 1 when it did.
+const WRITE: &str = "\
+local at = 2
+for _ = 1, tonumber(ARGV[1]) do
+  local now = redis.call('HGET', KEYS[1], ARGV[at])
+  if ARGV[at + 1] == '1' then
+    if now ~= ARGV[at + 2] then return 0 end
+  elseif now then
+    return 0
+  end
+  at = at + 3
+end
+while at <= #ARGV do
+  if ARGV[at + 1] == '1' then
+    redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 2])
+    redis.call('ZADD', KEYS[2], 0, ARGV[at])
+  else
+    redis.call('HDEL', KEYS[1], ARGV[at])
+    redis.call('ZREM', KEYS[2], ARGV[at])
+  end
+  at = at + 3
+end
+return 1";
+
+/// Keeps everything in Redis.
+pub struct Shared {
+    client: Client,
+    /// How long a connection, and a command, may take.
+    patience: Duration,
+    limits: Limits,
+    rows: String,
+    index: String,
+    /// Before the names of those who are here, in their rows: this node's name.
+    own: Vec<u8>,
+    /// `None` before the first transaction, and after a fault.
+    open: Option<Connection>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A store behind that client, with `prefix` before the names of its keys, for the node of that name. Nothing is
+    /// connected yet.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        prefix: &str,
+        node: &str,
+        limits: Limits,
+        patience: Duration,
+    ) -> Self {
+        let name = |what| format!("{prefix}:{{store}}:{what}");
+        let own = [&[HERE], node.as_bytes(), &[0]].concat();
+        let (rows, index) = (name("rows"), name("index"));
+        Self { client, patience, limits, rows, index, own, open: None }
+    }
+
+    fn connect(&self) -> Result<Connection, Fault> {
+        let open = || {
+            let connection = self.client.get_connection_with_timeout(self.patience)?;
+            connection.set_read_timeout(Some(self.patience))?;
+            connection.set_write_timeout(Some(self.patience))?;
+            Ok(connection)
+        };
+        open().map_err(|error| fault("connecting", &error))
+    }
+
+    fn transact(
+        &self,
+        connection: &mut Connection,
+        asks: &[Ask],
+        now: u64,
+    ) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = Vec::with_capacity(asks.len());
+        let mut failed = 0;
+        while outcomes.len() < asks.len() {
+            let mut rows = Rows::of(self, connection);
+            let mut part = Vec::new();
+            for ask in &asks[outcomes.len()..] {
+                part.push(table::answer(&mut rows, ask, &self.limits, now)?);
+                if rows.cost() >= ROWS {
+                    break;
+                }
+            }
+            if rows.write()? {
+                outcomes.append(&mut part);
+                failed = 0;
+                continue;
+            }
+            failed += 1;
+            if failed >= ATTEMPTS {
+                let why = "other nodes write to the same inboxes all the time";
+                return Err(Fault(format!("the store in Redis: writing: {why}")));
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Store for Shared {
+    fn commit(&mut self, asks: &[Ask], now: u64) -> Result<Vec<Outcome>, Fault> {
+        let mut connection = match self.open.take() {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let outcomes = self.transact(&mut connection, asks, now)?;
+        self.open = Some(connection);
+        Ok(outcomes)
+    }
+}
+
+fn fault(what: &str, why: &redis::RedisError) -> Fault {
+    Fault(format!("the store in Redis: {what}: {why}"))
+}
+
+/// The rows of a transaction. Keys are those in Redis.
+struct Rows<'s> {
+    store: &'s Shared,
+    connection: RefCell<&'s mut Connection>,
+    /// What was read, and has to stand so in the end.
+    read: RefCell<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    /// What was met in passing, and has to stand so if it is written.
+    met: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
+    written: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl<'s> Rows<'s> {
+    fn of(store: &'s Shared, connection: &'s mut Connection) -> Self {
+        Self {
+            store,
+            connection: RefCell::new(connection),
+            read: RefCell::default(),
+            met: RefCell::default(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    fn cost(&self) -> usize {
+        self.read.borrow().len() + self.written.len()
+    }
+
+    /// The key in Redis.
+    fn outer(&self, key: &[u8]) -> Vec<u8> {
+        match key.split_first() {
+            Some((&HERE, rest)) => [&self.store.own, rest].concat(),
+            _ if key == ALIVE_KEY => [key, &self.store.own].concat(),
+            _ => key.to_vec(),
+        }
+    }
+
+    /// The key by which the rules know it; none for what is another node's own.
+    fn inner(&self, key: &[u8]) -> Option<Vec<u8>> {
+        if key.first() != Some(&HERE) {
+            return Some(key.to_vec());
+        }
+        Some([&[HERE], key.strip_prefix(self.store.own.as_slice())?].concat())
+    }
+
+    fn ask<T: FromRedisValue>(&self, what: &str, command: &redis::Cmd) -> Result<T, Fault> {
+        let mut connection = self.connection.borrow_mut();
+        command.query(&mut **connection).map_err(|error| fault(what, &error))
+    }
+
+    fn script(&self, text: &str) -> redis::Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(text).arg(2).arg(&self.store.rows).arg(&self.store.index);
+        command
+    }
+
+    fn page(&self, from: &[u8], below: &[u8], most: usize) -> Result<Vec<Row>, Fault> {
+        let mut command = self.script(SCAN);
+        command.arg(from).arg([b"(", below].concat()).arg(most);
+        let (keys, values): (Vec<Vec<u8>>, Vec<Option<Vec<u8>>>) = self.ask("reading", &command)?;
+        Ok(keys.into_iter().zip(values.into_iter().map(Option::unwrap_or_default)).collect())
+    }
+
+    /// What was met in passing is written, and so has to stand as it did.
+    fn note(&mut self, key: &[u8]) {
+        if let Some(value) = self.met.get_mut().remove(key) {
+            self.read.get_mut().entry(key.to_vec()).or_insert(Some(value));
+        }
+    }
+
+    /// Writes everything; false when something that was read is not so any more.
+    fn write(&mut self) -> Result<bool, Fault> {
+        let (read, written) = (self.read.get_mut(), &self.written);
+        if read.len() + written.len() == 0 {
+            return Ok(true);
+        }
+        let pairs: Vec<_> = read.iter().chain(written).collect();
+        let count = read.len();
+        let mut command = redis::cmd("EVAL");
+        command.arg(WRITE).arg(2).arg(&self.store.rows).arg(&self.store.index).arg(count);
+        for (key, value) in pairs {
+            let is_there = if value.is_some() { "1" } else { "0" };
+            command.arg(key.as_slice()).arg(is_there).arg(value.as_deref().unwrap_or_default());
+        }
+        let done: u8 = self.ask("writing", &command)?;
+        Ok(done == 1)
+    }
+}
+
+impl Table for Rows<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+        let key = self.outer(key);
+        if let Some(value) = self.written.get(&key) {
+            return Ok(value.clone());
+        }
+        if let Some(value) = self.read.borrow().get(&key) {
+            return Ok(value.clone());
+        }
+        let mut command = redis::cmd("HGET");
+        command.arg(&self.store.rows).arg(&key);
+        let value: Option<Vec<u8>> = self.ask("reading", &command)?;
+        self.read.borrow_mut().insert(key, value.clone());
+        Ok(value)
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
+        let key = self.outer(key);
+        self.note(&key);
+        self.written.insert(key, Some(value.to_vec()));
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), Fault> {
+        let key = self.outer(key);
+        self.note(&key);
+        self.written.insert(key, None);
+        Ok(())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        below: &[u8],
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Fault> {
+        let below = self.outer(below);
+        let (mut from, mut sign, mut most) = (self.outer(from), b"[".as_slice(), FIRST_PAGE);
+        while from < below {
+            let page = self.page(&[sign, &from].concat(), &below, most)?;
+            let last = page.last().filter(|_| page.len() == most).map(|(key, _)| key.clone());
+            let mut rows: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+            for (key, value) in page {
+                if matches!(key.first(), Some(&(HEAD | SEEN | HERE | REVOKED))) {
+                    self.met.borrow_mut().insert(key.clone(), value.clone());
+                }
+                rows.insert(key, Some(value));
+            }
+            // What this transaction has written lies among them, up to where the page ends.
+            let begin = if sign == b"[" { Bound::Included(&from) } else { Bound::Excluded(&from) };
+            let end = last.as_ref().map_or(Bound::Excluded(&below), Bound::Included);
+            let own = self.written.range::<Vec<u8>, _>((begin, end));
+            rows.extend(own.map(|(key, value)| (key.clone(), value.clone())));
+            for (key, value) in &rows {
+                if let (Some(key), Some(value)) = (self.inner(key), value)
+                    && !each(&key, value)
+                {
+                    return Ok(());
+                }
+            }
+            let Some(last) = last else { return Ok(()) };
+            (from, sign, most) = (last, b"(", PAGE);
+        }
+        Ok(())
+    }
+
+    /// Redis says itself when it is full.
+    fn has_space(&self, _: u64) -> bool {
+        true
+    }
+}
