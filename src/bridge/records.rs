@@ -18,7 +18,7 @@ use super::server::hub_prefix;
 use super::tally::{Tally, add, set};
 use crate::base::id::ConnAddress;
 
-/// Entries in one piece of work.
+/// Entries in one piece of work, about.
 const BATCH: usize = 256;
 
 /// Who is told what became of a record.
@@ -30,22 +30,30 @@ pub struct Receipt {
     pub reference: Option<Box<str>>,
 }
 
-/// A message.
+/// A message: taken whole or not at all, and written when all of it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// It, as a JSON object.
-    pub document: Box<[u8]>,
+    /// It, as a JSON object for each room that it is for.
+    pub documents: Vec<Box<[u8]>>,
     /// Whom to tell.
     pub receipt: Option<Receipt>,
+}
+
+impl Record {
+    fn bytes(&self) -> usize {
+        self.documents.iter().map(|document| document.len()).sum()
+    }
 }
 
 /// What is to be written.
 #[derive(Debug)]
 pub(super) struct Records {
     waiting: VecDeque<Record>,
+    /// Entries that those are.
+    entries: usize,
     bytes: usize,
     done: Vec<(Receipt, bool)>,
-    /// Records that may wait, and their bytes.
+    /// Entries that may wait, and their bytes.
     most: (usize, usize),
     /// About so many entries stay.
     length: usize,
@@ -60,6 +68,7 @@ impl Records {
         let bounds = &options.bounds;
         Self {
             waiting: VecDeque::new(),
+            entries: 0,
             bytes: 0,
             done: Vec::new(),
             most: (bounds.queue, bounds.queue_bytes),
@@ -71,22 +80,23 @@ impl Records {
 
     /// To be written.
     pub(super) fn push(&mut self, record: Record) {
-        let bytes = self.bytes + record.document.len();
-        if self.waiting.len() >= self.most.0 || bytes > self.most.1 {
+        let bytes = self.bytes + record.bytes();
+        let entries = self.entries + record.documents.len();
+        if entries > self.most.0 || bytes > self.most.1 {
             return self.refuse(record);
         }
-        self.bytes = bytes;
+        (self.bytes, self.entries) = (bytes, entries);
         self.waiting.push_back(record);
         self.note();
     }
 
     fn refuse(&mut self, record: Record) {
-        add(&self.tally.records_refused, 1);
+        add(&self.tally.records_refused, record.documents.len());
         self.done.extend(record.receipt.map(|receipt| (receipt, false)));
     }
 
     fn note(&self) {
-        set(&self.tally.records_waiting, self.waiting.len());
+        set(&self.tally.records_waiting, self.entries);
     }
 
     /// Those of whom is known what became of theirs.
@@ -101,12 +111,17 @@ impl Records {
     }
 
     fn work(&mut self) -> Option<(Vec<Cmd>, Vec<Record>)> {
-        let count = BATCH.min(self.waiting.len());
-        let batch: Vec<Record> = self.waiting.drain(..count).collect();
-        let commands = batch.iter().map(|record| {
+        let (mut batch, mut entries) = (Vec::new(), 0);
+        while entries < BATCH {
+            let Some(record) = self.waiting.pop_front() else { break };
+            entries += record.documents.len();
+            batch.push(record);
+        }
+        self.entries -= entries;
+        let commands = batch.iter().flat_map(|record| &record.documents).map(|document| {
             let mut command = cmd("XADD");
             command.arg(&self.key).arg("MAXLEN").arg("~").arg(self.length).arg("*");
-            command.arg("event").arg(&record.document[..]);
+            command.arg("event").arg(&document[..]);
             command
         });
         let commands: Vec<Cmd> = commands.collect();
@@ -116,6 +131,7 @@ impl Records {
     /// The link has broken while these were under way.
     pub(super) fn put_back(&mut self, batch: Vec<Record>) {
         for record in batch.into_iter().rev() {
+            self.entries += record.documents.len();
             self.waiting.push_front(record);
         }
         self.note();
@@ -123,17 +139,21 @@ impl Records {
 
     /// What came of the work.
     pub(super) fn finish(&mut self, batch: Vec<Record>, answers: Vec<Value>) {
-        let answers = answers.into_iter().chain(std::iter::repeat(Value::Nil));
+        let mut answers = answers.into_iter();
         let mut why = None;
-        for (record, answer) in batch.into_iter().zip(answers) {
-            self.bytes -= record.document.len();
-            if matches!(answer, Value::BulkString(_) | Value::SimpleString(_)) {
-                add(&self.tally.records_written, 1);
-                self.done.extend(record.receipt.map(|receipt| (receipt, true)));
-            } else {
-                why = Some(answer);
-                self.refuse(record);
+        for record in batch {
+            self.bytes -= record.bytes();
+            let mut written = 0;
+            for _ in &record.documents {
+                match answers.next() {
+                    Some(Value::BulkString(_) | Value::SimpleString(_)) => written += 1,
+                    answer => why = Some(answer),
+                }
             }
+            let count = record.documents.len();
+            add(&self.tally.records_written, written);
+            add(&self.tally.records_refused, count - written);
+            self.done.extend(record.receipt.map(|receipt| (receipt, written == count)));
         }
         if let Some(why) = why {
             tracing::warn!("Redis refuses what clients say to back ends: {why:?}");
@@ -151,12 +171,13 @@ mod tests {
         let conn = ConnId { index: number, generation: 0 };
         let to = ConnAddress::alone(ShardId(0), conn);
         let document = format!("{{\"n\":{number}}}").into_bytes().into();
-        Record { document, receipt: Some(Receipt { to, reference: None }) }
+        Record { documents: vec![document], receipt: Some(Receipt { to, reference: None }) }
     }
 
     fn records(most: (usize, usize)) -> Records {
         Records {
             waiting: VecDeque::new(),
+            entries: 0,
             bytes: 0,
             done: Vec::new(),
             most,
@@ -190,10 +211,33 @@ mod tests {
         records.finish(batch, answers);
         let told = told(&mut records);
         assert_eq!((told.len(), &told[..3]), (BATCH, &[(0, true), (1, false), (2, true)][..]));
+        assert_eq!(records.bytes, records.waiting.iter().map(Record::bytes).sum::<usize>());
+        assert_eq!(records.entries, records.waiting.len());
+    }
+
+    #[test]
+    fn what_is_for_several_rooms_is_told_of_once_and_only_when_all_of_it_is_there() {
+        let mut records = records((6, 1000));
+        let several = |number| {
+            let one = record(number);
+            Record { documents: vec![one.documents[0].clone(); 3], ..one }
+        };
+        (0..3).for_each(|number| records.push(several(number)));
+        assert_eq!(told(&mut records), [(2, false)], "six are taken, and three more are refused");
+        let (commands, batch) = records.work().unwrap();
+        assert_eq!((commands.len(), batch.len(), records.entries), (6, 2, 0));
+        records.put_back(batch);
+        assert_eq!(records.entries, 6);
+        let (_, batch) = records.work().unwrap();
+        let mut answers = vec![Value::BulkString(b"1-1".to_vec()); 6];
+        answers[3] = Value::Nil;
+        records.finish(batch, answers);
         assert_eq!(
-            records.bytes,
-            records.waiting.iter().map(|one| one.document.len()).sum::<usize>()
+            told(&mut records),
+            [(0, true), (1, false)],
+            "the first of the second was refused"
         );
+        assert_eq!((records.bytes, records.entries), (0, 0));
     }
 
     #[test]

@@ -246,10 +246,10 @@ impl Side for Link {
                 }
                 Mail::Revoke(taken) => return Some(Word::Ban(revoking::ban(&taken))),
                 Mail::Record(record) => {
-                    let shard::Statement { to, reference, document } = *record;
+                    let shard::Statement { to, reference, documents } = *record;
                     let reference = reference.map(|raw| raw.get().into());
                     let receipt = to.map(|to| Receipt { to, reference });
-                    return Some(Word::Record(bridge::Record { document, receipt }));
+                    return Some(Word::Record(bridge::Record { documents, receipt }));
                 }
                 Mail::Claim(claim) => {
                     let shard::Claim { to: by, id, expires: until } = *claim;

@@ -368,8 +368,8 @@ pub struct Statement {
     pub to: Option<ConnAddress>,
     /// What that calls its message.
     pub reference: Option<Box<RawValue>>,
-    /// The event: a JSON object.
-    pub document: Box<[u8]>,
+    /// The events, one for each room: JSON objects.
+    pub documents: Vec<Box<[u8]>>,
 }
 
 /// A ticket that any node may take, and a handshake here wants to use.
@@ -438,7 +438,11 @@ impl Mail {
             Self::Joint(joint) => joint.cost(),
             Self::Polling(polling) => size_of::<Polling>() + polling.cost(),
             Self::Polled(answer) => answer.1.len(),
-            Self::Record(record) => size_of::<Statement>() + record.document.len(),
+            Self::Record(record) => {
+                let documents = record.documents.iter();
+                size_of::<Statement>()
+                    + documents.map(|one| one.len() + size_of_val(one)).sum::<usize>()
+            }
             Self::Here(users) => size_of_val(users.as_slice()),
             _ => 0,
         };

@@ -233,7 +233,7 @@ impl Shard {
         let (members, position, room) = (*members, *position, plain(&question.room));
         if let Some(part) = joining.part {
             let restoration = Restoration { members, position, recovered };
-            return self.note_restored(part, room, Ok(restoration), now);
+            return self.note_restored(part, Ok(restoration), now);
         }
         let Cursor { epoch, offset } = position;
         let reply = Reply::Joined { room, members, offset, epoch, recovered };

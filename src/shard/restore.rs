@@ -10,7 +10,6 @@
 
 use serde_json::value::RawValue;
 
-use crate::auth::plain;
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
@@ -26,10 +25,32 @@ use crate::shard::state::Shard;
 struct Restore {
     conn: ConnId,
     reference: Option<Box<RawValue>>,
-    results: Vec<Option<Restored>>,
+    rooms: Vec<Part>,
     /// Results still to come; never zero.
     left: usize,
 }
+
+/// A room, and what became of it, where that is known.
+#[derive(Debug)]
+struct Part {
+    room: Box<str>,
+    result: Option<Outcome>,
+}
+
+type Outcome = Result<Restoration, (Code, String)>;
+
+impl Restore {
+    /// What is told of it now.
+    fn results(self) -> Vec<Restored> {
+        let unknown = || Err((Code::Overloaded, CLOSING.to_owned()));
+        let told =
+            |part: Part| Restored { room: part.room, result: part.result.unwrap_or_else(unknown) };
+        self.rooms.into_iter().map(told).collect()
+    }
+}
+
+/// Why a room is not restored whose turn did not come.
+const CLOSING: &str = "the connection is closing";
 
 /// The restores under way.
 #[derive(Debug)]
@@ -48,23 +69,29 @@ impl Restores {
         self.open.len()
     }
 
-    fn begin(&mut self, conn: ConnId, reference: Option<&RawValue>, rooms: usize) -> u64 {
+    fn begin(&mut self, conn: ConnId, reference: Option<&RawValue>, rooms: &[Return<'_>]) -> u64 {
         let number = self.next;
         self.next += 1;
-        let results = (0..rooms).map(|_| None).collect();
+        let part = |one: &Return<'_>| Part { room: one.room.as_ref().into(), result: None };
+        let (left, rooms) = (rooms.len(), rooms.iter().map(part).collect());
         let reference = reference.map(RawValue::to_owned);
-        self.open.insert(number, Restore { conn, reference, results, left: rooms });
+        self.open.insert(number, Restore { conn, reference, rooms, left });
         number
     }
 
     /// Notes a result; the whole when it was the last.
-    fn note(&mut self, (number, part): (u64, u16), result: Restored) -> Option<Restore> {
+    fn note(&mut self, (number, part): (u64, u16), result: Outcome) -> Option<Restore> {
         let restore = self.open.get_mut(&number)?;
-        let place = restore.results.get_mut(usize::from(part))?;
-        restore.left -= usize::from(place.replace(result).is_none());
+        let place = restore.rooms.get_mut(usize::from(part))?;
+        restore.left -= usize::from(place.result.replace(result).is_none());
         if restore.left > 0 {
             return None;
         }
+        self.open.remove(&number)
+    }
+
+    /// Ends it before all results are there.
+    fn cut(&mut self, number: u64) -> Option<Restore> {
         self.open.remove(&number)
     }
 }
@@ -78,19 +105,18 @@ impl Shard {
         reference: Option<&RawValue>,
         now: Time,
     ) {
-        let number = self.rooms.restores.begin(id, reference, rooms.len());
+        let number = self.rooms.restores.begin(id, reference, &rooms);
         for (at, Return { room, since }) in (0_u16..).zip(rooms) {
             let part = (number, at);
-            let name = room.clone();
             let joined = self.may_go_on(id).and_then(|()| {
                 let room = check_return(room, &self.settings.commands)?;
                 self.join(id, &room, Joining { since, part: Some(part) }, None, now)
             });
             if let Err(CommandError { code, message, is_excess, .. }) = joined {
                 self.counters.command_errors_total += 1;
-                self.note_restored(part, &name, Err((code, message)), now);
+                self.note_restored(part, Err((code, message)), now);
                 if is_excess {
-                    self.close_excess(id, now);
+                    self.cut_restoring(number, id, now);
                 }
             }
         }
@@ -102,7 +128,19 @@ impl Shard {
         if self.table.get(id).is_some_and(|connection| connection.open().is_some()) {
             return Ok(());
         }
-        Err(CommandError::new(Code::Overloaded, "the connection is closing", None))
+        Err(CommandError::new(Code::Overloaded, CLOSING, None))
+    }
+
+    /// Closes who restores more rooms than it may be in, where that is the rule. The reply is not lost for it: it goes
+    /// ahead of the close, and of rooms that are not answered yet it says that the connection is closing.
+    fn cut_restoring(&mut self, number: u64, id: ConnId, now: Time) {
+        if !self.settings.limits.closes_excess {
+            return;
+        }
+        if let Some(restore) = self.rooms.restores.cut(number) {
+            self.reply_restored(restore, now);
+        }
+        self.close_excess(id, now);
     }
 
     /// Answers a join that the home, or a change of rights, has made void.
@@ -118,9 +156,9 @@ impl Shard {
             self.counters.command_errors_total += 1;
             self.measures.ledger.count(question.to.conn.index, Figure::Refused, 1);
             let result = Err((code, error.message));
-            self.note_restored(part, plain(&question.room), result, now);
+            self.note_restored(part, result, now);
             if error.is_excess {
-                self.close_excess(question.to.conn, now);
+                self.cut_restoring(part.0, question.to.conn, now);
             }
             return;
         }
@@ -131,15 +169,17 @@ impl Shard {
     pub(super) fn note_restored(
         &mut self,
         part: (u64, u16),
-        room: &str,
         result: Result<Restoration, (Code, String)>,
         now: Time,
     ) {
-        let Some(done) = self.rooms.restores.note(part, Restored { room: room.into(), result })
-        else {
-            return;
-        };
-        let results: Vec<Restored> = done.results.into_iter().flatten().collect();
-        self.reply(done.conn, done.reference.as_deref(), &Reply::Restored(&results), now);
+        if let Some(done) = self.rooms.restores.note(part, result) {
+            self.reply_restored(done, now);
+        }
+    }
+
+    fn reply_restored(&mut self, mut done: Restore, now: Time) {
+        let reference = done.reference.take();
+        let conn = done.conn;
+        self.reply(conn, reference.as_deref(), &Reply::Restored(&done.results()), now);
     }
 }

@@ -354,7 +354,7 @@ impl Shard {
         }
     }
 
-    /// Hands on what is for those who read the stream. `asks`: the client is told what became of the last.
+    /// Hands on what is for those who read the stream. `asks`: the client is told when all of it is there.
     fn record(
         &mut self,
         id: ConnId,
@@ -362,13 +362,14 @@ impl Shard {
         reference: Option<&RawValue>,
         asks: bool,
     ) {
-        let last = records.len();
-        for (at, event) in records.into_iter().enumerate() {
-            let to = (asks && at + 1 == last).then(|| self.address(id));
-            let reference = reference.filter(|_| to.is_some()).map(RawValue::to_owned);
-            let record = Statement { to, reference, document: event.document };
-            self.push_across(Mail::Record(Box::new(record)));
+        if records.is_empty() {
+            return;
         }
+        let to = asks.then(|| self.address(id));
+        let reference = reference.filter(|_| asks).map(RawValue::to_owned);
+        let documents = records.into_iter().map(|event| event.document).collect();
+        let record = Statement { to, reference, documents };
+        self.push_across(Mail::Record(Box::new(record)));
     }
 
     /// What a client has said to those who read the stream was written, or was not.

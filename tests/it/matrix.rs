@@ -251,6 +251,10 @@ fn join(number: usize) -> Value {
     json!({"type": "throng:join", "room": format!("room-{number}")})
 }
 
+fn watch(number: usize) -> Value {
+    json!({"type": "throng:watch", "room": format!("r{number}")})
+}
+
 fn members(number: usize) -> Value {
     json!({"type": "throng:members", "room": format!("r{number}")})
 }
@@ -326,12 +330,14 @@ on_both_drivers! {
 
     fn whoever_is_over_a_limit_that_is_no_rate_is_closed_with_1008_where_that_is_the_rule(driver) {
         let rooms: Vec<Value> = (1..60).map(join).collect();
+        let watches: Vec<Value> = (1..6).map(watch).collect();
         let large = vec![json!({"type": "t", "room": "small", "payload": "0123456789"})];
         let payload = "namespace=[{pattern=\"small\", max_payload_bytes=10}]";
         for (whose, limit, messages) in [
             (Whose::Connection, "limits.max_rooms=3", &rooms),
             (Whose::User, "limits_user.max_rooms=3", &rooms),
             (Whose::Tenant, "limits_tenant.max_rooms=3", &rooms),
+            (Whose::Connection, "presence.watches_max=3", &watches),
             (Whose::Connection, payload, &large),
         ] {
             let sets = ["limits.over_limit=close".to_owned(), limit.to_owned()];
@@ -362,6 +368,33 @@ on_both_drivers! {
                 let answer = other.ask(members(number));
                 assert_eq!(answer["code"], Value::Null, "{limit}: {answer}");
             }
+        }
+    }
+
+    fn a_watch_too_many_is_refused_with_a_typed_error(driver) {
+        let limit = "presence.watches_max=3";
+        let node = Whose::Connection.node(driver, &[limit.to_owned()]);
+        let mut client = Whose::Connection.hasty(node.address());
+        (0..3).for_each(|number| assert_eq!(client.ask_among(watch(number))["ok"], json!(true)));
+        assert_eq!(refusal(&mut client, limit, |number| watch(number + 3)), json!("watch_limit"));
+        assert_eq!(Whose::Connection.hasty(node.address()).ask_among(watch(9))["ok"], json!(true));
+    }
+
+    fn a_restore_of_too_many_rooms_is_answered_in_full_before_the_close(driver) {
+        for whose in [Whose::Connection, Whose::User] {
+            let section = if whose == Whose::User { "limits_user" } else { "limits" };
+            let sets = ["limits.over_limit=close".to_owned(), format!("{section}.max_rooms=3")];
+            let node = whose.node(driver, &sets);
+            let mut hasty = whose.hasty(node.address());
+            // No restore may name more rooms than a connection may be in, and this one is in one already.
+            hasty.join("room-0");
+            let rooms: Vec<Value> = (0..3).map(|at| json!({"room": format!("r{at}")})).collect();
+            let reply = hasty.ask_among(json!({"type": "throng:restore", "rooms": rooms}));
+            let told = reply["rooms"].as_array().expect("a list");
+            assert_eq!(told.len(), 3, "{reply}");
+            assert_eq!(told[2]["code"], "room_limit", "{reply}");
+            assert_eq!(hasty.close_code(), 1008, "{section}");
+            wait_for(&node, section, |c| c.limit_closed_total == 1 && c.restores == 0);
         }
     }
 

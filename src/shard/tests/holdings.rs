@@ -283,3 +283,30 @@ fn who_is_over_a_limit_that_is_no_rate_is_told_and_closed_where_that_is_the_rule
         assert_eq!(closed, if closes { 4 } else { 0 });
     }
 }
+
+#[test]
+fn a_restore_of_too_many_rooms_is_answered_before_its_connection_is_closed() {
+    // With a second shard some rooms have their home where nobody answers.
+    for shards in [1, 2] {
+        let mut settings = settings();
+        settings.limits.closes_excess = true;
+        settings.rooms.per_connection = 3;
+        let mut rig = Rig::new(0, shards, settings);
+        let conn = enter(&mut rig, &claims("ada"));
+        let rooms: Vec<Value> = (0..9).map(|at| json!({"room": format!("r{at}")})).collect();
+        rig.say(conn, &json!({"type": "throng:restore", "rooms": rooms, "ref": 7}).to_string());
+        rig.settle();
+        let heard: Vec<Heard> = rig.heard(conn).into_iter().collect();
+        let [.., Heard::Text(reply), Heard::Close(1008)] = &heard[..] else {
+            panic!("{shards} shards: {heard:?}");
+        };
+        assert_eq!((&reply["type"], &reply["ref"]), (&json!("throng:reply"), &json!(7)), "{reply}");
+        let told = reply["rooms"].as_array().expect("a list");
+        let names: Vec<&Value> = told.iter().map(|one| &one["room"]).collect();
+        assert_eq!(names, rooms.iter().map(|one| &one["room"]).collect::<Vec<_>>());
+        assert_eq!(told[3]["code"], "room_limit", "{reply}");
+        assert!(told[4..].iter().all(|one| one["code"] == "overloaded"), "{reply}");
+        assert_eq!(rig.shard.rooms.restores.len(), 0, "{shards} shards");
+        assert_eq!(rig.shard.counters().limit_closed_total, 1);
+    }
+}

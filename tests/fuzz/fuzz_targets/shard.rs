@@ -138,6 +138,7 @@ fn settings() -> Settings {
         memory: RoomMemory {
             history: Some(HistoryLimits { count: 5, bytes: 2000, age: Duration::from_secs(2) }),
             repeats: Duration::from_secs(1),
+            waiting: 1500,
         },
         queued: 4000,
         write_delay: Duration::from_millis(100),

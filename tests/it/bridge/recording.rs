@@ -114,7 +114,14 @@ on_both_drivers! {
         redis.ask(&["SET", STREAM, "no stream"]);
         assert_eq!(client.ask(job(1))["code"], "overloaded");
         assert_eq!(bridge(&node, "bridge_up"), 1);
+        let several = |payload: u32| {
+            let rooms = ["job:1", "job:2", "job:3"];
+            json!({"type": "run", "rooms": rooms, "payload": payload})
+        };
+        assert_eq!(client.ask(several(1))["code"], "overloaded");
         redis.ask(&["DEL", STREAM]);
+        assert_eq!(client.ask(several(3))["ok"], true);
+        assert_eq!(get::<i64>(&redis, &["XLEN", STREAM]), 3, "one entry a room, all there");
         assert_eq!(client.ask(job(2))["ok"], true);
     }
 }
