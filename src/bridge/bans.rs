@@ -3,7 +3,8 @@
 //! One set in Redis, sorted by when each ends, and one channel. A node that takes somebody's tokens back adds it to
 //! the set and tells it on the channel; every node that comes to Redis reads what still holds. So each knows what was
 //! taken back while it was away, before it was there, and by nodes that are no more. What it knows and does not find
-//! there, because Redis has lost it, it tells again. The same thing may be heard twice, and is passed on once. What it
+//! there, because Redis has lost it, it tells again; so that this is found under a link that goes on as well, what holds
+//! is counted with every canary. The same thing may be heard twice, and is passed on once. What it
 //! says is the node's business; here it is a text that ends at some time.
 //!
 //! What waits for Redis is bounded, and so is what is known. What Redis refuses is tried again a second later, as
@@ -48,6 +49,7 @@ pub struct Ban {
 pub(super) enum Task {
     Tell(Vec<Ban>),
     Read,
+    Count,
 }
 
 /// Of something that is known.
@@ -68,6 +70,8 @@ pub(super) struct Bans {
     reading: u64,
     /// What the node was given.
     known: BTreeMap<Box<str>, Known>,
+    /// The set is to be counted, for the case that Redis has lost it under a link that goes on.
+    counts: bool,
     /// What comes first when there is both: telling, and not reading.
     tells: bool,
     /// Nothing is tried before.
@@ -92,6 +96,7 @@ impl Bans {
             read: None,
             reading: 0,
             known: BTreeMap::new(),
+            counts: false,
             tells: false,
             not_before: None,
             is_refused: false,
@@ -120,6 +125,11 @@ impl Bans {
         self.reading += 1;
     }
 
+    /// A canary has come back: what is known is to be in the set still.
+    pub(super) fn look(&mut self) {
+        self.counts = !self.has_work() && !self.known.is_empty();
+    }
+
     /// When there is something to do that waits for its time.
     pub(super) fn due(&self) -> Option<Time> {
         self.not_before.filter(|_| self.has_work())
@@ -142,11 +152,12 @@ impl Bans {
         }
         self.not_before = None;
         self.tells = !self.tells;
-        let (commands, task) = if self.tells {
+        let work = if self.tells {
             self.tell(unix).or_else(|| self.read_on(has_space, unix))
         } else {
             self.read_on(has_space, unix).or_else(|| self.tell(unix))
-        }?;
+        };
+        let (commands, task) = work.or_else(|| self.count(unix))?;
         Some((line.ask_hub(commands), task))
     }
 
@@ -165,6 +176,14 @@ impl Bans {
         let ended = cmd("ZREMRANGEBYSCORE").arg(&self.key).arg("-inf").arg(unix).to_owned();
         commands.push(ended);
         Some((commands, Task::Tell(batch)))
+    }
+
+    fn count(&mut self, unix: u64) -> Option<(Vec<Cmd>, Task)> {
+        if !std::mem::take(&mut self.counts) {
+            return None;
+        }
+        let count = cmd("ZCOUNT").arg(&self.key).arg(format!("({unix}")).arg("+inf").to_owned();
+        Some((vec![count], Task::Count))
     }
 
     fn read_on(&self, has_space: bool, unix: u64) -> Option<(Vec<Cmd>, Task)> {
@@ -208,6 +227,14 @@ impl Bans {
         self.is_refused = false;
         match task {
             Task::Tell(batch) => add(&self.tally.bans_told, batch.len()),
+            Task::Count => {
+                let there = answers.into_iter().next().unwrap_or_default();
+                let there: usize = redis::from_redis_value(there).unwrap_or_default();
+                // Whatever is known was found there, or told there before it was heard.
+                if there < self.known.values().filter(|known| known.until > unix).count() {
+                    self.link_up();
+                }
+            }
             Task::Read => {
                 let page = answers.into_iter().next().unwrap_or_default();
                 let texts: Vec<Vec<u8>> = redis::from_redis_value(page).unwrap_or_default();

@@ -340,7 +340,7 @@ impl Life {
         self.canary.left = None;
         add(&engine.tally.canaries, 1);
         if self.is_up {
-            return;
+            return engine.peers.bans.look();
         }
         // It left when nothing was left to subscribe to.
         self.is_up = true;

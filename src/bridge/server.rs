@@ -104,6 +104,19 @@ impl Server {
         }
     }
 
+    /// A client of it where it is one server that has a URL.
+    ///
+    /// # Errors
+    /// When it is not, or the address, a certificate or a key cannot be used.
+    pub fn single(&self) -> Result<Client, Fault> {
+        match &self.place {
+            Place::Url(url) => self.client(url),
+            Place::Sentinels(_) | Place::Cluster(_) => {
+                Err(wrong("store.redis", "one Redis, by bridge.url"))
+            }
+        }
+    }
+
     fn client(&self, url: &str) -> Result<Client, Fault> {
         let info = parsed(url).ok_or_else(bad_url)?;
         let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);

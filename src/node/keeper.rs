@@ -7,7 +7,6 @@
 //! without any drops it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,20 +16,15 @@ use tokio::sync::oneshot;
 use crate::auth::{Revocation, user_of, user_room};
 use crate::base::id::{ConnAddress, ShardId};
 use crate::base::inbox::Note;
-use crate::base::saved::SavedRoom;
 use crate::hub::Encoded;
 use crate::mesh::Port;
-use crate::node::config::Config;
 use crate::node::desk::Out;
-use crate::node::running::LaunchError;
+use crate::node::noticing::Across;
 use crate::session::Code;
 use crate::shard::{Errands, Kept, Mail, News, Notice, Refusal, Said, Saved, Task};
 use crate::store::{
-    Answer, Appended, Ask, Clerk, Disk, Draft, Fault, Handle, Keeper, Limits, Memory, Outcome,
-    Pace, Refused, Revoked, Seen, Store,
+    Answer, Appended, Ask, Clerk, Draft, Handle, Keeper, Outcome, Refused, Revoked, Seen,
 };
-use crate::sys::clock::unix_millis;
-use crate::sys::memory;
 
 /// Where requests to the store are handed in.
 pub(super) type StoreHandle = Handle<NodeClerk>;
@@ -40,15 +34,6 @@ pub(super) type StoreThread = Keeper<NodeClerk>;
 
 /// Requests that wait for a receipt, above which those are forgotten whom nobody waits for any more.
 const RECEIPTS: usize = 1024;
-
-const DAY_MS: u64 = 86_400_000;
-/// How soon a store that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
-const PRUNE: Duration = Duration::from_secs(3600);
-
-/// The pause between two notes that the process lives. A user who was here when it was killed is said to have been
-/// last seen this much too early, at most.
-const ALIVE: Duration = Duration::from_secs(5);
 
 /// Who asks the store.
 #[derive(Debug)]
@@ -81,6 +66,7 @@ struct Receipt {
 #[derive(Debug)]
 pub(super) struct NodeClerk {
     out: Out,
+    across: Across,
     shards: u16,
     receipts: BTreeMap<u64, Receipt>,
     next_receipt: u64,
@@ -90,12 +76,15 @@ pub(super) struct NodeClerk {
 pub(super) type Word = (u64, u64);
 
 impl NodeClerk {
-    pub(super) fn new(shards: u16, port: Port<Mail>) -> Self {
-        Self { out: Out::new(shards, port), shards, receipts: BTreeMap::new(), next_receipt: 0 }
+    /// `shared`: other nodes have the same store, and are told.
+    pub(super) fn new(shards: u16, port: Port<Mail>, shared: bool) -> Self {
+        let (out, across) = (Out::new(shards, port), Across::new(shared));
+        Self { out, across, shards, receipts: BTreeMap::new(), next_receipt: 0 }
     }
 
     fn announce(&mut self, notice: Notice) {
         let notice = Arc::new(notice);
+        self.across.push(&notice);
         for shard in 0..usize::from(self.shards) {
             self.out.push(shard, Mail::Notice(Arc::clone(&notice)));
         }
@@ -182,7 +171,7 @@ impl Clerk for NodeClerk {
 
     fn deliver(&mut self) -> bool {
         self.out.offer();
-        self.out.is_empty()
+        self.across.offer(&self.out.port, self.shards) && self.out.is_empty()
     }
 
     fn has_space(&self) -> bool {
@@ -295,123 +284,6 @@ pub(super) fn revocation(kept: Revoked) -> Revocation {
     Revocation::User { tenant: tenant.map(Box::from), user: user.into(), issued, until }
 }
 
-/// A store that is open, and what it remembers of an earlier life.
-pub(super) struct Opened {
-    store: Box<dyn Store>,
-    pace: Pace,
-    pub(super) memories: Memories,
-}
-
-/// What is remembered of an earlier life of the node.
-#[derive(Debug, Default)]
-pub(super) struct Memories {
-    pub(super) revocations: Vec<Revocation>,
-    /// When users were last seen, those seen last.
-    pub(super) seen: Vec<(Arc<str>, u64)>,
-    /// What was published with persist.
-    pub(super) rooms: Vec<SavedRoom>,
-}
-
-/// Bytes of rows that are read from the store at once.
-const ROOMS_AT_ONCE: u64 = 1 << 22;
-
-/// What was published with persist, as far as there is memory for it; the store forgets the rest, as nobody would
-/// know of it.
-fn recall_rooms(store: &mut dyn Store, most: u64) -> Result<Vec<SavedRoom>, Fault> {
-    let (mut all, mut after, mut bytes, mut forgotten) = (Vec::new(), Arc::from(""), 0, 0);
-    loop {
-        let ask = Ask::Rooms { after, bytes: ROOMS_AT_ONCE };
-        let Some(Ok(Answer::Rooms { rooms, next })) = store.commit(&[ask], unix_millis())?.pop()
-        else {
-            return Ok(all);
-        };
-        let mut asks = Vec::new();
-        for room in rooms {
-            bytes += room.rows.iter().map(|row| row.bytes.len() as u64).sum::<u64>();
-            if bytes <= most {
-                all.push(room);
-            } else {
-                asks.push(Ask::Forget { room: room.room, epoch: room.epoch });
-            }
-        }
-        forgotten += asks.len();
-        if !asks.is_empty() {
-            store.commit(&asks, unix_millis())?;
-        }
-        match next {
-            Some(last) => after = last,
-            None => break,
-        }
-    }
-    if forgotten > 0 {
-        tracing::warn!("the history of {forgotten} rooms is forgotten: there is no memory for it");
-    }
-    Ok(all)
-}
-
-impl Opened {
-    /// Opens what the configuration names.
-    ///
-    /// # Errors
-    /// When the file does not do.
-    pub(super) fn open(config: &Config) -> Result<Self, LaunchError> {
-        let own = &config.inside.store;
-        let limits = Limits {
-            count: u64::from(own.inbox_count),
-            bytes: u64::from(own.inbox_bytes),
-            age_ms: u64::from(own.inbox_age_days) * DAY_MS,
-            seen_age_ms: u64::from(own.last_seen_days) * DAY_MS,
-            revocations: u64::from(config.auth.door.max_revocations),
-        };
-        let failed = |error| LaunchError::new("store.path", error);
-        let mut store: Box<dyn Store> = if own.path.is_empty() {
-            Box::new(Memory::new(limits, own.memory_bytes))
-        } else {
-            let cache = own.cache_bytes as usize;
-            Box::new(Disk::open(Path::new(&own.path), limits, cache).map_err(failed)?)
-        };
-        while let Some(Ok(Answer::Settled { more: true })) =
-            store.commit(&[Ask::Settle], unix_millis()).map_err(failed)?.pop()
-        {}
-        let limit = config.auth.presence.remembered as usize;
-        let asks = [Ask::Revocations, Ask::Recent { limit }];
-        let mut memories = Memories::default();
-        for outcome in store.commit(&asks, unix_millis()).map_err(failed)? {
-            match outcome {
-                Ok(Answer::Revoked(all)) => {
-                    memories.revocations = all.into_iter().map(revocation).collect();
-                }
-                Ok(Answer::Recent(seen)) => memories.seen = seen,
-                _ => {}
-            }
-        }
-        // History has an eighth of the memory budget.
-        let budget = match config.limits.memory.bytes {
-            0 => memory::available() / 2,
-            bytes => bytes,
-        };
-        memories.rooms = recall_rooms(&mut *store, budget / 8).map_err(failed)?;
-        let pace = Pace {
-            queue: own.queue as usize,
-            window: own.commit_window,
-            prune: PRUNE,
-            again: AGAIN,
-            // What is gone with the process need not know when that was.
-            alive: if own.path.is_empty() { Duration::ZERO } else { ALIVE },
-        };
-        Ok(Self { store, pace, memories })
-    }
-
-    /// Starts the store's thread.
-    ///
-    /// # Errors
-    /// When the kernel refuses one.
-    pub(super) fn start(self, clerk: NodeClerk) -> Result<StoreThread, LaunchError> {
-        Keeper::start(self.store, clerk, self.pace)
-            .map_err(|error| LaunchError::new("starting a thread", error))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,6 +291,7 @@ mod tests {
     use crate::base::inbox::{LAST_ID, Marked, Page, Span};
     use crate::mesh::{Lane, mesh};
     use crate::shard::Errand;
+    use crate::store::{Fault, Pace, Store};
     use crossbeam_channel::{Receiver, bounded};
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -427,7 +300,7 @@ mod tests {
     fn clerk(shards: u16, capacity: usize) -> (NodeClerk, Vec<Port<Mail>>) {
         let mut ports = mesh(usize::from(shards) + 1, capacity).expect("eventfds");
         let own = ports.pop().expect("a port");
-        (NodeClerk::new(shards, own), ports)
+        (NodeClerk::new(shards, own, false), ports)
     }
 
     fn append(number: u64) -> (Ask, Outcome) {
@@ -554,8 +427,8 @@ mod tests {
         let pace = Pace {
             queue: 8,
             window: Duration::ZERO,
-            prune: PRUNE,
-            again: PRUNE,
+            prune: Duration::from_secs(3600),
+            again: Duration::from_secs(3600),
             alive: Duration::ZERO,
         };
         let keeper = Keeper::start(Box::new(Stuck(stuck)), clerk, pace).expect("a thread");

@@ -33,7 +33,7 @@ pub fn launch(config: &Config, origin: &Origin) -> Result<(), LaunchError> {
         tracing::warn!("{warning}");
     }
     let node = Node::start(config)?;
-    tracing::info!("{}", config.inside.store.about());
+    tracing::info!("{}", config.inside.store.about(&config.inside.shared_store));
     announce(&node, config);
     let mut service = Service::open();
     if let Some(service) = &service {

@@ -28,6 +28,7 @@ use crate::node::config::{self, Config};
 use crate::node::counting;
 use crate::node::crossing::{self, room_of};
 use crate::node::keys;
+use crate::node::noticing;
 use crate::node::polling::Polling;
 use crate::node::revoking;
 use crate::node::running::LaunchError;
@@ -239,6 +240,11 @@ impl Side for Link {
                         return Some(word);
                     }
                 }
+                Mail::Notice(notice) => {
+                    if let Some(parcel) = noticing::parcel(&notice) {
+                        return Some(Word::Publish(parcel));
+                    }
+                }
                 Mail::Replied(reply) => {
                     if let Some(word) = self.hear_reply(*reply) {
                         return Some(word);
@@ -276,6 +282,10 @@ impl Side for Link {
     ) -> Result<(), Refused> {
         if self.is_full() {
             return Err(Refused::Full);
+        }
+        if let (false, Some(taken)) = (foreign, self.take_notice(order)) {
+            self.flush();
+            return taken;
         }
         let own;
         let order = if foreign {
@@ -425,7 +435,7 @@ fn read(key: &str, path: &str) -> Result<Vec<u8>, LaunchError> {
     fs::read(path).map_err(|error| LaunchError::new(format_args!("{key} = {path:?}"), error))
 }
 
-fn server(inside: &config::values::Inside) -> Result<Server, LaunchError> {
+pub(super) fn server(inside: &config::values::Inside) -> Result<Server, LaunchError> {
     let (own, asked) = (&inside.redis, &inside.sentinels);
     let mut papers = Papers::default();
     if !own.ca_file.is_empty() {

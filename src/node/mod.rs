@@ -23,6 +23,8 @@ mod launch;
 mod link;
 mod looking;
 mod metrics;
+mod noticing;
+mod opened;
 mod polling;
 mod prover;
 mod publishing;

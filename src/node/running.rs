@@ -26,9 +26,10 @@ use crate::mesh::{Lane, Port, mesh};
 use crate::node::board::Board;
 use crate::node::config::Config;
 use crate::node::desk::{self, NodeDesk, Office};
-use crate::node::keeper::{Memories, NodeClerk, Opened, StoreHandle, StoreThread};
+use crate::node::keeper::{NodeClerk, StoreHandle, StoreThread};
 use crate::node::link::{self, Link};
 use crate::node::metrics::About;
+use crate::node::opened::{Memories, Opened};
 use crate::node::prover::{self, Provers};
 use crate::node::publishing::Publishing;
 use crate::node::tls::Certificates;
@@ -155,7 +156,8 @@ impl Node {
         let (clerk, desk, port) = (last()?, last()?, last()?);
         let mut opened = Opened::open(config)?;
         let memories = Arc::new(std::mem::take(&mut opened.memories));
-        let store = opened.start(NodeClerk::new(shards, clerk))?;
+        let store =
+            opened.start(NodeClerk::new(shards, clerk, config.inside.shared_store.redis))?;
         let handle = store.handle();
         let (tell, ended) = bounded(usize::from(shards));
         let mut node = Self {

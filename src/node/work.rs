@@ -11,7 +11,7 @@ use crate::base::time::Time;
 use crate::driver::{self, Kind};
 use crate::front::Line;
 use crate::mesh::Port;
-use crate::node::keeper::Memories;
+use crate::node::opened::Memories;
 use crate::node::running::{Addresses, Plan};
 use crate::node::settings;
 use crate::node::turns::TurnClock;
@@ -59,7 +59,7 @@ pub(super) fn work(
     let store = plan.store.clone();
     let turn_clock = plan.config.debug.turn_clock.then(TurnClock::start);
     let (woke, asked) = (clock.now(), Time::ZERO);
-    let seen = (!plan.config.inside.store.path.is_empty()).then(Vec::new);
+    let seen = plan.config.inside.is_lasting().then(Vec::new);
     let worker = Worker {
         shard,
         driver,

@@ -38,6 +38,19 @@ const RELATIONS: &[Relation] = &[
                not know of users' connections to the others: write bridge.presence = true",
     },
     Relation {
+        keys: &["store.redis", "bridge.url", "store.path"],
+        holds: |c| {
+            let one = !c.inside.redis.url.is_empty() && !c.inside.redis.cluster;
+            !c.inside.shared_store.redis || (one && c.inside.store.path.is_empty())
+        },
+        rule: "the store is in one Redis, that of bridge.url, which is no cluster, and not in a file as well",
+    },
+    Relation {
+        keys: &["store.redis", "bridge.node"],
+        holds: |c| !c.inside.shared_store.redis || !c.inside.bridge.node.is_empty(),
+        rule: "who is connected is kept by node, and a node that starts anew finds that by its name: give one",
+    },
+    Relation {
         keys: &["queue.max_age_ms"],
         holds: |c| {
             let longest = c.lists.namespaces.iter().map(|namespace| namespace.write_delay).max();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::group::{group, of};
-use super::kind::{Kind, Value, micros, millis, whole};
+use super::kind::{Flag, Kind, Value, micros, millis, whole};
 use super::kind_text::Text;
 
 const GIB: u64 = 1 << 30;
@@ -45,10 +45,23 @@ group! {
     }
 }
 
+group! {
+    /// `[store]`: whether it is that of all nodes.
+    pub struct SharedStore in "store" {
+        /// Keep notifications, last-seen times and revocations in the Redis of [`bridge.url`](bridge.md#inboxes), for all nodes that do so.
+        "redis" Restart redis: bool = false, Flag;
+    }
+}
+
 impl Store {
     /// What of a store that is not the default is said at the start.
     #[must_use]
-    pub fn about(&self) -> String {
+    pub fn about(&self, shared: &SharedStore) -> String {
+        if shared.redis {
+            return "notifications, last-seen times and revocations are kept in the Redis of bridge.url, and nothing can be \
+                    published with persist"
+                .to_owned();
+        }
         if self.path.is_empty() {
             return "store.path is empty: notifications, last-seen times and revocations are kept in memory and \
                     are gone when this process ends, and nothing can be published with persist"

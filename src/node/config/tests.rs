@@ -67,6 +67,7 @@ fn every_key_can_be_set_printed_and_read_back() {
         "auth_webhook.url=http://[::1]/",
         "auth_webhook.secret_file=k",
         "bridge.url=redis://a:1",
+        "bridge.node=a",
         "bridge.cert_file=c.pem",
         "bridge.key_file=k.pem",
         "bridge.sentinel_master=a",
@@ -82,8 +83,7 @@ fn every_key_can_be_set_printed_and_read_back() {
             config.is_some_and(|config| {
                 let file = format!("[{}]\n{} = {value}\n", key.section, key.name);
                 let own = format!("{}=", key.path());
-                let sets = beside.iter().filter(|set| !set.starts_with(&own));
-                let sets: Vec<&str> = sets.copied().collect();
+                let sets = Vec::from_iter(beside.iter().copied().filter(|s| !s.starts_with(&own)));
                 assert_eq!(parse(&file, &sets), Ok(config.clone()), "{file}");
                 assert_eq!(parse(&config.to_toml(), &[]), Ok(config), "{file}");
                 true

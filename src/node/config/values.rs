@@ -27,7 +27,7 @@ use super::proxy::Proxy;
 use super::publish::Publish;
 use super::rate::Rate;
 use super::schema::Schema;
-use super::store::Store;
+use super::store::{SharedStore, Store};
 use super::tenant::Tenant;
 pub use super::tls::{Certificate, ClientAuth, Tls, TlsVersion};
 pub use super::words::{Closings, DriverChoice, KeyScope, LogFormat, LogLevel, UringIdle};
@@ -84,6 +84,8 @@ pub struct Inside {
     pub mesh: Mesh,
     /// `[store]`.
     pub store: Store,
+    /// `[store]`: whether it is that of all nodes.
+    pub shared_store: SharedStore,
     /// `[bridge]`: where Redis is.
     pub redis: Redis,
     /// `[bridge]`: whom to ask for it.
@@ -95,6 +97,12 @@ pub struct Inside {
 }
 
 impl Inside {
+    /// True where what the store keeps of users outlives the process.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.shared_store.redis || !self.store.path.is_empty()
+    }
+
     /// True where the node works with others.
     #[must_use]
     pub fn is_linked(&self) -> bool {
@@ -235,6 +243,7 @@ impl Config {
             &self.queue,
             &self.inside.mesh,
             &self.inside.store,
+            &self.inside.shared_store,
             &self.inside.redis,
             &self.inside.sentinels,
             &self.inside.bridge,
@@ -278,6 +287,7 @@ impl Config {
             &mut self.queue,
             &mut self.inside.mesh,
             &mut self.inside.store,
+            &mut self.inside.shared_store,
             &mut self.inside.redis,
             &mut self.inside.sentinels,
             &mut self.inside.bridge,

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 mod counting;
 mod crossing;
 mod emitter;
+mod inboxes;
 mod interest;
 mod members;
 mod outage;

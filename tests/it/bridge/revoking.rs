@@ -146,6 +146,23 @@ on_both_drivers! {
         assert_eq!(bridge(&third, "bridge_revocations_queued"), 0);
     }
 
+    fn a_redis_that_forgets_under_a_live_link_is_told_again_with_the_next_canary(driver) {
+        let redis = Redis::start();
+        let nodes = [guarded(driver, &redis), guarded(driver, &redis)];
+        for id in ["one", "two"] {
+            revoke(&nodes[0], &json!({"tokenId": id}));
+        }
+        wait_shut(&nodes[1], "ada", "two");
+        wait_kept(&redis, 2);
+        let links = nodes.each_ref().map(|node| bridge(node, "bridge_links_total"));
+        redis.ask(&["FLUSHALL"]);
+        wait_kept(&redis, 2);
+        // One that comes now learns of them, and nobody had to make a new link.
+        let late = guarded(driver, &redis);
+        ["one", "two"].iter().for_each(|id| wait_shut(&late, "ada", id));
+        assert_eq!(nodes.each_ref().map(|node| bridge(node, "bridge_links_total")), links);
+    }
+
     fn what_redis_refuses_is_told_when_it_no_longer_does_and_what_is_none_is_counted(driver) {
         let redis = Redis::start();
         let nodes = [(); 2].map(|()| guarded(driver, &redis));
