@@ -23,7 +23,7 @@ fi
 cargo deny --log-level error check --hide-inclusion-graph bans licenses sources
 
 if cargo deny --log-level error fetch db; then
-    cargo deny --log-level error check --disable-fetch advisories
+    cargo deny --offline --log-level error check advisories
 else
     left_out 'the list of known holes cannot be fetched here: the dependencies are unchecked against RustSec'
 fi
