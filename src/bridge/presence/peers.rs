@@ -148,6 +148,10 @@ impl Peers {
             return self.leave(tag, false, now);
         }
         self.with(tag, |peer, desk| peer.hear(&batch, desk));
+        if self.peers.get(&tag).is_some_and(|peer| peer.void) {
+            // There was nothing to be read of it, and then nothing of it in Redis at all; now there may be.
+            self.look_soon(now);
+        }
     }
 
     /// These lives have a lease.

@@ -403,6 +403,41 @@ fn the_users_of_a_killed_node_are_there_until_its_lease_ends_and_then_are_not() 
 }
 
 #[test]
+fn a_node_that_comes_back_after_the_others_looked_for_it_is_read() {
+    let mut world = two();
+    world.step(&Step::Restart);
+    world.step(&Step::Link(0));
+    world.talk();
+    world.pass(1);
+    assert_eq!(world.nodes[0].presence.absent(), Some(vec![name_of(2)]), "it is not there yet");
+    // It tells what nobody knows to have been told, in the life that it had.
+    world.step(&Step::Link(1));
+    world.pass(30);
+    assert_eq!(world.nodes[0].presence.absent(), None);
+    assert_eq!(world.nodes[0].view.len(), 5);
+}
+
+#[test]
+fn a_node_that_was_cut_off_at_its_begin_and_comes_back_late_is_read() {
+    let mut world = World::new();
+    world.nodes.truncate(2);
+    (0..2).for_each(|at| world.link(at));
+    world.change(1, 0, Pose::Active);
+    let ask = |late| Step::Ask(1, late);
+    [ask(false), ask(true), Step::Ask(0, false), Step::Restart]
+        .iter()
+        .for_each(|step| world.step(step));
+    // Nothing is to be read of the life that it was found with, and it has no lease when it is looked for again.
+    world.step(&Step::Link(0));
+    world.pass(3);
+    assert_eq!(world.nodes[0].presence.absent(), Some(vec![name_of(2)]));
+    world.step(&Step::Link(1));
+    world.pass(30);
+    assert_eq!(world.nodes[0].presence.absent(), None);
+    assert_eq!(world.nodes[0].view.len(), 1);
+}
+
+#[test]
 fn a_paused_node_takes_another_life_and_shows_only_who_is_still_there() {
     let mut world = two();
     world.step(&Step::Pause(1, true));
