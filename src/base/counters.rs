@@ -86,6 +86,8 @@ counters! {
     replays,
     /// Gauge: messages that restore rooms and await an answer.
     restores,
+    /// Gauge: clients of Socket.IO that were lost and may come back to their rooms.
+    lost_clients,
     /// Gauge: identifiers of publications remembered, to find repeats.
     remembered_ids,
     /// Gauge: bytes in outbound queues, in flight included.
@@ -358,6 +360,10 @@ counters! {
     conflated_total,
     /// Acknowledgements of Socket.IO that nobody waits for.
     unknown_acks_total,
+    /// Clients of Socket.IO that were lost and came back to all their rooms.
+    recalled_total,
+    /// Clients of Socket.IO that wanted to come back to their rooms and could not.
+    unrecalled_total,
     /// Requests for Socket.IO in another version of its transport than 4.
     socketio_version_refused_total,
     /// Requests for Socket.IO by a transport that there is not.

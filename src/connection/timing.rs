@@ -31,6 +31,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The oldest item in the outbound queue.
     pub queue_age: Duration,
+    /// How long a client of Socket.IO that was lost may come back to its rooms; zero: it may not.
+    pub recall: Duration,
     /// The heartbeat.
     pub heartbeat: HeartbeatOptions,
 }

@@ -117,6 +117,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             close: message.close_timeout,
             idle: message.idle_timeout,
             queue_age: queue.max_age,
+            recall: config.transport.socketio.recovery,
             heartbeat: HeartbeatOptions {
                 interval: config.heartbeat.interval,
                 timeout: config.heartbeat.timeout,

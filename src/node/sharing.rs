@@ -77,7 +77,7 @@ impl Link {
     fn look_up(&mut self, question: Question, portion: Portion) -> Option<Fetch> {
         let after = match question.asked {
             Asked::Join(Joining { since, .. }) => since?,
-            Asked::Missed { after, .. } => after,
+            Asked::Missed { after, .. } | Asked::Reach { since: after } => after,
             Asked::Members | Asked::Page { .. } | Asked::Once => return None,
         };
         let ticket = self.sharing.ticket();
@@ -201,7 +201,7 @@ impl Shares for Link {
             Ok(found) => {
                 let after = match question.asked {
                     Asked::Join(Joining { since, .. }) => since.unwrap_or_default(),
-                    Asked::Missed { after, .. } => after,
+                    Asked::Missed { after, .. } | Asked::Reach { since: after } => after,
                     Asked::Members | Asked::Page { .. } | Asked::Once => return,
                 };
                 let numbered = |entry: &Entry| {

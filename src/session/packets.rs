@@ -10,6 +10,8 @@
 //! The other way, a publication is an event of its type with two arguments: the payload, and what is known of
 //! it. Whatever else the server says is an event of its type with one.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -88,6 +90,23 @@ struct Shown<'a> {
     token: Option<&'a RawValue>,
 }
 
+/// What a client that was here before shows when it connects: who it was, and the place that it heard last.
+#[derive(Debug, Default, Deserialize)]
+pub struct Before<'a> {
+    /// What it was given with its first connect.
+    #[serde(borrow, default)]
+    pub pid: Option<Cow<'a, str>>,
+    /// The string at the end of the last event that had one.
+    #[serde(borrow, default)]
+    pub offset: Option<Cow<'a, str>>,
+}
+
+/// What it shows of that; nothing where it is written in another way.
+#[must_use]
+pub fn before(shown: &str) -> Before<'_> {
+    serde_json::from_str(shown).unwrap_or_default()
+}
+
 /// The message by which a client that shows a token says who it is; `None` when it shows none.
 #[must_use]
 pub fn login(shown: &str) -> Option<String> {
@@ -127,8 +146,9 @@ fn answered(fields: &str) -> Option<u64> {
     rest[..end].parse().ok()
 }
 
-/// Appends a publication as a packet.
-pub fn publication(out: &mut Vec<u8>, push: &Push<'_>) {
+/// Appends a publication as a packet. A client that may come back remembers the last string at the end of an event:
+/// `place`, which says where it has come.
+pub fn publication(out: &mut Vec<u8>, push: &Push<'_>, place: Option<&str>) {
     out.extend_from_slice(&begin());
     socketio::head(out, Kind::Event, ROOT, None);
     let is_kept = is_reserved(push.kind);
@@ -152,6 +172,10 @@ pub fn publication(out: &mut Vec<u8>, push: &Push<'_>) {
         Some(from) => known.quoted("from", from).end(),
         None => known.end(),
     }
+    if let Some(place) = place.and_then(|place| serde_json::to_string(place).ok()) {
+        out.push(b',');
+        out.extend_from_slice(place.as_bytes());
+    }
     out.push(b']');
 }
 
@@ -165,12 +189,16 @@ fn is_reserved(kind: &RawValue) -> bool {
     is(kind.trim_matches('"'))
 }
 
-/// The packet that answers a connect: the namespace is entered.
+/// The packet that answers a connect: the namespace is entered. By `pid` the client comes back, where it may.
 #[must_use]
-pub fn entered(sid: impl std::fmt::Display) -> Vec<u8> {
+pub fn entered(sid: impl std::fmt::Display, pid: Option<&str>) -> Vec<u8> {
     let mut out = begin();
     socketio::head(&mut out, Kind::Connect, ROOT, None);
-    Object::begin(&mut out).quoted("sid", sid).end();
+    let object = Object::begin(&mut out).quoted("sid", sid);
+    match pid {
+        Some(pid) => object.quoted("pid", pid).end(),
+        None => object.end(),
+    }
     out
 }
 
@@ -332,7 +360,7 @@ mod tests {
         ] {
             let raw = RawValue::from_string(kind.to_owned()).unwrap();
             let mut out = Vec::new();
-            publication(&mut out, &push(&raw, None));
+            publication(&mut out, &push(&raw, None), None);
             let (_, _, list) = heard(&out);
             assert_eq!((&list[0], &list[1]), (&json!(name), &Value::Null));
             let own: Value = serde_json::from_str(kind).unwrap();
@@ -348,7 +376,10 @@ mod tests {
         let data = json!({"code": "unauthorized", "closeCode": 1008});
         let told = json!({"message": "the token \"x\" has expired", "data": data});
         assert_eq!(heard(&packet), (Kind::ConnectError, None, told));
-        assert_eq!(heard(&entered("1-2a-7")), (Kind::Connect, None, json!({"sid": "1-2a-7"})));
+        assert_eq!(
+            heard(&entered("1-2a-7", None)),
+            (Kind::Connect, None, json!({"sid": "1-2a-7"}))
+        );
         assert_eq!(heard(&sent_away()).0, Kind::Disconnect);
     }
 
@@ -368,7 +399,7 @@ mod tests {
             let mut out = Vec::new();
             let raw = RawValue::from_string(kind.clone()).unwrap();
             let payload = RawValue::from_string(payload).unwrap();
-            publication(&mut out, &push(&raw, Some(&payload)));
+            publication(&mut out, &push(&raw, Some(&payload)), None);
             let out = String::from_utf8(out).unwrap();
             let begins = format!("42[{kind},{payload},");
             prop_assert!(out.starts_with(&begins));

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::base::cursor::Cursor;
 use crate::base::shared::{Mark, Overflow, Shared, Trace};
 use crate::flow::outbound::OutboundLimits;
 use crate::hub::Publication;
@@ -36,6 +37,8 @@ pub(super) struct Bundle {
     small_packets: Vec<Arc<[u8]>>,
     /// The events of rooms, while anybody reads a stream of several.
     steps: SmallVec<[Step; 1]>,
+    /// Where the last stands in the room.
+    last: Cursor,
     /// Bytes of all of them.
     bytes: usize,
 }
@@ -83,6 +86,7 @@ impl Bundle {
             self.trace = trace;
         }
         self.bytes += forms.frame.len();
+        self.last = publication.cursor;
         self.frames.push(forms.frame);
         self.events.extend(forms.event);
         self.packets.extend(forms.packet);
@@ -91,8 +95,8 @@ impl Bundle {
         self.steps.extend(step);
     }
 
-    /// The room, an item of each form gathered, and the events for streams of several rooms, each of which has an id of
-    /// its own; nothing is gathered then.
+    /// The room, an item of each form gathered, the events for streams of several rooms, each of which has an id of
+    /// its own, and where the last stands; nothing is gathered then.
     pub(super) fn take(&mut self) -> Option<Taken> {
         let mark = self.mark.take()?;
         let room = Arc::clone(&mark.room);
@@ -102,12 +106,12 @@ impl Bundle {
         let (small, small_packet) = (join(&mut self.small), join(&mut self.small_packets));
         let frame = join(&mut self.frames)?;
         let forms = Forms { frame, event, packet, small, small_packet };
-        Some((room, forms, std::mem::take(&mut self.steps)))
+        Some((room, forms, (std::mem::take(&mut self.steps), self.last)))
     }
 }
 
 /// What was gathered.
-type Taken = (Arc<str>, Forms<Shared>, SmallVec<[Step; 1]>);
+type Taken = (Arc<str>, Forms<Shared>, (SmallVec<[Step; 1]>, Cursor));
 
 /// One item of all these; `None` of none.
 fn join(pieces: &mut Vec<Arc<[u8]>>, mark: &Mark) -> Option<Shared> {

@@ -31,6 +31,9 @@ impl Shard {
     /// The first push: who you are and what the limits are.
     pub(super) fn greet(&mut self, id: ConnId, protocol: Protocol, now: Time) {
         if protocol == Protocol::Packets {
+            if self.begin_memo(id, now) {
+                return;
+            }
             self.say_entered(id, now);
         }
         let settings = &self.settings;
@@ -213,6 +216,7 @@ impl Shard {
         if self.rooms.hub.leave(&mut connection.member, &inner) {
             self.note_rooms(id.index);
             self.rooms.replays.leave(id.index, &inner);
+            self.rooms.replays.recalls.part(id.index, &inner);
             self.reply(id, reference, &Reply::Left { room }, now);
         } else {
             self.refuse(id, &not_member(reference), now);
@@ -296,6 +300,7 @@ impl Shard {
         let reply = match question.asked {
             Asked::Join(joining) => return self.handle_joined(answer, joining, now),
             Asked::Missed { number, .. } => return self.handle_missed(answer, number, now),
+            Asked::Reach { .. } => return self.handle_reach(answer, now),
             Asked::Page { since, .. } => return self.handle_page(answer, since.is_some(), now),
             Asked::Members => {
                 Reply::Members { room: plain(&question.room), members: answer.members }

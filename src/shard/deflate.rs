@@ -191,7 +191,7 @@ impl Shard {
             Form::Packet => Class::SIO_JSON_DEFLATED,
             Form::Event => return None,
         };
-        let plain = forms::bytes(publication, form);
+        let plain = forms::bytes(publication, form, self.recalls());
         if !fits(plain, bits) {
             return None;
         }

@@ -204,7 +204,7 @@ impl Shard {
             if let Some(id) = pusher.addressee(index, tenant)
                 && walk.is_for(id)
             {
-                pusher.deliver(index, &item, (&rooms.hub, &mut rooms.replays.trails));
+                pusher.deliver(index, &item, (&rooms.hub, &mut rooms.replays));
             }
         }
         let losses = pusher.losses;

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::auth::{Place, place, tenant_of};
 use crate::base::counters::Counters;
+use crate::base::cursor::Cursor;
 use crate::base::fate::Fate;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::shared::Shared;
@@ -27,9 +28,10 @@ use crate::shard::mail::Mail;
 use crate::shard::measures::Losses;
 use crate::shard::outcomes::{Note, Outcomes};
 use crate::shard::people::People;
+use crate::shard::replay::Replays;
 use crate::shard::state::{Rooms, Shard, enlist};
 use crate::shard::table::Table;
-use crate::shard::trail::{Step, Trails};
+use crate::shard::trail::Step;
 use crate::shard::writes::Writes;
 use crate::wire::websocket;
 
@@ -39,6 +41,8 @@ pub(super) struct Item {
     /// The same for streams of several rooms, one for each publication; none while the shard has none, and of what is
     /// in no room.
     steps: SmallVec<[Step; 1]>,
+    /// Its room and the number of the last of it, while anybody here notes that.
+    place: Option<(Arc<str>, Cursor)>,
     /// Connections of this shard that must not get it.
     except: SmallVec<[ConnId; 2]>,
     /// Rooms with members here, who must not get it either.
@@ -51,8 +55,8 @@ impl Item {
     }
 }
 
-/// What is to be known of rooms to hand an item to a member, and where streams have come in them.
-pub(super) type Whither<'r> = (&'r Hub, &'r mut Trails);
+/// What is to be known of rooms to hand an item to a member, and where members have come in them.
+pub(super) type Whither<'r> = (&'r Hub, &'r mut Replays);
 
 /// Queues items for connections.
 pub(super) struct Pusher<'a> {
@@ -71,7 +75,7 @@ pub(super) struct Pusher<'a> {
 
 impl Pusher<'_> {
     pub(super) fn deliver(&mut self, index: u32, item: &Item, rooms: Whither<'_>) {
-        let (hub, trails) = rooms;
+        let (hub, Replays { trails, recalls, .. }) = rooms;
         if !item.excepts_nobody() && self.is_excepted(index, item, hub) {
             return;
         }
@@ -87,10 +91,13 @@ impl Pusher<'_> {
             let (form, window) = self.reader(index);
             item.forms.read_with(form, window)
         };
-        self.hand(index, frame);
+        let is_queued = self.hand(index, frame);
+        if let Some((room, at)) = item.place.as_ref().filter(|_| is_queued) {
+            recalls.give(index, room, at.offset);
+        }
     }
 
-    fn hand(&mut self, index: u32, frame: &Shared) {
+    fn hand(&mut self, index: u32, frame: &Shared) -> bool {
         let pushed = self.push(index, frame.clone());
         if pushed.is_queued() {
             self.counters.deliveries_total += u64::from(frame.frames());
@@ -98,6 +105,7 @@ impl Pusher<'_> {
         } else {
             self.note_refused(index, frame, pushed);
         }
+        pushed.is_queued()
     }
 
     /// Remembers what the queue did not take.
@@ -274,12 +282,13 @@ impl Shard {
     /// Queues what is gathered. To be called before anything that its receivers must be told after it,
     /// and before who they are changes.
     pub(super) fn settle(&mut self, now: Time) {
-        if let Some((room, forms, steps)) = self.rooms.bundle.take() {
+        if let Some((room, forms, (steps, last))) = self.rooms.bundle.take() {
+            let place = self.place_of(&room, last);
             let limits = self.queue_limits_for([&*room]);
             let space = self.space_of(&room);
             let forms = forms.map(|one: Shared| one.counted_for(space.as_ref()));
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            let item = Item { forms, steps, except, except_rooms };
+            let item = Item { forms, steps, place, except, except_rooms };
             self.deliver_room(&room, &item, &limits, now);
         }
     }
@@ -294,7 +303,7 @@ impl Shard {
         let (rooms, mut pusher) = self.pusher(limits, now);
         pusher.waits = !delay.is_zero();
         for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
-            pusher.deliver(member.conn, item, (&rooms.hub, &mut rooms.replays.trails));
+            pusher.deliver(member.conn, item, (&rooms.hub, &mut rooms.replays));
         }
         let losses = pusher.losses;
         self.note_losses(Some(room), losses);
@@ -317,7 +326,7 @@ impl Shard {
         let except = except.map(|address| address.conn).into_iter().collect();
         let forms = forms.map(|one| one.counted_for(space.as_ref()));
         let (steps, except_rooms) = (SmallVec::new(), SmallVec::new());
-        let item = Item { forms, steps, except, except_rooms };
+        let item = Item { forms, steps, place: None, except, except_rooms };
         self.deliver_room(room, &item, &limits, now);
     }
 
@@ -347,11 +356,7 @@ impl Shard {
                             continue;
                         }
                         if served.first(member.conn) {
-                            pusher.deliver(
-                                member.conn,
-                                item,
-                                (&rooms.hub, &mut rooms.replays.trails),
-                            );
+                            pusher.deliver(member.conn, item, (&rooms.hub, &mut rooms.replays));
                         } else {
                             pusher.skip(member.conn, item);
                         }
@@ -364,7 +369,7 @@ impl Shard {
                         if pusher.addressee(index, tenant) == Some(address.conn)
                             && served.first(index)
                         {
-                            pusher.deliver(index, item, (&rooms.hub, &mut rooms.replays.trails));
+                            pusher.deliver(index, item, (&rooms.hub, &mut rooms.replays));
                         }
                     }
                 }
@@ -465,15 +470,17 @@ impl Shard {
         let forms = self.publication_forms(publication);
         let steps = self.step(publication, forms.event.as_ref()).into_iter().collect();
         let forms = forms.map(|bytes| marked(bytes).counted_for(space.as_ref()));
+        let place = self.place_of(&publication.room, publication.cursor);
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            return Item { forms, steps, except, except_rooms };
+            return Item { forms, steps, place, except, except_rooms };
         };
         let here = |address: &&ConnAddress| self.is_own(address);
         let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
         Item {
             forms,
             steps,
+            place,
             except: all.connections.iter().filter(here).map(|address| address.conn).collect(),
             except_rooms: rooms.collect(),
         }

@@ -96,21 +96,24 @@ pub(super) fn class(form: Form) -> Class {
     }
 }
 
-/// The bytes of a publication in that form, made when they are asked for first.
-pub(super) fn bytes(publication: &Publication, form: Form) -> &Arc<[u8]> {
+/// The bytes of a publication in that form, made when they are asked for first. `places`: packets end with their place.
+pub(super) fn bytes(publication: &Publication, form: Form, places: bool) -> &Arc<[u8]> {
     publication.bytes(class(form), |publication| match form {
         Form::Frame => websocket::text(&encode_json(publication)),
         Form::Event => {
             let id = stream::event_id(publication);
             sse::event(None, id.as_deref(), &encode_json(publication))
         }
-        Form::Packet => websocket::text(&packet(&push_of(publication))),
+        Form::Packet => {
+            let place = stream::event_id(publication).filter(|_| places);
+            websocket::text(&packet(&push_of(publication), place.as_deref()))
+        }
     })
 }
 
-fn packet(push: &Push<'_>) -> Vec<u8> {
+fn packet(push: &Push<'_>, place: Option<&str>) -> Vec<u8> {
     let mut out = Vec::new();
-    packets::publication(&mut out, push);
+    packets::publication(&mut out, push, place);
     out
 }
 
@@ -135,7 +138,8 @@ impl Shard {
 
     /// A publication in the forms that somebody reads here.
     pub(super) fn publication_forms(&self, publication: &Publication) -> Forms<Arc<[u8]>> {
-        let forms = self.forms(|form| Arc::clone(bytes(publication, form)));
+        let places = self.recalls();
+        let forms = self.forms(|form| Arc::clone(bytes(publication, form, places)));
         self.with_deflated(publication, forms)
     }
 }

@@ -195,7 +195,8 @@ impl Shard {
         let (directory, tick) = (&self.rooms.directory, now.tick());
         let found = match question.asked {
             Asked::Join(Joining { since: Some(since), .. })
-            | Asked::Missed { after: since, .. } => {
+            | Asked::Missed { after: since, .. }
+            | Asked::Reach { since } => {
                 match directory.missed(&question.room, since, self.portion(), tick) {
                     Ok(slice) => Found::Slice(slice),
                     Err(_) if self.is_shared(&question.room) => return self.look_further(question),
@@ -253,6 +254,7 @@ impl Shard {
     pub(super) fn age_history(&mut self, now: Time) {
         let ended = self.rooms.directory.expire(now.tick(), ENDS_PER_TURN);
         ended.iter().for_each(|room| self.note_end(room));
+        self.expire_memos(now);
         if self.rooms.repeats.due().is_some_and(|due| due <= now.tick()) {
             self.rooms.repeats.purge(now.tick(), ENDS_PER_TURN);
         }
@@ -260,7 +262,8 @@ impl Shard {
 
     /// When [`Shard::age_history`] is to be called, even if nothing happens until then.
     pub(super) fn history_due(&self) -> Option<Time> {
-        let due = [self.rooms.directory.history().due(), self.rooms.repeats.due()];
+        let memos = self.rooms.replays.recalls.due();
+        let due = [self.rooms.directory.history().due(), self.rooms.repeats.due(), memos];
         due.into_iter().flatten().min().map(|tick| tick.start())
     }
 }

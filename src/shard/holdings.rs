@@ -259,6 +259,7 @@ impl Shard {
         let Some(connection) = self.table.get(id) else { return };
         self.rooms.hub.leave(&mut connection.member, room);
         self.rooms.replays.leave(id.index, room);
+        self.rooms.replays.recalls.part(id.index, room);
         self.note_rooms(id.index);
         let mut text = Vec::new();
         encode::left(&mut text, plain(room), why.as_str());

@@ -173,8 +173,9 @@ impl Shard {
 
     /// As the home: the question, if it may be answered now.
     pub(super) fn await_place(&mut self, question: Question, now: Time) -> Option<Question> {
-        if matches!(question.asked, Asked::Members | Asked::Once) || !self.is_shared(&question.room)
-        {
+        let needs_none =
+            matches!(question.asked, Asked::Members | Asked::Once | Asked::Reach { .. });
+        if needs_none || !self.is_shared(&question.room) {
             return Some(question);
         }
         let room = Arc::clone(&question.room);
@@ -339,6 +340,9 @@ impl Shard {
             Fetched::Stale(stale) => return self.tell(question, Found::Stale(stale), now),
             Fetched::Away => return self.tell(question, Found::Away, now),
         };
+        if matches!(question.asked, Asked::Reach { .. }) {
+            return self.tell(question, Found::Slice(Slice::default()), now);
+        }
         let at = self.rooms.directory.position(&question.room).unwrap_or_default();
         let at = Cursor { epoch: at.0, offset: at.1 };
         let is_known = |f: &Following| f.is_known;
@@ -449,7 +453,7 @@ impl Shard {
 fn cursor_of(question: &Question) -> Option<Cursor> {
     match question.asked {
         Asked::Join(Joining { since, .. }) => since,
-        Asked::Missed { after, .. } => Some(after),
+        Asked::Missed { after, .. } | Asked::Reach { since: after } => Some(after),
         Asked::Members | Asked::Page { .. } | Asked::Once => None,
     }
 }

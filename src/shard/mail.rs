@@ -25,6 +25,7 @@ use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
 use crate::hub::{Afar, Excess, Group, Here, Publication, Slice, Stand};
 use crate::session::Code;
+use crate::shard::comeback::{Recall, Recalled};
 use crate::shard::holdings::Holding;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
@@ -48,6 +49,11 @@ pub enum Asked {
         after: Cursor,
         /// Tells apart what one connection asks for.
         number: u64,
+    },
+    /// Is all there that came after the cursor? Nobody joins by it.
+    Reach {
+        /// The cursor.
+        since: Cursor,
     },
     /// A part of the room's history.
     Page {
@@ -292,6 +298,10 @@ pub enum Mail {
     Polling(Box<Polling>),
     /// Delivery: the response to a request of a client that polls, by the connection that it came over.
     Polled(Box<(ConnId, Vec<u8>)>),
+    /// Request: whoever has this memo, give it to that connection.
+    Recall(Box<Recall>),
+    /// Delivery: the answer to that.
+    Recalled(Box<Recalled>),
     /// Delivery, from the node: the response to the request of that number.
     Answered(Box<(u64, Vec<u8>)>),
     /// Delivery, from the node: what came of the inquiry of that number.
@@ -409,6 +419,7 @@ impl Mail {
                 | Self::Claim(_)
                 | Self::Record(_)
                 | Self::Polling(_)
+                | Self::Recall(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
                 | Self::Toll(_)
@@ -438,6 +449,8 @@ impl Mail {
             Self::Joint(joint) => joint.cost(),
             Self::Polling(polling) => size_of::<Polling>() + polling.cost(),
             Self::Polled(answer) => answer.1.len(),
+            Self::Recall(_) => size_of::<Recall>(),
+            Self::Recalled(recalled) => recalled.cost(),
             Self::Record(record) => {
                 let documents = record.documents.iter();
                 size_of::<Statement>()

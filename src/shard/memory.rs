@@ -187,6 +187,7 @@ impl Shard {
         let held = self.gate.people.consults.bytes()
             + self.gate.people.petitions.bytes()
             + self.gate.people.petitions.passages.bytes()
+            + self.rooms.replays.recalls.bytes()
             + self.rooms.walks.bytes()
             + self.rooms.shelf.lines.bytes();
         queued + kept + held + self.gate.pressure.half_read + self.outbox.bytes()

@@ -189,6 +189,7 @@ impl Shard {
 
     /// Asserts that whoever is waited for is there, and not past its handshake.
     pub(super) fn check_petitions(&self) {
+        self.check_memos();
         self.check_passages();
         self.check_carriers();
         self.gate.people.petitions.check(|conn| {

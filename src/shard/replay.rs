@@ -30,6 +30,7 @@ use crate::shard::fanout::push_of;
 use crate::shard::forms;
 use crate::shard::mail::{Answer, Asked, Found, Joining};
 use crate::shard::outcomes::Note;
+use crate::shard::recall::Recalls;
 use crate::shard::state::Shard;
 use crate::shard::trail::{FIELD, Sign, Step, Trails};
 
@@ -60,15 +61,17 @@ pub(super) struct Replays {
     next_number: u64,
     /// How far streams of several rooms have come.
     pub(super) trails: Trails,
+    /// What clients of Socket.IO were given.
+    pub(super) recalls: Recalls,
     /// What was replayed in this turn, by its address: whoever came back at the same time shares it. The mark is set for
     /// the part of an event that follows a trail, and for what is compressed.
     frames: Map<(usize, Form, bool), (Arc<Publication>, Shared)>,
 }
 
 impl Replays {
-    pub(super) fn new(seed: &Seed) -> Self {
-        let trails = Trails::new(seed);
-        Self { behind: seed.map(), next_number: 0, trails, frames: seed.map() }
+    pub(super) fn new(seed: &Seed, number: u64) -> Self {
+        let (trails, recalls) = (Trails::new(seed), Recalls::new(seed, number));
+        Self { behind: seed.map(), next_number: 0, trails, recalls, frames: seed.map() }
     }
 
     /// True while the connection has not had everything.
@@ -149,7 +152,7 @@ impl Replays {
         &mut self,
         index: u32,
         publication: &Arc<Publication>,
-        (form, small): (Form, Option<Arc<[u8]>>),
+        (form, small, places): (Form, Option<Arc<[u8]>>, bool),
         trace: Trace,
     ) -> Shared {
         let is_led = form == Form::Event && self.trails.has(index);
@@ -158,7 +161,8 @@ impl Replays {
         let make = || {
             // What is kept of a room is an event with an id.
             let from = if is_led { FIELD.len() } else { 0 };
-            let bytes = small.unwrap_or_else(|| Arc::clone(forms::bytes(publication, form)));
+            let bytes =
+                small.unwrap_or_else(|| Arc::clone(forms::bytes(publication, form, places)));
             (Arc::clone(publication), Shared::tail(bytes, from, None).traced(trace))
         };
         let body = self.frames.entry((address, form, mark)).or_insert_with(make).1.clone();
@@ -200,6 +204,9 @@ impl Shard {
         let follows = begins && !lost && matches!(answer.found, Found::Slice(_));
         let since = joining.since.filter(|_| follows || lost);
         let at = begins.then(|| since.unwrap_or(answer.position));
+        if let Some(at) = at {
+            self.rooms.replays.recalls.join(id.index, room, at);
+        }
         self.tell_joined(answer, joining, (joining.since.map(|_| follows), at), now);
         match (&answer.found, joining.since) {
             _ if !begins => {}
@@ -299,9 +306,11 @@ impl Shard {
                 continue;
             }
             let small = window.and_then(|bits| self.deflated(publication, form, bits));
-            let form = (form, small);
+            let form = (form, small, self.recalls());
             let frame = self.rooms.replays.frame(id.index, publication, form, trace);
+            let (room, offset) = (&publication.room, publication.cursor.offset);
             self.push_item(id.index, frame, &limits, now);
+            self.rooms.replays.recalls.give(id.index, room, offset);
             self.counters.replayed_total += 1;
         }
         let last = slice.publications.last().map(|publication| publication.cursor.offset);
@@ -338,6 +347,7 @@ impl Shard {
     /// Tells a member that it has to begin anew, from the newest publication on.
     fn resync(&mut self, id: ConnId, answer: &Answer, reason: Stale, now: Time) {
         self.confirm(id, &answer.question.room, now);
+        self.rooms.replays.recalls.join(id.index, &answer.question.room, answer.position);
         self.tell_resync(id, &answer.question.room, reason, answer.position, now);
     }
 

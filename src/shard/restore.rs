@@ -26,6 +26,8 @@ struct Restore {
     conn: ConnId,
     reference: Option<Box<RawValue>>,
     rooms: Vec<Part>,
+    /// The client has not asked for it and hears of what fails alone.
+    is_recall: bool,
     /// Results still to come; never zero.
     left: usize,
 }
@@ -69,13 +71,19 @@ impl Restores {
         self.open.len()
     }
 
-    fn begin(&mut self, conn: ConnId, reference: Option<&RawValue>, rooms: &[Return<'_>]) -> u64 {
+    fn begin(
+        &mut self,
+        conn: ConnId,
+        reference: Option<&RawValue>,
+        rooms: &[Return<'_>],
+        is_recall: bool,
+    ) -> u64 {
         let number = self.next;
         self.next += 1;
         let part = |one: &Return<'_>| Part { room: one.room.as_ref().into(), result: None };
         let (left, rooms) = (rooms.len(), rooms.iter().map(part).collect());
         let reference = reference.map(RawValue::to_owned);
-        self.open.insert(number, Restore { conn, reference, rooms, left });
+        self.open.insert(number, Restore { conn, reference, rooms, is_recall, left });
         number
     }
 
@@ -105,7 +113,17 @@ impl Shard {
         reference: Option<&RawValue>,
         now: Time,
     ) {
-        let number = self.rooms.restores.begin(id, reference, &rooms);
+        let number = self.rooms.restores.begin(id, reference, &rooms, false);
+        self.restore_as(number, id, rooms, now);
+    }
+
+    /// The same for one who was lost and has come back.
+    pub(super) fn restore_recalled(&mut self, id: ConnId, rooms: Vec<Return<'_>>, now: Time) {
+        let number = self.rooms.restores.begin(id, None, &rooms, true);
+        self.restore_as(number, id, rooms, now);
+    }
+
+    fn restore_as(&mut self, number: u64, id: ConnId, rooms: Vec<Return<'_>>, now: Time) {
         for (at, Return { room, since }) in (0_u16..).zip(rooms) {
             let part = (number, at);
             let joined = self.may_go_on(id).and_then(|()| {
@@ -178,8 +196,17 @@ impl Shard {
     }
 
     fn reply_restored(&mut self, mut done: Restore, now: Time) {
-        let reference = done.reference.take();
-        let conn = done.conn;
-        self.reply(conn, reference.as_deref(), &Reply::Restored(&done.results()), now);
+        let (conn, reference, is_recall) = (done.conn, done.reference.take(), done.is_recall);
+        let results = done.results();
+        if !is_recall {
+            self.reply(conn, reference.as_deref(), &Reply::Restored(&results), now);
+            return;
+        }
+        for Restored { room, result } in &results {
+            if let Err((code, message)) = result {
+                let message = format!("{room:?} was not joined again: {message}");
+                self.refuse(conn, &CommandError::new(*code, message, None), now);
+            }
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::connection::Disconnect;
 use crate::flow::outbound::Control;
 use crate::session::{Code, CommandError, Incoming, Session, Status, packets};
 use crate::shard::pace::{Load, Pace};
+use crate::shard::recall::written;
 use crate::shard::settings::Settings;
 use crate::shard::state::{Shard, enlist};
 use crate::wire::engineio::{self, Opening};
@@ -55,7 +56,8 @@ impl Shard {
 
     /// Says that the namespace is entered.
     pub(super) fn say_entered(&mut self, id: ConnId, now: Time) {
-        let packet = packets::entered(self.address(id));
+        let pid = self.rooms.replays.recalls.pid(id.index).map(written);
+        let packet = packets::entered(self.address(id), pid.as_deref());
         self.push_kept(id, websocket::text(&packet), now);
     }
 
@@ -98,7 +100,11 @@ impl Shard {
         match packet.kind {
             _ if packet.namespace != ROOT => self.refuse_namespace(id, &packet, text.len(), now),
             Kind::Connect => self.handle_connect(id, session, &packet, settings, now),
-            Kind::Disconnect => self.handle_close_frame(id, NORMAL, now),
+            Kind::Disconnect => {
+                // It goes on purpose, and nobody waits for it.
+                self.rooms.replays.recalls.forget(id.index);
+                self.handle_close_frame(id, NORMAL, now);
+            }
             Kind::Event | Kind::BinaryEvent if session == Session::Knock => {
                 self.close(id, Disconnect::Idle, now);
             }
@@ -130,6 +136,10 @@ impl Shard {
         settings: &Settings,
         now: Time,
     ) {
+        if matches!(session, Session::Knock | Session::Login) {
+            let before = packets::before(packet.data);
+            self.note_wish(id, before.pid.as_deref(), before.offset.as_deref());
+        }
         match session {
             Session::Knock if self.keeps_pace(id, packet.data.len(), now) => {
                 self.enter_namespace(id, now)

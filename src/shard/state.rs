@@ -114,7 +114,7 @@ impl Shard {
                 quotas: Quotas::new(seed),
                 walks: Walks::default(),
                 repeats: Repeats::new(seed, MOST_REPEATS),
-                replays: Replays::new(seed),
+                replays: Replays::new(seed, identity.jitter),
                 restores: Restores::new(seed),
                 shelf: Shelf::new(seed),
                 presence: Presence::new(seed),
@@ -177,6 +177,7 @@ impl Shard {
         counters.history_bytes = history.bytes();
         counters.replays = self.rooms.replays.len() as u64;
         counters.restores = self.rooms.restores.len() as u64;
+        counters.lost_clients = self.rooms.replays.recalls.lost() as u64;
         counters.remembered_ids = self.rooms.repeats.len() as u64;
         let evicted = history.evicted();
         counters.history_evicted_count_total = evicted.count;
@@ -225,6 +226,7 @@ impl Shard {
         let life = self.table.age(id, now.tick());
         self.report_end(id, why, life, now);
         self.note_end_of(id, life, now);
+        self.leave_memo(id, why, now);
         if let Some(connection) = self.table.get(id) {
             self.rooms.hub.leave_all(&mut connection.member);
         }

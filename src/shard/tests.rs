@@ -42,6 +42,7 @@ mod presence_twin;
 mod proofs;
 mod quota;
 mod reading;
+mod recall;
 mod refusals;
 mod relief;
 mod resume;

@@ -239,11 +239,13 @@ impl Shard {
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
             Mail::Proven(proven) => self.handle_proven(*proven, now),
-            // The node's desk has these; a shard is never sent one.
-            Mail::Inquiry(_) | Mail::Tidings(_) | Mail::Petition(_) => {}
+            // The node's desk has the first three; a shard is never sent one.
+            Mail::Inquiry(_) | Mail::Tidings(_) | Mail::Petition(_) | Mail::Wake => {}
             Mail::Ruling(answer) => self.handle_ruling(answer.0, answer.1, now),
             Mail::Polling(polling) => self.handle_polling(*polling, now),
             Mail::Polled(answer) => self.handle_polled(answer.0, answer.1, now),
+            Mail::Recall(recall) => self.handle_recall(&recall, now),
+            Mail::Recalled(recalled) => self.handle_recalled(*recalled, now),
             Mail::Answered(answer) => self.handle_answered(answer.0, answer.1, now),
             Mail::Revoke(revocation) => self.handle_revoke(&revocation, now),
             Mail::Keys(keys) => self.handle_keys(keys),
@@ -274,7 +276,6 @@ impl Shard {
             Mail::Settings(settings) => self.handle_settings(settings, now),
             Mail::Mark(number) => self.gate.mark = number,
             Mail::Survey(number) => self.handle_survey(number),
-            Mail::Wake => {}
             Mail::Stop => self.gate.stopped = true,
         }
     }

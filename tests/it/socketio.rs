@@ -166,6 +166,58 @@ on_both_drivers! {
         }
     }
 
+    /// Whichever shard it comes back to: the library's own words for it, and no cursor of the application's.
+    fn a_lost_client_is_recovered_with_all_it_missed_or_is_told_that_it_is_a_new_one(driver) {
+        let sets = ["server.socketio_recovery_ms=60000",
+            "namespace=[{pattern=\"log*\", history_count=100}]"];
+        let node = node(driver, &[PATH, "server.shards=4", sets[0], sets[1]]);
+        let (mut author, _) = Packets::connect(node.address(), None);
+        let (mut keeper, _) = Packets::connect(node.address(), None);
+        ["log-a", "log-b", "talk"].iter().for_each(|room| keeper.join(room));
+        let mut shown = json!({});
+        let (mut client, mut sent) = (None::<Packets>, 0);
+        for round in 0..12 {
+            let mut back = Packets::open(node.address(), &[]);
+            back.say(&format!("40{shown}"));
+            let entered = behind(&back.next(), "40");
+            assert_eq!(round > 0, entered["pid"] == shown["pid"], "{round}: {entered}");
+            shown["pid"] = entered["pid"].clone();
+            assert_eq!(back.event()[0], "throng:connected");
+            if round == 0 {
+                ["log-a", "log-b", "talk"].iter().for_each(|room| back.join(room));
+            }
+            let mut heard: Vec<u64> = Vec::new();
+            while (heard.len() as u64) < if round == 0 { 0 } else { 20 } {
+                let event = back.event();
+                heard.extend(event[1].as_u64());
+                shown["offset"] = event[3].clone();
+            }
+            heard.sort_unstable();
+            assert_eq!(heard, (sent - heard.len() as u64..sent).collect::<Vec<_>>(), "{round}");
+            client = Some(back);
+            for number in sent..sent + 20 {
+                let room = if number % 3 == 0 { "log-a" } else { "log-b" };
+                if number == sent + 10 {
+                    // What is on its way now may reach it or not; nobody reads it.
+                    client = None;
+                }
+                assert_eq!(author.ask(&json!(["line", number, {"room": room}]))["ok"], true);
+            }
+            sent += 20;
+        }
+        drop(client);
+        wait_for(&node, "it is lost", |c| c.open_connections == 2 && c.lost_clients == 1);
+        // Of this room nothing is kept.
+        assert_eq!(author.ask(&json!(["line", 0, {"room": "talk"}]))["ok"], true);
+        let mut back = Packets::open(node.address(), &[]);
+        back.say(&format!("40{shown}"));
+        assert_ne!(behind(&back.next(), "40")["pid"], shown["pid"]);
+        assert_eq!(back.event()[0], "throng:connected");
+        wait_for(&node, "all are counted", |c| {
+            c.recalled_total == 11 && c.unrecalled_total == 1 && c.lost_clients == 0
+        });
+    }
+
     fn other_versions_and_transports_are_refused_and_counted(driver) {
         let sets = with_admin(r#""inspect""#);
         let closed = node(driver, &[]);

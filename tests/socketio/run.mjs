@@ -80,6 +80,7 @@ for (const driver of DRIVERS) {
         "server.driver": driver,
         "server.shards": 2,
         "server.socketio_path": "/socket.io/",
+        "server.socketio_recovery_ms": 60_000,
         "auth.mode": "token",
         "auth.secret": SECRET,
         "auth.require_expiry": false,
@@ -241,6 +242,57 @@ for (const driver of DRIVERS) {
       await bob.timeout(WAIT_MS).emitWithAck("line", "end", { room: "log:a" });
       await last;
       assert.deepEqual(heard, [...Array(50).keys(), "end"], "nothing twice, nothing missing, in order");
+      ada.disconnect();
+      await wire.close();
+    });
+
+    it("is_recovered_by_itself_with_its_rooms_and_all_it_missed", async () => {
+      const wire = await wireTo(engine.address);
+      const rooms = ["log:one", "log:two", "quiet"];
+      const keeper = await member("bob", ...rooms);
+      const ada = visitor({ auth: { token: tokenOf("ada") } }, wire.address);
+      const states = [];
+      ada.on("connect", () => states.push(ada.recovered));
+      await next(ada, "connect");
+      for (const room of rooms) await ada.timeout(WAIT_MS).emitWithAck("throng:join", { room });
+      const heard = [];
+      ada.on("line", (payload, known) => heard.push([known.room, payload]));
+      const sent = { "log:one": [], "log:two": [] };
+      for (let number = 0; number < 200; number += 1) {
+        const room = rooms[number % 2];
+        sent[room].push(number);
+        await keeper.timeout(WAIT_MS).emitWithAck("line", number, { room });
+        if (number % 50 === 20) {
+          const back = next(ada, "connect");
+          wire.cut();
+          if (number !== 120) await back;
+        }
+      }
+      while (heard.length < 200) await next(ada, "line");
+      for (const room of ["log:one", "log:two"]) {
+        const own = heard.filter(([of]) => of === room).map(([, payload]) => payload);
+        assert.deepEqual(own, sent[room], "nothing twice, nothing missing, in order");
+      }
+      assert.deepEqual(new Set(states.slice(1)), new Set([true]));
+      assert.equal(states[0], false);
+      // What no history has cannot come back: it is a new client then, in no room.
+      const gone = next(ada, "disconnect");
+      const anew = next(ada, "connect");
+      ada.io.once("reconnect_attempt", () => {});
+      ada.io.engine.close();
+      await gone;
+      await keeper.timeout(WAIT_MS).emitWithAck("line", "missed", { room: "quiet" });
+      await anew;
+      if (!ada.recovered) {
+        const reply = await ada.timeout(WAIT_MS).emitWithAck("throng:leave", { room: "log:one" });
+        assert.equal(reply.code, "not_member");
+      }
+      // Who goes on purpose is not waited for.
+      ada.disconnect();
+      const fresh = next(ada, "connect");
+      ada.connect();
+      await fresh;
+      assert.equal(ada.recovered, false);
       ada.disconnect();
       await wire.close();
     });

@@ -30,6 +30,7 @@ fn timeouts() -> Timeouts {
         close: ticks(20),
         idle: Duration::ZERO,
         queue_age: ticks(50),
+        recall: Duration::ZERO,
         heartbeat: HeartbeatOptions { interval: ticks(80), timeout: ticks(45) },
     }
 }

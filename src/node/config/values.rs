@@ -412,6 +412,10 @@ group! {
 group! {
     /// The part of `[server]` that is about clients of Socket.IO.
     pub struct SocketIo in "server" {
+        /// How long a client of Socket.IO that was lost may come back to its rooms and to what it missed there (connection
+        /// state recovery). Publications end with their place then, as the library expects it.
+        "socketio_recovery_ms" Restart recovery: Duration = Duration::ZERO,
+            millis(1, DAY_MS).or_zero("off");
         /// Clients of Socket.IO may begin by long polling; otherwise by WebSocket alone.
         "socketio_polling" Restart polling: bool = true, Flag;
     }

@@ -137,6 +137,7 @@ pub(super) fn settings() -> Settings {
             close: seconds(5),
             idle: Duration::ZERO,
             queue_age: seconds(30),
+            recall: Duration::ZERO,
             heartbeat: HeartbeatOptions::default(),
         },
         queue: OutboundLimits { high_water: 2000, low_water: 500, ..OutboundLimits::default() },

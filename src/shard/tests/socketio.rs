@@ -13,7 +13,7 @@ use crate::base::id::ConnId;
 use crate::shard::Mail;
 use crate::wire::engineio;
 
-const TARGET: &str = "/socket.io/?EIO=4&transport=websocket";
+pub(super) const TARGET: &str = "/socket.io/?EIO=4&transport=websocket";
 
 /// The texts among what a client hears, and the code of the close frame behind them.
 fn told(frames: Vec<Heard>) -> (Vec<String>, Option<u16>) {
@@ -30,19 +30,19 @@ fn told(frames: Vec<Heard>) -> (Vec<String>, Option<u16>) {
     (texts, code)
 }
 
-fn hear(rig: &mut Rig, conn: ConnId) -> (Vec<String>, Option<u16>) {
+pub(super) fn hear(rig: &mut Rig, conn: ConnId) -> (Vec<String>, Option<u16>) {
     let frames = rig.heard(conn);
     told(frames)
 }
 
 /// The JSON behind what a packet begins with.
-fn json_behind(packet: &str, begins: &str) -> Value {
+pub(super) fn json_behind(packet: &str, begins: &str) -> Value {
     let json = packet.strip_prefix(begins).unwrap_or_else(|| panic!("{packet}: not {begins}"));
     serde_json::from_str(json).expect("JSON")
 }
 
 /// A client that has read the first packet and said nothing yet.
-fn opened(rig: &mut Rig, target: &str, headers: &str) -> (ConnId, Value) {
+pub(super) fn opened(rig: &mut Rig, target: &str, headers: &str) -> (ConnId, Value) {
     let conn = knock(rig, target, headers);
     let (head, frames) = answer(rig, conn);
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
@@ -52,7 +52,7 @@ fn opened(rig: &mut Rig, target: &str, headers: &str) -> (ConnId, Value) {
     (conn, json_behind(opening, "0"))
 }
 
-fn say(rig: &mut Rig, conn: ConnId, packet: &str) -> Vec<String> {
+pub(super) fn say(rig: &mut Rig, conn: ConnId, packet: &str) -> Vec<String> {
     rig.receive(conn, &frame(0x81, packet.as_bytes()));
     rig.settle();
     hear(rig, conn).0
