@@ -33,6 +33,8 @@ pub struct Recall {
     pid: u128,
     /// The own room of the user who asks.
     who: Option<Arc<str>>,
+    /// When the client showed it; who has it only since then came later.
+    asked: Time,
 }
 
 /// The answer.
@@ -75,15 +77,17 @@ impl Shard {
         let Some(wish) = self.rooms.replays.recalls.wishes.remove(&id.index) else {
             let recalls = &mut self.rooms.replays.recalls;
             if recalls.pid(id.index).is_none() {
-                recalls.begin(id.index);
+                recalls.begin(id.index, now);
             }
             return false;
         };
         let (pid, who) = (wish.pid, self.own_room(id));
         let shards = self.identity.shards - 1;
-        let claim = Claim { conn: id, wish, shards, left: None, rooms: Vec::new(), homes: 0 };
-        self.rooms.replays.recalls.claims.insert(id.index, claim);
-        if let Some(left) = self.find_memo(pid, who.as_ref(), now) {
+        let found = self.find_memo(pid, who.as_ref(), now, now);
+        let rooms = Vec::new();
+        let claim = Claim { conn: id, wish, asked: now, shards, left: None, rooms, homes: 0 };
+        self.rooms.replays.recalls.claim(claim);
+        if let Some(left) = found {
             self.examine(id, left, now);
         } else if shards == 0 || self.is_overloaded() {
             self.begin_anew(id, now);
@@ -91,7 +95,7 @@ impl Shard {
             let to = self.address(id);
             for shard in (0..self.identity.shards).map(ShardId) {
                 if shard != self.identity.id {
-                    let recall = Recall { to, pid, who: who.clone() };
+                    let recall = Recall { to, pid, who: who.clone(), asked: now };
                     self.outbox.push(shard, Mail::Recall(Box::new(recall)));
                 }
             }
@@ -103,20 +107,29 @@ impl Shard {
         self.gate.people.get(id.index).map(|person| Arc::clone(person.own()))
     }
 
-    /// The memo of that pid and that user, if this shard has it.
-    fn find_memo(&mut self, pid: u128, who: Option<&Arc<str>>, now: Time) -> Option<Left> {
-        if let Some(index) = self.rooms.replays.recalls.holder(pid)
-            && let Some((id, _)) = self.table.at(index)
-            && self.own_room(id).as_ref() == who
-        {
-            self.close(id, Disconnect::Lost, now);
+    /// The memo of that pid and that user, if this shard has it. Who has it, or is about to, is the same client; it was
+    /// lost, and the node has not heard of that yet.
+    fn find_memo(
+        &mut self,
+        pid: u128,
+        who: Option<&Arc<str>>,
+        asked: Time,
+        now: Time,
+    ) -> Option<Left> {
+        let recalls = &self.rooms.replays.recalls;
+        let holder = recalls.holder(pid, asked).and_then(|index| self.table.at(index));
+        let before = [holder.map(|(id, _)| id), recalls.claimant(pid, asked)];
+        for id in before.into_iter().flatten() {
+            if self.own_room(id).as_ref() == who {
+                self.close(id, Disconnect::Lost, now);
+            }
         }
         self.rooms.replays.recalls.take(pid, who, now.tick())
     }
 
     /// Another shard asks for a memo.
     pub(super) fn handle_recall(&mut self, recall: &Recall, now: Time) {
-        let left = self.find_memo(recall.pid, recall.who.as_ref(), now);
+        let left = self.find_memo(recall.pid, recall.who.as_ref(), recall.asked, now);
         let recalled = Recalled { to: recall.to.conn, pid: recall.pid, left };
         self.outbox.push(recall.to.shard, Mail::Recalled(Box::new(recalled)));
     }
@@ -134,6 +147,12 @@ impl Shard {
         };
         claim.shards = claim.shards.saturating_sub(1);
         let is_last = claim.shards == 0 && claim.left.is_none();
+        let mut left = left;
+        if is_last && left.is_none() {
+            // It may have been on its way here, to one who has gone meanwhile.
+            let who = self.own_room(to);
+            left = self.rooms.replays.recalls.take(pid, who.as_ref(), now.tick());
+        }
         match left {
             Some(left) => self.examine(to, left, now),
             None if is_last => self.begin_anew(to, now),
@@ -189,8 +208,8 @@ impl Shard {
     /// The client is who it was, and joins its rooms behind what it heard.
     fn come_back(&mut self, id: ConnId, now: Time) {
         let recalls = &mut self.rooms.replays.recalls;
-        let Some(claim) = recalls.claims.remove(&id.index) else { return };
-        recalls.go_on(id.index, &claim.wish);
+        let Some(claim) = recalls.settle(id.index) else { return };
+        recalls.go_on(id.index, &claim.wish, &claim.rooms, now);
         self.counters.recalled_total += 1;
         self.greet(id, Protocol::Packets, now);
         let back = |(room, since): &(Arc<str>, Cursor)| Return {
@@ -205,7 +224,7 @@ impl Shard {
 
     /// The client is a new one.
     fn begin_anew(&mut self, id: ConnId, now: Time) {
-        if self.rooms.replays.recalls.claims.remove(&id.index).is_some() {
+        if self.rooms.replays.recalls.settle(id.index).is_some() {
             self.counters.unrecalled_total += 1;
             self.greet(id, Protocol::Packets, now);
         }
@@ -219,7 +238,7 @@ impl Shard {
         let (who, time) = (self.own_room(id), self.settings.timeouts.recall);
         let recalls = &mut self.rooms.replays.recalls;
         recalls.wishes.remove(&id.index);
-        if let Some(Claim { left: Some(left), .. }) = recalls.claims.remove(&id.index) {
+        if let Some(Claim { left: Some(left), .. }) = recalls.settle(id.index) {
             recalls.keep(left);
         }
         let Some(memo) = recalls.forget(id.index) else { return };

@@ -22,7 +22,7 @@ use crate::auth::plain;
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
-use crate::base::time::Tick;
+use crate::base::time::{Tick, Time};
 
 /// What a connection was given that it may not have heard; more of it is taken for heard.
 const MOST_GIVEN: usize = 1024;
@@ -58,8 +58,12 @@ fn place(shown: &str) -> Option<(Cursor, &str)> {
 #[derive(Debug)]
 pub(super) struct Memo {
     pid: u128,
+    /// Since when its connection has it.
+    began: Time,
     /// Its rooms by their names within the node, each with the place up to where it surely had everything.
     rooms: Map<Arc<str>, Cursor>,
+    /// Those that it comes back to and whose homes have not let it in yet.
+    awaited: Vec<(Arc<str>, Cursor)>,
     /// What came then, in order: a room, and the number of the last of one or several publications.
     given: VecDeque<(Arc<str>, u64)>,
     /// What fell out of that last.
@@ -67,13 +71,21 @@ pub(super) struct Memo {
 }
 
 impl Memo {
-    fn new(pid: u128, seed: &Seed) -> Self {
-        Self { pid, rooms: seed.map(), given: VecDeque::new(), gone: None }
+    fn new(pid: u128, began: Time, seed: &Seed) -> Self {
+        let (awaited, given) = (Vec::new(), VecDeque::new());
+        Self { pid, began, rooms: seed.map(), awaited, given, gone: None }
     }
 
     /// The connection is a member from there on.
     fn join(&mut self, room: &Arc<str>, at: Cursor) {
+        self.awaited.retain(|(name, _)| name != room);
         self.rooms.insert(Arc::clone(room), at);
+    }
+
+    /// The connection is no member any more, and will not be.
+    fn part(&mut self, room: &str) {
+        self.awaited.retain(|(name, _)| &**name != room);
+        self.rooms.remove(room);
     }
 
     fn give(&mut self, room: &Arc<str>, offset: u64) {
@@ -181,6 +193,7 @@ impl Wish {
 pub(super) struct Claim {
     pub(super) conn: ConnId,
     pub(super) wish: Wish,
+    pub(super) asked: Time,
     /// Shards that have yet to say whether they have the memo.
     pub(super) shards: u16,
     /// The memo, once it is found.
@@ -207,6 +220,8 @@ pub(super) struct Recalls {
     bytes: u64,
     pub(super) wishes: Map<u32, Wish>,
     pub(super) claims: Map<u32, Claim>,
+    /// Who claimed a pid last.
+    claimed: Map<u128, u32>,
 }
 
 impl Recalls {
@@ -226,6 +241,7 @@ impl Recalls {
             bytes: 0,
             wishes: seed.map(),
             claims: seed.map(),
+            claimed: seed.map(),
         }
     }
 
@@ -250,18 +266,26 @@ impl Recalls {
     }
 
     /// A connection has a memo from now on, under a new pid.
-    pub(super) fn begin(&mut self, index: u32) {
+    pub(super) fn begin(&mut self, index: u32, now: Time) {
         self.made += 1;
         let mut secret = [0; 16];
         let tag = hmac::sign(&self.key, &self.made.to_le_bytes());
         secret.copy_from_slice(&tag.as_ref()[..16]);
-        let memo = Memo::new(u128::from_be_bytes(secret), &self.seed);
+        let memo = Memo::new(u128::from_be_bytes(secret), now, &self.seed);
         self.put(index, memo);
     }
 
-    /// The same under the pid of a memo that the client was recalled by, with what it heard last.
-    pub(super) fn go_on(&mut self, index: u32, Wish { pid, shown }: &Wish) {
-        let mut memo = Memo::new(*pid, &self.seed);
+    /// The same under the pid of a memo that the client was recalled by, with what it heard last, and the rooms that it
+    /// comes back to: one that is lost again before it is in all of them comes back to all the same.
+    pub(super) fn go_on(
+        &mut self,
+        index: u32,
+        Wish { pid, shown }: &Wish,
+        rooms: &[(Arc<str>, Cursor)],
+        now: Time,
+    ) {
+        let mut memo = Memo::new(*pid, now, &self.seed);
+        memo.awaited = rooms.to_vec();
         memo.gone = shown.as_deref().and_then(place).map(|(at, room)| (room.into(), at.offset));
         self.put(index, memo);
     }
@@ -281,7 +305,14 @@ impl Recalls {
     /// The connection is no member of the room any more.
     pub(super) fn part(&mut self, index: u32, room: &str) {
         if let Some(memo) = self.here.get_mut(&index) {
-            memo.rooms.remove(room);
+            memo.part(room);
+        }
+    }
+
+    /// The connection is in those rooms that it came back to, as far as it was let in.
+    pub(super) fn arrive(&mut self, index: u32) {
+        if let Some(memo) = self.here.get_mut(&index) {
+            memo.awaited = Vec::new();
         }
     }
 
@@ -311,6 +342,8 @@ impl Recalls {
         until: Tick,
     ) {
         memo.rooms.retain(|room, _| is_in(room));
+        let awaited = std::mem::take(&mut memo.awaited);
+        memo.rooms.extend(awaited);
         self.keep(Left { memo, who, until });
     }
 
@@ -328,9 +361,31 @@ impl Recalls {
         }
     }
 
-    /// The connection here that has that pid.
-    pub(super) fn holder(&self, pid: u128) -> Option<u32> {
-        self.pids.get(&pid).copied()
+    /// The connection here that has had that pid since then or longer.
+    pub(super) fn holder(&self, pid: u128, then: Time) -> Option<u32> {
+        let index = self.pids.get(&pid).copied()?;
+        self.here.get(&index).filter(|memo| memo.began <= then).map(|_| index)
+    }
+
+    /// Notes that a connection wants the memo of a pid.
+    pub(super) fn claim(&mut self, claim: Claim) {
+        self.claimed.insert(claim.wish.pid, claim.conn.index);
+        self.claims.insert(claim.conn.index, claim);
+    }
+
+    /// It is decided what comes of it, or the connection has ended.
+    pub(super) fn settle(&mut self, index: u32) -> Option<Claim> {
+        let claim = self.claims.remove(&index)?;
+        if self.claimed.get(&claim.wish.pid) == Some(&index) {
+            self.claimed.remove(&claim.wish.pid);
+        }
+        Some(claim)
+    }
+
+    /// The connection here that claimed that pid last, and no later than then, if nothing has come of it yet.
+    pub(super) fn claimant(&self, pid: u128, then: Time) -> Option<ConnId> {
+        let claim = self.claimed.get(&pid).and_then(|index| self.claims.get(index));
+        claim.filter(|claim| claim.asked <= then).map(|claim| claim.conn)
     }
 
     /// The memo of that pid and that user.
@@ -372,6 +427,7 @@ impl Recalls {
         }
         assert_eq!(self.bytes, self.left.values().map(Left::bytes).sum::<u64>(), "bytes of memos");
         assert!(self.left.len() <= self.ends.len(), "memos without an end");
+        assert!(self.claimed.len() <= self.claims.len(), "pids that are claimed");
         for claim in self.claims.keys().chain(self.wishes.keys()) {
             assert!(is_packets(*claim), "connection {claim} wants to be recalled");
         }
@@ -384,214 +440,5 @@ pub(super) fn until(now: Tick, time: Duration) -> Option<Tick> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const EPOCH: u64 = 7;
-
-    fn at(offset: u64) -> Cursor {
-        Cursor { epoch: EPOCH, offset }
-    }
-
-    fn shown(room: &str, offset: u64) -> String {
-        format!("{EPOCH:x}.{offset}.{room}")
-    }
-
-    fn recalls() -> Recalls {
-        Recalls::new(&Seed::new(1), 2)
-    }
-
-    /// The memo of a connection in rooms from their beginnings, that was given these.
-    fn given(rooms: &[&str], numbers: &[(usize, u64)]) -> Memo {
-        let mut memo = Memo::new(1, &Seed::new(1));
-        let names: Vec<Arc<str>> = rooms.iter().map(|room| Arc::from(*room)).collect();
-        names.iter().for_each(|room| memo.join(room, at(0)));
-        numbers.iter().for_each(|(room, offset)| memo.give(&names[*room], *offset));
-        memo
-    }
-
-    fn offsets(memo: &Memo, shown: Option<&str>) -> Option<Vec<u64>> {
-        Some(memo.places(shown)?.iter().map(|(_, at)| at.offset).collect())
-    }
-
-    #[test]
-    fn a_place_in_one_room_says_what_was_heard_of_all() {
-        let memo = given(&["a", "b"], &[(0, 1), (1, 1), (0, 2), (1, 4), (0, 3)]);
-        assert_eq!(offsets(&memo, None), Some(vec![0, 0]), "it has heard nothing");
-        assert_eq!(offsets(&memo, Some(&shown("b", 1))), Some(vec![1, 1]));
-        assert_eq!(offsets(&memo, Some(&shown("a", 2))), Some(vec![2, 1]));
-        assert_eq!(
-            offsets(&memo, Some(&shown("b", 3))),
-            Some(vec![2, 3]),
-            "in the midst of several"
-        );
-        assert_eq!(offsets(&memo, Some(&shown("a", 3))), Some(vec![3, 4]));
-    }
-
-    #[test]
-    fn a_place_that_was_never_given_recalls_nobody() {
-        let memo = given(&["a", "b"], &[(0, 1), (1, 1)]);
-        for wrong in ["", "7", "7.1", "7.1.c", "8.1.a", "7.2.a", "7.0.a", "7.x.a", "x.1.a"] {
-            assert_eq!(offsets(&memo, Some(wrong)), None, "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn what_fell_out_of_the_line_counts_as_heard_and_an_older_place_as_none() {
-        let many: Vec<(usize, u64)> =
-            (1..=MOST_GIVEN as u64 + 3).map(|offset| (0, offset)).collect();
-        let memo = given(&["a"], &many);
-        assert_eq!(memo.given.len(), MOST_GIVEN);
-        assert_eq!(offsets(&memo, None), None);
-        assert_eq!(offsets(&memo, Some(&shown("a", 2))), None);
-        assert_eq!(offsets(&memo, Some(&shown("a", 3))), Some(vec![3]), "the last that fell out");
-        assert_eq!(offsets(&memo, Some(&shown("a", 9))), Some(vec![9]));
-    }
-
-    #[test]
-    fn who_was_recalled_and_heard_nothing_since_is_recalled_again() {
-        let mut recalls = recalls();
-        let wish = Wish::of(&written(5), Some("7.9.a")).expect("a wish");
-        recalls.go_on(3, &wish);
-        recalls.join(3, &"a".into(), at(9));
-        recalls.join(3, &"b".into(), at(2));
-        let memo = recalls.forget(3).expect("a memo");
-        assert_eq!((memo.pid, offsets(&memo, Some("7.9.a"))), (5, Some(vec![9, 2])));
-    }
-
-    #[test]
-    fn a_pid_is_whole_or_none_and_no_two_are_alike() {
-        let mut recalls = recalls();
-        let mut pids = std::collections::BTreeSet::new();
-        for index in 0..100 {
-            recalls.begin(index);
-            let pid = recalls.pid(index).expect("a pid");
-            assert!(pids.insert(pid));
-            assert_eq!(Wish::of(&written(pid), None).map(|wish| wish.pid), Some(pid));
-        }
-        for wrong in ["", "1", "+0000000000000000000000000000001", "zz"] {
-            assert!(Wish::of(wrong, None).is_none(), "{wrong}");
-        }
-        assert!(Wish::of(&written(1), Some(&"a".repeat(MOST_SHOWN + 1))).is_none());
-        assert_ne!(Recalls::new(&Seed::new(1), 3).key.sign_one(), recalls.key.sign_one());
-    }
-
-    trait SignOne {
-        fn sign_one(&self) -> Vec<u8>;
-    }
-
-    impl SignOne for hmac::Key {
-        fn sign_one(&self) -> Vec<u8> {
-            hmac::sign(self, b"1").as_ref().to_vec()
-        }
-    }
-
-    #[test]
-    fn a_memo_is_its_users_and_no_longer_than_its_time() {
-        let mut recalls = recalls();
-        let (ada, bob): (Arc<str>, Arc<str>) = ("ada".into(), "bob".into());
-        let lose = |recalls: &mut Recalls, pid: u128, until: u32| {
-            let mut memo = given(&["a", "b"], &[]);
-            memo.pid = pid;
-            recalls.lose(memo, Some(Arc::clone(&ada)), |room| room == "a", Tick(until));
-        };
-        lose(&mut recalls, 1, 10);
-        assert!(recalls.take(1, Some(&bob), Tick(5)).is_none(), "another's");
-        assert!(recalls.take(1, None, Tick(5)).is_none(), "nobody's");
-        assert!(recalls.take(1, Some(&ada), Tick(10)).is_none(), "too late");
-        let left = recalls.take(1, Some(&ada), Tick(9)).expect("the memo");
-        assert_eq!(left.memo.places(None).expect("places").len(), 1, "it has left the other room");
-        assert!(recalls.take(1, Some(&ada), Tick(9)).is_none(), "it is taken once");
-        lose(&mut recalls, 2, 10);
-        lose(&mut recalls, 3, 20);
-        recalls.expire(Tick(10), u64::MAX);
-        assert_eq!((recalls.lost(), recalls.due()), (1, Some(Tick(20))));
-        recalls.expire(Tick(11), 0);
-        assert_eq!(
-            (recalls.lost(), recalls.bytes(), recalls.due()),
-            (0, 0, None),
-            "too many bytes"
-        );
-        for round in 0..5000 {
-            lose(&mut recalls, 9, 30 + round);
-            recalls.take(9, Some(&ada), Tick(12)).expect("the memo");
-        }
-        assert!(recalls.ends.len() < 2000, "{} ends of nothing", recalls.ends.len());
-        recalls.check(|_| true);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Join(usize),
-        Part(usize),
-        /// So many of one room in one piece.
-        Give(usize, u64),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            2 => (0..4usize).prop_map(Step::Join),
-            1 => (0..4usize).prop_map(Step::Part),
-            9 => (0..4usize, 1..4u64).prop_map(|(room, count)| Step::Give(room, count)),
-        ];
-        prop::collection::vec(step, 0..120)
-    }
-
-    proptest! {
-        /// Whatever a client was given, and however much of it came: it goes on behind what it heard of each room,
-        /// and never in front of where it last joined.
-        #[test]
-        fn a_client_goes_on_behind_what_it_heard(steps in steps(), cut in 0..200usize) {
-            let names: Vec<Arc<str>> = (0..4).map(|n| Arc::from(format!("r{n}"))).collect();
-            let mut memo = Memo::new(1, &Seed::new(1));
-            let (mut offsets, mut floors) = ([0_u64; 4], [None; 4]);
-            // What came, one by one: the room and its number.
-            let mut came: Vec<(usize, u64)> = Vec::new();
-            for step in steps {
-                match step {
-                    Step::Join(room) if floors[room].is_none() => {
-                        floors[room] = Some(offsets[room]);
-                        memo.join(&names[room], at(offsets[room]));
-                    }
-                    Step::Join(_) => {}
-                    Step::Part(room) => {
-                        floors[room] = None;
-                        memo.rooms.remove(&names[room]);
-                    }
-                    Step::Give(room, count) => {
-                        if floors[room].is_some() {
-                            came.extend((1..=count).map(|more| (room, offsets[room] + more)));
-                            memo.give(&names[room], offsets[room] + count);
-                        }
-                        // Where it is not a member the room goes on all the same.
-                        offsets[room] += count;
-                    }
-                }
-            }
-            let heard = &came[..cut.min(came.len())];
-            let last = heard.last().map(|(room, offset)| shown(&names[*room], *offset));
-            let Some(places) = memo.places(last.as_deref()) else {
-                // It cannot be said only where the room was left or joined anew behind that.
-                let (room, offset) = heard.last().expect("without a place everything is known");
-                prop_assert!(floors[*room].is_some_and(|floor| floor >= *offset));
-                return Ok(());
-            };
-            let in_rooms: Vec<usize> = (0..4).filter(|room| floors[*room].is_some()).collect();
-            prop_assert_eq!(places.len(), in_rooms.len());
-            for (room, (name, place)) in in_rooms.into_iter().zip(places) {
-                prop_assert_eq!(&name, &names[room]);
-                let own = heard.iter().filter(|(other, _)| *other == room).map(|(_, offset)| *offset);
-                let expected = own.max().into_iter().chain(floors[room]).max();
-                prop_assert_eq!(Some(place.offset), expected);
-            }
-        }
-
-        #[test]
-        fn whatever_a_client_shows_is_no_panic(pid in ".{0,40}", shown in ".{0,40}") {
-            let memo = given(&["a"], &[(0, 1)]);
-            let _ = memo.places(Some(&shown));
-            let _ = Wish::of(&pid, Some(&shown));
-        }
-    }
-}
+#[path = "recall_tests.rs"]
+mod tests;

@@ -202,6 +202,9 @@ impl Shard {
             self.reply(conn, reference.as_deref(), &Reply::Restored(&results), now);
             return;
         }
+        if self.table.get(conn).is_some() {
+            self.rooms.replays.recalls.arrive(conn.index);
+        }
         for Restored { room, result } in &results {
             if let Err((code, message)) = result {
                 let message = format!("{room:?} was not joined again: {message}");

@@ -214,20 +214,21 @@ fn another_user_is_not_recalled_and_takes_nothing_away() {
 
 /// Takes mail to and fro until there is none.
 fn exchange(rigs: &mut [Rig; 2]) {
-    for _ in 0..64 {
-        let mut mail: Vec<(ShardId, Mail)> = Vec::new();
-        for rig in rigs.iter_mut() {
-            rig.settle();
-            mail.append(&mut rig.post);
-        }
-        if mail.is_empty() {
-            return;
-        }
-        for (to, mail) in mail {
-            rigs[usize::from(to.0)].take(mail);
-        }
+    assert!((0..64).any(|_| !carry(rigs)), "64 rounds and still mail");
+}
+
+/// Takes what mail there is where it belongs; whether there was any.
+fn carry(rigs: &mut [Rig; 2]) -> bool {
+    let mut mail: Vec<(ShardId, Mail)> = Vec::new();
+    for rig in rigs.iter_mut() {
+        rig.settle();
+        mail.append(&mut rig.post);
     }
-    panic!("64 rounds and still mail");
+    let is_any = !mail.is_empty();
+    for (to, mail) in mail {
+        rigs[usize::from(to.0)].take(mail);
+    }
+    is_any
 }
 
 #[test]
@@ -275,6 +276,55 @@ fn a_client_comes_back_to_another_shard_whether_its_end_was_noticed_or_not() {
     rigs[1].event(Event::ReceivedEnd { conn });
     exchange(&mut rigs);
     assert_eq!(rigs[1].shard.counters().recalled_total, 2);
+}
+
+/// The rooms of the publications that a client of this pid hears when it connects to that shard.
+fn missed_by(rigs: &mut [Rig; 2], shard: usize, pid: &str) -> Vec<String> {
+    let (conn, _) = opened(&mut rigs[shard], TARGET, "");
+    let mut heard = say(&mut rigs[shard], conn, &format!("40{}", json!({"pid": pid})));
+    exchange(rigs);
+    heard.append(&mut super::socketio::hear(&mut rigs[shard], conn).0);
+    assert_eq!(json_behind(&heard[0], "40")["pid"], json!(pid), "{heard:?}");
+    let events = heard[2..].iter().map(|packet| json_behind(packet, "42"));
+    let mut missed: Vec<String> =
+        events.filter_map(|event| Some(event[2]["room"].as_str()?.to_owned())).collect();
+    missed.sort();
+    missed
+}
+
+#[test]
+fn one_who_is_lost_again_while_it_comes_back_misses_nothing_whenever_that_is() {
+    let cases = (0..12).flat_map(|rounds| {
+        let ends = [(0, true), (0, false), (1, true), (1, false)];
+        ends.map(|(shard, is_noticed)| (rounds, shard, is_noticed))
+    });
+    for (rounds, shard, is_noticed) in cases {
+        let mut rigs = [0, 1].map(|id| Rig::new(id, 2, recalling(remembering(4))));
+        let mut rooms = [room_of(0, 2), room_of(1, 2)];
+        let author = rigs[1].open();
+        rooms.iter().for_each(|room| rigs[1].say(author, &publish(&[room], "0")));
+        exchange(&mut rigs);
+        let client = member(&mut rigs[0], "", &[]);
+        for room in &rooms {
+            let join = format!(r#"42["throng:join",{{"room":"{room}"}}]"#);
+            say(&mut rigs[0], client.conn, &join);
+        }
+        exchange(&mut rigs);
+        rooms.iter().for_each(|room| rigs[1].say(author, &publish(&[room], "1")));
+        exchange(&mut rigs);
+        let (conn, _) = opened(&mut rigs[1], TARGET, "");
+        say(&mut rigs[1], conn, &format!("40{}", json!({"pid": client.pid})));
+        for _ in 0..rounds {
+            carry(&mut rigs);
+        }
+        if is_noticed {
+            rigs[1].event(Event::ReceivedEnd { conn });
+        }
+        rooms.sort();
+        rigs.iter_mut().for_each(|rig| rig.later(Duration::from_millis(20)));
+        let missed = missed_by(&mut rigs, shard, &client.pid);
+        assert_eq!(missed, rooms, "after {rounds} rounds, to {shard}, {is_noticed}");
+    }
 }
 
 #[test]
