@@ -18,4 +18,5 @@ mod sentinel;
 mod shared;
 mod shared_outage;
 mod slots;
+mod spread;
 mod tickets;

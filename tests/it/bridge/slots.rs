@@ -15,8 +15,9 @@ const SLOTS: u32 = 16_384;
 /// A key in the slot that makes a node the hub.
 const HUB: &str = "throng:{all}:lease";
 
-struct Slots {
-    servers: [Redis; 3],
+/// Three servers that are one cluster.
+pub(super) struct Slots {
+    pub(super) servers: [Redis; 3],
 }
 
 fn get<T: FromRedisValue>(server: &Redis, words: &[&str]) -> T {
@@ -24,7 +25,7 @@ fn get<T: FromRedisValue>(server: &Redis, words: &[&str]) -> T {
 }
 
 impl Slots {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let servers = [1, 2, 3].map(|epoch: u32| {
             let port = free_port().to_string();
             let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "3000"];
@@ -48,15 +49,19 @@ impl Slots {
         Self { servers }
     }
 
+    /// What a node is told of the cluster; each of several begins at another server.
+    pub(super) fn place(&self, at: usize) -> [String; 3] {
+        let url = |at: usize| format!("redis://{}", self.servers[at % 3].address());
+        let seeds = format!("bridge.seeds={:?}", [url(at + 1)]);
+        [format!("bridge.url={}", url(at)), seeds, "bridge.cluster=true".to_owned()]
+    }
+
     fn nodes(&self, driver: &str) -> [Node; 2] {
-        let urls = self.servers.each_ref().map(|server| format!("redis://{}", server.address()));
-        // Each begins at another one.
         [0, 1].map(|at: usize| {
-            let url = format!("bridge.url={}", urls[at]);
-            let seeds = format!("bridge.seeds={:?}", [&urls[(at + 1) % 3]]);
+            let place = self.place(at);
             let quick = ["bridge.canary_interval_ms=100", "bridge.command_timeout_ms=2000"];
-            let sets = [&url, &seeds, "bridge.cluster=true", SHARED, KEEPS];
-            let node = node(driver, &[&sets[..], &quick[..]].concat());
+            let place = place.each_ref().map(String::as_str);
+            let node = node(driver, &[&place[..], &quick, &[SHARED, KEEPS]].concat());
             wait_link(&node);
             node
         })
@@ -105,7 +110,8 @@ impl Slots {
         to
     }
 
-    fn hub(&self) -> &Redis {
+    /// The one at which nodes meet.
+    pub(super) fn hub(&self) -> &Redis {
         &self.servers[self.owner(self.slot(HUB))]
     }
 }
