@@ -73,8 +73,10 @@ impl OriginRule {
     /// What was expected.
     pub fn parse(text: &str) -> Result<Self, BadRule> {
         if let Some(pattern) = text.strip_prefix(REGEX) {
-            let whole = format!("^(?:{pattern})$");
-            let built = regex::RegexBuilder::new(&whole).size_limit(REGEX_BYTES).build();
+            let build = |text: &str| regex::RegexBuilder::new(text).size_limit(REGEX_BYTES).build();
+            // `a)|(?:b` is no expression, and would take the anchors apart: only what is whole by itself stays within
+            // the group.
+            let built = build(pattern).and_then(|_| build(&format!("^(?:{pattern})$")));
             return built.map(Self::Matching).map_err(|error| {
                 let why = error.to_string();
                 let last = why.lines().last().unwrap_or_default().trim();

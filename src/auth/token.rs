@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 use super::claims::{ClaimNames, Claims};
 use super::identity::{Claimed, Identity, TokenError};
@@ -82,8 +82,14 @@ struct Header<'a> {
     alg: Cow<'a, str>,
     #[serde(borrow, default)]
     kid: Option<Cow<'a, str>>,
-    #[serde(default)]
-    crit: Option<IgnoredAny>,
+    /// True when it is there, be it null: extensions that must be understood, and none is.
+    #[serde(default, rename = "crit", deserialize_with = "whatever")]
+    is_critical: bool,
+}
+
+/// True for any value.
+fn whatever<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 impl Verifier {
@@ -138,7 +144,7 @@ impl Verifier {
         if header.alg.eq_ignore_ascii_case("none") {
             return Err(TokenError::Unsigned);
         }
-        if header.crit.is_some() {
+        if header.is_critical {
             return Err(TokenError::Critical);
         }
         let algorithm = Algorithm::from_name(&header.alg).ok_or(TokenError::UnknownAlgorithm)?;

@@ -337,11 +337,12 @@ impl Shard {
     pub(super) fn next_of_token(&self, index: u32, now: Time) -> Option<Tick> {
         let person = self.gate.people.get(index)?;
         let access = &self.settings.access;
-        let end = self.moment(access.end_of(person.expires()?));
-        let ask = Time::from_nanos(
-            end.as_nanos().saturating_sub(Time::ZERO.plus(access.reauth_before).as_nanos()),
-        );
-        let next = if person.has(ASKED) { end } else { ask };
+        let (expires, before) = (person.expires()?, access.reauth_before);
+        let next = if before.is_zero() || person.has(ASKED) {
+            self.moment(access.end_of(expires))
+        } else {
+            self.moment(expires).before(before)
+        };
         Some(ceiling(next).max(now.tick()))
     }
 
@@ -357,9 +358,12 @@ impl Shard {
             self.close(id, Disconnect::Expired, now);
             return true;
         }
-        let left = end.since(now);
+        // The leeway is for clocks that disagree. Who is asked has to answer before the token's own end.
+        let before = access.reauth_before;
+        let is_time = !before.is_zero() && self.moment(expires).before(before) <= now;
         let person = self.gate.people.get_mut(id.index);
-        if left <= access.reauth_before && person.is_some_and(|person| person.set(ASKED)) {
+        if is_time && person.is_some_and(|person| person.set(ASKED)) {
+            let left = end.since(now);
             let mut text = Vec::new();
             encode::reauth(&mut text, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
             self.push_text(id, &text, now);

@@ -78,20 +78,43 @@ fn a_header_that_is_not_one_is_refused() {
         (r#"{"alg":"RS1"}"#, TokenError::UnknownAlgorithm),
         (r#"{"alg":"HS256","crit":["b64"],"b64":false}"#, TokenError::Critical),
         (r#"{"alg":"HS256","crit":[]}"#, TokenError::Critical),
+        (r#"{"alg":"HS256","crit":null}"#, TokenError::Critical),
+        (r#"{"crit":null,"alg":"HS256"}"#, TokenError::Critical),
+        (r#"{"alg":"HS256","crit":false}"#, TokenError::Critical),
+        (r#"{"alg":"HS256","\u0063rit":null}"#, TokenError::Critical),
+        (r#"{"alg":"HS256","crit":null,"crit":null}"#, TokenError::Header),
         (r#"{"alg":"RS256"}"#, TokenError::UnknownKey),
         (r#"{"alg":"ES256"}"#, TokenError::UnknownKey),
         (r#"{"alg":"EdDSA"}"#, TokenError::UnknownKey),
         (r#"{"alg":"HS384"}"#, TokenError::UnknownKey),
         (r#"{"alg":"HS512"}"#, TokenError::UnknownKey),
     ];
-    assert_eq!(cases.len(), 25);
+    assert_eq!(cases.len(), 30);
     for (header, error) in cases {
         assert_eq!(verdict(&signed(header, GOOD, SECRET)), Some(error), "{header}");
     }
     let deep = format!(r#"{{"alg":"HS256","x":{}1{}}}"#, "[".repeat(1000), "]".repeat(1000));
     assert_eq!(verdict(&signed(&deep, GOOD, SECRET)), None, "what means nothing is passed over");
     assert_eq!(verdict(&signed(r#"{"\u0061lg":"HS256"}"#, GOOD, SECRET)), None);
-    assert_eq!(verdict(&signed(r#"{"alg":"HS256","jku":"https://a"}"#, GOOD, SECRET)), None);
+}
+
+#[test]
+fn keys_that_a_token_brings_or_points_to_are_never_used() {
+    let own = b"a secret that the token itself says";
+    let members = [
+        r#""jku":"https://a""#.to_owned(),
+        r#""x5u":"https://a""#.to_owned(),
+        r#""x5c":["MIIB"]"#.to_owned(),
+        r#""x5t":"AA","x5t#S256":"AA""#.to_owned(),
+        format!(r#""jwk":{{"kty":"oct","alg":"HS256","k":"{}"}}"#, b64(own)),
+        format!(r#""kid":"own","jwk":{{"kty":"oct","kid":"own","k":"{}"}}"#, b64(own)),
+        r#""jwk":null,"x5c":7"#.to_owned(),
+    ];
+    for member in &members {
+        let header = format!(r#"{{"alg":"HS256",{member}}}"#);
+        assert_eq!(verdict(&signed(&header, GOOD, SECRET)), None, "{member}");
+        assert_eq!(verdict(&signed(&header, GOOD, own)), Some(TokenError::Signature), "{member}");
+    }
 }
 
 #[test]

@@ -62,6 +62,13 @@ fn each_kind_of_rule_lets_in_what_it_says_and_nothing_that_looks_like_it() {
             ],
         ),
         (r"regex:https://a|https://b", &["https://a", "https://b"], &["https://ab", "https://bx"]),
+        (
+            r"regex:(?:https://a)|(?:https://b)|",
+            &["https://a", "https://b", ""],
+            &["https://a.evil", "evil https://b", "x"],
+        ),
+        (r"regex:(?m)^https://a$", &["https://a"], &["https://a\nx", "x\nhttps://a"]),
+        ("regex:(?x)https://a # one\n", &["https://a"], &["https://a.evil", "https://a # one"]),
         ("null", &["null"], &["https://null", ""]),
         ("*", &["https://a", "null", "what ever"], &[]),
         (
@@ -143,6 +150,28 @@ fn a_rule_that_is_none_is_refused_with_what_was_expected() {
     assert!(OriginRule::parse("regex:(a{1000}){1000}").is_err(), "too large once compiled");
 }
 
+#[test]
+fn an_expression_that_is_none_by_itself_is_refused() {
+    for pattern in [
+        "https://a)|(?:https://b",
+        "https://a)|(https://b",
+        "https://a)?(?:.*",
+        "(?x)https://a) | (?: https://b",
+        "https://a)|(?:",
+        ")|(?:",
+        "https://a)",
+        "(?:https://a",
+        r"https://a\",
+        "https://[a",
+        // What ends it would be a part of the remark.
+        "(?x)https://a # one",
+    ] {
+        let rule = format!("regex:{pattern}");
+        let error = OriginRule::parse(&rule).map(|read| format!("{read:?}")).expect_err(pattern);
+        assert!(error.to_string().contains("cannot be read"), "{pattern}: {error}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_origin_is_judged_without_a_panic(origin in ".{0,40}", host in "[ -~]{0,20}") {
@@ -150,5 +179,29 @@ proptest! {
             let _ = rules(&[rule]).check(Some(&origin), Some(&host), true);
         }
         let _ = OriginRule::parse(&origin);
+    }
+
+    /// From pieces that could end the group in which an expression stands.
+    #[test]
+    fn an_expression_that_is_read_is_one_by_itself_and_matches_from_end_to_end(
+        pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "a", "b", "(", ")", "(?:", "|", "[", "]", "^", "$", "\\", "#", "\n", "?", "*", "{2}",
+                "(?x)", "(?m)", "(?s)", "(?i:", ".",
+            ]),
+            0..8,
+        ),
+        origin in "[ab#\n]{0,4}",
+    ) {
+        let pattern = pieces.concat();
+        let alone = regex::Regex::new(&pattern);
+        if let Ok(rule) = OriginRule::parse(&format!("regex:{pattern}")) {
+            prop_assert!(alone.is_ok(), "{pattern:?} is read and is no expression");
+            let rules = OriginRules { allowed: vec![rule], required: false, cookies: false };
+            if rules.check(Some(&origin), None, false).is_ok() {
+                let found = alone.ok().and_then(|alone| alone.find(&origin).map(|found| found.start()));
+                prop_assert_eq!(found, Some(0), "{:?} lets in {:?}", pattern, origin);
+            }
+        }
     }
 }

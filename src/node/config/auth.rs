@@ -94,7 +94,7 @@ impl Kind for OriginText {
 
     fn expectation(&self) -> String {
         "an origin, as \"https://app.example.com\", \"*.example.com\", \"self\", \"null\", \"*\" or \
-         \"regex:\" with an expression for the whole"
+         \"regex:\" with a whole expression for the whole origin"
             .to_owned()
     }
 }
@@ -242,5 +242,30 @@ group! {
         /// The claim by which the issuer refuses the user: true, a text, or an object with code (401 or 403)
         /// and message.
         "deny_claim" Live deny_claim: String = "deny".to_owned(), text(64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::parse;
+
+    /// What ends the group in which it stands would match the beginning of an origin only.
+    #[test]
+    fn an_expression_for_origins_that_is_none_by_itself_is_refused_by_key_and_value() {
+        let open = r#"["self", "regex:https://a)|(?:https://b"]"#;
+        for (text, key) in [
+            ("[auth]\nallowed_origins = ", "throng.toml:2: auth.allowed_origins"),
+            ("[[namespace]]\npattern = \"a\"\norigins = ", "throng.toml:3: namespace.origins"),
+        ] {
+            let error = parse(&format!("{text}{open}\n"), &[]).expect_err("no expression");
+            for part in [
+                format!("{key} = {open}: expected a list"),
+                "\"regex:\" with a whole expression for the whole origin".to_owned(),
+            ] {
+                assert!(error.contains(&part), "{part} is not in {error}");
+            }
+            let closed = r#"["self", "regex:(?:https://a)|(?:https://b)"]"#;
+            assert!(parse(&format!("{text}{closed}\n"), &[]).is_ok(), "{key}");
+        }
     }
 }

@@ -45,6 +45,41 @@ fn a_token_that_ends_is_asked_after_and_closes_with_4401() {
     assert_eq!(rig.shard.counters().expired_total, 1);
 }
 
+/// The leeway is for the clocks of issuers: it makes the close later, and the question no later.
+#[test]
+fn with_a_leeway_the_question_comes_before_the_end_of_the_token_and_the_close_behind_both() {
+    let lenient = |before: u64| {
+        let settings = guarded(&[Source::Header], |access| {
+            access.verifier.rules.leeway = 30;
+            access.reauth_before = Duration::from_secs(before);
+        });
+        Rig::new(0, 1, settings)
+    };
+    let mut rig = lenient(10);
+    let conn = enter(&mut rig, &json!({"sub": "ada", "exp": 100}));
+    assert_eq!(pass(&mut rig, conn, 29), []);
+    let asked = pass(&mut rig, conn, 2);
+    let [Heard::Text(asked)] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(asked["type"], "throng:reauth");
+    let left = asked["inMs"].as_u64().expect("a number");
+    assert!((39_000..=40_000).contains(&left), "until the close: {left}");
+    assert_eq!(pass(&mut rig, conn, 38), [], "asked once, and not closed before its time");
+    assert!(pass(&mut rig, conn, 2).contains(&Heard::Close(4401)));
+    // Who comes with a token that lives by the leeway alone is asked at once.
+    let late = knock(&mut rig, "/ws", &bearer(&json!({"sub": "ada", "exp": 110})));
+    let (_, frames) = answer(&mut rig, late);
+    let [Heard::Text(hello), Heard::Text(asked)] = &frames[..] else { panic!("{frames:?}") };
+    assert_eq!(
+        (&hello["type"], &asked["type"]),
+        (&json!("throng:connected"), &json!("throng:reauth"))
+    );
+    // Where nobody is to be asked, the end of the token is no reason either.
+    let mut rig = lenient(0);
+    let conn = enter(&mut rig, &json!({"sub": "ada", "exp": 100}));
+    assert_eq!(pass(&mut rig, conn, 69), []);
+    assert_eq!(pass(&mut rig, conn, 2), [Heard::Close(4401)]);
+}
+
 #[test]
 fn a_fresh_token_of_the_same_user_keeps_the_connection_and_another_users_does_not() {
     let mut rig = by_header();
@@ -94,6 +129,42 @@ fn a_revoked_user_is_closed_on_every_connection_and_comes_back_only_with_a_later
     let counters = rig.shard.counters();
     assert_eq!((counters.revoked_total, counters.auth_revoked_total), (2, 1));
     assert_eq!(counters.revocations, 1);
+}
+
+/// The set never forgets one to make space for another: what was refused before stays refused.
+#[test]
+fn a_revocation_too_many_still_closes_is_counted_and_displaces_no_other() {
+    let settings = guarded(&[Source::Header], |access| access.max_revocations = 1);
+    let mut rig = Rig::new(0, 1, settings);
+    let of = |user: &str, issued: u64| json!({"sub": user, "iat": issued, "exp": 5000});
+    let [ada, bob] = ["ada", "bob"].map(|user| enter(&mut rig, &of(user, 50)));
+    let revoke = |rig: &mut Rig, user: &str, issued: u64, until: u64| {
+        let revocation = Revocation::User { tenant: None, user: user.into(), issued, until };
+        rig.take(Mail::Revoke(Arc::new(revocation)));
+        rig.settle();
+    };
+    revoke(&mut rig, "ada", 51, 200);
+    assert_eq!((rig.heard(ada), rig.heard(bob)), (vec![Heard::Close(1008)], vec![]));
+    assert_eq!(rig.shard.counters().revocations_lost_total, 0);
+    revoke(&mut rig, "bob", 51, 6000);
+    assert_eq!(rig.heard(bob), [Heard::Close(1008)], "one that is not remembered still closes");
+    let counters = rig.shard.counters();
+    assert_eq!((counters.revoked_total, counters.revocations_lost_total), (2, 1));
+    assert_eq!(counters.revocations, 1);
+    let status = |rig: &mut Rig, user: &str, issued: u64| {
+        let conn = knock(rig, "/ws", &bearer(&of(user, issued)));
+        answer(rig, conn).0[9..12].to_owned()
+    };
+    assert_eq!(status(&mut rig, "ada", 50), "401", "the first is remembered");
+    assert_eq!(status(&mut rig, "bob", 50), "101", "the second is not");
+    // More of the same needs no more space, and what has ended makes some.
+    revoke(&mut rig, "ada", 55, 200);
+    assert_eq!(status(&mut rig, "ada", 54), "401");
+    rig.later(Duration::from_secs(150));
+    revoke(&mut rig, "bob", 51, 6000);
+    assert_eq!(status(&mut rig, "bob", 50), "401");
+    let counters = rig.shard.counters();
+    assert_eq!((counters.revocations, counters.revocations_lost_total), (1, 1));
 }
 
 #[test]
