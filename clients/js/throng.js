@@ -127,8 +127,11 @@ export function advice(code, reason = "") {
   if (code === TOKEN_EXPIRED) return { action: "token" };
   if (code === 1001 && reason === "idle for too long") return { action: "sleep" };
   if (code !== 1013) return { action: "retry" };
-  const busy = /come back in (\d+) s/.exec(reason);
-  return busy ? { action: "retry", delayMs: 1000 * Number(busy[1]) } : { action: "retry", crowded: true };
+  const asked = /come back in (\d+) s/.exec(reason);
+  if (!asked) return { action: "retry", crowded: true };
+  const told = { action: "retry", delayMs: 1000 * Number(asked[1]) };
+  // A place in the line says nothing of when a connection of the same user or address ends.
+  return reason.startsWith("too many") ? { ...told, crowded: true } : told;
 }
 
 /** A random time below a ceiling that doubles: a crowd that was cut off at once must not return at once. */
@@ -928,7 +931,8 @@ export class Throng extends Emitter {
     if (action === "sleep" && !listens) return this.#enter("asleep");
     const asked = delayMs ?? advised;
     this.#isAdvised = asked !== null || crowded === true;
-    this.#wait(asked ?? this.#backoff.next(crowded), code, reason);
+    const delay = asked === null || crowded ? Math.max(asked ?? 0, this.#backoff.next(crowded)) : asked;
+    this.#wait(delay, code, reason);
   }
 
   /** Comes back with another token, if there can be one. */

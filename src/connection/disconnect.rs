@@ -5,6 +5,7 @@
 //! counters. RFC 6455 section 7.4 and the IANA registry give the codes.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::auth::TokenError;
 use crate::base::counters::Counters;
@@ -51,8 +52,11 @@ pub enum Disconnect {
     RateLimited,
     /// The client has more of something than it may, and the configuration says close. An error has told it of what.
     OverLimit,
-    /// Its party (an address, a user, a tenant) has one connection too many.
-    TooMany,
+    /// Its party (an address, a user, a tenant) has one connection too many; it was given a place in the line.
+    TooMany {
+        /// When its turn comes.
+        seconds: u16,
+    },
     /// The same user has come with one connection too many, and the newest ones stay.
     Replaced,
     /// A back end sends the connection away, with a code of its choice.
@@ -69,6 +73,29 @@ pub enum Disconnect {
 }
 
 impl Disconnect {
+    /// The client has a place in the line and comes back after so long, in whole seconds: the next that are not too few.
+    #[must_use]
+    pub fn later(wait: Duration) -> Self {
+        Self::TryLater { seconds: seconds(wait) }
+    }
+
+    /// The same for one whose party has one connection too many.
+    #[must_use]
+    pub fn too_many(wait: Duration) -> Self {
+        Self::TooMany { seconds: seconds(wait) }
+    }
+
+    /// When the client was told to come back, if it was.
+    #[must_use]
+    pub fn return_after(self) -> Option<Duration> {
+        match self {
+            Self::TryLater { seconds } | Self::TooMany { seconds } => {
+                Some(Duration::from_secs(seconds.into()))
+            }
+            _ => None,
+        }
+    }
+
     /// The close code and the reason for the close frame; `None` when no frame is sent.
     #[must_use]
     pub fn close_frame(self) -> Option<(CloseCode, Cow<'static, str>)> {
@@ -86,10 +113,13 @@ impl Disconnect {
             Self::Revoked => (CloseCode::POLICY, TokenError::Revoked.public()),
             Self::RateLimited => (CloseCode::POLICY, "more messages than the rate allows"),
             Self::OverLimit => (CloseCode::POLICY, "more than a limit allows"),
-            Self::TooMany => (CloseCode::TRY_AGAIN, "too many connections"),
             Self::Replaced => (CloseCode::REPLACED, "replaced by a newer connection"),
             Self::MemoryShort => {
                 (CloseCode::TRY_AGAIN, "memory is short: reads too slowly, come back later")
+            }
+            Self::TooMany { seconds } => {
+                let reason = format!("too many connections: come back in {seconds} s");
+                return Some((CloseCode::TRY_AGAIN, reason.into()));
             }
             Self::TryLater { seconds } => {
                 let reason = format!("busy: come back in {seconds} s");
@@ -152,7 +182,7 @@ impl Disconnect {
             Self::TlsFailed => "tls_failed",
             Self::RateLimited => "rate_limited",
             Self::OverLimit => "over_limit",
-            Self::TooMany => "too_many",
+            Self::TooMany { .. } => "too_many",
             Self::Replaced => "replaced",
             Self::MemoryShort => "memory_short",
             Self::Dismissed(_) => "dismissed",
@@ -184,7 +214,7 @@ impl Disconnect {
             }
             Self::RateLimited => &mut counters.rate_closed_total,
             Self::OverLimit => &mut counters.limit_closed_total,
-            Self::TooMany => &mut counters.parties_refused_total,
+            Self::TooMany { .. } => &mut counters.parties_refused_total,
             Self::Replaced => &mut counters.replaced_total,
             Self::MemoryShort => &mut counters.memory_shed_total,
             Self::Dismissed(_) => &mut counters.dismissed_total,
@@ -192,4 +222,9 @@ impl Disconnect {
         };
         *counter += 1;
     }
+}
+
+fn seconds(wait: Duration) -> u16 {
+    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    u16::try_from(whole).unwrap_or(u16::MAX)
 }

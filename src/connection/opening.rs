@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -387,7 +386,7 @@ fn poll(
                 Ok(Read::Preflight(http::preflight_of("GET, POST", request.origin)))
             }
             Verdict::Refuse(refusal) => Err(refusal),
-            Verdict::Dismiss(_) => Err(Refusal::unavailable(Some(RETURN))),
+            Verdict::Dismiss(why) => Err(plain(why)),
         };
     }
     let origin = http::origin(head)?.map(str::to_owned);
@@ -473,14 +472,7 @@ fn reading(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
     match door(head, &request) {
         Verdict::Welcome => {}
         Verdict::Refuse(refusal) => return Err(refusal),
-        // Scripts see the status of a plain answer, so nothing need be opened to tell them.
-        Verdict::Dismiss(Disconnect::Denied(error)) => {
-            return Err(Refusal::unauthorized(error.public(), true));
-        }
-        Verdict::Dismiss(Disconnect::TryLater { seconds }) => {
-            return Err(Refusal::unavailable(Some(Duration::from_secs(seconds.into()))));
-        }
-        Verdict::Dismiss(_) => return Err(Refusal::unavailable(Some(RETURN))),
+        Verdict::Dismiss(why) => return Err(plain(why)),
     }
     if asks_first {
         return Ok(Read::Preflight(http::preflight(request.origin)));
@@ -495,8 +487,14 @@ fn reading(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
     })
 }
 
-/// When one who is one too many may ask again.
-const RETURN: Duration = Duration::from_secs(5);
+/// The plain answer to one who would be told by a close frame elsewhere. Scripts see its status, so nothing need be
+/// opened to tell them.
+fn plain(why: Disconnect) -> Refusal {
+    match why {
+        Disconnect::Denied(error) => Refusal::unauthorized(error.public(), true),
+        why => Refusal::unavailable(why.return_after()),
+    }
+}
 
 fn page_wish(head: &Head<'_>, origin: Option<&str>) -> Result<Wish, Refusal> {
     let mut wish = Wish::default();

@@ -29,9 +29,6 @@ use crate::shard::people::{Offer, Pending};
 use crate::shard::state::Shard;
 use crate::wire::http::{Head, Refusal, Upgrade};
 
-/// When a client may come back about whom nothing could be decided.
-pub(super) const RETURN: Duration = Duration::from_secs(5);
-
 /// What is known of a right in a room before anybody is asked.
 enum Stand {
     /// Nobody need be asked: the rules of the room decide.
@@ -195,11 +192,11 @@ impl Shard {
             Ruling::Refuse(veto) => {
                 self.note_refused_token(TokenError::Vetoed);
                 let refusal = Refusal::vetoed(veto.status, &veto.words);
-                (Disconnect::Denied(TokenError::Vetoed), Some(veto.words), refusal)
+                (Disconnect::Denied(TokenError::Vetoed), veto.words, refusal)
             }
-            Ruling::Undecided => (LATER, None, Refusal::unavailable(Some(RETURN))),
+            Ruling::Undecided => return self.put_off(conn, now),
         };
-        self.turn_back(conn, why, words.as_deref(), &refusal, now);
+        self.turn_back(conn, why, Some(&words), &refusal, now);
     }
 
     /// Ends a handshake that is held: a page that can only read close frames gets one, and everybody else a refusal.
@@ -391,7 +388,7 @@ impl Shard {
                 let why = Disconnect::Denied(TokenError::Vetoed);
                 self.close_saying(conn, why, Some(&veto.words), now);
             }
-            Ruling::Undecided => self.close(conn, LATER, now),
+            Ruling::Undecided => self.close_for_now(conn, now),
         }
     }
 
@@ -445,8 +442,6 @@ impl Shard {
 
 /// A question's key and document.
 type Question = (Box<str>, Vec<u8>);
-
-pub(super) const LATER: Disconnect = Disconnect::TryLater { seconds: 5 };
 
 impl Arrival {
     /// Of a client that came before anybody was to be asked about it.

@@ -106,22 +106,22 @@ impl Shard {
         self.evict_some(now);
         if self.gate.pressure.level == Level::Refuse {
             self.counters.memory_refused_total += 1;
-            return Some(Verdict::Refuse(Refusal::unavailable(Some(RETURN))));
+            let wait = self.next_place(now);
+            return Some(Verdict::Refuse(Refusal::unavailable(Some(wait))));
         }
         let tell = self.settings.limits.door.browser_errors && upgrade.origin.is_some();
         if self.gate.seats.has(conn.index, REFUSED) {
+            let wait = self.next_place(now);
             if tell {
-                return Some(Verdict::Dismiss(Disconnect::TooMany));
+                return Some(Verdict::Dismiss(Disconnect::too_many(wait)));
             }
             self.counters.parties_refused_total += 1;
-            return Some(Verdict::Refuse(Refusal::unavailable(Some(RETURN))));
+            return Some(Verdict::Refuse(Refusal::unavailable(Some(wait))));
         }
         let delay = self.turn_away(conn, now)?;
         self.counters.handshakes_deferred_total += 1;
         if tell {
-            let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-            let seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
-            return Some(Verdict::Dismiss(Disconnect::TryLater { seconds }));
+            return Some(Verdict::Dismiss(Disconnect::later(delay)));
         }
         Some(Verdict::Refuse(Refusal::unavailable(Some(delay))))
     }
@@ -167,9 +167,28 @@ impl Shard {
             self.tell_home(party, now);
         }
         // An address that comes too often waits for itself, and not ahead of others.
-        let per_second = limits.door.handshakes.map_or(UNLIMITED, |rate| rate.per_second);
-        let place = self.gate.paces.line.place(per_second, self.rng.u32(..), now);
-        Some(place.max(late))
+        Some(self.next_place(now).max(late))
+    }
+
+    /// The next place of the line, as the time to wait for it. Whoever is asked to come back has one, for whatever
+    /// reason: a delay that all have in common would bring a crowd back as a crowd.
+    pub(super) fn next_place(&mut self, now: Time) -> Duration {
+        let rate = self.settings.limits.door.handshakes;
+        let per_second = rate.map_or(UNLIMITED, |rate| rate.per_second);
+        self.gate.paces.line.place(per_second, self.rng.u32(..), now)
+    }
+
+    /// Ends a handshake that is held and can come to nothing now; the client is asked to come back.
+    pub(super) fn put_off(&mut self, conn: ConnId, now: Time) {
+        let wait = self.next_place(now);
+        let refusal = Refusal::unavailable(Some(wait));
+        self.turn_back(conn, Disconnect::later(wait), None, &refusal, now);
+    }
+
+    /// Closes a connection of which nothing can be decided now; the client is asked to come back.
+    pub(super) fn close_for_now(&mut self, conn: ConnId, now: Time) {
+        let why = Disconnect::later(self.next_place(now));
+        self.close(conn, why, now);
     }
 
     /// Tells the home of the connection's address of it, where an address's connections are limited.
@@ -200,28 +219,26 @@ impl Shard {
 
     /// This connection is one too many of its party, and goes because it is the newest or the oldest.
     pub(super) fn handle_evict(&mut self, conn: ConnId, excess: Excess, now: Time) {
-        let why = match excess {
-            Excess::Newest => Disconnect::TooMany,
-            Excess::Oldest => Disconnect::Replaced,
-        };
         match self.table.get(conn).map(|connection| connection.phase()) {
             Some(Phase::Opening { .. }) if self.gate.people.pending.contains_key(&conn.index) => {
                 // Its request was judged already, and waits for nothing but its ticket.
                 self.counters.parties_refused_total += 1;
-                self.respond(conn, Refusal::unavailable(Some(RETURN)).response(), now);
+                let wait = self.next_place(now);
+                self.respond(conn, Refusal::unavailable(Some(wait)).response(), now);
             }
             Some(Phase::Opening { .. }) => self.gate.seats.set(conn.index, REFUSED, true),
             Some(Phase::Open(_)) => {
                 self.measures.ledger.count(conn.index, Figure::Evicted, 1);
+                let why = match excess {
+                    Excess::Newest => Disconnect::too_many(self.next_place(now)),
+                    Excess::Oldest => Disconnect::Replaced,
+                };
                 self.close(conn, why, now);
             }
             Some(Phase::Closing(_)) | None => {}
         }
     }
 }
-
-/// When a client whose address has too many connections may try again.
-const RETURN: Duration = Duration::from_secs(5);
 
 /// The rate of the line where handshakes have none.
 const UNLIMITED: u32 = 1000;

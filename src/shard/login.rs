@@ -24,7 +24,6 @@ use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Phase, Verdict};
 use crate::session::encode::{self, Reply};
 use crate::session::{Code, CommandError, Protocol, Session};
-use crate::shard::consult::{LATER, RETURN};
 use crate::shard::held::Arrival;
 use crate::shard::mail::{Claim, Mail};
 use crate::shard::people::{ASKED, Offer, Pending, Person, hash};
@@ -238,7 +237,7 @@ impl Shard {
         let Some(pending) = pending.filter(|pending| pending.conn == conn) else { return };
         let Some(fresh) = fresh else {
             self.counters.tickets_unsure_total += 1;
-            return self.turn_back(conn, LATER, None, &Refusal::unavailable(Some(RETURN)), now);
+            return self.put_off(conn, now);
         };
         if !fresh {
             self.turn_down(conn, TokenError::Ticket, now);

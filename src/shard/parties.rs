@@ -10,14 +10,10 @@
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::party::Party;
 use crate::base::time::Time;
-use crate::connection::Disconnect;
 use crate::hub;
 use crate::shard::mail::Mail;
 use crate::shard::people::{TENANT_COUNTED, USER_COUNTED};
 use crate::shard::state::Shard;
-
-/// When somebody may try again whose arrival could not be told, in seconds.
-const RETURN: u16 = 5;
 
 impl Shard {
     /// Tells the homes of a known user and tenant of their connection, where theirs are limited.
@@ -41,7 +37,7 @@ impl Shard {
         for (party, most, flag) in parties {
             let Some(party) = party.filter(|_| most > 0) else { continue };
             if !self.tell_arrival(party, conn, most) {
-                self.close(conn, Disconnect::TryLater { seconds: RETURN }, now);
+                self.close_for_now(conn, now);
                 break;
             }
             if let Some(person) = self.gate.people.get_mut(conn.index) {

@@ -168,7 +168,7 @@ impl Shard {
         Some(match screened {
             Some(Verdict::Refuse(refusal)) => Some(refusal),
             // Only pages of browsers are told by an upgrade, and there is none.
-            Some(Verdict::Dismiss(_)) => Some(Refusal::unavailable(None)),
+            Some(Verdict::Dismiss(why)) => Some(Refusal::unavailable(why.return_after())),
             Some(Verdict::Welcome) | None => None,
         })
     }

@@ -202,7 +202,8 @@ impl Shard {
         let origin = poll.origin.clone();
         let is_closed = self.gate.drain.is_some() || self.is_beyond();
         if is_closed || !self.carriers().ask(asking, poll) {
-            return self.refuse_handshake(asking, &Refusal::unavailable(Some(LATER)), now);
+            let wait = self.next_place(now);
+            return self.refuse_handshake(asking, &Refusal::unavailable(Some(wait)), now);
         }
         self.open(asking, Protocol::Page, (Vec::new(), None), now);
         let conn = self.table.insert(now.tick());

@@ -16,7 +16,6 @@ use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
 use crate::connection::Disconnect;
 use crate::session::{Code, CommandError};
-use crate::shard::consult::{LATER, RETURN};
 use crate::shard::held::{About, Held, Kept, Verdict, Wait};
 use crate::shard::state::Shard;
 use crate::wire::http::Refusal;
@@ -86,8 +85,7 @@ impl Shard {
     /// Has the token of a handshake checked that is held.
     pub(super) fn prove_newcomer(&mut self, conn: ConnId, token: &str, now: Time) {
         if !self.prove(conn, About::Door, token, now) {
-            let refusal = Refusal::unavailable(Some(RETURN));
-            self.turn_back(conn, LATER, None, &refusal, now);
+            self.put_off(conn, now);
         }
     }
 
@@ -107,7 +105,7 @@ impl Shard {
             return self.gate.people.consults.hold(id, held);
         }
         if self.awaits_login(id) {
-            return self.close(id, LATER, now);
+            return self.close_for_now(id, now);
         }
         let message = "too many tokens wait to be checked; send it again after a pause";
         self.refuse(id, &CommandError::new(Code::Overloaded, message, reference), now);

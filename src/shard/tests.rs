@@ -24,6 +24,7 @@ mod inspect;
 mod joint;
 mod kinds;
 mod ledger;
+mod line;
 mod login;
 mod mail;
 mod measures;

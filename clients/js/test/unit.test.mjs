@@ -99,7 +99,10 @@ describe("the client by itself", () => {
     assert.deepEqual(advice(4401), { action: "token" });
     assert.deepEqual(advice(1001, "idle for too long"), { action: "sleep" });
     assert.deepEqual(advice(1013, "busy: come back in 7 s"), { action: "retry", delayMs: 7000 });
-    assert.deepEqual(advice(1013, "too many connections"), { action: "retry", crowded: true });
+    const slow = "slow consumer: reads too slowly, come back later";
+    assert.deepEqual(advice(1013, slow), { action: "retry", crowded: true });
+    const crowded = { action: "retry", delayMs: 3000, crowded: true };
+    assert.deepEqual(advice(1013, "too many connections: come back in 3 s"), crowded);
   });
 
   it("waits_a_random_part_of_a_ceiling_that_doubles_up_to_a_cap", async () => {
@@ -139,8 +142,10 @@ describe("the client by itself", () => {
     await returnsAfter(7000);
     socket().ends(1013, "busy: come back in 12 s");
     await returnsAfter(12_000);
-    socket().ends(1013, "too many connections");
+    socket().ends(1013, "too many connections: come back in 3 s");
     await returnsAfter(4000);
+    socket().ends(1013, "too many connections: come back in 20 s");
+    await returnsAfter(20_000);
   });
 
   it("stays_away_after_a_refusal_until_it_is_given_a_new_token", async () => {

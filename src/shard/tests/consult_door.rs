@@ -95,7 +95,7 @@ fn a_page_is_told_by_a_close_frame_where_browsers_are_to_be() {
     rig.later(Duration::from_secs(2));
     let (conn, number, _) = held(&mut rig, &format!("{}{PAGE}", bearer(&ada())));
     rig.rule(number, "");
-    assert_eq!(reason(&rig.bytes(conn)).as_deref(), Some("busy: come back in 5 s"));
+    assert_eq!(reason(&rig.bytes(conn)).as_deref(), Some("busy: come back in 2 s"));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn whoever_cannot_be_decided_about_is_asked_to_come_back() {
     let (conn, number, _) = held(&mut rig, &bearer(&ada()));
     rig.rule(number, "");
     let text = String::from_utf8(rig.bytes(conn)).expect("text");
-    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After: 5\r\n"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After: 2\r\n"), "{text}");
     let counters = rig.shard.counters();
     assert_eq!((counters.questions_undecided_total, counters.auth_vetoed_total), (1, 0));
 }

@@ -157,7 +157,7 @@ fn more_than_may_wait_are_sent_away_and_told_when_to_come_back() {
     let first = [(); 2].map(|()| held(&mut rig, &shown(&ada())));
     let conn = knock(&mut rig, "/ws", &shown(&ada()));
     let text = rig.response(conn);
-    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After: 5\r\n"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After: 2\r\n"), "{text}");
     let conn = knock(&mut rig, "/ws", &format!("{}{PAGE}", shown(&ada())));
     assert_eq!(answer(&mut rig, conn).1, [Heard::Close(1013)]);
     let conn = knock(&mut rig, "/ws", &bearer(&ada()));
