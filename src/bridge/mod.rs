@@ -22,7 +22,7 @@
 //! | `outgoing` | what waits to be published, and what was dropped |
 //! | `sequence` | in which order what several shards have numbered is published |
 //! | `streams` | rooms whose history all nodes share |
-//! | `server`, `source` | where Redis is and whom to believe, and where the next connection goes |
+//! | `server`, `source`, `direct` | where Redis is and whom to believe, and where the next connection goes: ours, or one that is waited for |
 //! | `options`, `tally`, `side` | what it is told, what it counts, whom it serves |
 //! | `presence` | who is online on which node |
 //! | `survey` | questions to all nodes at once |
@@ -32,6 +32,7 @@
 
 mod bans;
 mod claims;
+mod direct;
 mod emitter;
 mod envelope;
 mod interest;
@@ -55,6 +56,7 @@ mod window;
 
 pub use bans::Ban;
 pub use claims::{Claim, Claimed, Era};
+pub use direct::Direct;
 pub use options::{Bounds, Extras, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use records::{Receipt, Record};

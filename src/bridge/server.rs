@@ -104,20 +104,8 @@ impl Server {
         }
     }
 
-    /// A client of it where it is one server that has a URL.
-    ///
-    /// # Errors
-    /// When it is not, or the address, a certificate or a key cannot be used.
-    pub fn single(&self) -> Result<Client, Fault> {
-        match &self.place {
-            Place::Url(url) => self.client(url),
-            Place::Sentinels(_) | Place::Cluster(_) => {
-                Err(wrong("store.redis", "one Redis, by bridge.url"))
-            }
-        }
-    }
-
-    fn client(&self, url: &str) -> Result<Client, Fault> {
+    /// A client of the server with that URL.
+    pub(super) fn client(&self, url: &str) -> Result<Client, Fault> {
         let info = parsed(url).ok_or_else(bad_url)?;
         let mut settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         if !self.user.is_empty() {
@@ -133,11 +121,11 @@ impl Server {
         }
     }
 
-    fn cluster(&self, urls: &[String], prefix: &str, patience: Patience) -> Result<Source, Fault> {
-        let bad = || {
-            let expected = "the form of bridge.url, TLS with all or with none, and no unix socket";
-            wrong("bridge.seeds", expected)
-        };
+    /// Where a cluster's nodes are, to begin with.
+    ///
+    /// # Errors
+    /// When one of the URLs, a certificate or a key cannot be used.
+    pub(super) fn seeds(&self, urls: &[String]) -> Result<Vec<ConnectionInfo>, Fault> {
         let is_tls = urls.iter().all(|url| url.starts_with(TLS));
         let clients: Vec<Client> =
             urls.iter().map(|url| self.client(url)).collect::<Result<_, _>>()?;
@@ -149,8 +137,14 @@ impl Server {
             _ => false,
         };
         if seeds.is_empty() || !seeds.iter().all(fits) {
-            return Err(bad());
+            return Err(bad_seeds());
         }
+        Ok(seeds)
+    }
+
+    fn cluster(&self, urls: &[String], prefix: &str, patience: Patience) -> Result<Source, Fault> {
+        let seeds = self.seeds(urls)?;
+        let is_tls = urls.iter().all(|url| url.starts_with(TLS));
         let wait = u64::try_from(LONGEST_RETRY.as_millis()).unwrap_or(u64::MAX);
         let mut builder: ClusterClientBuilder = ClusterClient::builder(seeds.clone())
             .retries(RETRIES)
@@ -161,12 +155,13 @@ impl Server {
         if let Some(papers) = self.papers.certificates(is_tls)? {
             builder = builder.certs(papers);
         }
-        let client = builder.build().map_err(|_| bad())?;
+        let client = builder.build().map_err(|_| bad_seeds())?;
         let key = format!("{}:lease", hub_prefix(prefix));
         Ok(Source::Spread(Box::new(Cluster { client, seeds, key })))
     }
 
-    fn sentinels(&self, sentinels: &Sentinels) -> Result<SentinelClient, Fault> {
+    /// A client of sentinels.
+    pub(super) fn sentinels(&self, sentinels: &Sentinels) -> Result<SentinelClient, Fault> {
         let bad = || {
             let expected = "redis://HOST:PORT each, or rediss://HOST:PORT each (TLS), without user or \
                             password";
@@ -266,6 +261,11 @@ const LONGEST_RETRY: Duration = Duration::from_millis(50);
 
 fn wrong(key: &'static str, expected: &str) -> Fault {
     Fault { key, expected: expected.to_owned() }
+}
+
+fn bad_seeds() -> Fault {
+    let expected = "the form of bridge.url, TLS with all or with none, and no unix socket";
+    wrong("bridge.seeds", expected)
 }
 
 fn bad_url() -> Fault {

@@ -17,7 +17,7 @@ use redis::sentinel::SentinelClient;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisResult, cmd};
 
 /// How often a node may name another one.
-const HOPS: usize = 5;
+pub(super) const HOPS: usize = 5;
 
 /// Where the next connection goes.
 pub(super) enum Source {
@@ -114,7 +114,7 @@ impl Cluster {
 }
 
 /// The address of another node, reached as the one that named it. A host without a name is the same one.
-fn elsewhere(of: &ConnectionAddr, named: &str, at: u16) -> Option<ConnectionAddr> {
+pub(super) fn elsewhere(of: &ConnectionAddr, named: &str, at: u16) -> Option<ConnectionAddr> {
     let mut next = of.clone();
     match &mut next {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use crate::auth::Revocation;
 use crate::base::saved::SavedRoom;
+use crate::bridge::Direct;
 use crate::node::config::Config;
 use crate::node::keeper::{NodeClerk, StoreThread, revocation};
 use crate::node::link;
 use crate::node::running::LaunchError;
-use crate::store::{Answer, Ask, Disk, Fault, Keeper, Limits, Memory, Pace, Shared, Store};
+use crate::store::{Answer, Ask, Care, Disk, Fault, Keeper, Limits, Memory, Pace, Shared, Store};
 use crate::sys::clock::unix_millis;
 use crate::sys::memory;
 
@@ -83,9 +84,12 @@ fn recall_rooms(store: &mut dyn Store, most: u64) -> Result<Vec<SavedRoom>, Faul
 /// The store in the Redis of all nodes.
 fn shared(config: &Config, limits: Limits) -> Result<Shared, LaunchError> {
     let own = &config.inside.bridge;
-    let client = link::server(&config.inside)?.single();
-    let client = client.map_err(|fault| LaunchError::new("store.redis", fault))?;
-    Ok(Shared::new(client, &own.prefix, &own.node, limits, own.command_timeout))
+    let direct = Direct::new(link::server(&config.inside)?, Shared::key(&own.prefix))
+        .map_err(|fault| LaunchError::new("store.redis", fault))?;
+    let care =
+        Care { patience: own.command_timeout, replicas: config.inside.shared_store.replicas };
+    let open = Box::new(move |patience| direct.connect(patience));
+    Ok(Shared::new(open, &own.prefix, &own.node, limits, care))
 }
 
 /// Settles who was here in an earlier life, and reads what is remembered of it.

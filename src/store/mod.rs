@@ -15,6 +15,7 @@
 //! | `ask` | what is asked, what is answered, and why not |
 //! | `table` | an ordered table of bytes, and the trait over all kinds of store |
 //! | `memory`, `disk`, `shared` | the kinds: in the process, in a file, in a Redis |
+//! | `again` | what the last of them does again after a fault |
 //! | `inbox` | notifications of one user: append, list, mark as read, bounds |
 //! | `rooms` | publications of rooms: keep, list, bounds |
 //! | `rows` | how rows are laid out as bytes |
@@ -22,6 +23,7 @@
 //! | `prune` | what has grown old leaves, a slice at a time |
 //! | `keeper` | the thread, its queue, group commit |
 
+mod again;
 mod ask;
 mod disk;
 mod inbox;
@@ -41,5 +43,5 @@ pub use ask::{Answer, Appended, Ask, Draft, Fault, Limits, Outcome, Refused, Rev
 pub use disk::Disk;
 pub use keeper::{Clerk, Handle, Keeper, Pace, Tally};
 pub use memory::Memory;
-pub use shared::Shared;
+pub use shared::{Care, Open, Shared};
 pub use table::Store;

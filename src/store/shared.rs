@@ -5,29 +5,37 @@
 //! looks whether what was read still stands so, and writes all or nothing. When another node was faster it is done again from
 //! the start. Everything that changes an inbox changes its head, so a head that still stands says that nobody was faster.
 //!
-//! What is durable when a transaction returns is what Redis makes of it (`appendonly yes`, `appendfsync always`: on its disk).
-//! Where the connection breaks in the middle nobody knows whether it was done; then it is told as a fault, and whoever
-//! asks again under the same name brings nothing twice.
+//! What is durable when a transaction returns is what Redis makes of it (`appendonly yes`, `appendfsync always`: on its disk),
+//! and where so many replicas are to have it, those have it (`WAIT`). Where the connection breaks in the middle of writing
+//! nobody knows whether it was done; then it is told as a fault, and whoever asks again under the same name brings nothing
+//! twice. Whatever Redis says was not done is done again, elsewhere or a little later, and so is what was only read
+//! (`again`).
+//!
+//! All rows of all users have one tag, `{store}`, and so lie on one server of a cluster: a transaction is of many users, and
+//! some walk over all of them.
 //!
 //! A process says of itself that it lives and who is here; so these rows are each node's own, under its name, and it settles
 //! no others.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::time::Duration;
 
-use redis::{Client, Connection, FromRedisValue};
+use redis::{Connection, FromRedisValue, RedisError, RedisResult};
 
-use super::ask::{Ask, Fault, Limits, Outcome};
-use super::rows::{ALIVE_KEY, HEAD, HERE, REVOKED, SEEN};
+use super::again::{Again, Then};
+use super::ask::{Answer, Ask, Fault, Limits, Outcome};
+use super::rows::{ALIVE_KEY, HEAD, HERE, REVOKED, SEEN, of_numbers};
 use super::table::{self, Row, Store, Table};
 
 /// How often a transaction is done again because another node was faster.
 const ATTEMPTS: u32 = 100;
 /// Rows that one transaction reads or writes before another begins.
 const ROWS: usize = 1024;
+/// What is done when nothing was written yet.
+const READING: &str = "reading";
 /// Rows in the first page of a scan, as most want to see one, and in the later ones.
 const FIRST_PAGE: usize = 2;
 const PAGE: usize = 256;
@@ -62,76 +70,117 @@ while at <= #ARGV do
 end
 return 1";
 
+/// Makes connections about the keys of a store; whatever is waited for may take so long.
+pub type Open = Box<dyn FnMut(Duration) -> RedisResult<Connection> + Send>;
+
+/// How a store in Redis is worked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Care {
+    /// How long a connection, and a command, may take.
+    pub patience: Duration,
+    /// How many replicas have what is written before it is acknowledged.
+    pub replicas: u16,
+}
+
 /// Keeps everything in Redis.
 pub struct Shared {
-    client: Client,
-    /// How long a connection, and a command, may take.
-    patience: Duration,
+    connect: Open,
+    care: Care,
     limits: Limits,
-    rows: String,
-    index: String,
-    /// Before the names of those who are here, in their rows: this node's name.
-    own: Vec<u8>,
+    names: Names,
     /// `None` before the first transaction, and after a fault.
     open: Option<Connection>,
 }
 
+/// What things are called.
+struct Names {
+    rows: String,
+    index: String,
+    /// Before the names of those who are here, in their rows: this node's name.
+    own: Vec<u8>,
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Shared").field("rows", &self.names.rows).finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    /// A store behind that client, with `prefix` before the names of its keys, for the node of that name. Nothing is
-    /// connected yet.
+    /// The first of the two keys of a store whose keys begin with `prefix`; the other is in the same slot of a cluster.
     #[must_use]
-    pub fn new(
-        client: Client,
-        prefix: &str,
-        node: &str,
-        limits: Limits,
-        patience: Duration,
-    ) -> Self {
-        let name = |what| format!("{prefix}:{{store}}:{what}");
-        let own = [&[HERE], node.as_bytes(), &[0]].concat();
-        let (rows, index) = (name("rows"), name("index"));
-        Self { client, patience, limits, rows, index, own, open: None }
+    pub fn key(prefix: &str) -> String {
+        format!("{prefix}:{{store}}:rows")
     }
 
-    fn connect(&self) -> Result<Connection, Fault> {
-        let open = || {
-            let connection = self.client.get_connection_with_timeout(self.patience)?;
-            connection.set_read_timeout(Some(self.patience))?;
-            connection.set_write_timeout(Some(self.patience))?;
-            Ok(connection)
+    /// A store with `prefix` before the names of its keys, for the node of that name. Nothing is connected yet.
+    #[must_use]
+    pub fn new(connect: Open, prefix: &str, node: &str, limits: Limits, care: Care) -> Self {
+        let names = Names {
+            rows: Self::key(prefix),
+            index: format!("{prefix}:{{store}}:index"),
+            own: [&[HERE], node.as_bytes(), &[0]].concat(),
         };
-        open().map_err(|error| fault("connecting", &error))
+        Self { connect, care, limits, names, open: None }
     }
 
-    fn transact(
+    /// Does the first of the asks, as many as a transaction takes; `None` when another node was faster.
+    fn part(
         &self,
         connection: &mut Connection,
         asks: &[Ask],
         now: u64,
-    ) -> Result<Vec<Outcome>, Fault> {
-        let mut outcomes = Vec::with_capacity(asks.len());
-        let mut failed = 0;
-        while outcomes.len() < asks.len() {
-            let mut rows = Rows::of(self, connection);
+    ) -> Result<Option<Vec<Outcome>>, (Fault, Then)> {
+        let mut rows = Rows::of(&self.names, connection);
+        let mut answer = || {
             let mut part = Vec::new();
-            for ask in &asks[outcomes.len()..] {
+            for ask in asks {
                 part.push(table::answer(&mut rows, ask, &self.limits, now)?);
                 if rows.cost() >= ROWS {
                     break;
                 }
             }
-            if rows.write()? {
-                outcomes.append(&mut part);
-                failed = 0;
-                continue;
+            // What was kept before may have been kept a moment ago: then replicas may not have it.
+            let is_repeat = |outcome: &Outcome| matches!(outcome, Ok(Answer::Appended(known)) if known.repeated);
+            if self.care.replicas > 0 && part.iter().any(is_repeat) {
+                rows.put(ALIVE_KEY, &of_numbers([now]))?;
             }
-            failed += 1;
+            let is_written = rows.write()?;
+            if is_written && self.care.replicas > 0 && !rows.written.is_empty() {
+                rows.wait_for_replicas(self.care)?;
+            }
+            Ok(is_written.then_some(part))
+        };
+        let done = answer();
+        done.map_err(|fault| (fault, rows.then.get()))
+    }
+}
+
+impl Store for Shared {
+    fn commit(&mut self, asks: &[Ask], now: u64) -> Result<Vec<Outcome>, Fault> {
+        let mut outcomes = Vec::with_capacity(asks.len());
+        let (mut again, mut failed) = (Again::new(self.care.patience), 0);
+        while outcomes.len() < asks.len() {
+            let is_old = self.open.is_some();
+            let mut connection = match self.open.take() {
+                Some(connection) => connection,
+                None => (self.connect)(self.care.patience)
+                    .map_err(|error| fault("connecting", &error))?,
+            };
+            match self.part(&mut connection, &asks[outcomes.len()..], now) {
+                Ok(Some(mut part)) => {
+                    outcomes.append(&mut part);
+                    failed = 0;
+                }
+                Ok(None) => failed += 1,
+                Err((_, then)) if again.may(then, is_old) => {
+                    if then != Then::Later {
+                        continue;
+                    }
+                }
+                Err((fault, _)) => return Err(fault),
+            }
+            self.open = Some(connection);
             if failed >= ATTEMPTS {
                 let why = "other nodes write to the same inboxes all the time";
                 return Err(Fault(format!("the store in Redis: writing: {why}")));
@@ -141,41 +190,32 @@ impl Shared {
     }
 }
 
-impl Store for Shared {
-    fn commit(&mut self, asks: &[Ask], now: u64) -> Result<Vec<Outcome>, Fault> {
-        let mut connection = match self.open.take() {
-            Some(connection) => connection,
-            None => self.connect()?,
-        };
-        let outcomes = self.transact(&mut connection, asks, now)?;
-        self.open = Some(connection);
-        Ok(outcomes)
-    }
-}
-
-fn fault(what: &str, why: &redis::RedisError) -> Fault {
+fn fault(what: &str, why: &RedisError) -> Fault {
     Fault(format!("the store in Redis: {what}: {why}"))
 }
 
 /// The rows of a transaction. Keys are those in Redis.
 struct Rows<'s> {
-    store: &'s Shared,
+    names: &'s Names,
     connection: RefCell<&'s mut Connection>,
     /// What was read, and has to stand so in the end.
     read: RefCell<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
     /// What was met in passing, and has to stand so if it is written.
     met: RefCell<BTreeMap<Vec<u8>, Vec<u8>>>,
     written: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// What can be done about the latest fault.
+    then: Cell<Then>,
 }
 
 impl<'s> Rows<'s> {
-    fn of(store: &'s Shared, connection: &'s mut Connection) -> Self {
+    fn of(names: &'s Names, connection: &'s mut Connection) -> Self {
         Self {
-            store,
+            names,
             connection: RefCell::new(connection),
             read: RefCell::default(),
             met: RefCell::default(),
             written: BTreeMap::new(),
+            then: Cell::new(Then::Nothing),
         }
     }
 
@@ -186,8 +226,8 @@ impl<'s> Rows<'s> {
     /// The key in Redis.
     fn outer(&self, key: &[u8]) -> Vec<u8> {
         match key.split_first() {
-            Some((&HERE, rest)) => [&self.store.own, rest].concat(),
-            _ if key == ALIVE_KEY => [key, &self.store.own].concat(),
+            Some((&HERE, rest)) => [&self.names.own, rest].concat(),
+            _ if key == ALIVE_KEY => [key, &self.names.own].concat(),
             _ => key.to_vec(),
         }
     }
@@ -197,24 +237,27 @@ impl<'s> Rows<'s> {
         if key.first() != Some(&HERE) {
             return Some(key.to_vec());
         }
-        Some([&[HERE], key.strip_prefix(self.store.own.as_slice())?].concat())
+        Some([&[HERE], key.strip_prefix(self.names.own.as_slice())?].concat())
     }
 
     fn ask<T: FromRedisValue>(&self, what: &str, command: &redis::Cmd) -> Result<T, Fault> {
         let mut connection = self.connection.borrow_mut();
-        command.query(&mut **connection).map_err(|error| fault(what, &error))
+        command.query(&mut **connection).map_err(|error| {
+            self.then.set(Then::after(&error, what == READING));
+            fault(what, &error)
+        })
     }
 
     fn script(&self, text: &str) -> redis::Cmd {
         let mut command = redis::cmd("EVAL");
-        command.arg(text).arg(2).arg(&self.store.rows).arg(&self.store.index);
+        command.arg(text).arg(2).arg(&self.names.rows).arg(&self.names.index);
         command
     }
 
     fn page(&self, from: &[u8], below: &[u8], most: usize) -> Result<Vec<Row>, Fault> {
         let mut command = self.script(SCAN);
         command.arg(from).arg([b"(", below].concat()).arg(most);
-        let (keys, values): (Vec<Vec<u8>>, Vec<Option<Vec<u8>>>) = self.ask("reading", &command)?;
+        let (keys, values): (Vec<Vec<u8>>, Vec<Option<Vec<u8>>>) = self.ask(READING, &command)?;
         Ok(keys.into_iter().zip(values.into_iter().map(Option::unwrap_or_default)).collect())
     }
 
@@ -234,13 +277,27 @@ impl<'s> Rows<'s> {
         let pairs: Vec<_> = read.iter().chain(written).collect();
         let count = read.len();
         let mut command = redis::cmd("EVAL");
-        command.arg(WRITE).arg(2).arg(&self.store.rows).arg(&self.store.index).arg(count);
+        command.arg(WRITE).arg(2).arg(&self.names.rows).arg(&self.names.index).arg(count);
         for (key, value) in pairs {
             let is_there = if value.is_some() { "1" } else { "0" };
             command.arg(key.as_slice()).arg(is_there).arg(value.as_deref().unwrap_or_default());
         }
         let done: u8 = self.ask("writing", &command)?;
         Ok(done == 1)
+    }
+
+    /// Waits until so many replicas have what was written.
+    fn wait_for_replicas(&self, care: Care) -> Result<(), Fault> {
+        // Less than the connection waits for an answer.
+        let millis = u64::try_from(care.patience.as_millis()).unwrap_or(u64::MAX) / 4 * 3;
+        let mut command = redis::cmd("WAIT");
+        command.arg(care.replicas).arg(millis.max(1));
+        let have: u16 = self.ask("waiting for replicas", &command)?;
+        if have >= care.replicas {
+            return Ok(());
+        }
+        let most = care.replicas;
+        Err(Fault(format!("the store in Redis: {have} replicas have it, and {most} were to")))
     }
 }
 
@@ -254,8 +311,8 @@ impl Table for Rows<'_> {
             return Ok(value.clone());
         }
         let mut command = redis::cmd("HGET");
-        command.arg(&self.store.rows).arg(&key);
-        let value: Option<Vec<u8>> = self.ask("reading", &command)?;
+        command.arg(&self.names.rows).arg(&key);
+        let value: Option<Vec<u8>> = self.ask(READING, &command)?;
         self.read.borrow_mut().insert(key, value.clone());
         Ok(value)
     }

@@ -40,10 +40,11 @@ const RELATIONS: &[Relation] = &[
     Relation {
         keys: &["store.redis", "bridge.url", "store.path"],
         holds: |c| {
-            let one = !c.inside.redis.url.is_empty() && !c.inside.redis.cluster;
-            !c.inside.shared_store.redis || (one && c.inside.store.path.is_empty())
+            let linked = c.inside.is_linked() && c.inside.store.path.is_empty();
+            !c.inside.shared_store.redis || linked
         },
-        rule: "the store is in one Redis, that of bridge.url, which is no cluster, and not in a file as well",
+        rule: "the store is in the Redis by which nodes work together, and not in a file as well: give its URL or its \
+               sentinels",
     },
     Relation {
         keys: &["store.redis", "bridge.node"],

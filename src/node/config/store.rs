@@ -48,8 +48,12 @@ group! {
 group! {
     /// `[store]`: whether it is that of all nodes.
     pub struct SharedStore in "store" {
-        /// Keep notifications, last-seen times and revocations in the Redis of [`bridge.url`](bridge.md#inboxes), for all nodes that do so.
+        /// Keep notifications, last-seen times and revocations in the [Redis of the bridge](bridge.md#inboxes), for all nodes that do so:
+        /// one, that of sentinels, or a cluster.
         "redis" Restart redis: bool = false, Flag;
+        /// With `store.redis`: replicas of that Redis that have what is kept before it is acknowledged. Where fewer say so within three quarters of
+        /// `bridge.command_timeout_ms`, whoever asked is told an error, and it is kept all the same.
+        "redis_replicas" Restart replicas: u16 = 0, whole(1, 16).or_zero("none is waited for");
     }
 }
 
@@ -58,7 +62,7 @@ impl Store {
     #[must_use]
     pub fn about(&self, shared: &SharedStore) -> String {
         if shared.redis {
-            return "notifications, last-seen times and revocations are kept in the Redis of bridge.url, and nothing can be \
+            return "notifications, last-seen times and revocations are kept in the Redis of [bridge], and nothing can be \
                     published with persist"
                 .to_owned();
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::Shared;
+use crate::store::{Care, Open, Shared};
+
+const CARE: Care = Care { patience: Duration::from_secs(10), replicas: 0 };
 
 /// A redis-server of the test's own, behind a socket in a folder, which writes everything to its disk before it answers.
 pub(super) struct Server {
@@ -46,14 +48,29 @@ impl Server {
         self.child.wait().expect("it has run");
     }
 
+    /// Without anybody noticing but by its connections.
+    fn restart_at_once(&mut self) {
+        self.stop();
+        self.restart();
+    }
+
     fn restart(&mut self) {
         self.child = spawn(&self.folder);
         self.wait();
     }
 
+    fn open(&self) -> Open {
+        let client = self.client();
+        Box::new(move |patience| {
+            let connection = client.get_connection_with_timeout(patience)?;
+            connection.set_read_timeout(Some(patience))?;
+            Ok(connection)
+        })
+    }
+
     /// A store of the node of that name.
     pub(super) fn store(&self, node: &str) -> Shared {
-        Shared::new(self.client(), "throng", node, limits(), Duration::from_secs(10))
+        Shared::new(self.open(), "throng", node, limits(), CARE)
     }
 
     pub(super) fn world(&self, node: &str) -> World {
@@ -104,13 +121,8 @@ fn nodes_that_write_to_one_inbox_at_once_lose_nothing_and_repeat_nothing() {
     let server = Server::start();
     let roomy = Limits { count: 10_000, bytes: 1 << 20, ..limits() };
     let write = |node: u64| {
-        let store = Shared::new(
-            server.client(),
-            "throng",
-            &node.to_string(),
-            roomy,
-            Duration::from_secs(60),
-        );
+        let care = Care { patience: Duration::from_secs(60), ..CARE };
+        let store = Shared::new(server.open(), "throng", &node.to_string(), roomy, care);
         let mut world = World { store: Box::new(store), now: NOW };
         // Half of the names are those of the other node as well.
         let name = |at: u64| {
@@ -140,6 +152,10 @@ fn a_redis_that_is_killed_has_lost_nothing_that_was_acknowledged_and_is_a_fault_
     let mut world = server.world("one");
     let kept: Vec<u64> = (0..5).map(|at| world.append("u", &at.to_string()).id).collect();
     world.read("u", Marked::Ids(vec![kept[0]]));
+    // A connection that Redis has closed is found out before anything is written, and costs nobody anything.
+    server.restart_at_once();
+    assert_eq!(world.append("u", "6").unread, 5);
+    world.read("u", Marked::Ids(vec![kept[4] + 1]));
     server.stop();
     let error = world.store.commit(&[Ask::Alive], NOW).expect_err("no Redis");
     assert!(error.to_string().starts_with("the store in Redis: "), "{error}");
@@ -163,4 +179,19 @@ fn each_node_settles_those_who_were_connected_to_it_and_no_others() {
     assert_eq!((two.last_seen("ada"), two.last_seen("bob")), (None, Some(NOW)));
     assert_eq!(one.ask(Ask::Settle), Ok(Answer::Settled { more: false }));
     assert_eq!(two.last_seen("ada"), Some(NOW + 5000));
+}
+
+#[test]
+fn what_is_to_be_on_replicas_is_not_acknowledged_before_they_have_it() {
+    let server = Server::start();
+    let care = Care { patience: Duration::from_millis(400), replicas: 1 };
+    let store = Shared::new(server.open(), "throng", "one", limits(), care);
+    let mut world = World { store: Box::new(store), now: NOW };
+    let named = || Ask::Append(draft("u", "1", "name"));
+    for _ in 0..2 {
+        let error = world.store.commit(&[named()], NOW).expect_err("there is none");
+        assert!(error.to_string().contains("0 replicas have it, and 1 were to"), "{error}");
+    }
+    let list = world.payloads("u");
+    assert_eq!(list, ["1"], "it is kept all the same, once, and to read needs no replica");
 }

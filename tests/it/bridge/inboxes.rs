@@ -13,7 +13,7 @@ use crate::support::{Client, on_both_drivers, wait_until};
 /// Redis writes what it is told to its disk before it answers.
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
-fn sets(name: &str) -> Vec<String> {
+pub(super) fn sets(name: &str) -> Vec<String> {
     vec![
         "admin.listen=127.0.0.1:0".to_owned(),
         format!(r#"key=[{{name="ops", secret="{KEY}", scopes=["notify","inspect"]}}]"#),
@@ -31,24 +31,29 @@ fn node(driver: &str, redis: &Redis, name: &str) -> Node {
     linked(driver, redis.address(), &own.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn try_notify(node: &Node, id: &str, payload: u64) -> (u16, Value) {
+pub(super) fn try_notify(node: &Node, id: &str, payload: u64) -> (u16, Value) {
+    try_notify_at(node.admin_address().unwrap(), id, payload)
+}
+
+pub(super) fn try_notify_at(admin: SocketAddr, id: &str, payload: u64) -> (u16, Value) {
     let body = json!({"user": "ada", "id": id, "payload": payload, "type": "mail"}).to_string();
-    let (status, answer) = ask(node.admin_address().unwrap(), "POST /v1/notify", &body);
+    let (status, answer) = ask(admin, "POST /v1/notify", &body);
     (status, serde_json::from_str(&answer).unwrap())
 }
 
-fn notify(node: &Node, id: &str, payload: u64) -> Value {
+pub(super) fn notify(node: &Node, id: &str, payload: u64) -> Value {
     let (status, answer) = try_notify(node, id, payload);
     assert_eq!(status, 201, "{answer}");
     answer
 }
 
-fn ada(address: SocketAddr) -> Client {
+pub(super) fn ada(address: SocketAddr) -> Client {
     enter(address, &json!({"sub": "ada"}))
 }
 
-fn inbox(client: &mut Client) -> (Vec<u64>, u64) {
-    let page = client.ask(json!({"type": "throng:inbox", "after": 0}));
+pub(super) fn inbox(client: &mut Client) -> (Vec<u64>, u64) {
+    // A push from another node may come behind its own entry in the list.
+    let page = client.ask_among(json!({"type": "throng:inbox", "after": 0}));
     let items = page["items"].as_array().unwrap_or_else(|| panic!("{page}"));
     let payloads = items.iter().map(|item| item["payload"].as_u64().unwrap()).collect();
     (payloads, page["unread"].as_u64().unwrap())

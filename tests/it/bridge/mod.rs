@@ -6,6 +6,7 @@ mod counting;
 mod crossing;
 mod emitter;
 mod inboxes;
+mod inboxes_moved;
 mod interest;
 mod members;
 mod outage;

@@ -13,16 +13,16 @@ use crate::authority::{Authority, Issued};
 use crate::support::{Client, free_port, node, on_both_drivers, wait_until};
 
 /// A Redis that takes in only who shows a certificate of its authority, besides a plain port for the test.
-struct Sealed {
-    redis: Redis,
+pub(super) struct Sealed {
+    pub(super) redis: Redis,
     port: u16,
-    authority: Authority,
+    pub(super) authority: Authority,
     folder: TempDir,
 }
 
 impl Sealed {
     /// With a certificate for these names.
-    fn start(names: &[&str]) -> Self {
+    pub(super) fn start(names: &[&str]) -> Self {
         let (authority, port) = (Authority::new(), free_port());
         let folder = tempfile::tempdir().unwrap();
         let files = Files(&folder);
@@ -37,7 +37,7 @@ impl Sealed {
     }
 
     /// What a node is told that believes `roots` and shows `own`.
-    fn sets(&self, roots: &Authority, own: Option<&Issued>) -> Vec<String> {
+    pub(super) fn sets(&self, roots: &Authority, own: Option<&Issued>) -> Vec<String> {
         let files = Files(&self.folder);
         let name = format!("{}.pem", fastrand::u64(..));
         let mut sets = vec![

@@ -21,16 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// minute above.
 const SILENT_MS: u32 = 5000;
 
-fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
     wait_within(PATIENCE, what, holds);
 }
 
-fn wait_link(node: &Node) {
+pub(super) fn wait_link(node: &Node) {
     wait_until("the link is up", || bridge(node, "bridge_up") == 1);
 }
 
 /// A primary, two replicas of it, and three sentinels that watch them.
-struct Family {
+pub(super) struct Family {
     servers: Vec<Redis>,
     sentinels: Vec<Sentinel>,
 }
@@ -95,7 +95,7 @@ impl Drop for Sentinel {
 }
 
 impl Family {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let primary = Redis::start();
         let port = primary.address().port();
         let of = format!("127.0.0.1 {port}");
@@ -115,28 +115,28 @@ impl Family {
         Self { servers, sentinels }
     }
 
-    fn primary(&mut self) -> &mut Redis {
+    pub(super) fn primary(&mut self) -> &mut Redis {
         let port = self.sentinels[0].primary().unwrap();
         let found = self.servers.iter_mut().find(|server| server.address().port() == port);
         found.expect("one of the family")
     }
 
-    fn nodes(&self, driver: &str) -> [Node; 2] {
-        let urls: Vec<String> = self
-            .sentinels
-            .iter()
-            .map(|sentinel| format!("redis://127.0.0.1:{}", sentinel.port))
-            .collect();
-        let sentinels = format!("bridge.sentinels={urls:?}");
-        let sets = [
-            sentinels.as_str(),
+    /// What a node is told of the sentinels.
+    pub(super) fn place(&self) -> Vec<String> {
+        let url = |sentinel: &Sentinel| format!("redis://127.0.0.1:{}", sentinel.port);
+        let urls: Vec<String> = self.sentinels.iter().map(url).collect();
+        let rest = [
             "bridge.sentinel_master=main",
             "bridge.sentinel_password=watchword",
             "bridge.canary_interval_ms=100",
             "bridge.command_timeout_ms=1000",
-            SHARED,
-            KEEPS,
         ];
+        [format!("bridge.sentinels={urls:?}")].into_iter().chain(rest.map(str::to_owned)).collect()
+    }
+
+    fn nodes(&self, driver: &str) -> [Node; 2] {
+        let place = self.place();
+        let sets: Vec<&str> = place.iter().map(String::as_str).chain([SHARED, KEEPS]).collect();
         [(); 2].map(|()| {
             let node = node(driver, &sets);
             wait_link(&node);
@@ -145,7 +145,7 @@ impl Family {
     }
 
     /// Waits until all sentinels name another than that one.
-    fn wait_for_other(&self, than: u16) {
+    pub(super) fn wait_for_other(&self, than: u16) {
         for sentinel in &self.sentinels {
             wait_until("there is another primary", || {
                 sentinel.primary().is_some_and(|port| port != than)

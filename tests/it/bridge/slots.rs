@@ -68,7 +68,7 @@ impl Slots {
     }
 
     /// Which of them has a slot.
-    fn owner(&self, slot: u32) -> usize {
+    pub(super) fn owner(&self, slot: u32) -> usize {
         let ranges: Vec<(u32, u32, redis::Value)> =
             get::<Vec<Vec<redis::Value>>>(&self.servers[0], &["CLUSTER", "SLOTS"])
                 .into_iter()
@@ -84,12 +84,12 @@ impl Slots {
         self.servers.iter().position(|server| server.address().port() == port).unwrap()
     }
 
-    fn slot(&self, key: &str) -> u32 {
+    pub(super) fn slot(&self, key: &str) -> u32 {
         get(&self.servers[0], &["CLUSTER", "KEYSLOT", key])
     }
 
     /// Moves a key's slot to the next of them, a key at a time; which that is.
-    fn pass_on(&self, key: &str) -> usize {
+    pub(super) fn pass_on(&self, key: &str) -> usize {
         let slot = self.slot(key);
         let from = self.owner(slot);
         let to = (from + 1) % 3;
