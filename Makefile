@@ -42,6 +42,7 @@ test: ## Install what the tests need and run every one of them
 check: ## Format, lints, types, and what dependencies may be, without running anything
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo check --locked --manifest-path tests/fuzz/Cargo.toml
 	tests/tools/dependencies.sh
 
 bench: ## Run the benches

@@ -14,6 +14,7 @@ mod backpressure;
 mod bridge;
 mod churn;
 mod deflate;
+mod doors;
 mod drain;
 mod events;
 mod explain;

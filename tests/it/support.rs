@@ -323,11 +323,18 @@ impl Client {
     }
 
     /// The code of the close frame that ends the connection; pushes before it are skipped.
-    pub(crate) fn close_code(mut self) -> u16 {
+    pub(crate) fn close_code(self) -> u16 {
+        self.end().0
+    }
+
+    /// The same with the words beside it.
+    pub(crate) fn end(mut self) -> (u16, String) {
         loop {
             match self.read() {
-                Ok(Message::Close(Some(frame))) => return frame.code.into(),
-                Ok(Message::Close(None)) => return 1005,
+                Ok(Message::Close(Some(frame))) => {
+                    return (frame.code.into(), frame.reason.to_string());
+                }
+                Ok(Message::Close(None)) => return (1005, String::new()),
                 Ok(_) => {}
                 Err(error) => panic!("no close frame: {error}"),
             }

@@ -3,12 +3,15 @@
 #
 #   dependencies.sh
 #
+# Those of the engine, and those of the packages that are workspaces of their own, each by its lock file as it stands.
 # cargo-deny is installed where it is missing. The list of known holes (RustSec) comes from the network.
 # Where either cannot be had, what was not checked is said in a line that begins with LEFT OUT, and what can
 # be checked still is.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+manifests=(Cargo.toml tests/fuzz/Cargo.toml benches/peers/rust/Cargo.toml)
 
 left_out() { printf 'LEFT OUT: %s\n' "$*"; }
 
@@ -20,10 +23,17 @@ if ! cargo deny --version >/dev/null 2>&1; then
     fi
 fi
 
-cargo deny --log-level error check --hide-inclusion-graph bans licenses sources
+deny() { cargo deny --log-level error --locked "$@"; }
 
-if cargo deny --log-level error fetch db; then
-    cargo deny --offline --log-level error check advisories
+for manifest in "${manifests[@]}"; do
+    deny --manifest-path "$manifest" check --config "$PWD/deny.toml" --hide-inclusion-graph bans licenses sources
+done
+
+# One list serves all.
+if deny fetch db; then
+    for manifest in "${manifests[@]}"; do
+        deny --offline --manifest-path "$manifest" check --config "$PWD/deny.toml" advisories
+    done
 else
     left_out 'the list of known holes cannot be fetched here: the dependencies are unchecked against RustSec'
 fi

@@ -9,7 +9,7 @@
 //! | `renewing` | new certificates under live connections |
 
 pub(crate) mod client;
-mod proxied;
+pub(crate) mod proxied;
 mod refusing;
 mod renewing;
 mod talking;

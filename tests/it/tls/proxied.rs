@@ -18,7 +18,7 @@ fn line(client: &str) -> Vec<u8> {
 }
 
 /// One of version 2.
-fn binary(client: [u8; 4]) -> Vec<u8> {
+pub(crate) fn binary(client: [u8; 4]) -> Vec<u8> {
     let head = [13, 10, 13, 10, 0, 13, 10, 0x51, 0x55, 0x49, 0x54, 10, 0x21, 0x11, 0, 12];
     [&head[..], &client, &[127, 0, 0, 1, 0x9c, 0x40, 1, 0xbb]].concat()
 }
