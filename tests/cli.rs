@@ -50,6 +50,64 @@ fn what_print_config_prints_is_a_file_that_check_config_accepts() {
 }
 
 #[test]
+fn no_secret_is_printed_by_print_config_or_in_an_error() {
+    let secrets = [
+        "auth.secret=hunter2hunter2hunter2hunter2hunter2",
+        "bridge.url=redis://svc:hunter2@127.0.0.1:1",
+        "bridge.password=hunter2",
+        "auth_webhook.url=http://[::1]/",
+        "auth_webhook.secret=hunter2hunter2hunter2",
+        r#"key=[{name="a", secret="hunter2hunter2hunter2", scopes=[]}]"#,
+    ];
+    let sets: Vec<&str> = secrets.iter().flat_map(|set| ["--set", set]).collect();
+    let output = throng(&[&["print-config"], &sets[..]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    let printed = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(printed.matches("= \"***\"").count(), 4, "{printed}");
+    assert!(printed.contains("url = \"redis://***@127.0.0.1:1\""), "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
+    for wrong in [
+        "auth.secert=hunter2",
+        "auth.secret=[\"hunter2\"]",
+        "auth.jwks_url=https://svc:hunter2@id.example.com/jwks.json",
+        "auth_webhook.secret=hunter2",
+    ] {
+        for command in ["run", "check-config", "print-config"] {
+            let output = throng(&[command, "--set", wrong]);
+            let error = String::from_utf8(output.stderr).expect("text");
+            assert_eq!(output.status.code(), Some(2), "{command} {wrong}: {error}");
+            assert!(error.contains("auth") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_weak_or_private_keeps_the_program_from_starting() {
+    let vectors = include_str!("vectors/tokens.json");
+    let vectors: serde_json::Value = serde_json::from_str(vectors).expect("the vectors");
+    let folder = tempfile::tempdir().expect("a folder");
+    let unusable = vectors["unusable"]["pem"].as_object().expect("keys");
+    let mut cases = vec![
+        ("auth.secret=thirty-one bytes, one too short".to_owned(), "at least 32 bytes"),
+        ("auth.jwks_file=/nowhere".to_owned(), "auth.jwks_file"),
+    ];
+    for (name, pem) in unusable {
+        let path = folder.path().join(name);
+        fs::write(&path, pem.as_str().expect("text")).expect("a file");
+        let expected = if name.contains("private") { "private" } else { "2048" };
+        cases.push((format!("auth.public_key_files=[{path:?}]"), expected));
+    }
+    assert!(cases.len() > 3, "{cases:?}");
+    for (set, expected) in cases {
+        let own = ["run", "--set", "server.listen=127.0.0.1:0", "--set", "auth.mode=token"];
+        let output = throng(&[&own[..], &["--set", &set]].concat());
+        let error = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{set}: {error}");
+        assert!(output.stdout.is_empty() && error.contains(expected), "{set}: {error}");
+    }
+}
+
+#[test]
 fn a_warning_is_told_and_is_no_failure() {
     let output = throng(&["check-config", "--set", "heartbeat.ping_interval_ms=60000"]);
     assert_eq!(output.status.code(), Some(0));

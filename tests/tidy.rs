@@ -100,6 +100,15 @@ fn every_capability_names_tests_that_exist() {
 }
 
 #[test]
+fn every_promise_of_security_names_tests_that_exist() {
+    let tree = tree();
+    for path in ["docs/security.md", "SECURITY.md"] {
+        let document = tree.iter().find(|s| s.path == path).expect(path);
+        assert_none(&documents::missing_promises(document, &tree));
+    }
+}
+
+#[test]
 fn every_configuration_key_is_documented_as_it_is() {
     let tree = tree();
     let document =

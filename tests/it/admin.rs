@@ -36,23 +36,24 @@ pub(crate) fn ask_whole(address: SocketAddr, request: &str, body: &str) -> Strin
     answer
 }
 
-/// Serves documents over HTTP: to the n-th request the n-th, and the last to all after it.
+/// Serves answers over HTTP, each a status and a document: to the n-th request the n-th, and the last to all after it.
 struct Provider {
     address: SocketAddr,
 }
 
 impl Provider {
-    fn open(documents: Vec<String>) -> Self {
+    fn open(answers: Vec<(&'static str, String)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let serve = move || {
             for (at, stream) in listener.incoming().enumerate() {
                 let mut stream = stream.unwrap();
                 let _ = stream.read(&mut [0; 4096]);
-                let body = &documents[at.min(documents.len() - 1)];
+                let (status, body) = &answers[at.min(answers.len() - 1)];
                 let length = body.len();
-                let head =
-                    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n");
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n"
+                );
                 let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes());
             }
         };
@@ -64,6 +65,45 @@ impl Provider {
     fn url(&self) -> String {
         format!("http://{}/jwks.json", self.address)
     }
+}
+
+/// The secret of a key of that name.
+fn key_secret(name: &str) -> String {
+    format!("{name} is a secret of 32 bytes or more")
+}
+
+/// A document of keys of those names.
+fn key_set(names: &[&str]) -> String {
+    let keys = names
+        .iter()
+        .map(|name| json!({"kty": "oct", "alg": "HS256", "kid": name, "k": b64(key_secret(name))}));
+    json!({"keys": keys.collect::<Vec<_>>()}).to_string()
+}
+
+/// A node that has fetched the first keys of that provider, and nothing else to check tokens with.
+fn fetching(driver: &str, provider: &Provider) -> Node {
+    let url = format!("auth.jwks_url={}", provider.url());
+    let sets = with_admin(r#""inspect""#);
+    let own = ["auth.mode=token", "auth.require_expiry=false", "auth.jwks_cool_down_ms=100"];
+    // A test that waits asks often.
+    let often = "admin.requests_per_second=1000000";
+    let node = node(driver, &[&own[..], &[&url, &sets[0], &sets[1], often]].concat());
+    let admin = node.admin_address().expect("an admin listener");
+    wait_until("the keys are there", || ask(admin, "GET /readyz", "").0 == 200);
+    node
+}
+
+/// How an upgrade is answered whose token has that header and is signed with the key of that name.
+fn code_of(node: &Node, header: &Value, signer: &str) -> String {
+    let token = token_under(&header.to_string(), &key_secret(signer), &json!({"sub": "ada"}));
+    let bearer = format!("Bearer {token}");
+    status(&knock(node.address(), "/ws", &[("Authorization", &bearer)])).to_owned()
+}
+
+fn counter(admin: SocketAddr, name: &str) -> u64 {
+    let (_, counters) = ask(admin, "GET /v1/counters", "");
+    let counters: Value = serde_json::from_str(&counters).unwrap();
+    counters[name].as_u64().unwrap()
 }
 
 pub(crate) fn with_admin(scopes: &str) -> [String; 2] {
@@ -185,37 +225,62 @@ on_both_drivers! {
     }
 
     fn keys_by_url_open_the_door_and_new_ones_are_fetched_when_tokens_name_them(driver) {
-        let keys = |names: &[&str]| {
-            let keys = names.iter().map(|name| {
-                let secret = b64(format!("{name} is a secret of 32 bytes or more"));
-                json!({"kty": "oct", "alg": "HS256", "kid": name, "k": secret})
-            });
-            json!({"keys": keys.collect::<Vec<_>>()}).to_string()
-        };
-        let provider = Provider::open(vec![keys(&["one"]), keys(&["two"])]);
-        let url = format!("auth.jwks_url={}", provider.url());
-        let sets = with_admin(r#""inspect""#);
-        let own = ["auth.mode=token", "auth.require_expiry=false", "auth.jwks_cool_down_ms=100"];
-        let sets = [&own[..], &[&url, &sets[0], &sets[1]]].concat();
-        let node = node(driver, &sets);
+        let answers = [
+            ("200 OK", key_set(&["one"])),
+            ("200 OK", key_set(&["two"])),
+            ("200 OK", "{}".to_owned()),
+            ("500 Internal Server Error", key_set(&["three"])),
+        ];
+        let provider = Provider::open(answers.to_vec());
+        let node = fetching(driver, &provider);
         let admin = node.admin_address().expect("an admin listener");
-        wait_until("the keys are there", || ask(admin, "GET /readyz", "").0 == 200);
-        let bearer = |name: &str| {
-            let header = format!("{{\"alg\":\"HS256\",\"kid\":{name:?}}}");
-            let secret = format!("{name} is a secret of 32 bytes or more");
-            format!("Bearer {}", token_under(&header, &secret, &json!({"sub": "ada"})))
-        };
-        let code = |name: &str| {
-            let answer = knock(node.address(), "/ws", &[("Authorization", &bearer(name))]);
-            status(&answer).to_owned()
-        };
+        let code = |name: &str| code_of(&node, &json!({"alg": "HS256", "kid": name}), name);
         wait_until("the first key opens", || code("one") == "101");
         assert_eq!(code("three"), "401");
         wait_until("the key that was asked for opens", || code("two") == "101");
         wait_until("the old key is gone", || code("one") == "401");
-        let (_, counters) = ask(admin, "GET /v1/counters", "");
-        let counters: Value = serde_json::from_str(&counters).unwrap();
-        assert!(counters["jwks_fetched_total"].as_u64() >= Some(2), "{counters}");
+        // From now on the provider says nothing of use, as often as it is asked: the keys fetched last stay good.
+        wait_until("both kinds of nothing were fetched", || {
+            assert_eq!(code("three"), "401", "nobody's key");
+            counter(admin, "jwks_failed_total") >= 2
+        });
+        for _ in 0..8 {
+            assert_eq!(code("two"), "101");
+        }
+        assert_eq!(counter(admin, "jwks_fetched_total"), 2);
+        assert_eq!(ask(admin, "GET /readyz", "").0, 200);
+    }
+
+    /// RFC 7515, sections 4.1.2 to 4.1.6: a header may bring a key, or say where one is.
+    fn no_token_says_where_its_own_key_is(driver) {
+        let provider = Provider::open(vec![("200 OK", key_set(&["one"]))]);
+        let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        let url = format!("http://{}/jwks.json", elsewhere.local_addr().unwrap());
+        let node = fetching(driver, &provider);
+        let admin = node.admin_address().expect("an admin listener");
+        let known = json!({"alg": "HS256", "kid": "one"});
+        wait_until("the key opens", || code_of(&node, &known, "one") == "101");
+        let keys: Value = serde_json::from_str(&key_set(&["mallory"])).unwrap();
+        let members = [("jku", json!(url)), ("x5u", json!(url)), ("jwk", keys["keys"][0].clone()), ("x5c", json!(["AAAA"]))];
+        for (member, value) in members {
+            for kid in ["one", "mallory"] {
+                let mut header = json!({"alg": "HS256", "kid": kid});
+                header[member] = value.clone();
+                assert_eq!(code_of(&node, &header, "mallory"), "401", "{header}");
+                // A token of ours may carry it; nobody looks.
+                let expected = if kid == "one" { "101" } else { "401" };
+                assert_eq!(code_of(&node, &header, "one"), expected, "{header}");
+            }
+        }
+        // An unknown name is a reason to ask, and the one who is asked is the one of the configuration.
+        wait_until("it was asked again", || {
+            let unknown = json!({"alg": "HS256", "kid": "mallory", "jku": url});
+            assert_eq!(code_of(&node, &unknown, "mallory"), "401");
+            counter(admin, "jwks_fetched_total") >= 3
+        });
+        let came = elsewhere.accept().map(|(_, peer)| peer).map_err(|error| error.kind());
+        assert_eq!(came, Err(std::io::ErrorKind::WouldBlock), "somebody asked where the token said");
     }
 
     fn the_examples_of_the_document_are_answered_as_it_says(driver) {

@@ -71,6 +71,38 @@ on_both_drivers! {
         assert_eq!(node.counters().notifications_total, ada.len() as u64);
     }
 
+    /// Three users of one name: of two tenants, and of none.
+    fn a_key_of_one_tenant_notifies_its_own_users_and_no_others(driver) {
+        let secret = crate::admin::SECRET;
+        let key = format!(r#"key=[{{name="acme", secret={secret:?}, scopes=["notify"], tenant="acme"}}]"#);
+        let node = guarded(driver, &["admin.listen=127.0.0.1:0", &key]);
+        let admin = node.admin_address().expect("an admin listener");
+        let of = |tenant: &str| enter(node.address(), &json!({"sub": "ada", "tenant": tenant}));
+        let mut ours = [of("acme"), of("acme"), of("acme")];
+        let mut theirs = [of("other"), of("other"), enter(node.address(), &json!({"sub": "ada"}))];
+        let told = notify(admin, "ada", &json!(1));
+        assert_eq!(told["delivered"], 3);
+        for client in &mut ours {
+            assert_eq!(client.next()["payload"], 1);
+            assert_eq!(inbox(client, 0)["unread"], 1);
+        }
+        for tenant in ["other", ""] {
+            let body = json!({"user": "ada", "tenant": tenant, "payload": 2}).to_string();
+            let (status, answer) = ask(admin, "POST /v1/notify", &body);
+            assert!([400, 403].contains(&status) && answer.contains("\"tenant\""), "{answer}");
+            let (status, answer) = ask(admin, &format!("GET /v1/inbox?user=ada&tenant={tenant}"), "");
+            assert!([400, 403].contains(&status), "{answer}");
+        }
+        let (_, listed) = ask(admin, "GET /v1/inbox?user=ada", "");
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        assert_eq!(payloads(&listed), [1]);
+        for client in &mut theirs {
+            client.expect_silence();
+            assert_eq!(inbox(client, 0)["unread"], 0, "nothing is kept for them either");
+        }
+        ours.iter_mut().for_each(Client::expect_silence);
+    }
+
     fn who_was_away_finds_what_came_meanwhile_and_the_sender_learns_that_nobody_was_there(driver) {
         let (node, admin) = post_office(driver, &[]);
         let told: Vec<Value> = (0..3).map(|n| notify(admin, "ada", &json!(n))).collect();

@@ -1,6 +1,7 @@
 //! The log as programs read it: who has gone and why, in JSON, and never a token.
 
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 
 use serde_json::{Value, json};
 
@@ -8,6 +9,7 @@ use crate::admin::{SECRET as KEY, ask};
 use crate::auth::{SECRET, knock, status, token};
 use crate::backend::{Backend, SHARED, ok};
 use crate::bridge::cluster::Redis;
+use crate::front::{read_head, serving};
 use crate::process::Program;
 use crate::stream::Listener;
 use crate::support::{Client, exchange, on_both_drivers, wait_until};
@@ -300,19 +302,21 @@ on_both_drivers! {
     }
 }
 
-/// What the node itself keeps secret: the keys of its admin listener, what it signs with, the password of
-/// Redis, the key of its certificate, and the tickets that it makes.
-#[test]
-fn no_secret_of_the_node_is_in_the_fullest_log() {
-    const PASSWORD: &str = "open-sesame-of-redis";
-    let redis = Redis::start();
-    let password = format!(">{PASSWORD}");
-    redis.ask(&["ACL", "SETUSER", "throng", "on", &password, "~*", "&*", "+@all"]);
-    let backend = Backend::open(|_| ok(r#"{"allow":true}"#));
-    let files = Files::new();
+const PASSWORD: &str = "open-sesame-of-redis";
+
+/// What the node itself keeps secret, given to it: the key of its admin listener, what it signs with, the password of
+/// Redis, and the key of its certificate.
+fn with_secrets(
+    driver: &str,
+    redis: &Redis,
+    files: &Files,
+    [asked, told]: [String; 2],
+) -> Vec<String> {
     let [certificate, _] = files.sets();
-    let sets = [
+    vec![
         "log.level=trace".to_owned(),
+        format!("server.driver={driver}"),
+        "server.pin=false".to_owned(),
         "tls.listen=127.0.0.1:0".to_owned(),
         "auth.mode=token".to_owned(),
         format!("auth.secret={SECRET:?}"),
@@ -320,46 +324,113 @@ fn no_secret_of_the_node_is_in_the_fullest_log() {
         "auth.require_expiry=false".to_owned(),
         "admin.listen=127.0.0.1:0".to_owned(),
         format!("key=[{{name=\"k\", secret={KEY:?}, scopes=[\"tickets\", \"publish\"]}}]"),
-        format!("auth_webhook.url={:?}", backend.url()),
+        format!("auth_webhook.url={asked:?}"),
         format!("auth_webhook.secret={SHARED:?}"),
         "auth_webhook.connect=true".to_owned(),
         format!(
-            "webhook=[{{name=\"w\", url={:?}, secret={SHARED:?}, events=[\"connected\"]}}]",
-            backend.url()
+            "webhook=[{{name=\"w\", url={told:?}, secret={SHARED:?}, events=[\"connected\"]}}]"
         ),
         format!("bridge.url=redis://{}", redis.address()),
         "bridge.user=throng".to_owned(),
         format!("bridge.password={PASSWORD:?}"),
         certificate,
-    ];
+    ]
+}
+
+fn run(sets: &[String]) -> Program {
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let program = Program::start(&sets);
-    let (_, rest) = program.said.split_once("admin on http://").expect("the address");
-    let admin: SocketAddr = rest.lines().next().unwrap().parse().unwrap();
-    wait_until("the link is up", || ask(admin, "GET /readyz", "").0 == 200);
-    let (code, answer) = ask(admin, "POST /v1/tickets", r#"{"user":"ada","rooms":["*"]}"#);
-    assert_eq!(code, 201, "{answer}");
-    let ticket: Value = serde_json::from_str(&answer).unwrap();
-    let ticket = ticket["ticket"].as_str().expect("a ticket").to_owned();
-    let mut client = Client::connect_with(program.address, &format!("/ws?ticket={ticket}"), &[]);
-    // It lets in once, and is refused, and told of, the second time.
-    let again = knock(program.address, &format!("/ws?ticket={ticket}"), &[]);
-    assert!(again.starts_with("HTTP/1.1 401"), "{again}");
-    client.join("r");
-    let body = r#"{"rooms":["r"],"type":"x","payload":1}"#;
-    assert_eq!(ask(admin, "POST /v1/publish", body).0, 200);
-    assert_eq!(client.next()["payload"], 1);
-    assert!(backend.next().body.is_object() && backend.next().body.is_object(), "asked and told");
-    program.signal("-HUP");
-    program.signal("-USR1");
-    program.signal("-TERM");
-    drop(client);
-    let (_, log) = program.end();
-    assert!(log.contains("read again") && log.contains("TRACE"), "{log}");
-    let key = std::fs::read_to_string(files.path("key.pem")).unwrap();
-    let lines = key.lines().filter(|line| !line.starts_with("-----"));
-    let marks = [SECRET, KEY, SHARED, PASSWORD, ticket.as_str()].into_iter().chain(lines);
+    Program::start(&sets)
+}
+
+fn assert_none_of<'a>(log: &str, marks: impl IntoIterator<Item = &'a str>) {
     for mark in marks {
         assert!(!log.contains(mark), "{mark} is in the log:\n{log}");
+    }
+}
+
+/// The lines of a key in PEM that are secret.
+fn within(pem: &str) -> impl Iterator<Item = &str> {
+    pem.lines().filter(|line| !line.starts_with("-----"))
+}
+
+on_both_drivers! {
+    fn no_secret_of_the_node_is_in_the_fullest_log(driver) {
+        let redis = Redis::start();
+        let password = format!(">{PASSWORD}");
+        redis.ask(&["ACL", "SETUSER", "throng", "on", &password, "~*", "&*", "+@all"]);
+        let backend = Backend::open(|_| ok(r#"{"allow":true}"#));
+        let files = Files::new();
+        let program = super::run(&with_secrets(driver, &redis, &files, [backend.url(), backend.url()]));
+        let (_, rest) = program.said.split_once("admin on http://").expect("the address");
+        let admin: SocketAddr = rest.lines().next().unwrap().parse().unwrap();
+        wait_until("the link is up", || ask(admin, "GET /readyz", "").0 == 200);
+        let (code, answer) = ask(admin, "POST /v1/tickets", r#"{"user":"ada","rooms":["*"]}"#);
+        assert_eq!(code, 201, "{answer}");
+        let ticket: Value = serde_json::from_str(&answer).unwrap();
+        let ticket = ticket["ticket"].as_str().expect("a ticket").to_owned();
+        let mut client = Client::connect_with(program.address, &format!("/ws?ticket={ticket}"), &[]);
+        // It lets in once, and is refused, and told of, the second time.
+        let again = knock(program.address, &format!("/ws?ticket={ticket}"), &[]);
+        assert!(again.starts_with("HTTP/1.1 401"), "{again}");
+        client.join("r");
+        let body = r#"{"rooms":["r"],"type":"x","payload":1}"#;
+        assert_eq!(ask(admin, "POST /v1/publish", body).0, 200);
+        assert_eq!(client.next()["payload"], 1);
+        assert!(backend.next().body.is_object() && backend.next().body.is_object(), "asked and told");
+        program.signal("-HUP");
+        program.signal("-USR1");
+        program.signal("-TERM");
+        drop(client);
+        let (_, log) = program.end();
+        assert!(log.contains("read again") && log.contains("TRACE"), "{log}");
+        let key = std::fs::read_to_string(files.path("key.pem")).unwrap();
+        let marks = [SECRET, KEY, SHARED, PASSWORD, ticket.as_str()];
+        assert_none_of(&log, marks.into_iter().chain(within(&key)));
+    }
+
+    /// The same where all that it needs its secrets for goes wrong.
+    fn no_secret_of_the_node_is_in_the_log_of_what_goes_wrong(driver) {
+        const LOGIN: &str = "a-login-at-the-provider";
+        const BROKEN: &str = "bm90IGEga2V5IGF0IGFsbA";
+        let redis = Redis::start();
+        redis.ask(&["ACL", "SETUSER", "throng", "on", ">another password", "~*", "&*", "+@all"]);
+        // A back end that does not know our secret, and servers that are not there.
+        let stranger = serving(|mut stream| {
+            read_head(&mut stream);
+            let no = b"HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+            let _ = stream.write_all(no);
+        });
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let files = Files::new();
+        let key = std::fs::read_to_string(files.path("key.pem")).unwrap();
+        let urls = [format!("http://{nobody}/ask"), format!("http://{stranger}/tell")];
+        let mut sets = with_secrets(driver, &redis, &files, urls);
+        sets.extend(["auth_webhook.fail=allow".to_owned(), "tls.watch_interval_ms=100".to_owned()]);
+        let config = files.path("throng.toml");
+        let fetches = |url: &str| files.write("throng.toml", &format!("[auth]\njwks_url = {url:?}\n"));
+        fetches(&format!("http://{nobody}/jwks.json"));
+        let mut flags: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        flags.extend(["--config", &config]);
+        let mut program = Program::start(&flags);
+        let bearer = format!("Bearer {}", token(&json!({"sub": "ada", "rooms": ["*"]})));
+        let client = Client::connect_with(program.address, "/ws", &[("authorization", &bearer)]);
+        let mut log = program.hear_each(&[
+            "auth.jwks_url: ",
+            "auth_webhook.url: ",
+            "the webhook \"w\": ",
+            "the bridge has no link to Redis yet: ",
+        ]);
+        files.write("key.pem", &format!("-----BEGIN PRIVATE KEY-----\n{BROKEN}\n-----END PRIVATE KEY-----\n"));
+        fetches(&format!("https://svc:{LOGIN}@{nobody}/jwks.json"));
+        program.signal("-HUP");
+        log += &program.hear_each(&["the new ones do not do", "the configuration was not taken over"]);
+        program.signal("-TERM");
+        drop(client);
+        log += &program.end().1;
+        assert!(log.contains("WRONGPASS") || log.contains("uthentication"), "{log}");
+        assert!(log.contains("https://***@") && log.contains("TRACE"), "{log}");
+        let token = bearer.split(['.', ' ']).skip(1);
+        let marks = [SECRET, KEY, SHARED, PASSWORD, LOGIN, BROKEN].into_iter().chain(token);
+        assert_none_of(&log, marks.chain(within(&key)));
     }
 }

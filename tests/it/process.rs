@@ -153,6 +153,16 @@ impl Program {
         }
     }
 
+    /// Reads its log until each of these words has stood in a line, in any order; what was read.
+    pub(crate) fn hear_each(&mut self, words: &[&str]) -> String {
+        let mut heard = String::new();
+        while !words.iter().all(|words| heard.contains(words)) {
+            let read = self.log.read_line(&mut heard).unwrap();
+            assert!(read > 0, "it ended without some of {words:?}:\n{heard}");
+        }
+        heard
+    }
+
     /// The counters of the moment, which the program logs on SIGUSR1. Those it leaves out are zero.
     pub(crate) fn counters(&mut self) -> Counters {
         let line = self.counters_line();

@@ -85,6 +85,48 @@ pub(crate) fn missing_proofs(table: &Source, tree: &[Source]) -> Vec<String> {
     breaches
 }
 
+/// Promises of a document of security that no test holds: names of tests and files that do not exist, and rows of
+/// tables and paragraphs that begin with what they promise, in bold, that name none. A threat is no promise, and
+/// neither is what stands under a heading that says so.
+pub(crate) fn missing_promises(document: &Source, tree: &[Source]) -> Vec<String> {
+    let (mut breaches, mut heading, mut number) = (Vec::new(), "", 1);
+    for block in document.text.split("\n\n") {
+        let place = format!("{}:{number}", document.path);
+        number += block.lines().count() + 1;
+        let block = block.trim();
+        heading = if block.starts_with('#') { block } else { heading };
+        let names: Vec<&str> = block.split('`').skip(1).step_by(2).filter(|n| is_name(n)).collect();
+        let missing = names.iter().filter(|name| !is_proof(name, tree));
+        breaches.extend(missing.map(|name| format!("{place}: there is no test {name}")));
+        let promises = block.starts_with("**") && !block.starts_with("**Threat.");
+        if promises && names.is_empty() && !heading.contains("not promised") {
+            let begin: String = block.chars().take(40).collect();
+            breaches.push(format!("{place}: which test holds {begin:?}?"));
+        }
+        let mut is_held = false;
+        for row in block.lines().filter(|line| line.starts_with('|')) {
+            let cells = cells(row);
+            let last = cells.last().cloned().unwrap_or_default();
+            match last.as_str() {
+                "held by" | "proved by" => is_held = true,
+                _ if !is_held || last.starts_with("--") => {}
+                _ if last.split('`').skip(1).step_by(2).any(is_name) => {}
+                _ => breaches.push(format!("{place}: which test holds {:?}?", cells[0])),
+            }
+        }
+    }
+    breaches
+}
+
+/// True for what can only be a test or a file of tests, and no key, counter or field.
+fn is_name(name: &str) -> bool {
+    if name.contains('/') {
+        return ["src/", "tests/", "clients/", "loadtest/"].iter().any(|r| name.starts_with(r));
+    }
+    let is_path = name.chars().all(|c| is_word(c) || c == ':');
+    is_path && (name.contains("::") || name.matches('_').count() >= 3)
+}
+
 /// Keys of the configuration whose row in the documentation is missing or tells another default, another
 /// range or another answer to SIGHUP than the code, and rows of keys that do not exist.
 pub(crate) fn undocumented_keys(document: &Source, keys: &[Key]) -> Vec<String> {
@@ -153,6 +195,22 @@ fn a_capability_without_its_test_is_found() {
         "docs/t.md:4: there is no test tests/it_holds",
         "docs/t.md:5: 2 cells instead of 3",
         "docs/t.md:7: the last column is `Proved by`",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_promise_without_its_test_is_found() {
+    let tree = [Source::new("tests/a.rs", "fn it_holds_and_is_held() {}")];
+    let text = "# A\n\n**This.** So it is (`it_holds_and_is_held`, `a.key`, `a_counter_total`).\n\n\
+                **That.** See `a.key`.\n\n**Threat.** Rain.\n\n| promise | held by |\n|---|---|\n\
+                | One | `a::it_holds_and_is_held` |\n| Two | care |\n| Three | `it_has_never_been_held` |\n\n\
+                | what | cases |\n|---|---|\n| Four | 4 |\n\n## What is not promised\n\n**Else.** Nothing.\n";
+    let found = missing_promises(&Source::new("s.md", text), &tree);
+    let expected = [
+        "s.md:5: which test holds \"**That.** See `a.key`.\"?",
+        "s.md:9: there is no test it_has_never_been_held",
+        "s.md:9: which test holds \"Two\"?",
     ];
     assert_eq!(found, expected);
 }

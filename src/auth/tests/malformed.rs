@@ -117,6 +117,31 @@ fn keys_that_a_token_brings_or_points_to_are_never_used() {
     }
 }
 
+/// Each is wrong in all that the ones behind it are wrong in, too.
+#[test]
+fn of_several_faults_the_one_that_is_cheapest_to_see_is_told() {
+    let expired = r#"{"sub":"ada","exp":1,"aud":"elsewhere"}"#;
+    let of = |header: &str, claims: &str, secret: &[u8]| signed(header, claims, secret);
+    let (hs, mallory) = (r#"{"alg":"HS256"}"#, &[7_u8; 32]);
+    let long = format!("{}.x.y", "a".repeat(8192));
+    let cases = [
+        (long, TokenError::TooLong),
+        (format!("{}.x", of("{", "{", mallory)), TokenError::Shape),
+        (of("{", "{", mallory), TokenError::Header),
+        (of(r#"{"alg":"none","crit":[]}"#, "{", mallory), TokenError::Unsigned),
+        (of(r#"{"alg":"HS1","crit":[]}"#, "{", mallory), TokenError::Critical),
+        (of(r#"{"alg":"HS1"}"#, "{", mallory), TokenError::UnknownAlgorithm),
+        (of(r#"{"alg":"HS512"}"#, "{", mallory), TokenError::UnknownKey),
+        (of(hs, "{", mallory), TokenError::Signature),
+        (of(hs, "{", SECRET), TokenError::Claims),
+        (of(hs, expired, SECRET), TokenError::Audience),
+        (of(hs, &expired.replace("aud", "odd"), SECRET), TokenError::Expired),
+    ];
+    for (text, error) in cases {
+        assert_eq!(verdict(&text), Some(error), "{text}");
+    }
+}
+
 #[test]
 fn claims_that_cannot_be_are_refused_by_their_name() {
     let claim = |which| TokenError::Claim(which);

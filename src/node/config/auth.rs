@@ -173,7 +173,10 @@ impl Kind for FetchUrl {
         let parsed: Option<hyper::Uri> = text.parse().ok();
         let fits = parsed.is_some_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https"))
-                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.authority().is_some_and(|authority| {
+                    let (whole, host) = (authority.as_str(), authority.host());
+                    !whole.contains('@') && (whole == host || authority.port_u16().is_some())
+                })
         });
         (text.is_empty() || fits && text.len() <= 2048).then(|| text.clone())
     }

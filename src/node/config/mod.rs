@@ -71,6 +71,8 @@ pub mod values;
 mod words;
 
 #[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
 mod tests;
 
 pub use group::{Key, Reload};

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::group::{Group, Key, Reload};
 use super::list::List;
-use super::source::HIDDEN;
+use super::source::{AUTHORITY, HIDDEN, veil};
 use super::values::{Config, SECTIONS};
 
 const HEAD: &str = "\
@@ -67,11 +67,11 @@ fn assignment(out: &mut String, group: &dyn Group, key: &Key) {
     let _ = writeln!(out, "{} = {value}", key.name);
 }
 
-/// A value as it may be shown: a secret only by whether there is one.
+/// A value as it may be shown: a secret only by whether there is one, and a URL without who logs in there.
 pub(super) fn shown(group: &dyn Group, key: &Key) -> String {
     match group.get(key.name) {
         Some(value) if key.secret && value.to_string() != key.default => HIDDEN.to_owned(),
-        Some(value) => value.to_string(),
+        Some(value) => veil(&value.to_string(), AUTHORITY),
         None => String::new(),
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn set(order: usize, text: &str, problems: &mut Vec<Problem>) -> Assi
         Ok(value) => found.keys.push(reader.assignment(path, "", value)),
         Err(_) => {
             let value = Value::Text(raw.to_owned());
-            let written = value.to_string();
+            let written = veil(&value.to_string(), WHOLE);
             let (section, key) = (String::new(), path.to_owned());
             found.keys.push(Assignment { section, key, value, written, place });
         }
@@ -171,7 +171,7 @@ impl Reader<'_> {
         let span = value.span();
         let value = plain(value.get_ref());
         let place = (self.place)(span.start);
-        let written = shorten(self.text.get(span).unwrap_or_default());
+        let written = shorten(&veil(self.text.get(span).unwrap_or_default(), WHOLE));
         Assignment { section: section.to_owned(), key: key.to_owned(), value, written, place }
     }
 }
@@ -194,6 +194,26 @@ fn plain(value: &DeValue<'_>) -> Value {
 /// True when the section of that name is a list.
 fn is_list(section: &str) -> bool {
     LISTS.iter().any(|list| list.name == section)
+}
+
+/// Where the part of a URL ends that may name a user: with the authority (RFC 3986, section 3.2).
+pub(super) const AUTHORITY: &[char] = &['/', '?', '#', '"', '\'', ' '];
+/// The same for a text that is no URL yet, whose password may hold what it must not: with the text.
+const WHOLE: &[char] = &['"', '\'', ' '];
+
+/// A text with `***` in place of the user and the password of each URL in it.
+pub(super) fn veil(text: &str, ends: &[char]) -> String {
+    let mut veiled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find("://").map(|at| at + "://".len()) {
+        let end = rest[begin..].find(ends).map_or(rest.len(), |length| begin + length);
+        let named = rest[begin..end].rfind('@').map(|length| begin + length);
+        veiled.push_str(&rest[..begin]);
+        veiled.push_str(if named.is_some() { "***" } else { "" });
+        veiled.push_str(&rest[named.unwrap_or(begin)..end]);
+        rest = &rest[end..];
+    }
+    veiled + rest
 }
 
 /// A value as written, on one line of at most 60 characters.

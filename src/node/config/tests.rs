@@ -310,6 +310,7 @@ fn what_is_left_at_zero_follows_from_other_keys() {
 fn who_may_connect_must_be_said_before_others_than_this_machine_can() {
     let told = |sets: &[&str]| parse("", sets).err().unwrap_or_default();
     assert_eq!(told(&["server.listen=[::1]:1"]), "");
+    assert!(Config::default().server.listen.is_some_and(|at| at.ip().is_loopback()));
     let error = told(&["server.listen=0.0.0.0:8080"]);
     for part in ["server.listen = \"0.0.0.0:8080\"", "auth.mode = \"open\"", "\"token\""] {
         assert!(error.contains(part), "{error}");
@@ -324,30 +325,6 @@ fn who_may_connect_must_be_said_before_others_than_this_machine_can() {
     assert!(parse("", &with_key).expect("a key").warnings().is_empty());
     let query = parse("", &["auth.mode=token", "auth.secret=x", "auth.sources=[\"query\"]"]);
     assert!(query.expect("valid").warnings()[0].contains("ticket"));
-}
-
-#[test]
-fn wrong_rules_of_the_door_are_told_and_the_secret_is_not() {
-    let error = parse(
-        "[auth]\nallowed_origins = [\"example.com\"]\nsources = [\"cokie\"]\nmode = \"tokn\"\n\
-         secret = 7\nsecrt = \"hunter2\"\n",
-        &["auth.secret=***"],
-    )
-    .expect_err("wrong");
-    for part in [
-        "throng.toml:2: auth.allowed_origins = [\"example.com\"]: expected a list",
-        "did you mean \"cookie\"?",
-        "did you mean \"token\"?",
-        "throng.toml:5: auth.secret = \"***\": expected text",
-        "throng.toml:6: auth.secrt = \"***\": there is no such key; did you mean auth.secret?",
-        "--set: auth.secret = \"***\": expected text",
-    ] {
-        assert!(error.contains(part), "{part} is not in {error}");
-    }
-    assert!(!error.contains("hunter2"), "{error}");
-    let config = parse("", &["auth.secret=hunter2hunter2"]).expect("valid");
-    let printed = format!("{}{config:?}", config.to_toml());
-    assert!(printed.contains("secret = \"***\"") && !printed.contains("hunter2"), "{printed}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::base::glob::Glob;
 use crate::base::id::ConnId;
+use crate::flow::budget::Rate;
 use crate::shard::settings::{Compression, Settings};
 use crate::shard::tests::rig::{Rig, frame, head_with, publish, settings};
 use crate::wire::websocket::{Deflator, Inflator, payload};
@@ -225,6 +226,24 @@ fn one_read_becomes_no_more_than_its_length_is_worth() {
         rig.receive(conn, &one);
     }
     assert_eq!(rig.shard.counters().inflated_messages_total, 21);
+}
+
+#[test]
+fn rates_weigh_what_a_message_becomes() {
+    let mut settings = compressing();
+    settings.limits.connection[1] = Some(Rate { per_second: 1000, burst: 1000 });
+    let mut rig = Rig::new(0, 1, settings);
+    let text = publish(&["r"], &format!("{:?}", "x".repeat(900)));
+    let small = squeezed(text.as_bytes());
+    assert!(text.len() < 1000 && 2 * text.len() > 1000 && small.len() * 5 < 1000);
+    let conn = member(&mut rig, OFFER);
+    for _ in 0..2 {
+        rig.receive(conn, &frame(0xc1, &small));
+        rig.settle();
+    }
+    let codes: Vec<_> =
+        texts(&mut rig, conn).into_iter().map(|(_, it)| it["code"].clone()).collect();
+    assert_eq!(codes, [json!(null), json!("rate_limited")]);
 }
 
 #[test]

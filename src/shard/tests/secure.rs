@@ -392,19 +392,49 @@ fn who_showed_a_certificate_can_be_told_by_it() {
     assert_eq!(shard.peer(ConnId { generation: 99, ..friend.conn }), None);
 }
 
+/// Whoever shows a certificate is its user, and nobody else comes in.
+fn by_certificate() -> Arc<Access> {
+    Arc::new(Access {
+        mode: Mode::Token,
+        sources: SourceRules { order: vec![Source::Certificate], ..SourceRules::default() },
+        origins: OriginRules { cookies: true, ..OriginRules::default() },
+        certified: Grants::of_patterns(&["ours:*".to_owned()]),
+        ..Access::default()
+    })
+}
+
+#[test]
+fn a_certificate_says_nothing_about_who_polls() {
+    let mut world = world();
+    let config = asking_config(&world.authority);
+    let mut settings = opened(settings(), listener(config, 4));
+    settings.routes.polling = Some(4096);
+    settings.access = by_certificate();
+    world.rig.take(Mail::Settings(Arc::new(settings)));
+    let target = "/socket.io/?EIO=4&transport";
+    let poll = format!("GET {target}=polling HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut polling = world.certified("alice", Spoken::Tls13, poll.as_bytes());
+    let heard = String::from_utf8(polling.client.heard()).expect("text");
+    assert!(heard.contains("44{") && heard.contains("unauthorized"), "{heard}");
+    assert_eq!(world.rig.shard.counters().logins_total, 0);
+    // The same certificate is good for a connection that stays.
+    let head = String::from_utf8(HEAD.to_vec()).expect("text");
+    let (_, lines) = head.split_once("\r\n").expect("a line");
+    let upgrade = format!("GET {target}=websocket HTTP/1.1\r\n{lines}");
+    let mut socket = world.certified("alice", Spoken::Tls13, upgrade.as_bytes());
+    assert!(socket.client.heard().starts_with(b"HTTP/1.1 101 "));
+    socket.client.say(&frame(0x81, b"40"));
+    world.settle(&mut socket);
+    assert_eq!(world.rig.shard.counters().logins_total, 1);
+}
+
 #[test]
 fn a_certificate_says_who_the_client_is_where_it_is_a_source() {
     let mut world = world();
     let config = asking_config(&world.authority);
     let secure = listener(config, 4);
     let mut settings = opened(settings(), secure);
-    settings.access = Arc::new(Access {
-        mode: Mode::Token,
-        sources: SourceRules { order: vec![Source::Certificate], ..SourceRules::default() },
-        origins: OriginRules { cookies: true, ..OriginRules::default() },
-        certified: Grants::of_patterns(&["ours:*".to_owned()]),
-        ..Access::default()
-    });
+    settings.access = by_certificate();
     world.rig.take(Mail::Settings(Arc::new(settings)));
     for version in Spoken::BOTH {
         let mut alice = world.certified("alice", version, HEAD);
