@@ -12,12 +12,14 @@
 //! rooms and can name no others.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::claims::Text;
 use crate::base::glob;
+use crate::base::map::Seed;
 
 /// One thing to do with a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,9 +75,48 @@ impl Rights {
 }
 
 /// All that a token grants; nothing by default. There is one of these for every connection of a known user,
-/// so the patterns stand one behind the other: rights, length in two bytes, pattern.
+/// so the patterns stand one behind the other: rights, length in two bytes, pattern. Copies share them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grants(Box<[u8]>);
+pub struct Grants(Arc<[u8]>);
+
+/// Grants that were seen lately. Issuers mostly grant the same to many, and those share what says so.
+#[derive(Debug)]
+pub struct Common {
+    seed: Seed,
+    /// By the hash of what stands there; empty until there is something.
+    seen: Vec<Grants>,
+}
+
+/// Grants that are remembered for others, and the most bytes of one: 16 KiB in all.
+const MOST_COMMON: usize = 64;
+const MOST_COMMON_BYTES: usize = 256;
+
+impl Common {
+    /// Nothing was seen yet.
+    #[must_use]
+    pub fn new(seed: &Seed) -> Self {
+        Self { seed: seed.clone(), seen: Vec::new() }
+    }
+
+    /// The same grants, in the memory of equal ones that were seen lately if there are any.
+    #[must_use]
+    pub fn share(&mut self, grants: Grants) -> Grants {
+        if grants.0.is_empty() || grants.0.len() > MOST_COMMON_BYTES {
+            return grants;
+        }
+        self.seen.resize(MOST_COMMON, Grants::default());
+        let at = usize::from(self.seed.hash_one(&*grants.0).to_be_bytes()[0]) % MOST_COMMON;
+        if self.seen[at] != grants {
+            self.seen[at] = grants;
+        }
+        self.seen[at].clone()
+    }
+
+    /// Forgets what was seen.
+    pub fn clear(&mut self) {
+        self.seen = Vec::new();
+    }
+}
 
 /// The most patterns that one token may hold, and the most bytes of one.
 const MAX_GRANTS: usize = 256;

@@ -48,7 +48,7 @@ mod tests;
 pub use access::{Access, Admission, Denied, Mode, Who};
 pub use claims::{ClaimNames, MAX_NAME_BYTES};
 pub use consult::{Asker, Consult, Ruling, Wish, key as question_key, question};
-pub use grants::{Grants, Right, Rights};
+pub use grants::{Common, Grants, Right, Rights};
 pub use identity::{Claimed, Identity, TokenError, UserLimits};
 pub use key::{Algorithm, Key, KeyError, KeySet};
 pub use origin::{OriginError, OriginRule, OriginRules};

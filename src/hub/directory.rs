@@ -20,10 +20,10 @@ use smallvec::SmallVec;
 use super::history::{History, HistoryLimits, Past, Portion, Slice};
 use super::publication::Publication;
 use super::roster::Roster;
-use super::table::is_sparse;
 use crate::base::cursor::{Cursor, Stale};
 use crate::base::id::ShardId;
 use crate::base::map::{Map, Seed};
+use crate::base::pool::is_sparse;
 use crate::base::time::Tick;
 
 /// The rooms whose home this shard is.

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::publication::Publication;
-use super::table::{Table, is_sparse};
 use crate::base::map::{Map, Seed};
+use crate::base::pool::{Pool, is_sparse};
 use crate::base::time::Tick;
 
 /// The bounds of one room's history.
@@ -131,7 +131,7 @@ impl Ring {
 #[derive(Debug)]
 pub struct History {
     names: Map<Arc<str>, u32>,
-    rings: Table<Ring>,
+    rings: Pool<Ring>,
     /// Every ring once, by when its oldest entry is to be looked at.
     line: BTreeSet<(Tick, u32)>,
     entries: usize,
@@ -146,7 +146,7 @@ impl History {
     pub fn new(seed: &Seed) -> Self {
         Self {
             names: seed.map(),
-            rings: Table::default(),
+            rings: Pool::default(),
             line: BTreeSet::new(),
             entries: 0,
             bytes: 0,
@@ -322,7 +322,7 @@ impl History {
     /// True when nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rings.len() == 0
+        self.rings.is_empty()
     }
 
     /// Publications kept.

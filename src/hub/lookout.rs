@@ -17,10 +17,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::rooms::{Hub, Joined, Member, MemberRef, Standing, TooManyRooms};
+use super::room::Member;
+use super::rooms::{Hub, Joined, MemberRef, Standing, TooManyRooms};
 use super::roster::{Sight, Stand};
-use super::table::is_sparse;
 use crate::base::map::{Map, Seed};
+use crate::base::pool::is_sparse;
 use crate::base::time::Time;
 
 /// A user of interest.

@@ -27,16 +27,17 @@ pub mod directory;
 pub mod history;
 pub mod keep;
 pub mod lines;
+mod lists;
 pub mod lookout;
 mod places;
 pub mod publication;
 mod remembered;
 pub mod repeats;
+mod room;
 pub mod rooms;
 pub mod roster;
 pub mod saved;
 pub mod showcase;
-mod table;
 pub mod tally;
 
 pub use dedup::{Groups, Served};
@@ -50,7 +51,8 @@ pub use publication::{
     Terms,
 };
 pub use repeats::Repeats;
-pub use rooms::{Change, Hub, Joined, Member, MemberRef, RoomKey, Standing, TooManyRooms};
+pub use room::Member;
+pub use rooms::{Change, Hub, Joined, MemberRef, RoomKey, Standing, TooManyRooms};
 pub use roster::{Afar, Here, Passage, Roster, RosterCounts, Sight, Stand};
 pub use showcase::{Display, Next, Outcome, Showcase, Times};
 pub use tally::{Excess, Tally};

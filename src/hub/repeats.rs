@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 
-use super::table::is_sparse;
 use crate::base::map::{Map, Seed};
+use crate::base::pool::is_sparse;
 use crate::base::time::Tick;
 
 /// The identifiers seen lately.

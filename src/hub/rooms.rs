@@ -3,12 +3,12 @@
 //! A fan-out walks a room's members, so they stand in one dense array. A membership knows its place
 //! in that array and a member knows its list of memberships, so leaving is a swap with the last and
 //! one correction. The connection itself keeps four bytes, a [`MemberRef`]; who is in no room costs
-//! nothing here. Rooms of one or two members, such as every user's own, fit into the room's entry.
+//! nothing here. [`room`](super::room) has the arrays, [`lists`](super::lists) the memberships.
 //!
 //! Each change marks its room once, and [`Hub::poll_changed`] tells the present count, so that a room
 //! which gains a thousand members in a turn is one mail to its home. A room that became empty lives
 //! until that has been told, and is gone then. Memory follows the number of rooms and members down
-//! again, in steps of a factor, so that it costs a bounded share of the leaving that caused it.
+//! again.
 //!
 //! The hub does not know a connection beyond its slab index, nor where a room has members elsewhere.
 
@@ -16,47 +16,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use smallvec::SmallVec;
-
+use super::lists::{Lists, Membership};
+use super::room::{Member, Rooms};
 use super::roster::Stand;
-use super::table::{Table, index, is_sparse};
 use crate::base::map::Seed;
+use crate::base::pool::{index, is_sparse};
 
 /// A room's place in its shard's hub. Valid while the room has a member here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomKey(pub u32);
-
-/// One member of a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The connection's slab index.
-    pub conn: u32,
-    /// Where the connection's memberships are; [`PENDING`] is set until the home has confirmed.
-    slot: u32,
-}
-
-/// Set in a member's slot until [`Hub::confirm`].
-const PENDING: u32 = 1 << 31;
-/// Set in a member's slot while [`Hub::set_idle`] says so.
-const IDLE: u32 = 1 << 30;
-
-impl Member {
-    /// True once the room's home has confirmed the membership: what the home numbered before that is
-    /// not for this member, everything after is.
-    #[must_use]
-    pub fn is_confirmed(self) -> bool {
-        self.slot & PENDING == 0
-    }
-
-    fn slot(self) -> u32 {
-        self.slot & !(PENDING | IDLE)
-    }
-
-    fn is_idle(self) -> bool {
-        self.slot & IDLE != 0
-    }
-}
 
 /// A connection's memberships, kept in its record. The owner gives it to [`Hub::leave_all`] before
 /// dropping it.
@@ -115,28 +83,6 @@ impl fmt::Display for TooManyRooms {
 
 impl std::error::Error for TooManyRooms {}
 
-#[derive(Debug)]
-struct Room {
-    name: Arc<str>,
-    members: SmallVec<[Member; 2]>,
-    /// Members that are idle.
-    idle: u32,
-    /// True exactly while the room's key stands in [`Hub::changed`].
-    changed: bool,
-    /// What was told last.
-    told: Stand,
-}
-
-impl Room {
-    fn stand(&self) -> Stand {
-        match self.members.len() {
-            0 => Stand::Gone,
-            all if all == self.idle as usize => Stand::Idle,
-            _ => Stand::Active,
-        }
-    }
-}
-
 /// A room that changed since it was last told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -150,25 +96,13 @@ pub struct Change {
     pub before: Stand,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Membership {
-    room: u32,
-    /// Where the member stands in the room.
-    position: u32,
-}
-
-type Memberships = SmallVec<[Membership; 2]>;
-
 /// The rooms that have members in this shard.
 #[derive(Debug)]
 pub struct Hub {
-    seed: Seed,
-    /// The keys of `rooms`, found by the name that stands there: five bytes a room, and every user has one.
-    names: HashTable<u32>,
     /// Rooms with members, and empty ones whose emptiness has not been told yet.
-    rooms: Table<Room>,
-    /// One entry per connection that is in a room; never an empty list.
-    memberships: Table<Memberships>,
+    rooms: Rooms,
+    /// One entry per connection that is in a room.
+    memberships: Lists,
     /// Rooms whose count has to be told, in the order of their first change.
     changed: VecDeque<u32>,
     /// Rooms with members.
@@ -182,10 +116,8 @@ impl Hub {
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
         Self {
-            seed: seed.clone(),
-            names: HashTable::new(),
-            rooms: Table::default(),
-            memberships: Table::default(),
+            rooms: Rooms::new(seed),
+            memberships: Lists::default(),
             changed: VecDeque::new(),
             occupied: 0,
             pairs: 0,
@@ -195,7 +127,7 @@ impl Hub {
     /// The hub's own copy of a room's name, to be held by others too; `None` when nobody is in it here.
     #[must_use]
     pub fn name(&self, room: &str) -> Option<&Arc<str>> {
-        self.find(room).map(|key| &self.rooms[key].name)
+        self.rooms.find(room).map(|key| self.rooms.name(key))
     }
 
     /// Makes connection `conn` a member of `room`, to be confirmed by the room's home. Joining twice
@@ -210,7 +142,7 @@ impl Hub {
         room: &str,
         limit: usize,
     ) -> Result<Joined, TooManyRooms> {
-        let known = self.find(room);
+        let known = self.rooms.find(room);
         let memberships = self.memberships_of(member);
         if known.is_some_and(|key| memberships.iter().any(|m| m.room == key)) {
             return Ok(Joined::Already);
@@ -218,15 +150,15 @@ impl Hub {
         if memberships.len() >= limit {
             return Err(TooManyRooms { limit });
         }
-        let key = known.unwrap_or_else(|| self.create(room));
+        let key = known.unwrap_or_else(|| self.rooms.create(room));
+        let position = index(self.rooms.members(key).len());
+        let membership = Membership { room: key, position };
         if member.is_none() {
-            member.0 = self.memberships.insert(Memberships::new());
+            member.0 = self.memberships.begin(membership);
+        } else {
+            self.memberships.push(member.0, membership);
         }
-        let slot = member.0;
-        let target = &mut self.rooms[key];
-        let position = index(target.members.len());
-        target.members.push(Member { conn, slot: slot | PENDING });
-        self.memberships[slot].push(Membership { room: key, position });
+        self.rooms.push(key, Member::pending(conn, member.0));
         self.occupied += usize::from(position == 0);
         self.pairs += 1;
         self.mark(key);
@@ -236,7 +168,7 @@ impl Hub {
     /// Notes that the room's home knows of the membership; false when there is none any more.
     pub fn confirm(&mut self, member: &MemberRef, room: &str) -> bool {
         let Some((key, position)) = self.place(member, room) else { return false };
-        self.rooms[key].members[position as usize].slot &= !PENDING;
+        self.rooms.confirm(key, position);
         true
     }
 
@@ -244,7 +176,7 @@ impl Hub {
     #[must_use]
     pub fn standing(&self, member: &MemberRef, room: &str) -> Standing {
         let Some((key, position)) = self.place(member, room) else { return Standing::Outside };
-        let member = self.rooms[key].members[position as usize];
+        let member = self.rooms.members(key)[position as usize];
         if member.is_confirmed() { Standing::Confirmed } else { Standing::Pending }
     }
 
@@ -252,28 +184,21 @@ impl Hub {
     /// when there is no such membership.
     pub fn set_idle(&mut self, member: &MemberRef, room: &str, idle: bool) {
         let Some((key, position)) = self.place(member, room) else { return };
-        let target = &mut self.rooms[key];
-        let member = &mut target.members[position as usize];
-        if member.is_idle() == idle {
-            return;
+        if self.rooms.set_idle(key, position, idle) {
+            self.mark(key);
         }
-        member.slot ^= IDLE;
-        target.idle = if idle { target.idle + 1 } else { target.idle - 1 };
-        self.mark(key);
     }
 
     /// Ends a membership; returns whether there was one.
     pub fn leave(&mut self, member: &mut MemberRef, room: &str) -> bool {
-        let Some(key) = self.find(room) else { return false };
+        let Some(key) = self.rooms.find(room) else { return false };
         let memberships = self.memberships_of(member);
         let Some(at) = memberships.iter().position(|m| m.room == key) else { return false };
-        let membership = self.memberships[member.0].swap_remove(at);
-        self.remove(membership);
-        if self.memberships[member.0].is_empty() {
-            self.memberships.remove(member.0);
+        let (membership, is_in_others) = self.memberships.take(member.0, at);
+        if !is_in_others {
             *member = MemberRef::NONE;
         }
-        self.give_back();
+        self.remove(membership);
         true
     }
 
@@ -282,12 +207,11 @@ impl Hub {
         if member.is_none() {
             return 0;
         }
-        let memberships = self.memberships.remove(member.0);
+        let memberships = self.memberships.end(member.0);
         *member = MemberRef::NONE;
         for membership in &memberships {
             self.remove(*membership);
         }
-        self.give_back();
         memberships.len()
     }
 
@@ -300,20 +224,14 @@ impl Hub {
     /// The same, with how the members stand.
     pub fn poll_change(&mut self) -> Option<Change> {
         let key = self.changed.pop_front()?;
-        let room = &mut self.rooms[key];
-        room.changed = false;
-        let stand = room.stand();
-        let before = std::mem::replace(&mut room.told, stand);
-        let members = index(room.members.len());
-        let name = Arc::clone(&room.name);
+        let (stand, before) = self.rooms.tell(key);
+        let members = index(self.rooms.members(key).len());
+        let name = Arc::clone(self.rooms.name(key));
         if members == 0 {
-            if let Ok(entry) = self.names.find_entry(self.seed.hash_one(&*name), |at| *at == key) {
-                entry.remove();
-            }
             self.rooms.remove(key);
         }
-        if self.changed.is_empty() {
-            self.give_back();
+        if self.changed.is_empty() && is_sparse(0, self.changed.capacity()) {
+            self.changed = VecDeque::new();
         }
         Some(Change { room: name, members, stand, before })
     }
@@ -327,19 +245,19 @@ impl Hub {
     /// The room's key, while it has members here.
     #[must_use]
     pub fn key(&self, room: &str) -> Option<RoomKey> {
-        let key = self.find(room)?;
-        (!self.rooms[key].members.is_empty()).then_some(RoomKey(key))
+        let key = self.rooms.find(room)?;
+        (!self.rooms.members(key).is_empty()).then_some(RoomKey(key))
     }
 
     /// The members of a room in this shard; none for a key that is no longer valid.
     #[must_use]
     pub fn members_at(&self, room: RoomKey) -> &[Member] {
-        self.rooms.get(room.0).map_or(&[], |room| &room.members)
+        self.rooms.members(room.0)
     }
 
     /// The rooms a connection is in, in no particular order.
     pub fn rooms_of(&self, member: &MemberRef) -> impl Iterator<Item = &Arc<str>> {
-        self.memberships_of(member).iter().map(|m| &self.rooms[m.room].name)
+        self.memberships_of(member).iter().map(|m| self.rooms.name(m.room))
     }
 
     /// How many rooms a connection is in.
@@ -351,7 +269,7 @@ impl Hub {
     /// True when the connection is in the room.
     #[must_use]
     pub fn is_member(&self, member: &MemberRef, room: &str) -> bool {
-        let key = self.find(room);
+        let key = self.rooms.find(room);
         key.is_some_and(|key| self.memberships_of(member).iter().any(|m| m.room == key))
     }
 
@@ -365,15 +283,15 @@ impl Hub {
     /// One more than the highest place that a room of this shard stands at now.
     #[must_use]
     pub fn places(&self) -> u32 {
-        index(self.rooms.end())
+        self.rooms.end()
     }
 
     /// The room at a place, with its members in this shard; `None` where none has any. A room keeps its place
     /// while it has members.
     #[must_use]
     pub fn room_at(&self, place: u32) -> Option<(&Arc<str>, u32)> {
-        let room = self.rooms.get(place).filter(|room| !room.members.is_empty())?;
-        Some((&room.name, index(room.members.len())))
+        let members = self.rooms.members(place).len();
+        (members > 0).then(|| (self.rooms.name(place), index(members)))
     }
 
     /// Rooms with members in this shard.
@@ -397,8 +315,7 @@ impl Hub {
     /// Entries for which memory is held, all tables together.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        let tables = self.rooms.capacity() + self.memberships.capacity();
-        tables + self.names.capacity() + self.changed.capacity()
+        self.rooms.capacity() + self.memberships.capacity() + self.changed.capacity()
     }
 
     /// Verifies both directions of every membership, and the counts.
@@ -406,101 +323,60 @@ impl Hub {
     /// # Panics
     /// When an invariant does not hold.
     pub fn check(&self) {
-        assert_eq!(self.names.len(), self.rooms.len(), "each room has one name");
-        let (mut occupied, mut pairs) = (0, 0);
-        for (key, room) in self.rooms.iter() {
-            assert_eq!(self.find(&room.name), Some(key), "a name leads to its room");
-            assert!(room.changed || !room.members.is_empty(), "an empty room has to be told");
-            occupied += usize::from(!room.members.is_empty());
-            pairs += room.members.len();
-            let idle = room.members.iter().filter(|member| member.is_idle()).count();
-            assert_eq!(idle, room.idle as usize, "idle members");
-            for (position, member) in room.members.iter().enumerate() {
-                let there = &self.memberships[member.slot()];
+        self.rooms.check();
+        let (mut occupied, mut pairs, mut marked) = (0, 0, 0);
+        for (key, changed) in self.rooms.iter() {
+            let members = self.rooms.members(key);
+            occupied += usize::from(!members.is_empty());
+            pairs += members.len();
+            marked += usize::from(changed);
+            for (position, member) in members.iter().enumerate() {
+                let there = self.memberships.of(member.slot());
                 let mut here = there.iter().filter(|m| m.room == key);
                 assert_eq!(here.next().map(|m| m.position), Some(index(position)), "a way back");
                 assert!(here.next().is_none(), "a member once per room");
             }
         }
         assert_eq!((occupied, pairs), (self.occupied, self.pairs), "rooms and memberships");
-        let listed: usize = self.memberships.iter().map(|(_, list)| list.len()).sum();
-        assert_eq!(listed, pairs, "memberships and members");
-        assert!(self.memberships.iter().all(|(_, list)| !list.is_empty()), "no empty list");
-        let marked = self.rooms.iter().filter(|(_, room)| room.changed).count();
+        assert_eq!(self.memberships.check(), pairs, "memberships and members");
         assert_eq!(marked, self.changed.len(), "changed rooms are in line");
-        assert!(self.changed.iter().all(|key| self.rooms[*key].changed));
-    }
-
-    /// The key of the room of that name.
-    fn find(&self, room: &str) -> Option<u32> {
-        self.names.find(self.seed.hash_one(room), |at| *self.rooms[*at].name == *room).copied()
+        let mut line: Vec<u32> = self.changed.iter().copied().collect();
+        line.sort_unstable();
+        let is_changed = |(key, changed): (u32, bool)| changed.then_some(key);
+        assert!(self.rooms.iter().filter_map(is_changed).eq(line), "each of them once");
     }
 
     fn memberships_of(&self, member: &MemberRef) -> &[Membership] {
-        if member.is_none() { &[] } else { &self.memberships[member.0] }
+        if member.is_none() { &[] } else { self.memberships.of(member.0) }
     }
 
     /// The room's key and the member's place in it.
     fn place(&self, member: &MemberRef, room: &str) -> Option<(u32, u32)> {
-        let key = self.find(room)?;
+        let key = self.rooms.find(room)?;
         let membership = self.memberships_of(member).iter().find(|m| m.room == key)?;
         Some((key, membership.position))
     }
 
-    fn create(&mut self, name: &str) -> u32 {
-        let hash = self.seed.hash_one(name);
-        let room = Room {
-            name: Arc::from(name),
-            members: SmallVec::new(),
-            idle: 0,
-            changed: false,
-            told: Stand::Gone,
-        };
-        let key = self.rooms.insert(room);
-        let (seed, rooms) = (&self.seed, &self.rooms);
-        self.names.insert_unique(hash, key, |at| seed.hash_one(&*rooms[*at].name));
-        key
-    }
-
     /// Takes a member out of its room and corrects the one that moves into its place.
     fn remove(&mut self, Membership { room: key, position }: Membership) {
-        let room = &mut self.rooms[key];
-        let gone = room.members.swap_remove(position as usize);
-        room.idle -= u32::from(gone.is_idle());
-        if let Some(moved) = room.members.get(position as usize) {
-            let before = index(room.members.len());
-            let mut list = self.memberships[moved.slot()].iter_mut();
-            if let Some(m) = list.find(|m| m.room == key && m.position == before) {
+        let (_, moved) = self.rooms.take(key, position);
+        let left = index(self.rooms.members(key).len());
+        if let Some(moved) = moved {
+            let mut list = self.memberships.of_mut(moved.slot()).iter_mut();
+            if let Some(m) = list.find(|m| m.room == key && m.position == left) {
                 m.position = position;
             }
         }
-        if room.members.spilled() && room.members.len() < room.members.capacity() / 8 {
-            room.members.shrink_to_fit();
-        }
-        self.occupied -= usize::from(room.members.is_empty());
+        self.occupied -= usize::from(left == 0);
         self.pairs -= 1;
         self.mark(key);
     }
 
     fn mark(&mut self, key: u32) {
-        let room = &mut self.rooms[key];
-        if !room.changed {
-            room.changed = true;
+        if self.rooms.mark(key) {
             self.changed.push_back(key);
-        }
-    }
-
-    /// Gives back the memory of maps and lines once they are far below what they hold.
-    fn give_back(&mut self) {
-        if is_sparse(self.names.len(), self.names.capacity()) {
-            let (seed, rooms) = (&self.seed, &self.rooms);
-            self.names.shrink_to(self.names.len() * 2, |at| seed.hash_one(&*rooms[*at].name));
-        }
-        if is_sparse(self.changed.len(), self.changed.capacity()) {
-            self.changed.shrink_to(self.changed.len() * 2);
         }
     }
 }
 
 const _: () = assert!(size_of::<MemberRef>() == 4);
-const _: () = assert!(size_of::<Room>() == 48);

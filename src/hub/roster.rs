@@ -2,7 +2,7 @@
 //!
 //! Each user has one home shard, as rooms have. The shards tell it how they stand with the user, and only
 //! when that changes: nobody there, all of them idle, or somebody active. The user is the sum of that. So a
-//! user who is there costs one small entry: a hash instead of a name, which whoever asks brings along.
+//! user who is there costs one small entry, in [`places`](super::places).
 //! Names are kept only of those who have just gone and of those who are watched.
 //!
 //! Who has gone from everywhere is still shown as before until a grace period is over. A return within
@@ -23,9 +23,9 @@ use smallvec::SmallVec;
 
 use super::places::Places;
 use super::remembered::Remembered;
-use super::table::is_sparse;
 use crate::base::id::ShardId;
 use crate::base::map::{Map, Seed};
+use crate::base::pool::is_sparse;
 use crate::base::time::Time;
 
 /// How the members of a room, or the connections of a user, stand in one shard.
@@ -151,8 +151,8 @@ pub struct RosterCounts {
 #[derive(Debug)]
 pub struct Roster {
     seed: Seed,
-    /// Who is there, by the hash of the name.
-    places: Map<u64, Places>,
+    /// Who is there.
+    places: Places,
     graces: Map<u64, Grace>,
     /// The graces in the order of their begin, and some that a return has ended.
     line: VecDeque<(Time, u64)>,
@@ -187,7 +187,7 @@ impl Roster {
     pub fn new(seed: &Seed) -> Self {
         Self {
             seed: seed.clone(),
-            places: seed.map(),
+            places: Places::new(seed),
             graces: seed.map(),
             line: VecDeque::new(),
             remembered: Remembered::new(seed),
@@ -291,30 +291,22 @@ impl Roster {
 
     /// How the user stands in this node, and in all.
     fn stands(&self, key: u64) -> (Stand, Stand) {
-        let Some(places) = self.places.get(&key) else { return Default::default() };
-        let all = places.stand();
-        let Some((shards, _)) = &self.nodes else { return (all, all) };
-        let here = places.iter().filter(|(shard, _)| shard.0 < *shards);
-        (here.map(|(_, stand)| stand).max().unwrap_or_default(), all)
+        let Some((shards, _)) = &self.nodes else {
+            let all = self.places.stand(key);
+            return (all, all);
+        };
+        self.places.of(key).fold(
+            Default::default(),
+            |(here, all): (Stand, Stand), (shard, stand)| {
+                (if shard.0 < *shards { here.max(stand) } else { here }, all.max(stand))
+            },
+        )
     }
 
     /// Notes how a shard stands with the user; when the user was last seen, if it was offline.
     fn put(&mut self, key: u64, shard: ShardId, stand: Stand) -> Option<u64> {
-        match self.places.get_mut(&key) {
-            Some(places) => {
-                places.set(shard, stand);
-                if places.stand() == Stand::Gone {
-                    self.places.remove(&key);
-                    relax(&mut self.places);
-                }
-                None
-            }
-            None if stand > Stand::Gone => {
-                self.places.insert(key, Places::one(shard, stand));
-                self.remembered.forget(key)
-            }
-            None => None,
-        }
+        let came = self.places.set(key, shard, stand);
+        came.then(|| self.remembered.forget(key)).flatten()
     }
 
     /// Ends the user's grace by a return, if there is one.
@@ -430,7 +422,7 @@ impl Roster {
     /// is here is not remembered.
     pub fn recall(&mut self, user: &str, unix_ms: u64, most: usize) {
         let key = self.key(user);
-        if !self.places.contains_key(&key) && !self.graces.contains_key(&key) {
+        if !self.places.has(key) && !self.graces.contains_key(&key) {
             self.counts.forgotten += self.remembered.insert(key, unix_ms, most);
         }
     }
@@ -444,8 +436,7 @@ impl Roster {
 
     /// The shards of this node with connections of the user.
     pub fn shards(&self, user: &str) -> impl Iterator<Item = ShardId> {
-        let places = self.places.get(&self.key(user));
-        let shards = places.into_iter().flat_map(Places::iter).map(|(shard, _)| shard);
+        let shards = self.places.of(self.key(user)).map(|(shard, _)| shard);
         let most = self.nodes.as_ref().map_or(u16::MAX, |(shards, _)| *shards);
         shards.filter(move |shard| shard.0 < most)
     }
@@ -497,12 +488,12 @@ impl Roster {
     /// # Panics
     /// When an invariant does not hold.
     pub fn check(&self) {
-        for (key, places) in &self.places {
-            assert!(places.stand() > Stand::Gone, "somebody is nowhere");
-            assert!(!self.graces.contains_key(key), "somebody is here and in grace");
-            assert!(!self.remembered.seen.contains_key(key), "somebody is here and was last seen");
+        self.places.check();
+        for key in self.places.users() {
+            assert!(!self.graces.contains_key(&key), "somebody is here and in grace");
+            assert!(!self.remembered.seen.contains_key(&key), "somebody is here and was last seen");
         }
-        let here = self.places.keys().filter(|key| self.stands(**key).0 > Stand::Gone).count();
+        let here = self.places.users().filter(|key| self.stands(*key).0 > Stand::Gone).count();
         assert_eq!(here, self.here, "users in this node");
         for (key, grace) in &self.graces {
             assert!(!self.remembered.seen.contains_key(key), "{} is gone twice", grace.user);
@@ -521,9 +512,10 @@ impl Roster {
     }
 
     fn sight_of(&self, key: u64) -> Sight {
-        if let Some(places) = self.places.get(&key) {
+        let stand = self.places.stand(key);
+        if stand > Stand::Gone {
             let returned = self.watched.get(&key).and_then(|watched| watched.returned);
-            return Sight { stand: places.stand(), returned, ..Sight::default() };
+            return Sight { stand, returned, ..Sight::default() };
         }
         if let Some(grace) = self.graces.get(&key) {
             return Sight { stand: grace.stand, lingers: true, ..Sight::default() };

@@ -20,9 +20,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::roster::{Sight, Stand};
-use super::table::is_sparse;
 use crate::base::id::ShardId;
 use crate::base::map::{Map, Seed};
+use crate::base::pool::is_sparse;
 use crate::base::time::Time;
 
 /// What observers of a room are told: of a change, or all there is.

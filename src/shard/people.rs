@@ -1,7 +1,7 @@
 //! Who the connections of a shard are.
 //!
 //! Most of what is known about a user is asked for seldom, and anonymous connections have none of it, so it
-//! stands beside the table and not in the connection's record: a list by index, which is empty while
+//! stands beside the table and not in the connection's record: a list of numbers by index, which is empty while
 //! nobody is known. Here too are those whose tickets are being redeemed, the tickets that were redeemed
 //! (at their home), and what was revoked. Nothing in here closes or sends.
 
@@ -11,10 +11,13 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::auth::{Grants, Identity, KeySet, Revocation, Revocations, Ticket, UserLimits, user_of};
+use crate::auth::{
+    Common, Grants, Identity, KeySet, Revocation, Revocations, Ticket, UserLimits, user_of,
+};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
+use crate::base::pool::{NONE, Pool};
 use crate::base::time::Time;
 use crate::connection::Wish;
 use crate::flow::budget::Rate;
@@ -201,20 +204,58 @@ pub(super) struct Offer {
 /// Tickets remembered at their home; each is for a minute or so.
 const USED_TICKETS: usize = 1 << 18;
 
-/// Over all who are known.
-#[derive(Debug, Default)]
-struct Sums {
-    /// How many are known.
-    count: usize,
+/// Those who are known.
+#[derive(Debug)]
+struct Known {
+    /// By index, their numbers; [`NONE`] for others.
+    places: Vec<u32>,
+    persons: Pool<Person>,
+    /// What many of them have in common.
+    common: Common,
     /// Bytes of what tokens say about connections.
     metadata: usize,
+}
+
+impl Known {
+    fn new(seed: &Seed) -> Self {
+        let (places, persons) = Default::default();
+        Self { places, persons, common: Common::new(seed), metadata: 0 }
+    }
+
+    fn settle(&mut self, index: u32, mut person: Person) {
+        let at = index as usize;
+        if self.places.len() <= at {
+            self.places.resize(at + 1, NONE);
+        }
+        person.grants = self.common.share(person.grants);
+        self.metadata += person.metadata_bytes();
+        if let Some(before) = self.persons.get_mut(self.places[at]) {
+            // Whose arrival was told before is not to be told again, but of its end.
+            person.flags = before.flags & (USER_COUNTED | TENANT_COUNTED);
+            self.metadata -= before.metadata_bytes();
+            *before = person;
+        } else {
+            self.places[at] = self.persons.insert(person);
+        }
+    }
+
+    fn leave(&mut self, index: u32) {
+        let Some(place) = self.places.get_mut(index as usize) else { return };
+        let key = std::mem::replace(place, NONE);
+        if key != NONE {
+            self.metadata -= self.persons.remove(key).metadata_bytes();
+        }
+        if self.persons.is_empty() {
+            self.places = Vec::new();
+            self.common.clear();
+        }
+    }
 }
 
 /// Who the connections of a shard are.
 #[derive(Debug)]
 pub(super) struct People {
-    known: Vec<Option<Box<Person>>>,
-    sums: Sums,
+    known: Known,
     pub(super) pending: Map<u32, Box<Pending>>,
     /// Tickets whose home this shard is, with their ends.
     used: Map<u128, u64>,
@@ -238,8 +279,7 @@ impl People {
     /// Nobody; `number` is known to nobody else.
     pub(super) fn new(seed: &Seed, max_revocations: usize, number: u64) -> Self {
         Self {
-            known: Vec::new(),
-            sums: Sums::default(),
+            known: Known::new(seed),
             pending: seed.map(),
             knocks: seed.map(),
             readings: seed.map(),
@@ -255,44 +295,33 @@ impl People {
 
     /// Who the connection at that index is.
     pub(super) fn get(&self, index: u32) -> Option<&Person> {
-        self.known.get(index as usize)?.as_deref()
+        self.known.persons.get(*self.known.places.get(index as usize)?)
     }
 
     /// The same, to be changed.
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Person> {
-        self.known.get_mut(index as usize)?.as_deref_mut()
+        self.known.persons.get_mut(*self.known.places.get(index as usize)?)
     }
 
     /// How many are known.
     pub(super) fn len(&self) -> usize {
-        self.sums.count
+        self.known.persons.len()
     }
 
     /// One more than the highest index that may be known.
     pub(super) fn bound(&self) -> usize {
-        self.known.len()
+        self.known.places.len()
     }
 
     /// Notes who the connection at that index is, from now on; `own` is the name of the user's room.
     pub(super) fn settle(&mut self, index: u32, identity: Identity, own: Arc<str>, seed: &Seed) {
-        let at = index as usize;
-        if self.known.len() <= at {
-            self.known.resize_with(at + 1, || None);
-        }
-        let mut person = Box::new(Person::new(identity, own, seed));
-        // Whose arrival was told before is not to be told again, but of its end.
-        let counted = self.known[at].as_ref().map_or(0, |before| before.flags);
-        person.flags = counted & (USER_COUNTED | TENANT_COUNTED);
-        self.sums.metadata += person.metadata_bytes();
-        match self.known[at].replace(person) {
-            Some(before) => self.sums.metadata -= before.metadata_bytes(),
-            None => self.sums.count += 1,
-        }
+        let person = Person::new(identity, own, seed);
+        self.known.settle(index, person);
     }
 
     /// Bytes of what tokens say about connections.
     pub(super) fn metadata_bytes(&self) -> usize {
-        self.sums.metadata
+        self.known.metadata
     }
 
     /// Forgets the connection at that index.
@@ -302,20 +331,13 @@ impl People {
         self.readings.remove(&index);
         self.pages.leave(index);
         self.consults.forget(index);
-        let Some(place) = self.known.get_mut(index as usize) else { return };
-        if let Some(person) = place.take() {
-            self.sums.count -= 1;
-            self.sums.metadata -= person.metadata_bytes();
-        }
-        if self.sums.count == 0 {
-            self.known = Vec::new();
-        }
+        self.known.leave(index);
     }
 
     /// Gives back the places behind the last connection.
     pub(super) fn trim(&mut self, bound: u32) {
-        self.known.truncate(bound as usize);
-        self.known.shrink_to_fit();
+        self.known.places.truncate(bound as usize);
+        self.known.places.shrink_to_fit();
         self.pending.shrink_to_fit();
         self.knocks.shrink_to_fit();
         self.consults.tidings.trim(bound);
@@ -347,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_known_user_costs_56_bytes_and_its_names() {
-        assert_eq!(size_of::<Person>(), 56);
+        assert_eq!(Pool::<Person>::PLACE, 56);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::auth::{Grants, Right, is_user_room, plain, room, user_of, user_room};
+use crate::auth::{Common, Grants, Right, is_user_room, plain, room, user_of, user_room};
+use crate::base::map::Seed;
 
 fn grants(json: &str) -> Grants {
     serde_json::from_str(json).expect(json)
@@ -21,6 +22,31 @@ fn a_list_grants_every_right_and_an_object_those_it_names() {
     assert!(!object.allows("ax", Right::Publish));
     assert!(!object.allows("c", Right::Join));
     assert!(!Grants::default().allows("", Right::Join));
+}
+
+#[test]
+fn equal_grants_share_their_memory_while_they_are_short() {
+    let first = |grants: &Grants| grants.iter().next().map(|(pattern, _)| pattern.as_ptr());
+    let mut common = Common::new(&Seed::new(1));
+    let one = common.share(grants(r#"["lobby","team:*"]"#));
+    for number in 0..1000 {
+        let other = grants(&format!(r#"["team:{number}"]"#));
+        let shared = common.share(other.clone());
+        assert!(shared == other && shared.allows(&format!("team:{number}"), Right::Join));
+        assert!(!shared.allows("lobby", Right::Join));
+    }
+    let again = [(); 2].map(|()| common.share(grants(r#"["lobby","team:*"]"#)));
+    assert!(again.iter().all(|grants| *grants == one));
+    assert_eq!(first(&again[0]), first(&again[1]));
+    let rights = common.share(grants(r#"{"lobby":["join"],"team:*":["join"]}"#));
+    assert!(!rights.allows("lobby", Right::Publish));
+    let long = grants(&format!(r#"["{}"]"#, "x".repeat(300)));
+    assert_ne!(
+        first(&common.share(long.clone())),
+        first(&common.share(grants(&format!(r#"["{}"]"#, "x".repeat(300)))))
+    );
+    common.clear();
+    assert_eq!(common.share(again[0].clone()), one);
 }
 
 proptest! {
