@@ -85,14 +85,18 @@ impl Pusher<'_> {
             }
             return;
         }
-        let frame = if item.forms.is_one() {
-            &item.forms.frame
+        let (form, frame) = if item.forms.is_one() {
+            (Form::Frame, &item.forms.frame)
         } else {
             let (form, window) = self.reader(index);
-            item.forms.read_with(form, window)
+            (form, item.forms.read_with(form, window))
         };
         let is_queued = self.hand(index, frame);
-        if let Some((room, at)) = item.place.as_ref().filter(|_| is_queued) {
+        // Only who reads packets comes back with a place, so nobody else is looked for among those who might.
+        if form == Form::Packet
+            && is_queued
+            && let Some((room, at)) = &item.place
+        {
             recalls.give(index, room, at.offset);
         }
     }
