@@ -62,6 +62,8 @@ counters! {
     deflated_before_bytes_total,
     /// Bytes of frames that were compressed, afterwards.
     deflated_after_bytes_total,
+    /// Payloads of clients that were given to a thread beside the shards to be compressed.
+    deflated_beside_total,
     /// Messages that came compressed.
     inflated_messages_total,
     /// Bytes of messages that came compressed, as they came.

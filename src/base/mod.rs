@@ -18,6 +18,7 @@ pub mod inbox;
 pub mod map;
 pub mod network;
 pub mod outside;
+pub mod packed;
 pub mod party;
 pub mod pool;
 pub mod saved;

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::keep::Keep;
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnAddress;
+use crate::base::packed::Packed;
 use crate::base::shared::{Mark, Overflow};
 use crate::base::time::Time;
 
@@ -225,9 +226,23 @@ pub struct Encoded {
     first: Place,
     /// Of the others, from when one of them is asked for: a kept publication seldom has them.
     others: OnceLock<Box<[Place; Class::COUNT - 1]>>,
+    /// What the payload was compressed to before, for classes that are compressed.
+    packed: Option<Packed>,
 }
 
 impl Encoded {
+    /// Nothing yet but this.
+    #[must_use]
+    pub fn of(packed: Option<Packed>) -> Self {
+        Self { packed, ..Self::default() }
+    }
+
+    /// What the payload was compressed to.
+    #[must_use]
+    pub fn packed(&self) -> Option<&Packed> {
+        self.packed.as_ref()
+    }
+
     /// The bytes for a class, made by `encode` for the first receiver only.
     pub fn bytes(&self, class: Class, encode: impl FnOnce() -> Vec<u8>) -> &Arc<[u8]> {
         self.share(class, || encode().into())

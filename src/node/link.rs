@@ -5,6 +5,7 @@
 //! as a client's command is, and goes to them as such, but is not sent on again. What an inbox has no
 //! space for waits here up to a number; then it is dropped and the bridge is told.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::BorrowedFd;
@@ -35,8 +36,8 @@ use crate::node::running::LaunchError;
 use crate::node::settings;
 use crate::node::sharing::Sharing;
 use crate::session::command::AudienceLimits;
-use crate::session::{CommandLimits, Order, parse_orders};
-use crate::shard::{self, Author, Crossing, Identity, Mail, NO_HOME, Places, RoomRules};
+use crate::session::{CommandLimits, Order, Publish, parse_orders};
+use crate::shard::{self, Author, Crossing, Identity, Mail, NO_HOME, Packer, Places, RoomRules};
 use crate::sys::clock::Clock;
 
 /// Makes the ids of groups of copies unique beside those of shards and of the admin listener.
@@ -77,13 +78,30 @@ pub(super) struct Link {
     pub(super) rules: RoomRules,
     /// What clients and programs are held to, and what nodes are.
     pub(super) limits: [CommandLimits; 2],
-    groups: u64,
+    pub(super) making: Making,
     /// Of rooms whose history nodes share.
     pub(super) sharing: Sharing,
     /// Questions to all nodes.
     pub(super) polling: Polling,
     sequence: Sequence<Crossing>,
     pub(super) waiting: Waiting,
+}
+
+/// What publications of other nodes are made with.
+#[derive(Debug)]
+pub(super) struct Making {
+    groups: u64,
+    /// For payloads that are too long for shards to compress. Behind a cell, as nothing else changes by it.
+    pub(super) packer: RefCell<Option<Packer>>,
+}
+
+impl Making {
+    /// Compresses the payload of one, if it is long.
+    pub(super) fn prepare(&self, publish: &mut Publish<'_>) {
+        if let Some(packer) = &mut *self.packer.borrow_mut() {
+            packer.prepare(publish);
+        }
+    }
 }
 
 /// What inboxes had no space for.
@@ -129,7 +147,10 @@ impl Link {
             node: identity.node,
             rules: settings::rooms(config),
             limits: [limits, of_nodes],
-            groups: 0,
+            making: Making {
+                groups: 0,
+                packer: RefCell::new(settings::compression(config).as_ref().map(Packer::new)),
+            },
             sharing: Sharing::default(),
             polling,
             sequence: Sequence::default(),
@@ -165,7 +186,7 @@ impl Link {
         let (shards, node) = (self.shards(), self.node);
         let places = Places { seed: &self.seed, shards, rules: &self.rules, node };
         let parts = places.parts(&order.publish, &author, &terms);
-        let groups = &mut self.groups;
+        let groups = &mut self.making.groups;
         let group = parts.group(MAKER, || {
             *groups += 1;
             *groups
@@ -295,18 +316,19 @@ impl Side for Link {
             order
         };
         let limits = self.limits[usize::from(!foreign)].clone();
-        let orders = parse_orders(order, &limits, 1)
+        let mut orders = parse_orders(order, &limits, 1)
             .map_err(|wrong| Refused::Malformed(wrong.error.message))?;
         let origin = match from.map(str::parse::<ConnAddress>) {
             None => Origin::BackEnd(None),
             Some(Ok(address)) => Origin::Connection(address),
             Some(Err(error)) => return Err(Refused::Malformed(error.to_string())),
         };
-        for order in &orders.list {
+        for order in &mut orders.list {
             self.refuse_shared(order).map_err(Refused::Malformed)?;
             if order.publish.targets.everyone && self.has_long_line() {
                 return Err(Refused::Full);
             }
+            self.making.prepare(&mut order.publish);
             self.spread(order, origin, count.filter(|_| from.is_none()));
         }
         self.flush();

@@ -25,8 +25,8 @@ use crate::node::settings;
 use crate::session::schema::Schemas;
 use crate::session::{Code, CommandError, CommandLimits, Count, Order, Orders, parse_orders};
 use crate::shard::{
-    Author, Crossing, Decided, Identity, Mail, NO_HISTORY, NO_HOME, NO_STORE, Places, Report,
-    RoomRules, SHARED, Submission, SubmissionItem,
+    Author, Crossing, Decided, Identity, Mail, NO_HISTORY, NO_HOME, NO_STORE, Packer, Places,
+    Report, RoomRules, SHARED, Submission, SubmissionItem,
 };
 use crate::sys::clock::Clock;
 use crate::sys::memory;
@@ -96,6 +96,8 @@ pub(super) struct Publishing {
     clock: Clock,
     rules: Mutex<Option<Arc<Rules>>>,
     state: Mutex<State>,
+    /// For payloads that are too long for shards to compress.
+    packer: Mutex<Option<Packer>>,
     /// Publications refused because their payload does not fit its schema.
     pub(super) misfits: AtomicU64,
 }
@@ -252,7 +254,7 @@ impl State {
 }
 
 impl Publishing {
-    pub(super) fn new(identity: &Identity, clock: Clock) -> Self {
+    pub(super) fn new(identity: &Identity, clock: Clock, packer: Option<Packer>) -> Self {
         let Identity { seed, shards, node, .. } = identity.clone();
         let state = State {
             orders: 0,
@@ -268,6 +270,7 @@ impl Publishing {
             clock,
             rules: Mutex::new(None),
             state: Mutex::new(state),
+            packer: Mutex::new(packer),
             misfits: AtomicU64::new(0),
         }
     }
@@ -275,6 +278,13 @@ impl Publishing {
     pub(super) fn adopt(&self, config: &Config, schemas: &Arc<Schemas>) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(Arc::new(Rules::of(config, schemas)));
+    }
+
+    /// Compresses the payloads that are long.
+    pub(super) fn prepare(&self, orders: &mut [Order<'_>]) {
+        if let Some(packer) = &mut *self.packer.lock().unwrap_or_else(PoisonError::into_inner) {
+            orders.iter_mut().for_each(|order| packer.prepare(&mut order.publish));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -412,7 +422,7 @@ impl Publisher for NodeDesk {
                 at: wrong.at,
             }
         })?;
-        let Orders { list, batch } = orders;
+        let Orders { mut list, batch } = orders;
         let foreign = |order: &Order<'_>| {
             let asked = order.tenant.as_deref();
             tenant.is_some() && asked.is_some() && asked != tenant
@@ -449,6 +459,7 @@ impl Publisher for NodeDesk {
                 at: Some(at),
             });
         }
+        self.publishing.prepare(&mut list);
         let order = self.submit(&rules, &list, tenant)?;
         Ok(Posted { order, batch })
     }

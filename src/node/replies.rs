@@ -33,10 +33,11 @@ pub(super) fn reply(desk: &NodeDesk, reply: Reply<'_>) -> Result<Replied, NotPub
             return Ok(Replied::refused(1, format!("the answer is not understood: {error}")));
         }
     };
-    let (orders, refused, why) = judge(&answer, reply, &rules);
+    let (mut orders, refused, why) = judge(&answer, reply, &rules);
     if orders.is_empty() {
         return Ok(Replied { refused, why, ..Replied::default() });
     }
+    desk.publishing.prepare(&mut orders);
     let order = desk.submit(&rules, &orders, None)?;
     Ok(Replied { order: Some(order), published: orders.len(), refused, why })
 }

@@ -37,7 +37,7 @@ use crate::node::turns::TurnTimes;
 use crate::node::work::work;
 use crate::node::worker::Ways;
 use crate::node::{farewells, front, keys, settings};
-use crate::shard::{Identity, Mail, Settings};
+use crate::shard::{Identity, Mail, Packer, Settings};
 use crate::sys::clock::{Clock, unix_millis};
 use crate::sys::{affinity, descriptors, listener};
 use crate::wire::tls::SecureListener;
@@ -183,8 +183,8 @@ impl Node {
         node.beside.provers = Provers::start(config, shards, proving)?;
         let mut lines = node.start_front(config)?.into_iter();
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
-            let proofs = node.beside.provers.as_ref().map(Provers::line);
-            let ways = Ways { front: lines.next(), proofs };
+            let work = node.beside.provers.as_ref().map(Provers::line);
+            let ways = Ways { front: lines.next(), work };
             node.start_worker(&plan, shard, (port, ways), tell.clone())?;
         }
         let mut about =
@@ -192,7 +192,8 @@ impl Node {
         (about.bridge, about.absent) = link::known(config, node.beside.bridge.as_ref());
         about.era = node.beside.bridge.as_ref().map(|bridge| Arc::clone(bridge.era()));
         about.front = node.beside.front.as_ref().map(|front| Arc::clone(front.tally()));
-        let publishing = Publishing::new(&plan.identity, plan.clock);
+        let packer = settings::compression(config).as_ref().map(Packer::new);
+        let publishing = Publishing::new(&plan.identity, plan.clock, packer);
         let desk =
             NodeDesk::new(shards, &node.board, &node.tickets, handle, publishing, desk, about);
         node.beside.admin = Office::open(config, desk)?;

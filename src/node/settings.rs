@@ -375,12 +375,14 @@ pub(super) fn commands(config: &Config) -> CommandLimits {
     }
 }
 
-fn compression(config: &Config) -> Option<Compression> {
+/// What holds for compressed messages, if there are any.
+pub(super) fn compression(config: &Config) -> Option<Compression> {
     let own = &config.transport.compression;
     own.enabled.then_some(Compression {
         level: own.level,
         min_bytes: own.min_bytes as usize,
         max_bytes: own.max_bytes as usize,
+        inline_bytes: own.inline_bytes as usize,
         ratio: own.max_ratio as usize,
     })
 }

@@ -118,9 +118,10 @@ impl Link {
         let limits = &self.limits[1];
         let mut orders =
             parse_orders(&entry.order, limits, 1).map_err(|wrong| wrong.error.message)?;
-        let (Some(order), true) = (orders.list.pop(), orders.list.is_empty()) else {
+        let (Some(mut order), true) = (orders.list.pop(), orders.list.is_empty()) else {
             return Err("expected one publication".to_owned());
         };
+        self.making.prepare(&mut order.publish);
         let origin = match entry.from.as_deref().map(str::parse::<ConnAddress>) {
             None => Origin::BackEnd(None),
             Some(Ok(address)) => Origin::Connection(address),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::auth::{Proof, user_room};
+use crate::auth::user_room;
 use crate::base::id::ShardId;
 use crate::base::outside::{Inquiry, Petition};
 use crate::base::tidings::Tiding;
@@ -23,7 +23,7 @@ use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
 use crate::node::link::bridge_port;
-use crate::node::prover::hand_over;
+use crate::node::prover::{Work, hand_over, hand_over_payload};
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
 use crate::shard::{LastSeen, Mail, Progress, Relieved, Reply, Report, Shard};
@@ -66,8 +66,8 @@ pub(super) struct Worker {
 pub(super) struct Ways {
     /// Where connections go that leave; `None` where none does.
     pub(super) front: Option<Line>,
-    /// Where tokens go whose check takes long; `None` where all are checked here.
-    pub(super) proofs: Option<Sender<Proof>>,
+    /// Where tokens go whose check takes long, and payloads to be compressed; `None` where there is nothing of both.
+    pub(super) work: Option<Sender<Work>>,
 }
 
 impl Worker {
@@ -124,8 +124,9 @@ impl Worker {
         });
         shard.poll_petitions(&mut |petition| post_petition(port, desk, petition));
         shard.poll_tidings(&mut |tidings| post_tidings(port, desk, tidings));
-        if let Some(proofs) = &self.ways.proofs {
-            shard.poll_proofs(&mut |proof| hand_over(proofs, proof));
+        if let Some(work) = &self.ways.work {
+            shard.poll_proofs(&mut |proof| hand_over(work, proof));
+            shard.poll_packings(&mut |packing| hand_over_payload(work, packing));
         }
         if let Some(front) = &mut self.ways.front {
             shard.poll_passages(&mut |passage, socket| front.hand_on(passage, socket));
@@ -430,7 +431,7 @@ pub(super) mod tests {
             turn_clock: None,
             store: StoreHandle::nowhere(),
             seen: None,
-            ways: Ways { front: None, proofs: None },
+            ways: Ways { front: None, work: None },
         }
     }
 

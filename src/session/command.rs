@@ -23,6 +23,7 @@ use super::scan::{Excess, scan};
 use super::targets::{Except, Targets};
 use crate::base::cursor::Cursor;
 use crate::base::inbox::{Marked, Span};
+use crate::base::packed::Packed;
 
 /// The prefix of the engine's own types and rooms.
 pub const RESERVED: &str = "throng:";
@@ -247,6 +248,8 @@ pub struct Publish<'a> {
     pub ttl: Option<Duration>,
     /// Whether it is to be stored before anybody has it; then it is to one room and to nobody else.
     pub persist: bool,
+    /// What the payload was compressed to, if it was; nothing that is read says so.
+    pub packed: Option<Packed>,
 }
 
 /// Reads a message.
@@ -425,7 +428,7 @@ pub(super) fn publish<'a>(
         return Err(bad(Field::Persist, "true", "false where it is not one room alone"));
     }
     let payload = envelope.get(Field::Payload);
-    Ok(Publish { kind, targets, payload, id, key, except, ttl, persist })
+    Ok(Publish { kind, targets, payload, id, key, except, ttl, persist, packed: None })
 }
 
 pub(super) fn room<'a>(

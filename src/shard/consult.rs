@@ -17,6 +17,7 @@ use crate::auth::{
 };
 use crate::base::id::ConnId;
 use crate::base::outside::Inquiry;
+use crate::base::packed::Packed;
 use crate::base::time::Time;
 use crate::connection::Disconnect;
 use crate::session::{
@@ -229,11 +230,17 @@ impl Shard {
         now: Time,
     ) {
         let consults = &self.gate.people.consults;
-        if self.settings.access.consult.is_none() && consults.len() == 0 {
+        let is_to_be_packed = self.is_to_be_packed(id, &request);
+        if self.settings.access.consult.is_none() && consults.len() == 0 && !is_to_be_packed {
             return self.obey(id, request, now);
         }
         let (rooms, right) = concerned(&request.command);
         if !consults.stops(id, &rooms, place.unwrap_or(u64::MAX)) {
+            if let Command::Publish(publish) = &request.command
+                && is_to_be_packed
+            {
+                return self.pack_first(id, publish, text, place);
+            }
             let open = match self.weigh_rooms(id, &rooms, right, now) {
                 Ok(open) => open,
                 Err(veto) => return self.refuse_right(id, &veto, request.reference, now),
@@ -307,6 +314,7 @@ impl Shard {
         let kept = Kept::Message {
             text: text.into(),
             rooms: rooms.iter().map(|room| (&**room).into()).collect(),
+            packed: packed_of(&request.command),
         };
         let left = u16::try_from(open.len()).unwrap_or(u16::MAX);
         let wait = Wait::Answers { left, ruling: Ruling::Allow };
@@ -333,7 +341,7 @@ impl Shard {
         }
         let consults = &mut self.gate.people.consults;
         let place = place.unwrap_or_else(|| consults.place());
-        let kept = Kept::Message { text: text.into(), rooms };
+        let kept = Kept::Message { text: text.into(), rooms, packed: None };
         consults.hold(id, Held { place, kept, wait: Wait::Turn });
     }
 
@@ -355,10 +363,15 @@ impl Shard {
                 (Kept::Login { identity, reference }, Wait::Answers { ruling, .. }) => {
                     self.finish_login(conn, *identity, reference.as_deref(), ruling, now);
                 }
-                (Kept::Message { text, .. }, Wait::Answers { ruling, .. }) => {
-                    self.finish_command(conn, &text, ruling, now);
+                (Kept::Message { text, packed, .. }, Wait::Answers { ruling, .. }) => {
+                    self.finish_command(conn, (&text, packed), ruling, now);
                 }
-                (Kept::Message { text, .. }, Wait::Turn) => self.resume(conn, &text, place, now),
+                (Kept::Message { text, .. }, Wait::Turn) => {
+                    self.resume(conn, (&text, None), place, now);
+                }
+                (Kept::Message { text, .. }, Wait::Packing(packed)) => {
+                    self.resume(conn, (&text, packed), place, now);
+                }
                 (Kept::Token { reference }, Wait::Proof(Some(verdict))) => {
                     self.finish_check(conn, *verdict, reference.as_deref(), Some(place), now);
                 }
@@ -392,10 +405,16 @@ impl Shard {
         }
     }
 
-    fn finish_command(&mut self, conn: ConnId, text: &str, ruling: Ruling, now: Time) {
+    fn finish_command(
+        &mut self,
+        conn: ConnId,
+        (text, packed): (&str, Option<Packed>),
+        ruling: Ruling,
+        now: Time,
+    ) {
         let settings = Rc::clone(&self.settings);
         let request = match read(text, &settings.commands) {
-            Ok(Incoming::Request(request)) => request,
+            Ok(Incoming::Request(request)) => with(packed, request),
             Ok(Incoming::Bounce) => return,
             // The limits may have changed since it was read first.
             Err(error) => return self.refuse(conn, &error, now),
@@ -417,13 +436,21 @@ impl Shard {
     }
 
     /// Takes up a message whose turn has come.
-    fn resume(&mut self, conn: ConnId, text: &str, place: u64, now: Time) {
+    fn resume(
+        &mut self,
+        conn: ConnId,
+        (text, packed): (&str, Option<Packed>),
+        place: u64,
+        now: Time,
+    ) {
         let settings = Rc::clone(&self.settings);
         match read(text, &settings.commands) {
             Ok(Incoming::Request(Request { command: Command::Auth { token }, reference })) => {
                 self.login(conn, &token, reference, Some(place), now);
             }
-            Ok(Incoming::Request(request)) => self.consider(conn, request, text, Some(place), now),
+            Ok(Incoming::Request(request)) => {
+                self.consider(conn, with(packed, request), text, Some(place), now);
+            }
             Ok(Incoming::Bounce) => {}
             Err(error) => self.refuse(conn, &error, now),
         }
@@ -499,6 +526,22 @@ fn concerned<'r>(command: &'r Command<'_>) -> (SmallVec<[&'r str; 2]>, Option<Ri
         | Command::Read(_)
         | Command::Panic => (SmallVec::new(), None),
     }
+}
+
+/// What the payload of a command was compressed to.
+fn packed_of(command: &Command<'_>) -> Option<Packed> {
+    match command {
+        Command::Publish(publish) => publish.packed.clone(),
+        _ => None,
+    }
+}
+
+/// The same, with what its payload was compressed to.
+fn with(packed: Option<Packed>, mut request: Request<'_>) -> Request<'_> {
+    if let Command::Publish(publish) = &mut request.command {
+        publish.packed = packed;
+    }
+    request
 }
 
 /// Reads a message again that was held.

@@ -4,7 +4,8 @@
 //! needs them; no message is read or written with what another has left behind. A publication is compressed by
 //! whichever shard meets the first reader that agreed on it, and all its readers share those bytes, as they share
 //! the plain ones. A message that is short, very long, or no shorter by it goes plain: the first would gain
-//! nothing, the second would hold up the others on this core, and RFC 7692 leaves it to the sender.
+//! nothing, the second would hold up the others on this core, and RFC 7692 leaves it to the sender. Of a long
+//! publication the payload comes compressed already (`packing`), and is only put in its place.
 //!
 //! A peer chooses how much its messages become. Each is inflated no further than a message may be long, and what one
 //! read brings becomes at most so many times its own length, or one message of the longest; so a turn costs what its
@@ -19,9 +20,10 @@ use crate::base::time::Time;
 use crate::connection::Form;
 use crate::hub::{Class, Publication};
 use crate::shard::forms::{self, Forms};
+use crate::shard::packing::Packings;
 use crate::shard::settings::{Compression, Settings};
 use crate::shard::state::Shard;
-use crate::wire::websocket::{Deflator, Inflator, Kind, Violation, fits};
+use crate::wire::websocket::{Deflator, Inflator, Kind, Violation, fits, frame_around};
 
 /// The tools, and what was done with them.
 #[derive(Debug, Default)]
@@ -32,6 +34,8 @@ pub(super) struct Codec {
     inflator: Option<Box<Inflator>>,
     deflated: Cell<Sum>,
     inflated: Sum,
+    /// What is compressed elsewhere.
+    pub(super) packings: Packings,
 }
 
 /// Messages, their bytes before and their bytes afterwards.
@@ -64,12 +68,40 @@ pub(super) struct Allowance {
 impl Codec {
     /// A plain frame as a compressed one; `None` when it should go plain.
     fn deflate(&self, plain: &[u8], rules: &Compression) -> Option<Vec<u8>> {
+        if plain.len() > rules.inline_bytes {
+            return None;
+        }
+        self.shrink(plain, rules, |deflator| deflator.frame(plain))
+    }
+
+    /// The same of a publication's, however long its payload is, if that was compressed before.
+    fn deflate_publication(
+        &self,
+        publication: &Publication,
+        plain: &[u8],
+        rules: &Compression,
+    ) -> Option<Vec<u8>> {
+        let payload = publication.payload.as_ref().map_or("", |payload| payload.get());
+        self.shrink(plain, rules, |deflator| {
+            if payload.len() <= rules.inline_bytes {
+                return deflator.frame(plain);
+            }
+            frame_around(publication.encoded.packed()?, payload.as_bytes(), plain)
+        })
+    }
+
+    fn shrink(
+        &self,
+        plain: &[u8],
+        rules: &Compression,
+        make: impl FnOnce(&mut Deflator) -> Option<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
         if !(rules.min_bytes..=rules.max_bytes).contains(&plain.len()) {
             return None;
         }
         let mut deflator = self.deflator.borrow_mut();
         let deflator = deflator.get_or_insert_with(|| Box::new(Deflator::new(rules.level)));
-        let frame = deflator.frame(plain)?;
+        let frame = make(deflator)?;
         self.deflated.set(self.deflated.get().plus(plain.len(), frame.len()));
         Some(frame)
     }
@@ -83,7 +115,7 @@ impl Codec {
         plain: &Arc<[u8]>,
         rules: &Compression,
     ) -> Arc<[u8]> {
-        let make = || match self.deflate(plain, rules) {
+        let make = || match self.deflate_publication(publication, plain, rules) {
             Some(frame) => frame.into(),
             None => Arc::clone(plain),
         };

@@ -15,6 +15,7 @@ use crate::auth::{Identity, Ruling, Rulings, TokenError};
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::outside::Inquiry;
+use crate::base::packed::Packed;
 use crate::base::time::Time;
 use crate::shard::proofs::Proofs;
 use crate::shard::tidings::Tidings;
@@ -30,7 +31,12 @@ pub(super) enum Kept {
     /// Somebody whose token is being checked.
     Token { reference: Option<Box<RawValue>> },
     /// A message. One that names no room waits for a login only.
-    Message { text: Box<str>, rooms: Rooms },
+    Message {
+        text: Box<str>,
+        rooms: Rooms,
+        /// What its payload was compressed to.
+        packed: Option<Packed>,
+    },
 }
 
 /// What it waits for.
@@ -42,6 +48,8 @@ pub(super) enum Wait {
     Answers { left: u16, ruling: Ruling },
     /// For the check of its token; what that has found.
     Proof(Option<Box<Verdict>>),
+    /// For its payload to be compressed; what that has become.
+    Packing(Option<Packed>),
 }
 
 /// Whose a token is, or what is wrong with it.
@@ -60,7 +68,9 @@ impl Held {
     fn cost(&self) -> u64 {
         let text = match &self.kept {
             Kept::Login { .. } | Kept::Token { .. } => size_of::<Identity>(),
-            Kept::Message { text, .. } => text.len(),
+            Kept::Message { text, packed, .. } => {
+                text.len() + packed.as_ref().map_or(0, |packed| packed.blocks().len())
+            }
         };
         (size_of::<Self>() + text) as u64
     }
@@ -224,6 +234,16 @@ impl Consults {
         }
     }
 
+    /// Notes what the payload became that waits at that place, if it still does.
+    pub(super) fn note_packed(&mut self, conn: ConnId, place: u64, found: Packed) {
+        let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn);
+        let Some(queue) = queue else { return };
+        let Ok(at) = queue.list.binary_search_by_key(&place, |held| held.place) else { return };
+        if let Wait::Packing(packed) = &mut queue.list[at].wait {
+            *packed = Some(found);
+        }
+    }
+
     /// Takes out the first that need not wait any longer.
     pub(super) fn take_ready(&mut self, conn: ConnId) -> Option<Held> {
         let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn)?;
@@ -231,6 +251,7 @@ impl Consults {
         let at = list.iter().enumerate().position(|(at, held)| match (&held.wait, &held.kept) {
             (Wait::Answers { left, .. }, _) => *left == 0,
             (Wait::Proof(verdict), _) => verdict.is_some(),
+            (Wait::Packing(packed), _) => packed.is_some(),
             (Wait::Turn, Kept::Message { rooms, .. }) => {
                 !list.iter().take(at).any(|before| before.stops(rooms))
             }
@@ -301,7 +322,7 @@ mod tests {
     fn message(consults: &mut Consults, rooms: &[&str], wait: Wait) -> u64 {
         let place = consults.place();
         let rooms = rooms.iter().map(|room| (*room).into()).collect();
-        let kept = Kept::Message { text: place.to_string().into(), rooms };
+        let kept = Kept::Message { text: place.to_string().into(), rooms, packed: None };
         consults.hold(CONN, Held { place, kept, wait });
         place
     }

@@ -30,6 +30,7 @@ use crate::shard::holdings::Holding;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
 use crate::shard::orders::{Report, Reports, Submission};
+use crate::shard::packing::PackingDone;
 use crate::shard::polling::Polling;
 use crate::shard::presence::{Inquire, Reply, Word};
 use crate::shard::quota::Begin;
@@ -260,6 +261,8 @@ pub enum Mail {
     },
     /// Delivery: what a token was found to be.
     Proven(Box<Proven>),
+    /// Delivery: what a payload was compressed to.
+    Packed(Box<PackingDone>),
     /// To the bridge, and to no shard: this ticket is to be used by a handshake that waits; was it used on any node?
     Claim(Box<Claim>),
     /// To the bridge, and to no shard: a client says this to back ends.

@@ -185,6 +185,7 @@ impl Shard {
         let queued = self.queues.held_bytes() + self.queues.capacity() as u64 * NODE;
         let kept = self.rooms.directory.history().bytes() + self.rooms.repeats.bytes();
         let held = self.gate.people.consults.bytes()
+            + self.table.codec.packings.bytes()
             + self.gate.people.petitions.bytes()
             + self.gate.people.petitions.passages.bytes()
             + self.rooms.replays.recalls.bytes()

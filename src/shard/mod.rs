@@ -39,6 +39,7 @@ mod orders;
 mod outcomes;
 mod over_http;
 mod pace;
+mod packing;
 mod pages;
 mod parties;
 mod passages;
@@ -88,6 +89,7 @@ pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
 pub use outcomes::OUTCOME_BYTES;
+pub use packing::{MOST_PACKED_AT_ONCE, Packer, Packing, PackingDone};
 pub use polling::Polling;
 pub use presence::{
     Abroad, Attendance, Guest, Inquire, LastSeen, Page, Record, Reply, Word, stand_in_a_word,

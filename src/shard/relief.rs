@@ -115,6 +115,7 @@ impl Shard {
             self.writes.relax();
             self.rooms.groups.relax();
             self.gate.people.purge(self.unix(now), now);
+            self.table.codec.packings.purge();
             self.gate.layers.relax();
             return Some(Relieved::Heap);
         }

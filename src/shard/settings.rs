@@ -390,6 +390,8 @@ pub struct Compression {
     pub min_bytes: usize,
     /// Longer ones too.
     pub max_bytes: usize,
+    /// Longer payloads are compressed beside the shards, or not at all.
+    pub inline_bytes: usize,
     /// How many times as long a read may become.
     pub ratio: usize,
 }

@@ -232,7 +232,7 @@ impl Drafter<'_, '_> {
             key: self.key,
             origin: self.author.origin,
             terms: (self.terms)(name),
-            encoded: Encoded::default(),
+            encoded: Encoded::of(self.publish.packed.clone()),
         }
     }
 }

@@ -33,6 +33,7 @@ mod memory_order;
 mod outcomes;
 mod over_http;
 mod pace;
+mod packing;
 mod parties;
 mod passages;
 mod petitions;

@@ -17,7 +17,7 @@ use crate::connection::{Disconnect, Due, Lane, Pause, Phase};
 use crate::contract::{Event, Op, SendBatch};
 use crate::flow::outbound::Control;
 use crate::shard::farewells::Told;
-use crate::shard::mail::Mail;
+use crate::shard::mail::{Answer, Mail};
 use crate::shard::state::{Shard, enlist, own_settings};
 
 /// Places in the wheel looked at in one turn: the longest walk that time alone can cause.
@@ -204,6 +204,15 @@ impl Shard {
         enlist(connection, key, &mut self.writes);
     }
 
+    fn take_answer(&mut self, answer: &Answer, now: Time) {
+        let conn = answer.question.to.conn;
+        if self.table.get(conn).is_some() {
+            self.gate.paces.answered(conn.index);
+        }
+        self.handle_answer(answer, now);
+        self.catch_up(conn, now);
+    }
+
     /// Takes in mail from another shard or from the node.
     pub fn handle_mail(&mut self, mail: Mail, now: Time) {
         self.counters.mail_taken_total += 1;
@@ -228,17 +237,11 @@ impl Shard {
             Mail::Deliver { publications, group } => {
                 self.deliver(&publications, group.as_ref(), now);
             }
-            Mail::Answer(answer) => {
-                let conn = answer.question.to.conn;
-                if self.table.get(conn).is_some() {
-                    self.gate.paces.answered(conn.index);
-                }
-                self.handle_answer(&answer, now);
-                self.catch_up(conn, now);
-            }
+            Mail::Answer(answer) => self.take_answer(&answer, now),
             Mail::Redeem(asked) => self.redeem(asked.0, asked.1, now),
             Mail::Redeemed { to, fresh } => self.handle_redeemed(to, fresh, now),
             Mail::Proven(proven) => self.handle_proven(*proven, now),
+            Mail::Packed(done) => self.handle_packed(*done, now),
             // The node's desk has the first three; a shard is never sent one.
             Mail::Inquiry(_) | Mail::Tidings(_) | Mail::Petition(_) | Mail::Wake => {}
             Mail::Ruling(answer) => self.handle_ruling(answer.0, answer.1, now),

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use serde_json::{Value, json};
 
+use crate::admin::{ask, with_admin};
 use crate::hostile::masked;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for};
 
@@ -124,6 +125,45 @@ on_both_drivers! {
         wait_for(&node, "it was compressed once for both shards", |c| c.deflated_messages_total == 1);
         drop(small);
         wait_for(&node, "all are gone", |c| c.deflate_connections == 0);
+        node.stop().unwrap();
+    }
+
+    fn a_long_payload_is_compressed_beside_the_shards_and_everybody_hears_it_in_its_place(driver) {
+        let admin = with_admin(r#""publish""#);
+        let node = node(driver, &[ON, &admin[0], &admin[1], "compression.inline_bytes=1000"]);
+        let desk = node.admin_address().expect("an admin listener");
+        let mut author = Client::connect(node.address());
+        author.join("r");
+        let mut small: Vec<_> =
+            (0..4).map(|_| Squeezer::connect(node.address(), "permessage-deflate")).collect();
+        for client in &mut small {
+            client.say(r#"{"type":"throng:join","room":"r","ref":1}"#);
+            assert_eq!(client.next().1["ref"], 1);
+        }
+        wait_for(&node, "all have agreed", |c| c.deflate_connections == 4);
+        let long = |n: u32| json!({"n": n, "list": (0..6000).collect::<Vec<_>>()});
+        for n in 0..3 {
+            author.send(&json!({"type": "x", "room": "r", "payload": long(2 * n)}));
+            author.send(&json!({"type": "x", "room": "r", "payload": {"n": 2 * n + 1}}));
+        }
+        for n in 0..6 {
+            assert_eq!(author.next()["payload"]["n"], n, "nothing passes what was said before it");
+        }
+        let body = json!({"type": "x", "room": "r", "payload": long(6)}).to_string();
+        assert_eq!(ask(desk, "POST /v1/publish", &body).0, 200);
+        for client in &mut small {
+            for n in 0..7 {
+                let (is_small, push) = client.next();
+                assert_eq!((is_small, &push["payload"]["n"]), (n % 2 == 0, &json!(n)));
+                if is_small {
+                    assert_eq!(push["payload"], long(n));
+                }
+            }
+        }
+        assert_eq!(author.next()["payload"], long(6));
+        // Back ends' payloads are compressed before a shard has them.
+        let counters = node.counters();
+        assert_eq!((counters.deflated_beside_total, counters.deflated_messages_total), (3, 4));
         node.stop().unwrap();
     }
 

@@ -14,7 +14,7 @@ use crate::shard::tests::guard::{ask, enter, guarded, join, login};
 use crate::shard::tests::rig::{Heard, Rig, room_of};
 use crate::shard::{NamespaceRules, Settings};
 
-const YES: &str = r#"{"allow":true}"#;
+pub(super) const YES: &str = r#"{"allow":true}"#;
 const NO: &str = r#"{"allow":false,"message":"members only"}"#;
 
 pub(super) fn consult() -> Consult {
@@ -29,7 +29,7 @@ pub(super) fn consult() -> Consult {
 }
 
 /// A shard that asks about the rooms whose names begin with "w" or "room".
-fn asking(change: impl FnOnce(&mut Access)) -> Settings {
+pub(super) fn asking(change: impl FnOnce(&mut Access)) -> Settings {
     let mut settings = guarded(&[Source::Header], |access| {
         access.consult = Some(consult());
         change(access);

@@ -9,13 +9,14 @@ use crate::shard::settings::{Compression, Settings};
 use crate::shard::tests::rig::{Rig, frame, head_with, publish, settings};
 use crate::wire::websocket::{Deflator, Inflator, payload};
 
-const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+pub(super) const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 
-fn compressing() -> Settings {
+pub(super) fn compressing() -> Settings {
     let mut settings = settings();
     settings.routes.deflate = true;
-    let (min_bytes, max_bytes) = (100, 3000);
-    settings.capacity.compression = Some(Compression { level: 6, min_bytes, max_bytes, ratio: 8 });
+    let (min_bytes, max_bytes, inline_bytes) = (100, 3000, 3000);
+    settings.capacity.compression =
+        Some(Compression { level: 6, min_bytes, max_bytes, inline_bytes, ratio: 8 });
     settings
 }
 
@@ -24,7 +25,7 @@ fn rig() -> Rig {
 }
 
 /// A client at `path` with these lines in its request, and what it was answered.
-fn open(rig: &mut Rig, path: &str, lines: &str) -> (ConnId, String) {
+pub(super) fn open(rig: &mut Rig, path: &str, lines: &str) -> (ConnId, String) {
     let conn = rig.accept().expect("let in");
     rig.receive(conn, &head_with(path, lines));
     rig.settle();
@@ -33,7 +34,7 @@ fn open(rig: &mut Rig, path: &str, lines: &str) -> (ConnId, String) {
 }
 
 /// A greeted client in the room.
-fn member(rig: &mut Rig, lines: &str) -> ConnId {
+pub(super) fn member(rig: &mut Rig, lines: &str) -> ConnId {
     let (conn, _) = open(rig, "/ws", lines);
     rig.say(conn, r#"{"type":"throng:join","room":"r"}"#);
     rig.settle();
@@ -42,7 +43,7 @@ fn member(rig: &mut Rig, lines: &str) -> ConnId {
 }
 
 /// The texts that reached a client, and whether each came compressed.
-fn texts(rig: &mut Rig, conn: ConnId) -> Vec<(bool, Value)> {
+pub(super) fn texts(rig: &mut Rig, conn: ConnId) -> Vec<(bool, Value)> {
     let bytes = rig.bytes(conn);
     let (mut rest, mut texts) = (&bytes[..], Vec::new());
     let mut inflator = Inflator::default();

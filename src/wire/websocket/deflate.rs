@@ -15,6 +15,7 @@
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::violation::Violation;
+use crate::base::packed::Packed;
 
 /// The compressor of a shard.
 #[derive(Debug)]
@@ -63,6 +64,12 @@ impl Deflator {
         let mut frame = super::encode::frame(super::encode::BINARY, payload);
         frame[0] = first | RSV1;
         Some(frame)
+    }
+
+    /// Compresses what is to be a part of messages.
+    pub fn pack(&mut self, part: &[u8]) -> Packed {
+        let blocks = self.deflate(part).map(|blocks| [blocks, &TAIL].concat());
+        Packed::of(blocks.unwrap_or_default())
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `violation` | what a peer can do wrong, and the close code for it |
 //! | `encode` | frames to send |
 //! | `deflate` | messages in less space, both directions (RFC 7692) |
+//! | `packed` | messages around a part that was compressed before them |
 //!
 //! Header layout, opcodes and the accept key come from tungstenite; it is lax on minimal lengths and
 //! leaves most rules to its own state machine, so the rules of the RFC stand here. One extension exists; where
@@ -25,6 +26,7 @@ mod encode;
 mod header;
 mod input;
 mod mask;
+mod packed;
 mod partial;
 mod text;
 mod violation;
@@ -44,5 +46,6 @@ pub use encode::{
 pub use header::Kind;
 pub use input::Input;
 pub use mask::unmask;
+pub use packed::frame_around;
 pub use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 pub use violation::Violation;
