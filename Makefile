@@ -1,7 +1,7 @@
 # Every entry is one command; what is more than that lives in tests/tools.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench peers fuzz sim chaos scale bridge doc conformance client socketio browser api load goals million edges clean
+.PHONY: help run test check bench peers fuzz sim chaos scale bridge doc conformance client socketio browser dashboard api load goals million edges clean
 
 # Arguments for `make run`, such as ARGS="--set server.shards=4", and for each run of `make load`, such as
 # ARGS="--duration 3".
@@ -94,6 +94,9 @@ client: ## The JavaScript client against real engines, on every driver
 socketio: ## The library of Socket.IO against real engines, on every driver
 	tests/tools/run-all.sh build socketio
 
+dashboard: ## The Grafana dashboard against the schema that Grafana publishes
+	tests/tools/run-all.sh dashboard
+
 browser: ## The demo page and the client in headless Chromium, on every driver
 	tests/tools/run-all.sh build browser
 
@@ -104,4 +107,4 @@ load: ## Every scenario of the load generator, in short, and count every deliver
 
 clean: ## Remove what was built and what the tests left
 	cargo clean
-	rm -rf benches/peers/node_modules clients/js/node_modules tests/socketio/node_modules tests/browser/node_modules tests/browser/out tests/conformance/out
+	rm -rf benches/peers/node_modules clients/js/node_modules tests/dashboard/node_modules tests/socketio/node_modules tests/browser/node_modules tests/browser/out tests/conformance/out

@@ -2,7 +2,7 @@
 # Installs what the tests need, runs every suite, and closes with one line of real numbers.
 #
 #   run-all.sh [STEP...]      all steps without arguments, else the named ones in the given order:
-#                             fmt clippy build cargo load api client socketio browser conformance image
+#                             fmt clippy build cargo load api client socketio browser conformance dashboard image
 #
 # A suite's own summary is what is counted; nothing is counted twice or by guess. A step that ends badly
 # without naming a failed test counts as one failure, and so does a suite that ran no test at all, so that
@@ -141,6 +141,16 @@ count_conformance() {
     awk '/^conformance: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
 }
 
+step_dashboard() {
+    need_node || return 1
+    local installed=tests/dashboard/node_modules/.package-lock.json
+    if [[ ! -e $installed || tests/dashboard/package-lock.json -nt $installed ]]; then
+        npm ci --prefix tests/dashboard --no-audit --no-fund || return 1
+    fi
+    timeout 300 node --test --test-concurrency=1 --test-reporter=tap tests/dashboard/run.mjs
+}
+count_dashboard() { count_browser "$1"; }
+
 step_image() { need_python && timeout 300 tests/deploy/lint.sh; }
 count_image() {
     awk '/^image: [0-9]+ passed, [0-9]+ failed$/ { p = $2; f = $4 } END { print p + 0, f + 0 }' "$1"
@@ -177,17 +187,17 @@ run_step() {
 show_failure() {
     case $1 in
     cargo) grep -E -A 1 '^(test .* FAILED|error|thread .* panicked)' "$2" | head -n 80 || true ;;
-    client | socketio | browser) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
+    client | socketio | browser | dashboard) grep -E '^ *not ok|^ *error:' "$2" | head -n 40 || true ;;
     esac
     tail -n 25 "$2" | sed 's/^/    /'
 }
 
 steps=("$@")
-if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api client socketio browser conformance image); fi
+if ((${#steps[@]} == 0)); then steps=(fmt clippy build cargo load api client socketio browser conformance dashboard image); fi
 
 for step in "${steps[@]}"; do
     if ! declare -F "step_$step" >/dev/null; then
-        say "no such step: $step (there are fmt clippy build cargo load api client socketio browser conformance image)" >&2
+        say "no such step: $step (there are fmt clippy build cargo load api client socketio browser conformance dashboard image)" >&2
         exit 2
     fi
 done
