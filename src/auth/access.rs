@@ -17,7 +17,7 @@ use super::reporting::Reporting;
 use super::source::{Source, SourceRules};
 use super::ticket::{TicketKey, TicketRead};
 use super::token::Verifier;
-use crate::wire::http::{Head, Upgrade};
+use crate::wire::http::{FETCH_SITE, Head, SAME_ORIGIN, Upgrade, own_origin};
 use crate::wire::tls::Peer;
 
 /// Whether a client has to say who it is.
@@ -203,6 +203,18 @@ impl Access {
         let by_cookie = self.mode == Mode::Token && self.sources.has(Source::Cookie);
         let host = head.values("host").next().and_then(|host| std::str::from_utf8(host).ok());
         self.origins.check(origin, host, by_cookie).map_err(Denied::Origin)
+    }
+
+    /// Whether a page of that origin may go on with a session that has begun. The session's id is what lets in then, and
+    /// no browser sends that by itself; so who names no page is a program, unless all must name one.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn goes_on(&self, head: &Head<'_>, origin: Option<&str>) -> Result<(), Denied> {
+        let host = head.values("host").next().and_then(|host| std::str::from_utf8(host).ok());
+        let is_own = || head.values(FETCH_SITE).any(|site| site == SAME_ORIGIN.as_bytes());
+        let own = host.filter(|_| origin.is_none() && is_own()).map(own_origin);
+        self.origins.check(origin.or(own.as_deref()), host, false).map_err(Denied::Origin)
     }
 
     /// The moment, in seconds since 1970, from which a token that ends at `expires` is not accepted any

@@ -14,7 +14,7 @@ mod timing;
 pub use closing::{Closing, Stage};
 pub use disconnect::Disconnect;
 pub use opening::{
-    Answer, Ask, Door, Front, HalfHead, Page, PageWish, Poll, Routes, Verdict, Wish, answer,
+    Answer, Ask, Door, Front, HalfHead, Knock, Page, PageWish, Poll, Routes, Verdict, Wish, answer,
 };
 pub use record::{Connection, Form, Lane, Open, Pause, Phase};
 pub use timing::{Due, Timeouts};

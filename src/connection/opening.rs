@@ -196,9 +196,20 @@ pub enum Verdict {
     Dismiss(Disconnect),
 }
 
+/// What the door is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// Who comes in.
+    Enters,
+    /// A browser asks whether its page may send a request.
+    AsksFirst,
+    /// A request for a session that has begun: its id lets in, and only the page counts.
+    GoesOn,
+}
+
 /// Watches the door: is asked once for a head that is a valid upgrade, and after all else was found in
 /// order, so that nobody is told to come back later with what will be refused then too.
-pub type Door<'d> = &'d mut dyn FnMut(&Head<'_>, &Upgrade<'_>) -> Verdict;
+pub type Door<'d> = &'d mut dyn FnMut(Knock, &Head<'_>, &Upgrade<'_>) -> Verdict;
 
 /// Answers a head of which `half` came before and `bytes` now.
 #[must_use]
@@ -308,7 +319,7 @@ fn read(
         let agreement = agree(&upgrade.protocols)?;
         (agreement.protocol, agreement.echo)
     };
-    let dismissed = match door(&parsed.head, &upgrade) {
+    let dismissed = match door(Knock::Enters, &parsed.head, &upgrade) {
         Verdict::Welcome => None,
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => Some(why),
@@ -354,7 +365,7 @@ fn packets(parsed: &Parsed<'_>, routes: &Routes, door: Door<'_>) -> Result<Read,
         return Err(Refusal::engineio(http::EIO_SESSION, "Session ID unknown"));
     }
     let upgrade = http::upgrade(head)?;
-    let dismissed = match door(head, &upgrade) {
+    let dismissed = match door(Knock::Enters, head, &upgrade) {
         Verdict::Welcome => None,
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => Some(why),
@@ -371,7 +382,7 @@ fn packets(parsed: &Parsed<'_>, routes: &Routes, door: Door<'_>) -> Result<Read,
 }
 
 /// What a request of long polling comes to, once its head is here. Who begins a session is judged where it begins,
-/// and the id of one is what lets in afterwards.
+/// and the id of one is what lets in afterwards, from pages that are welcome.
 fn poll(
     parsed: &Parsed<'_>,
     session: Option<String>,
@@ -381,7 +392,7 @@ fn poll(
     let head = &parsed.head;
     if head.method() == "OPTIONS" {
         let request = http::stream_request(head)?;
-        return match door(head, &request) {
+        return match door(Knock::AsksFirst, head, &request) {
             Verdict::Welcome => {
                 Ok(Read::Preflight(http::preflight_of("GET, POST", request.origin)))
             }
@@ -389,7 +400,7 @@ fn poll(
             Verdict::Dismiss(why) => Err(plain(why)),
         };
     }
-    let origin = http::origin(head)?.map(str::to_owned);
+    let origin = http::origin(head)?;
     let (ask, body) = match (head.method(), session) {
         ("GET", None) => (Ask::Begin, 0),
         ("GET", Some(session)) => (Ask::Fetch(session), 0),
@@ -403,10 +414,16 @@ fn poll(
     if !matches!(ask, Ask::Bring(_)) {
         head.refuse_body()?;
     }
+    if ask != Ask::Begin
+        && let Verdict::Refuse(refusal) =
+            door(Knock::GoesOn, head, &Upgrade { origin, ..Upgrade::none() })
+    {
+        return Err(refusal);
+    }
     let too_large = || Refusal::too_large(format!("a body may have {most} bytes here"));
     let body = usize::try_from(body).ok().filter(|bytes| *bytes as u64 <= most);
     let length = parsed.length + body.ok_or_else(too_large)?;
-    Ok(Read::Poll { ask, origin, head: parsed.length, length })
+    Ok(Read::Poll { ask, origin: origin.map(str::to_owned), head: parsed.length, length })
 }
 
 /// The front that a path belongs to: the one that says most of it.
@@ -439,13 +456,17 @@ fn petition(parsed: &Parsed<'_>, front: &Front) -> Result<Read, Refusal> {
     Ok(Read::Petition { length: parsed.length + body })
 }
 
+fn knock(asks_first: bool) -> Knock {
+    if asks_first { Knock::AsksFirst } else { Knock::Enters }
+}
+
 /// Answers the request for an event stream, or what a browser asks before it.
 fn stream(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
     let head = &parsed.head;
     let request = http::stream_request(head)?;
     let asks_first = head.method() == "OPTIONS";
     let wish = if asks_first { Wish::default() } else { wish(head)? };
-    let dismissed = match door(head, &request) {
+    let dismissed = match door(knock(asks_first), head, &request) {
         Verdict::Welcome => None,
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => Some(why),
@@ -469,7 +490,7 @@ fn reading(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
     let request = http::stream_request(head)?;
     let asks_first = head.method() == "OPTIONS";
     let wish = if asks_first { Wish::default() } else { page_wish(head, request.origin)? };
-    match door(head, &request) {
+    match door(knock(asks_first), head, &request) {
         Verdict::Welcome => {}
         Verdict::Refuse(refusal) => return Err(refusal),
         Verdict::Dismiss(why) => return Err(plain(why)),

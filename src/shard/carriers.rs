@@ -20,7 +20,7 @@ use crate::base::id::{ConnAddress, ConnId};
 use crate::base::map::{Map, Seed};
 use crate::connection::Poll;
 use crate::contract::{Op, SendBatch};
-use crate::wire::engineio;
+use crate::wire::{engineio, http};
 
 /// Bytes of bodies that a shard gathers at one time, those included that are still to come.
 const MOST_BYTES: usize = 16 << 20;
@@ -193,6 +193,12 @@ impl Carriers {
         carrier.brought = Some(Brought { to, body });
         self.enlist(conn.index);
         true
+    }
+
+    /// True unless a session that a page has begun is asked for by another page.
+    pub(super) fn is_for(&self, conn: ConnId, origin: Option<&str>) -> bool {
+        let own = self.carriers.get(&conn.index).and_then(|carrier| carrier.origin.as_deref());
+        own.is_none() || origin.is_none() || own == origin
     }
 
     /// The page that may read what the session is told, if this one may.
@@ -452,7 +458,7 @@ pub(super) fn handshake(head: &[u8]) -> Option<Vec<u8>> {
             continue;
         }
         origin |= name == "origin";
-        is_own_page |= name == "sec-fetch-site" && value.trim() == "same-origin";
+        is_own_page |= name == http::FETCH_SITE && value.trim() == http::SAME_ORIGIN;
         if name == "host" {
             host = Some(value.trim());
         }
@@ -462,7 +468,7 @@ pub(super) fn handshake(head: &[u8]) -> Option<Vec<u8>> {
     // A page names itself in a GET of its own origin by this header alone, which no script can set.
     if let Some(host) = host.filter(|_| is_own_page && !origin) {
         // Writing to memory cannot fail.
-        let _ = write!(out, "Origin: http://{host}\r\n");
+        let _ = write!(out, "Origin: {}\r\n", http::own_origin(host));
     }
     out.push_str(
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

@@ -105,13 +105,28 @@ fn a_handshake_stands_for_the_request_that_begins_a_session() {
     assert!(
         made.starts_with("GET /socket.io/?EIO=4&transport=websocket&t=x HTTP/1.1\r\nHost: a:1\r\n")
     );
-    assert!(made.contains("\r\nCookie: t=1\r\n") && made.contains("\r\nOrigin: http://a:1\r\n"));
+    assert!(made.contains("\r\nCookie: t=1\r\n") && made.contains("\r\nOrigin: https://a:1\r\n"));
     assert!(!made.contains("close") && !made.contains("Protocol"));
     assert!(made.ends_with("\r\n\r\n"));
     let foreign = request.replace("Sec-Fetch-Site: same-origin", "Origin: https://b");
     let made =
         String::from_utf8(handshake(foreign.as_bytes()).expect("a handshake")).expect("text");
     assert_eq!(made.matches("Origin: ").count(), 1);
+    // Browsers say whose page it is to https, and to the machine they run on.
+    for (host, origin) in [
+        ("localhost:3000", "http://localhost:3000"),
+        ("App.LocalHost", "http://App.LocalHost"),
+        ("127.0.0.9", "http://127.0.0.9"),
+        ("[::1]:80", "http://[::1]:80"),
+        ("[2001:db8::1]:80", "https://[2001:db8::1]:80"),
+        ("localhost.example", "https://localhost.example"),
+        ("128.0.0.1:8443", "https://128.0.0.1:8443"),
+    ] {
+        let own = request.replace("Host: a:1", &format!("Host: {host}"));
+        let made =
+            String::from_utf8(handshake(own.as_bytes()).expect("a handshake")).expect("text");
+        assert!(made.contains(&format!("\r\nOrigin: {origin}\r\n")), "{made}");
+    }
     for wrong in ["transport=%70olling", "transport=polling&transport=polling"] {
         assert_eq!(handshake(request.replace("transport=polling", wrong).as_bytes()), None);
     }

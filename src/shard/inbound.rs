@@ -11,7 +11,7 @@ use crate::auth::{Admission, TokenError};
 use crate::base::id::ConnId;
 use crate::base::shared::Shared;
 use crate::base::time::Time;
-use crate::connection::{self, Connection, Disconnect, Phase};
+use crate::connection::{self, Connection, Disconnect, Knock, Phase};
 use crate::flow::outbound::Control;
 use crate::session::{Code, Command, CommandError, Incoming, Protocol, Request, Session};
 use crate::shard::farewells::Told;
@@ -83,9 +83,9 @@ impl Shard {
         let settings = Rc::clone(&self.settings);
         let half = self.table.get(conn)?.take_head();
         let mut judged = Judged::default();
-        let mut door = |head: &Head<'_>, upgrade: &Upgrade<'_>| {
-            if head.method() == "OPTIONS" {
-                return self.judge_preflight(head, upgrade);
+        let mut door = |knock: Knock, head: &Head<'_>, upgrade: &Upgrade<'_>| {
+            if knock != Knock::Enters {
+                return self.judge_page(knock, head, upgrade);
             }
             // Cheap questions first: a crowd at the door costs no signatures.
             if let Some(verdict) = self.screen(conn, head, upgrade, now) {

@@ -2,12 +2,14 @@
 //!
 //! A request comes over a connection of its own, which is there for one answer. The session it belongs to is another
 //! connection, whose socket is a carrier (see [`super::carriers`]). The request that begins a session is turned into the
-//! handshake of a WebSocket and judged as one; from then on the session's id is what lets in, and it says
-//! which shard has the session, so that a request which arrives elsewhere is handed on.
+//! handshake of a WebSocket and judged as one; from then on the session's id is what lets in, where the page may connect and
+//! is the one that began. The id says which shard has the session, so that a request which arrives elsewhere is
+//! handed on.
 //!
 //! A request that waits is answered with nothing before the time of a handshake is over. Only the session decides that,
 //! so that nothing it says is on its way to a request that has been given up.
 
+use crate::auth::OriginError;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
 use crate::base::time::Time;
 use crate::connection::{Ask, Poll};
@@ -28,6 +30,8 @@ pub struct Polling {
     pub(super) to: ConnAddress,
     /// The session's connection, and what its id says besides.
     pub(super) session: (ConnId, u128),
+    /// The page that asks; `None` for a program.
+    pub(super) origin: Option<String>,
     pub(super) what: What,
 }
 
@@ -45,10 +49,11 @@ pub(super) enum What {
 impl Polling {
     /// What it costs while it waits, in bytes.
     pub(super) fn cost(&self) -> usize {
-        match &self.what {
+        let body = match &self.what {
             What::Bring(body) => body.len(),
             What::Fetch | What::Hurry => 0,
-        }
+        };
+        body + self.origin.as_ref().map_or(0, String::len)
     }
 }
 
@@ -98,6 +103,7 @@ impl Shard {
         }
         request.is_sent = true;
         let bytes = std::mem::take(&mut request.poll.bytes);
+        let origin = request.poll.origin.take();
         let (what, session) = match &request.poll.ask {
             Ask::Begin => return,
             Ask::Fetch(session) => (What::Fetch, Carriers::parse(session)),
@@ -108,7 +114,8 @@ impl Shard {
         let Some((own, secret)) = session else { return };
         // From here on the connection waits for an answer and is none at its handshake.
         self.open(conn, Protocol::Page, (Vec::new(), None), now);
-        self.pass_poll(own.shard, Polling { to, session: (own.conn, secret), what }, now);
+        let session = (own.conn, secret);
+        self.pass_poll(own.shard, Polling { to, session, origin, what }, now);
     }
 
     fn pass_poll(&mut self, shard: ShardId, polling: Polling, now: Time) {
@@ -124,9 +131,15 @@ impl Shard {
 
     /// A request for a session of this shard.
     pub(super) fn handle_polling(&mut self, polling: Polling, now: Time) {
-        let Polling { to, session: (conn, secret), what } = polling;
+        let Polling { to, session: (conn, secret), origin, what } = polling;
         if !self.carriers().knows(conn, secret) {
             return self.answer_poll(to, unknown().response(), now);
+        }
+        // Both pages may connect. But a session has the rights of the page that began it, which answers name.
+        if !self.carriers().is_for(conn, origin.as_deref()) {
+            self.counters.origin_refused_total += 1;
+            let refusal = Refusal::forbidden(OriginError::Foreign.public());
+            return self.answer_poll(to, refusal.response(), now);
         }
         match what {
             What::Fetch => {
@@ -185,8 +198,8 @@ impl Shard {
         request.is_late = true;
         match session {
             Some((own, secret)) => {
-                let polling = Polling { to, session: (own.conn, secret), what: What::Hurry };
-                self.pass_poll(own.shard, polling, now);
+                let (session, what) = ((own.conn, secret), What::Hurry);
+                self.pass_poll(own.shard, Polling { to, session, origin: None, what }, now);
             }
             None => self.respond(conn, Refusal::timeout().response(), now),
         }

@@ -14,7 +14,7 @@ use crate::auth::{Denied, Place, place};
 use crate::base::cursor::Cursor;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::connection::{Connection, Verdict, Wish};
+use crate::connection::{Connection, Knock, Verdict, Wish};
 use crate::hub::Publication;
 use crate::session::encode::Reply;
 use crate::session::{self, encode};
@@ -54,9 +54,19 @@ pub(super) fn framed(connection: &Connection, text: &[u8]) -> Vec<u8> {
 }
 
 impl Shard {
-    /// Whether a page may send the request that its browser asks about.
-    pub(super) fn judge_preflight(&mut self, head: &Head<'_>, request: &Upgrade<'_>) -> Verdict {
-        match self.settings.access.preflight(head, request.origin) {
+    /// Whether a page may send the request that its browser asks about, or go on with a session.
+    pub(super) fn judge_page(
+        &mut self,
+        knock: Knock,
+        head: &Head<'_>,
+        request: &Upgrade<'_>,
+    ) -> Verdict {
+        let access = &self.settings.access;
+        let judged = match knock {
+            Knock::GoesOn => access.goes_on(head, request.origin),
+            Knock::AsksFirst | Knock::Enters => access.preflight(head, request.origin),
+        };
+        match judged {
             Err(Denied::Origin(error)) => {
                 self.counters.origin_refused_total += 1;
                 Verdict::Refuse(Refusal::forbidden(error.public()))

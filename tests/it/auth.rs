@@ -136,6 +136,33 @@ on_both_drivers! {
         wait_for(&node, "both are counted", |c| c.origin_refused_total == 2);
     }
 
+    fn where_a_cookie_lets_in_only_pages_of_the_same_origin_may_bring_it(driver) {
+        let node = guarded(driver, &[r#"auth.sources=["cookie", "header"]"#]);
+        let token = token(&json!({"sub": "ada"}));
+        let (cookie, bearer) = (format!("throng_token={token}"), format!("Bearer {token}"));
+        let answer = |shown: (&str, &str), origin: Option<&str>| {
+            let origin = origin.map(|origin| ("Origin", origin));
+            let headers: Vec<(&str, &str)> = [shown].into_iter().chain(origin).collect();
+            status(&knock(node.address(), "/ws", &headers)).to_owned()
+        };
+        for (origin, expected) in [
+            (Some("http://localhost"), "101"),
+            (Some("https://localhost"), "101"),
+            (Some("https://evil.example"), "403"),
+            (Some("http://localhost.evil.example"), "403"),
+            (Some("http://localhost:81"), "403"),
+            (Some("null"), "403"),
+            (None, "403"),
+        ] {
+            assert_eq!(answer(("Cookie", &cookie), origin), expected, "{origin:?}");
+        }
+        // A header is shown by who has the token; but a browser may have added its cookies to the request of any page.
+        assert_eq!(answer(("Authorization", &bearer), None), "101");
+        assert_eq!(answer(("Authorization", &bearer), Some("https://evil.example")), "403");
+        wait_for(&node, "each is counted", |c| (c.origin_refused_total, c.logins_total) == (6, 3));
+        assert_eq!(node.counters().auth_refused_total, 0);
+    }
+
     fn a_namespace_is_for_pages_of_its_origins(driver) {
         let rule = "namespace=[{pattern=\"admin:*\", origins=[\"https://admin.example\"]}]";
         let node = guarded(driver, &[rule]);

@@ -208,7 +208,7 @@ on_both_drivers! {
         assert_eq!(of(&node, "proxy_requests_total"), 1);
     }
 
-    fn a_token_in_a_target_is_handed_to_no_other_server_and_stands_in_no_log(driver) {
+    fn a_token_in_a_target_or_a_referer_is_handed_to_no_other_server(driver) {
         let empty = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
         let (address, told) = server(Some(empty));
         let proxy = proxy("/app/", address, "");

@@ -215,7 +215,19 @@ fn leave_it_about(address: SocketAddr, token: &str) {
     let foreign =
         [("Origin", "https://evil.example"), ("Cookie", &*format!("throng_token={token}"))];
     let answer = knock(address, "/ws", &foreign);
-    assert!(["401", "403"].contains(&status(&answer)), "{answer}");
+    assert_eq!(status(&answer), "403", "{answer}");
+    // What is handed on to another server, and has to be told of because that one does not answer.
+    let referer = format!("Referer: http://localhost/app/?{query}\r\nX-Token: {token}\r\n");
+    assert_eq!(get(&format!("/app/?{query}"), &referer), "502");
+    assert_eq!(get(&format!("/app/{token}"), &format!("Authorization: Bearer {token}\r\n")), "502");
+}
+
+/// A socket that is bound and refuses who comes: nobody else can listen there meanwhile.
+fn closed() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
 }
 
 /// What the back end of one tenant asks for, also what it may not have; a ticket that it was given.
@@ -247,6 +259,7 @@ fn ask_as_tenant(admin: SocketAddr) -> String {
 
 on_both_drivers! {
     fn no_token_and_no_secret_is_in_the_fullest_log(driver) {
+        let (_closed, nobody) = closed();
         let sets = [
             "log.level=trace",
             "log.closings=all",
@@ -260,6 +273,7 @@ on_both_drivers! {
             "auth.require_expiry=false",
             r#"namespace=[{pattern="*", history_count=8}]"#,
             "admin.listen=127.0.0.1:0",
+            &format!(r#"proxy=[{{path="/app/", to="http://{nobody}"}}]"#),
             &format!(r#"key=[{{name="t", secret={TENANT_KEY:?}, tenant="acme", scopes=["tickets", "publish"]}}]"#),
         ];
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
@@ -296,6 +310,7 @@ on_both_drivers! {
         let (_, log) = program.end();
         assert!(log.contains("auth_untrusted_total=") && log.contains("auth_expired_total="), "{log}");
         assert!(log.contains("read again") && log.contains("a connection ends"), "{log}");
+        assert!(log.contains("a server that answers for [[proxy]] does not"), "{log}");
         for mark in marks {
             assert!(!log.contains(&mark), "{mark} is in the log:\n{log}");
         }

@@ -132,6 +132,36 @@ on_both_drivers! {
         assert!(stranger.fetch()[0].starts_with("44{"));
     }
 
+    fn pages_of_other_origins_reach_no_session_that_has_begun(driver) {
+        let origins = r#"auth.allowed_origins=["https://good.example", "https://other.example"]"#;
+        let node = node(driver, &[PATH, "server.shards=4", origins]);
+        let client = Polling::begin(node.address(), "Origin: https://good.example\r\n");
+        let query = format!("&sid={}", client.session);
+        let pages = ["https://bad.example", "https://other.example", "null", "https://good.example.bad.example"];
+        for page in pages {
+            for (method, body) in [("POST", "40"), ("GET", ""), ("POST", "1")] {
+                let headers = format!("Origin: {page}\r\n");
+                let answer = request(node.address(), method, &query, &headers, body);
+                assert_eq!(status(&answer), "403", "{method} {page}: {answer}");
+                assert!(!answer.contains("Access-Control"), "{answer}");
+            }
+        }
+        wait_for(&node, "each is counted", |counters| counters.origin_refused_total == 12);
+        assert_eq!(node.counters().polling_connections, 1);
+        // The session has heard none of it: it is there, and has yet to connect.
+        client.bring("40");
+        let heard = client.fetch();
+        assert!(heard[0].starts_with("40{") && heard[1].contains("throng:connected"), "{heard:?}");
+        client.bring(r#"420["throng:ping",{}]"#);
+        let answer = client.ask("GET", "");
+        assert!(answer.contains("Access-Control-Allow-Origin: https://good.example\r\n"), "{answer}");
+        assert!(body(&answer).contains("throng:pong"), "{answer}");
+        // A program names no page, and goes on with what it has begun.
+        let program = Polling::connect(node.address(), "");
+        program.bring(r#"420["throng:ping",{}]"#);
+        assert!(program.fetch()[0].contains("throng:pong"));
+    }
+
     fn a_body_above_the_limit_is_413_before_it_is_sent_and_polling_can_be_turned_off(driver) {
         let node = node(driver, &[PATH, "limits.max_message_bytes=2048"]);
         let client = Polling::connect(node.address(), "");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::connection::{Answer, Front, HalfHead, Page, Routes, Verdict, answer};
+use crate::connection::{Answer, Front, HalfHead, Knock, Page, Routes, Verdict, answer};
 use crate::session::Protocol;
 use crate::wire::http::{Head, HeadLimits, Refusal, Upgrade};
 
@@ -63,8 +63,8 @@ impl Got {
 }
 
 /// A door that is shut when the house is full.
-fn door(full: bool) -> impl FnMut(&Head<'_>, &Upgrade<'_>) -> Verdict {
-    move |_, _| {
+fn door(full: bool) -> impl FnMut(Knock, &Head<'_>, &Upgrade<'_>) -> Verdict {
+    move |_, _, _| {
         if full { Verdict::Refuse(Refusal::unavailable(None)) } else { Verdict::Welcome }
     }
 }

@@ -1,5 +1,6 @@
 //! Clients of Socket.IO that poll: a session without a socket, and requests that come and go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::guard::{ada, bearer, guarded, token};
 use super::rig::{Rig, frame, publish, settings};
 use super::rooms::exchange;
-use crate::auth::{OriginRule, OriginRules, Source};
+use crate::auth::{Access, OriginRule, OriginRules, Source};
 use crate::base::id::{ConnId, ShardId};
 use crate::contract::Event;
 use crate::shard::{Mail, Settings};
@@ -276,6 +277,74 @@ fn the_door_judges_who_begins_and_a_refusal_is_the_answer() {
     let late = begun(&mut rig, "Origin: https://good\r\n");
     bring(&mut rig, &late, &format!("40{{\"token\":\"{}\"}}", token(&ada())));
     assert!(fetched(&mut rig, &late).iter().any(|packet| packet.contains(r#""userId":"ada""#)));
+}
+
+/// Settings where pages of these origins may connect.
+fn for_pages_of(origins: &[&str], required: bool) -> Settings {
+    let mut settings = polled(settings());
+    let allowed = origins.iter().map(|rule| OriginRule::parse(rule).expect("a rule")).collect();
+    let origins = OriginRules { allowed, required, cookies: false };
+    settings.access = Arc::new(Access { origins, ..(*settings.access).clone() });
+    settings
+}
+
+#[test]
+fn a_request_of_a_session_is_judged_by_its_page_and_one_that_is_refused_changes_nothing() {
+    let allowed = ["https://good", "https://other"];
+    let mut rigs = [0, 1].map(|id| Rig::new(id, 2, for_pages_of(&allowed, false)));
+    let [good, bad, other] = ["good", "bad", "other"].map(|at| format!("Origin: https://{at}\r\n"));
+    let session = begun(&mut rigs[0], &good);
+    let query = format!("&sid={session}");
+    let waits = ask(&mut rigs[0], "GET", &query, &good, "");
+    // A page that may not connect, and one that may but has not begun this session; here and at another shard.
+    for (page, at) in [(&bad, 0), (&other, 0), (&bad, 1), (&other, 1)] {
+        for (method, body) in [("POST", "40"), ("GET", ""), ("POST", "1")] {
+            let conn = ask(&mut rigs[at], method, &query, page, body);
+            exchange(&mut rigs);
+            let (status, head, _) = answered(&mut rigs[at], conn).expect("an answer");
+            assert_eq!(status, 403, "{method} {page}");
+            assert!(!head.contains("Access-Control"), "{head}");
+        }
+    }
+    assert_eq!(answered(&mut rigs[0], waits), None, "no other request has taken its place");
+    let refused = rigs.iter().map(|rig| rig.shard.counters().origin_refused_total);
+    assert_eq!(refused.sum::<u64>(), 12);
+    let conn = ask(&mut rigs[0], "POST", &query, &good, "40");
+    let (status, head, _) = answered(&mut rigs[0], conn).expect("an answer");
+    assert!(status == 200 && head.contains("Allow-Origin: https://good\r\n"), "{head}");
+    let (status, head, body) = answered(&mut rigs[0], waits).expect("an answer");
+    assert!(status == 200 && head.contains("Allow-Origin: https://good\r\n"), "{head}");
+    assert!(body.starts_with("40{") && body.contains("throng:connected"), "{body}");
+    // A program may go on with it, as it could begin one.
+    bring(&mut rigs[0], &session, r#"420["throng:ping",{}]"#);
+    assert!(fetched(&mut rigs[0], &session)[0].contains("throng:pong"));
+    // What a browser asks beforehand is answered alike.
+    for (page, status) in [(&bad, "403"), (&good, "204")] {
+        let headers = format!("{page}Access-Control-Request-Method: POST\r\n");
+        let conn = ask(&mut rigs[0], "OPTIONS", &query, &headers, "");
+        let before = rigs[0].response(conn);
+        assert_eq!(&before[9..12], status, "{before}");
+    }
+}
+
+#[test]
+fn where_all_must_name_their_page_a_request_of_a_session_must_too() {
+    let mut rig = Rig::new(0, 1, for_pages_of(&["https://a", "https://b"], true));
+    let own = "Sec-Fetch-Site: same-origin\r\n";
+    // A browser does not name the page in a GET of its own origin, but says that it is one.
+    let session = begun(&mut rig, own);
+    let query = format!("&sid={session}");
+    for (headers, expected) in [
+        ("", 403),
+        ("Sec-Fetch-Site: cross-site\r\n", 403),
+        ("Origin: null\r\nSec-Fetch-Site: same-origin\r\n", 403),
+        ("Origin: https://a\r\n", 200),
+        (own, 200),
+    ] {
+        let conn = ask(&mut rig, "POST", &query, headers, "3");
+        assert_eq!(answer(&mut rig, conn).0, expected, "{headers}");
+    }
+    assert_eq!(rig.shard.counters().polling_connections, 1);
 }
 
 #[test]

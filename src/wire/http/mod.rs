@@ -35,4 +35,6 @@ pub use refusal::{
 };
 pub use response::{document, page, polled, preflight, preflight_of, stream, switching};
 pub use scan::Scan;
-pub use upgrade::{Upgrade, origin, stream as stream_request, upgrade};
+pub use upgrade::{
+    FETCH_SITE, SAME_ORIGIN, Upgrade, origin, own_origin, stream as stream_request, upgrade,
+};

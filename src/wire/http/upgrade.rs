@@ -5,6 +5,8 @@
 //! 426 with the header's name for what a proxy may have swallowed, 400 for what nobody should have
 //! sent. Which protocol is spoken, and whether an origin is welcome, is decided above.
 
+use std::net::IpAddr;
+
 use smallvec::SmallVec;
 use tungstenite::handshake::derive_accept_key;
 
@@ -172,6 +174,26 @@ pub fn origin<'a>(head: &Head<'a>) -> Result<Option<&'a str>, Refusal> {
     let value = ascii("Origin", value)?;
     let is_visible = !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     is_visible.then_some(Some(value)).ok_or_else(|| malformed("Origin"))
+}
+
+/// The header by which a browser says whose page asks, where it names none: in a GET of the page's own origin (Fetch
+/// Metadata, section 2.3). No script can set it.
+pub const FETCH_SITE: &str = "sec-fetch-site";
+
+/// What it says of a page that asks where it came from itself.
+pub const SAME_ORIGIN: &str = "same-origin";
+
+/// The origin of a page that asks its own host by [`FETCH_SITE`]. Browsers say so by https, and otherwise to names of the
+/// machine that they run on only.
+#[must_use]
+pub fn own_origin(host: &str) -> String {
+    let end = host.rfind(']').map_or(0, |at| at + 1);
+    let name = host[end..].rfind(':').map_or(host, |at| &host[..end + at]);
+    let name = name.trim_matches(['[', ']']).to_ascii_lowercase();
+    let is_this_machine = name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    format!("{}://{host}", if is_this_machine { "http" } else { "https" })
 }
 
 fn ascii<'a>(name: &'static str, value: &'a [u8]) -> Result<&'a str, Refusal> {
