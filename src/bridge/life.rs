@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::bans::{CHANNEL as BANS, Task};
 use super::claims::Errand;
 use super::envelope::{Letter, read};
+use super::ids::Naming;
 use super::line::{Heard, Line, Pending};
 use super::outgoing::Sealed;
 use super::presence::{Answer, CHANNEL as PRESENCE, Post};
@@ -47,10 +48,11 @@ enum Work {
     Ban(Task),
     Claim(Errand),
     Record(Vec<Record>),
+    Name(Vec<Naming>),
 }
 
 /// How many take turns at the link.
-const TURNS: u8 = 7;
+const TURNS: u8 = 8;
 
 /// What was under way, of which nobody knows whether Redis did it.
 #[derive(Default)]
@@ -60,6 +62,7 @@ pub(super) struct UnderWay {
     pub(super) task: Option<Task>,
     pub(super) errand: Option<Errand>,
     pub(super) records: Vec<Record>,
+    pub(super) namings: Vec<Naming>,
 }
 
 /// The state of one life.
@@ -73,7 +76,7 @@ pub(super) struct Life {
     again: bool,
     /// The link has come up in this life.
     is_up: bool,
-    /// Whose turn it was: publications, what is numbered, questions, revocations, tickets, what is for back ends, or
+    /// Whose turn it was: publications, what is numbered, questions, revocations, tickets, what is for back ends, names, or
     /// presence. Publications, which have waited, begin.
     turn: u8,
 }
@@ -108,6 +111,7 @@ impl Life {
             Some((_, Work::Ban(task))) => under_way.task = Some(task),
             Some((_, Work::Claim(errand))) => under_way.errand = Some(errand),
             Some((_, Work::Record(records))) => under_way.records = records,
+            Some((_, Work::Name(namings))) => under_way.namings = namings,
             Some((_, Work::Subscribe | Work::Presence(_) | Work::Survey)) | None => {}
         }
         under_way
@@ -239,6 +243,7 @@ impl Life {
             3 => self.tell_bans(engine, now),
             4 => self.claim(engine, now),
             5 => self.record(engine),
+            6 => self.name(engine),
             _ => self.ask_presence(engine, now),
         })
     }
@@ -274,6 +279,11 @@ impl Life {
     fn record<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
         let work = engine.peers.records.next(&self.line);
         work.map(|(pending, records)| (pending, Work::Record(records)))
+    }
+
+    fn name<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
+        let work = engine.peers.ids.next(&self.line);
+        work.map(|(pending, namings)| (pending, Work::Name(namings)))
     }
 
     fn survey<S: Side>(&self, engine: &mut Engine<S>) -> Option<(Pending, Work)> {
@@ -325,6 +335,10 @@ impl Life {
             }
             Some((_, Work::Claim(errand))) => {
                 engine.peers.claims.finish(errand, answers);
+                Ok(())
+            }
+            Some((_, Work::Name(namings))) => {
+                engine.peers.ids.finish(namings, answers);
                 Ok(())
             }
             Some((_, Work::Record(records))) => {

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `bans` | whom all nodes have to refuse |
 //! | `claims` | what only one of all nodes may do |
+//! | `ids` | which publications were taken before |
 //! | `emitter` | the channels of Socket.IO's emitters |
 //! | `envelope` | what is published around a node's publication |
 //! | `records` | what clients say to back ends, in a stream |
@@ -35,6 +36,7 @@ mod claims;
 mod direct;
 mod emitter;
 mod envelope;
+mod ids;
 mod interest;
 mod life;
 mod line;
@@ -57,6 +59,7 @@ mod window;
 pub use bans::Ban;
 pub use claims::{Claim, Claimed, Era};
 pub use direct::Direct;
+pub use ids::{Named, Naming};
 pub use options::{Bounds, Extras, Options, Presence};
 pub use presence::{Absent, Afar, Change, MOST_NODES, Name, Pose};
 pub use records::{Receipt, Record};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bans::Ban;
 use super::claims::{Claim, Claimed};
+use super::ids::{Named, Naming};
 use super::presence::{Afar, Change};
 use super::records::{Receipt, Record};
 use super::streams::{Append, Fetch, Shares};
@@ -62,6 +63,8 @@ pub enum Word {
     Ban(Ban),
     /// Let nobody use this again; was it used?
     Claim(Claim),
+    /// Let no node take these again; were they taken?
+    Name(Naming),
     /// Write this to the stream of what clients say to back ends.
     Record(Record),
 }
@@ -111,6 +114,9 @@ pub trait Side: Shares + Polled + Send + 'static {
 
     /// Tells who wanted to use something what came of it.
     fn claimed(&mut self, by: ConnAddress, claimed: Claimed);
+
+    /// Tells a room's home which publications were taken before.
+    fn named(&mut self, named: Named);
 
     /// Tells whether what a client has said to back ends was written.
     fn recorded(&mut self, receipt: Receipt, is_written: bool);

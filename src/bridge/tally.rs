@@ -67,6 +67,12 @@ tally! {
     records_written = "bridge_stream_written_total",
     /// Those that were not: too many waited, or Redis refused them.
     records_refused = "bridge_stream_refused_total",
+    /// Publications of which Redis said that no node had taken them before.
+    ids_first = "bridge_ids_first_total",
+    /// Those of which it said that one had.
+    ids_repeated = "bridge_ids_repeated_total",
+    /// Those of which nobody could say it: no link, or Redis refused.
+    ids_unknown = "bridge_ids_unknown_total",
     /// Other nodes that are known to be there.
     nodes = "bridge_nodes",
     /// Users with a connection to this node, as the others are told of them.

@@ -19,6 +19,7 @@ use super::bans::{Bans, CHANNEL as BANS};
 use super::claims::{Claims, Era};
 use super::emitter::Said;
 use super::envelope::Writer;
+use super::ids::Ids;
 use super::interest::Interest;
 use super::life::Life;
 use super::line::Line;
@@ -167,6 +168,8 @@ pub(super) struct Peers {
     pub(super) bans: Bans,
     /// What only one node may do.
     pub(super) claims: Claims,
+    /// What only one node may take.
+    pub(super) ids: Ids,
     /// What clients say to back ends.
     pub(super) records: Records,
     /// Who is online on which node, where that is to be known.
@@ -204,6 +207,7 @@ impl<S: Side> Engine<S> {
                 surveys: Surveys::new(&options),
                 bans: Bans::new(&options, Arc::clone(&tally)),
                 claims: Claims::new(&options, era),
+                ids: Ids::new(&options, Arc::clone(&tally)),
                 records: Records::new(&options, Arc::clone(&tally)),
                 presence: Post::new(&options, absent, unix_millis(), &seed),
             },
@@ -238,6 +242,7 @@ impl<S: Side> Engine<S> {
                     self.streams.disconnected(under_way.chore, &mut self.side);
                     under_way.task.into_iter().for_each(|task| self.peers.bans.put_back(task));
                     self.peers.claims.link_down(under_way.errand);
+                    self.peers.ids.link_down(under_way.namings);
                     self.peers.records.put_back(under_way.records);
                     why
                 }
@@ -315,6 +320,7 @@ impl<S: Side> Engine<S> {
                 }
                 Word::Answer(poll) => self.peers.surveys.answer(&poll),
                 Word::Ban(ban) => self.peers.bans.push(ban),
+                Word::Name(naming) => self.peers.ids.push(naming, self.tally.is_up()),
                 Word::Record(record) => self.peers.records.push(record),
                 Word::Claim(claim) => self.peers.claims.push(claim, self.tally.is_up()),
             }
@@ -355,6 +361,9 @@ impl<S: Side> Engine<S> {
         }
         for (by, claimed) in self.peers.claims.take_done() {
             self.side.claimed(by, claimed);
+        }
+        for named in self.peers.ids.take_done() {
+            self.side.named(named);
         }
         for (receipt, is_written) in self.peers.records.take_done() {
             self.side.recorded(receipt, is_written);

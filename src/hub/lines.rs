@@ -6,7 +6,7 @@
 //! numbers in that room until the answer. What waits at the front of a line to be stored goes to the store in
 //! one request, so the slower the disk, the more share a write.
 //!
-//! Work may be for several rooms. It stands in the line of each and is done when it is at the front of all;
+//! What has to be taken once over all nodes waits in the same way, for these to be asked. Work may be for several rooms. It stands in the line of each and is done when it is at the front of all;
 //! as it enters all of them at once, no two can wait for each other. A room without a line costs nothing, and
 //! while there is no line at all that is found by one comparison.
 
@@ -20,12 +20,23 @@ use crate::base::map::{Map, Seed};
 /// The rooms that work is for; each once.
 pub type Names = SmallVec<[Arc<str>; 1]>;
 
+/// Who has to be asked before work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Nobody.
+    Nobody,
+    /// The store, which is to keep it.
+    Store,
+    /// All nodes, one of which may have taken it before.
+    Nodes,
+}
+
 /// Work that stands in line.
 #[derive(Debug)]
 struct Waiting<W> {
     names: Names,
-    /// True for what goes to the store; it is for one room.
-    stores: bool,
+    /// Who is asked first; then it is for one room.
+    asks: Asks,
     cost: u64,
     work: W,
 }
@@ -34,9 +45,9 @@ struct Waiting<W> {
 struct Line {
     /// Never empty while the line is not busy.
     waiting: VecDeque<u64>,
-    /// True while the store is asked about the room.
+    /// True while somebody is asked about the room.
     busy: bool,
-    /// Of what the store is asked to keep.
+    /// Of what is asked about.
     cost: u64,
 }
 
@@ -48,6 +59,8 @@ pub enum Turn<W> {
     /// Ask the store to keep these, all of one room, with the numbers under which they stood in line. The line
     /// stands still until [`Lines::done`].
     Store(Arc<str>, Vec<(u64, W)>),
+    /// Ask all nodes whether one has taken these, all of one room. The line stands still until [`Lines::done`].
+    Claim(Arc<str>, Vec<(u64, W)>),
     /// Ask the store to reserve numbers for the room. The line stands still until [`Lines::done`].
     Reserve(Arc<str>),
 }
@@ -113,9 +126,10 @@ impl<W> Lines<W> {
     /// Puts work in the lines of these rooms; under which number.
     ///
     /// # Panics
-    /// When it is for no room, or is to be stored and for several.
-    pub fn push(&mut self, names: Names, stores: bool, cost: u64, work: W) -> u64 {
-        assert!(names.len() == 1 || !stores && names.len() > 1, "work is for a room");
+    /// When it is for no room, or somebody is to be asked and it is for several.
+    pub fn push(&mut self, names: Names, asks: Asks, cost: u64, work: W) -> u64 {
+        let is_of_several = asks == Asks::Nobody && names.len() > 1;
+        assert!(names.len() == 1 || is_of_several, "work is for a room");
         let id = self.next;
         self.next += 1;
         self.cost += cost;
@@ -124,7 +138,7 @@ impl<W> Lines<W> {
             line.waiting.push_back(id);
             self.stirred.push_back(Arc::clone(name));
         }
-        self.waiting.insert(id, Waiting { names, stores, cost, work });
+        self.waiting.insert(id, Waiting { names, asks, cost, work });
         id
     }
 
@@ -138,9 +152,16 @@ impl<W> Lines<W> {
                 continue;
             };
             let first = &self.waiting[&front];
-            if first.stores {
-                let works = self.take_run(&room);
-                return Some(Turn::Store(room, works));
+            match first.asks {
+                Asks::Nobody => {}
+                Asks::Store => {
+                    let works = self.take_run(&room, Asks::Store);
+                    return Some(Turn::Store(room, works));
+                }
+                Asks::Nodes => {
+                    let works = self.take_run(&room, Asks::Nodes);
+                    return Some(Turn::Claim(room, works));
+                }
             }
             let is_front = |name: &Arc<str>| {
                 self.lines[name].waiting.front() == Some(&front) && !self.lines[name].busy
@@ -161,13 +182,26 @@ impl<W> Lines<W> {
         None
     }
 
-    /// The store has answered about the room.
+    /// Whoever was asked has answered about the room.
     pub fn done(&mut self, room: &Arc<str>) {
         if let Some(line) = self.lines.get_mut(room) {
             line.busy = false;
             self.cost -= std::mem::take(&mut line.cost);
             self.stirred.push_back(Arc::clone(room));
         }
+    }
+
+    /// Whoever was asked has answered about the room, and these of what they were asked about, each with its cost, are
+    /// to be done now, in their places.
+    pub fn go_on(&mut self, room: &Arc<str>, works: Vec<(u64, u64, W)>) {
+        let Some(line) = self.lines.get_mut(room) else { return };
+        for (id, cost, work) in works.into_iter().rev() {
+            line.waiting.push_front(id);
+            let names = Names::from_iter([Arc::clone(room)]);
+            self.waiting.insert(id, Waiting { names, asks: Asks::Nobody, cost, work });
+            self.cost += cost;
+        }
+        self.done(room);
     }
 
     /// Takes what stands at the front of the room's line.
@@ -200,13 +234,13 @@ impl<W> Lines<W> {
         }
     }
 
-    /// The work to be stored that stands at the front of a line.
-    fn take_run(&mut self, room: &str) -> Vec<(u64, W)> {
+    /// The work about which these are to be asked, that stands at the front of a line.
+    fn take_run(&mut self, room: &str, asks: Asks) -> Vec<(u64, W)> {
         let (mut works, mut cost) = (Vec::new(), 0);
         let Some(line) = self.lines.get_mut(room) else { return works };
         while works.len() < AT_ONCE
             && let Some(id) = line.waiting.front().copied()
-            && self.waiting.get(&id).is_some_and(|waiting| waiting.stores)
+            && self.waiting.get(&id).is_some_and(|waiting| waiting.asks == asks)
             && let Some(waiting) = self.waiting.remove(&id)
         {
             line.waiting.pop_front();
@@ -251,7 +285,8 @@ mod tests {
     enum Step {
         /// For these rooms.
         Plain(BTreeSet<usize>),
-        Stored(usize),
+        /// True where the store is asked, false where the nodes are.
+        Asked(usize, bool),
         /// The store answers the question that stands at this place.
         Answer(usize),
         /// Work of that number waits no longer.
@@ -261,7 +296,7 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => prop::collection::btree_set(0..4usize, 1..4).prop_map(Step::Plain),
-            3 => (0..4usize).prop_map(Step::Stored),
+            3 => (0..4usize, any::<bool>()).prop_map(|(at, stores)| Step::Asked(at, stores)),
             4 => (0..4usize).prop_map(Step::Answer),
             1 => (0..60u64).prop_map(Step::GiveUp),
         ];
@@ -285,13 +320,14 @@ mod tests {
                 match step {
                     Step::Plain(all) => {
                         let names = all.iter().map(|at| Arc::clone(&rooms[*at])).collect();
-                        let id = lines.push(names, false, 3, lines.next);
+                        let id = lines.push(names, Asks::Nobody, 3, lines.next);
                         all.iter().for_each(|at| came.entry(*at).or_default().push(id));
                         of.insert(id, all.into_iter().collect());
                     }
-                    Step::Stored(at) => {
+                    Step::Asked(at, stores) => {
                         let names = Names::from_iter([Arc::clone(&rooms[at])]);
-                        let id = lines.push(names, true, 5, lines.next);
+                        let asks = if stores { Asks::Store } else { Asks::Nodes };
+                        let id = lines.push(names, asks, 5, lines.next);
                         came.entry(at).or_default().push(id);
                         of.insert(id, vec![at]);
                     }
@@ -313,7 +349,7 @@ mod tests {
                                 went.entry(*at).or_default().push(id);
                             }
                         }
-                        Turn::Store(room, works) => {
+                        Turn::Store(room, works) | Turn::Claim(room, works) => {
                             let works = works.into_iter().map(|(id, work)| {
                                 assert_eq!(id, work);
                                 id
@@ -339,11 +375,11 @@ mod tests {
         let room: Arc<str> = Arc::from("room");
         let mut lines: Lines<&str> = Lines::new(&Seed::new(5));
         let mut push =
-            |stores, work| lines.push(Names::from_iter([Arc::clone(&room)]), stores, 1, work);
-        push(true, "one");
-        push(true, "two");
-        push(false, "three");
-        push(true, "four");
+            |asks, work| lines.push(Names::from_iter([Arc::clone(&room)]), asks, 1, work);
+        push(Asks::Store, "one");
+        push(Asks::Store, "two");
+        push(Asks::Nobody, "three");
+        push(Asks::Store, "four");
         let works = |next| match next {
             Some(Turn::Store(_, works)) => works.into_iter().map(|(_, work)| work).collect(),
             other => panic!("{other:?}"),
@@ -359,5 +395,26 @@ mod tests {
         assert_eq!(works(lines.poll(&|_| false)), ["four"]);
         lines.done(&room);
         assert!(lines.poll(&|_| false).is_none() && lines.is_empty());
+    }
+
+    #[test]
+    fn what_nodes_were_asked_about_is_done_in_its_place_and_what_was_taken_before_is_not() {
+        let room: Arc<str> = Arc::from("room");
+        let mut lines: Lines<&str> = Lines::new(&Seed::new(5));
+        for work in ["one", "two", "three"] {
+            lines.push(Names::from_iter([Arc::clone(&room)]), Asks::Nodes, 2, work);
+        }
+        let Some(Turn::Claim(_, works)) = lines.poll(&|_| false) else { panic!("they are asked") };
+        lines.push(Names::from_iter([Arc::clone(&room)]), Asks::Nobody, 1, "four");
+        assert!(lines.poll(&|_| false).is_none() && lines.bytes() == 7);
+        let first = works.into_iter().filter(|(_, work)| *work != "two");
+        lines.go_on(&room, first.map(|(id, work)| (id, 2, work)).collect());
+        lines.check();
+        assert!(matches!(lines.poll(&|_| true), Some(Turn::Reserve(_))), "a number is needed");
+        lines.done(&room);
+        for expected in ["one", "three", "four"] {
+            assert!(matches!(lines.poll(&|_| false), Some(Turn::Run(work)) if work == expected));
+        }
+        assert!(lines.poll(&|_| false).is_none() && lines.is_empty() && lines.bytes() == 0);
     }
 }

@@ -44,7 +44,7 @@ pub use dedup::{Groups, Served};
 pub use directory::{Directory, home, home_of};
 pub use history::{Evicted, History, HistoryLimits, Past, Portion, Slice};
 pub use keep::{Keep, Receipt};
-pub use lines::{Lines, Names, Turn};
+pub use lines::{Asks, Lines, Names, Turn};
 pub use lookout::{Heard, Known, Lookout};
 pub use publication::{
     Audience, By, Class, Durable, Encoded, Except, Group, Once, Origin, Publication, Slip, Target,

@@ -11,6 +11,7 @@ use std::fs;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::value::RawValue;
 
 use crate::auth::is_user_room;
@@ -283,6 +284,7 @@ impl Side for Link {
                     let era = keys::era_of(id);
                     return Some(Word::Claim(bridge::Claim { id, era, until, by }));
                 }
+                Mail::Name(naming) => return Some(Word::Name(once(*naming))),
                 Mail::Here(users) => {
                     return Some(Word::Here(users.into_iter().map(change).collect()));
                 }
@@ -362,6 +364,13 @@ impl Side for Link {
         let reference = reference.and_then(|text| RawValue::from_string(text.into()).ok());
         if let Some(waiting) = self.waiting.lines.get_mut(usize::from(to.shard.0)) {
             waiting.push_back(Mail::Recorded(Box::new((to.conn, reference, is_written))));
+        }
+    }
+
+    fn named(&mut self, named: bridge::Named) {
+        let bridge::Named { home, room, first } = named;
+        if let Some(waiting) = self.waiting.lines.get_mut(usize::from(home.0)) {
+            waiting.push_back(Mail::Named(Box::new(shard::Named { room, first })));
         }
     }
 
@@ -445,6 +454,17 @@ fn afar(one: bridge::Afar) -> Afar {
     };
     let bridge::Afar { user, place: node, at: unix_ms, speaks, ended, .. } = one;
     Afar { user, node, stand, unix_ms, speaks, ended }
+}
+
+/// By what all nodes know publications that are to be taken once.
+fn once(naming: shard::Naming) -> bridge::Naming {
+    let shard::Naming { home, room, names, window } = naming;
+    let name = |text: &String| {
+        let hash = digest(&SHA256, text.as_bytes());
+        hash.as_ref().iter().take(16).fold(0, |name, byte| name << 8 | u128::from(*byte))
+    };
+    let names = names.iter().map(name).collect();
+    bridge::Naming { home, room, names, window }
 }
 
 /// Whose commands keep their order: those of a shard's clients, and those of back ends.

@@ -149,6 +149,7 @@ pub fn settings(config: &Config, connections: usize) -> Settings {
             outcomes: config.inside.explain.outcomes as usize,
             tenants: usize::from(config.admin.metrics_tenants),
             shelf: shelf(config),
+            ids: config.inside.bridge.ids.then_some(config.inside.store.publish_waiting as usize),
             compression: compression(config),
         },
         limits: limits(config, shards(config)),

@@ -29,6 +29,7 @@ use crate::shard::comeback::{Recall, Recalled};
 use crate::shard::holdings::Holding;
 use crate::shard::inbox::{Errands, Kept, Notice};
 use crate::shard::joint::Joint;
+use crate::shard::naming::{Named, Naming};
 use crate::shard::orders::{Report, Reports, Submission};
 use crate::shard::packing::PackingDone;
 use crate::shard::polling::Polling;
@@ -265,6 +266,10 @@ pub enum Mail {
     Packed(Box<PackingDone>),
     /// To the bridge, and to no shard: this ticket is to be used by a handshake that waits; was it used on any node?
     Claim(Box<Claim>),
+    /// To the bridge, and to no shard: these publications are to be taken once; did any node take them?
+    Name(Box<Naming>),
+    /// Request, from the bridge: the answer to that.
+    Named(Box<Named>),
     /// To the bridge, and to no shard: a client says this to back ends.
     Record(Box<Statement>),
     /// Delivery, from the bridge: whether what this connection calls so was written for back ends.
@@ -421,6 +426,8 @@ impl Mail {
                 | Self::Redeem(_)
                 | Self::Claim(_)
                 | Self::Record(_)
+                | Self::Name(_)
+                | Self::Named(_)
                 | Self::Polling(_)
                 | Self::Recall(_)
                 | Self::Enter { .. }

@@ -35,6 +35,7 @@ mod login;
 mod mail;
 mod measures;
 mod memory;
+mod naming;
 mod orders;
 mod outcomes;
 mod over_http;
@@ -87,6 +88,7 @@ pub use mail::{
 };
 pub use measures::{LOSS_ROWS, Losses, Measures, NAMESPACES, POLICIES};
 pub use memory::REFUSE;
+pub use naming::{Named, Naming};
 pub use orders::{Numbered, Report, Submission, SubmissionItem};
 pub use outcomes::OUTCOME_BYTES;
 pub use packing::{MOST_PACKED_AT_ONCE, Packer, Packing, PackingDone};

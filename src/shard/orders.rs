@@ -177,7 +177,8 @@ impl Shard {
                 draft.terms = self.terms_of_order(draft, ttl, now);
             }
             let stores = drafts.iter().any(|draft| draft.terms.durable == Durable::Asked);
-            if stores || self.must_wait(&drafts) {
+            let is_asked = group.is_none() && self.must_ask_nodes(&drafts, now);
+            if stores || is_asked || self.must_wait(&drafts) {
                 let then = Then::Report { order, item: index };
                 let work = Work { drafts, group, across, then };
                 if stores {

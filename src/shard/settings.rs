@@ -377,6 +377,9 @@ pub struct Capacity {
     pub tenants: usize,
     /// What holds for publications that are to be stored; `None` where there is nothing that outlives the process.
     pub shelf: Option<ShelfLimits>,
+    /// Publications of one room that may wait until all nodes have told whether they were taken before; `None` where
+    /// they are not asked.
+    pub ids: Option<usize>,
     /// What holds for compressed messages; `None` where none are.
     pub compression: Option<Compression>,
 }

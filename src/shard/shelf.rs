@@ -31,8 +31,8 @@ use crate::base::saved::{Bounds, Save, SavedRoom, SavedRow};
 use crate::base::time::{Tick, Time};
 use crate::hub::saved::{self, Recalled};
 use crate::hub::{
-    By, Class, Durable, Group, HistoryLimits, Lines, Names, Past, Publication, Repeats, Target,
-    Turn,
+    Asks, By, Class, Durable, Group, HistoryLimits, Lines, Names, Past, Publication, Repeats,
+    Target, Turn,
 };
 use crate::session::Code;
 use crate::shard::fanout::encode_ws_json;
@@ -87,13 +87,16 @@ struct Batch {
 pub(super) struct Shelf {
     pub(super) lines: Lines<Work>,
     batches: Map<Arc<str>, Batch>,
+    /// What all nodes are asked about, by room.
+    pub(super) asked: Map<Arc<str>, Vec<(u64, Work)>>,
     /// When patience ends with what was to be stored, in the order in which it came.
     ends: VecDeque<(Time, u64, Arc<str>)>,
 }
 
 impl Shelf {
     pub(super) fn new(seed: &Seed) -> Self {
-        Self { lines: Lines::new(seed), batches: seed.map(), ends: VecDeque::new() }
+        let (batches, asked) = (seed.map(), seed.map());
+        Self { lines: Lines::new(seed), batches, asked, ends: VecDeque::new() }
     }
 
     /// When somebody is to be told that it is not known what came of something.
@@ -146,7 +149,7 @@ const fn refusal(code: Code, message: &'static str) -> Refusal {
 }
 
 /// What a draft costs while it waits, about, in bytes.
-fn cost(drafts: &[Publication]) -> u64 {
+pub(super) fn cost(drafts: &[Publication]) -> u64 {
     let text = |draft: &Publication| draft.payload.as_ref().map_or(0, |raw| raw.get().len());
     drafts.iter().map(|draft| (size_of::<Publication>() + text(draft)) as u64).sum::<u64>() + 256
 }
@@ -160,7 +163,8 @@ impl Shard {
         across: Option<Arc<Whole>>,
         now: Time,
     ) {
-        if self.must_wait(&drafts) {
+        let is_asked = group.is_none() && self.must_ask_nodes(&drafts, now);
+        if is_asked || self.must_wait(&drafts) {
             self.line_up(Work { drafts, group, across, then: Then::Nothing }, now);
         } else {
             self.number(drafts, group, now);
@@ -171,7 +175,8 @@ impl Shard {
     /// The same for a publication whose author waits for an answer.
     pub(super) fn handle_once(&mut self, draft: Publication, question: Question, now: Time) {
         let stores = draft.terms.durable == Durable::Asked;
-        if !stores && !self.must_wait(std::slice::from_ref(&draft)) {
+        let alone = std::slice::from_ref(&draft);
+        if !stores && !self.must_wait(alone) && !self.must_ask_nodes(alone, now) {
             return self.take_once(draft, question, now);
         }
         let then = Then::Tell(Box::new(question));
@@ -183,13 +188,14 @@ impl Shard {
     /// True when something stands in line before these, or has to be asked for them.
     pub(super) fn must_wait(&self, drafts: &[Publication]) -> bool {
         let (lines, directory) = (&self.rooms.shelf.lines, &self.rooms.directory);
+        let stores = self.settings.capacity.shelf.is_some();
         let waits = |draft: &Publication| {
+            let must_reserve =
+                || draft.to.target == Target::Room && directory.must_reserve(&draft.room);
             // What is numbered elsewhere waits for nothing here.
-            draft.terms.keep.is_none()
-                && (lines.has(&draft.room)
-                    || draft.to.target == Target::Room && directory.must_reserve(&draft.room))
+            draft.terms.keep.is_none() && (lines.has(&draft.room) || stores && must_reserve())
         };
-        self.settings.capacity.shelf.is_some() && drafts.iter().any(waits)
+        (stores || !lines.is_empty()) && drafts.iter().any(waits)
     }
 
     /// Whether a publication to the room can be stored, as far as the configuration says.
@@ -219,7 +225,7 @@ impl Shard {
             return self.give_up(work.then, refusal(Code::Overloaded, BEHIND), now);
         }
         let (shelf, names) = (&mut self.rooms.shelf, Names::from_iter([Arc::clone(&room)]));
-        let id = shelf.lines.push(names, true, cost(&work.drafts), work);
+        let id = shelf.lines.push(names, Asks::Store, cost(&work.drafts), work);
         shelf.be_patient(now.plus(limits.patience), id, room);
         self.pump(now);
     }
@@ -234,17 +240,21 @@ impl Shard {
         }
         let lines = &self.rooms.shelf.lines;
         // Their authors were told that they were taken: they have twice the space before they are given up.
-        let most = 2 * self.settings.capacity.shelf.map_or(0, |limits| limits.waiting);
+        let capacity = &self.settings.capacity;
+        let stored = capacity.shelf.map_or(0, |limits| limits.waiting);
+        let most = 2 * stored.max(capacity.ids.unwrap_or(0));
         let is_long = names.iter().any(|name| lines.waiting_in(name) >= most);
         if is_long || lines.bytes() / 2 >= self.history_share() {
             return self.drop_work(work, now);
         }
-        self.rooms.shelf.lines.push(names, false, cost(&work.drafts), work);
+        let is_asked = work.group.is_none() && self.must_ask_nodes(&work.drafts, now);
+        let asks = if is_asked { Asks::Nodes } else { Asks::Nobody };
+        self.rooms.shelf.lines.push(names, asks, cost(&work.drafts), work);
         self.pump(now);
     }
 
     /// Does what stands at the front of lines.
-    fn pump(&mut self, now: Time) {
+    pub(super) fn pump(&mut self, now: Time) {
         loop {
             let directory = &self.rooms.directory;
             let next = self.rooms.shelf.lines.poll(&|room| directory.must_reserve(room));
@@ -252,6 +262,7 @@ impl Shard {
                 None => return,
                 Some(Turn::Run(work)) => self.run_work(work, now),
                 Some(Turn::Store(room, works)) => self.begin_store(&room, works, now),
+                Some(Turn::Claim(room, works)) => self.ask_nodes(&room, works),
                 Some(Turn::Reserve(room)) => {
                     let Cursor { epoch, offset } = self.rooms.directory.hold(&room);
                     self.ask_store(&room, epoch, offset + RESERVED, Vec::new(), Vec::new());
@@ -412,7 +423,7 @@ impl Shard {
         }
     }
 
-    fn tell_repeat(&mut self, then: Then, now: Time) {
+    pub(super) fn tell_repeat(&mut self, then: Then, now: Time) {
         match then {
             Then::Nothing => {}
             Then::Tell(question) => self.tell(*question, Found::Repeat, now),

@@ -30,6 +30,7 @@ mod mail;
 mod measures;
 mod memory;
 mod memory_order;
+mod naming;
 mod outcomes;
 mod over_http;
 mod pace;

@@ -223,7 +223,8 @@ impl Shard {
             Mail::Submit(submission) => self.handle_submission(*submission, now),
             // The node's own and the bridge's, which read them before they would get here.
             Mail::Report(_) | Mail::Across { .. } | Mail::Interest { .. } | Mail::Here(_) => {}
-            Mail::Claim(_) | Mail::Record(_) | Mail::Replied(_) => {}
+            Mail::Claim(_) | Mail::Record(_) | Mail::Name(_) | Mail::Replied(_) => {}
+            Mail::Named(named) => self.handle_named(&named, now),
             Mail::Recorded(told) => self.handle_recorded(*told, now),
             Mail::Joint(joint) => self.handle_joint(*joint, now),
             Mail::Afar(news) => self.handle_afar(news, now),

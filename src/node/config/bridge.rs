@@ -77,6 +77,9 @@ group! {
         /// Rooms whose history all nodes share, by patterns in which * stands for any characters. Redis numbers what
         /// is published in them, so a cursor means the same on every node.
         "shared_rooms" Restart shared: Vec<Glob> = Vec::new(), list_of(64, Pattern);
+        /// Have a publication with an `id` that any node has taken taken by no other within `namespace.idempotency_window_ms`.
+        /// It costs a round trip to Redis for each, for which what is published in its room behind it waits too.
+        "shared_ids" Restart ids: bool = false, Flag;
         /// Know who is online on the other nodes, and tell them who is here.
         "presence" Restart presence: bool = true, Flag;
         /// How long a node that has fallen silent counts as there, with its users.

@@ -90,6 +90,11 @@ const RELATIONS: &[Relation] = &[
         rule: "histories are shared by way of a Redis: give its URL",
     },
     Relation {
+        keys: &["bridge.shared_ids", "bridge.url"],
+        holds: |c| !c.inside.bridge.ids || c.inside.is_linked(),
+        rule: "which ids any node has taken is known by way of a Redis: give its URL",
+    },
+    Relation {
         keys: &["bridge.ticket_secret", "bridge.ticket_secret_file", "bridge.url"],
         holds: |c| {
             let own = &c.inside.bridge;

@@ -165,6 +165,7 @@ pub(super) fn settings() -> Settings {
             outcomes: 256,
             tenants: 0,
             shelf: None,
+            ids: None,
             compression: None,
         },
         access: Arc::default(),
@@ -529,7 +530,6 @@ pub(super) fn frames(bytes: &[u8]) -> Vec<Heard> {
     heard
 }
 
-/// The request for an upgrade at `path`.
 fn head(path: &str) -> Vec<u8> {
     head_with(path, "")
 }

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 mod counting;
 mod crossing;
 mod emitter;
+mod ids;
 mod inboxes;
 mod inboxes_moved;
 mod interest;
