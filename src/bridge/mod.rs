@@ -54,6 +54,8 @@ mod streams;
 mod survey;
 mod tally;
 mod thread;
+#[cfg(test)]
+mod thread_tests;
 mod window;
 
 pub use bans::Ban;

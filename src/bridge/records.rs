@@ -137,6 +137,15 @@ impl Records {
         self.note();
     }
 
+    /// None of these will be written.
+    pub(super) fn give_up(&mut self) {
+        (self.entries, self.bytes) = (0, 0);
+        for record in std::mem::take(&mut self.waiting) {
+            self.refuse(record);
+        }
+        self.note();
+    }
+
     /// What came of the work.
     pub(super) fn finish(&mut self, batch: Vec<Record>, answers: Vec<Value>) {
         let mut answers = answers.into_iter();

@@ -6,7 +6,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -80,19 +82,24 @@ impl Bridge {
         let era = Arc::new(Era::default());
         let current = Arc::clone(&era);
         let work = move || {
-            let result = runtime.block_on(async move {
-                let wake = Wake::new(fd)?;
-                let mut engine = Engine::new(options, side, wake, counted, (&missing, &current));
+            let wake = match runtime.block_on(async { Wake::new(fd) }) {
+                Ok(wake) => wake,
+                Err(error) => return tracing::error!("the bridge failed: {error}"),
+            };
+            let mut engine = Engine::new(options, side, wake, counted, (&missing, &current));
+            let living = async {
                 tokio::select! {
                     biased;
                     _ = stopped => {}
                     () = engine.run(&mut source) => {}
                 }
                 engine.say_farewell(&mut source).await;
-                Ok::<(), io::Error>(())
-            });
-            if let Err(error) = result {
-                tracing::error!("the bridge failed: {error}");
+            };
+            // Whoever waits for an answer is told that there will be none; the node ends when it sees that this thread has.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| runtime.block_on(living))) {
+                engine.give_up();
+                drop(engine);
+                resume_unwind(panic);
             }
         };
         let thread = std::thread::Builder::new().name("bridge".to_owned()).spawn(work)?;
@@ -154,6 +161,16 @@ impl Wake {
         let _ = rustix::io::read(&self.0, &mut count);
         ready.clear_ready();
     }
+}
+
+/// What came of the work, also of a panic in it.
+async fn caught<T>(work: impl Future<Output = T>) -> std::thread::Result<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        let looked = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        looked.map_or_else(|panic| Poll::Ready(Err(panic)), |poll| poll.map(Ok))
+    })
+    .await
 }
 
 /// Waits; other tasks go on.
@@ -236,7 +253,7 @@ impl<S: Side> Engine<S> {
                     self.streams.connected();
                     let now = self.clock.now();
                     let mut life = Life::new(line, self.options.tag, again, now);
-                    let why = life.go_on(self).await;
+                    let ended = caught(life.go_on(self)).await;
                     let under_way = life.end();
                     self.outgoing.put_back(under_way.batch);
                     self.streams.disconnected(under_way.chore, &mut self.side);
@@ -244,7 +261,7 @@ impl<S: Side> Engine<S> {
                     self.peers.claims.link_down(under_way.errand);
                     self.peers.ids.link_down(under_way.namings);
                     self.peers.records.put_back(under_way.records);
-                    why
+                    ended.unwrap_or_else(|panic| resume_unwind(panic))
                 }
                 Err(error) => {
                     self.streams.disconnected(None, &mut self.side);
@@ -437,6 +454,18 @@ impl<S: Side> Engine<S> {
         let saying = async { opening.await?.leave(clerk, batch).await };
         // Who does not hear it finds out by the lease.
         let _ = tokio::time::timeout(patience, saying).await;
+    }
+
+    /// There will be no link any more: what has been taken from the node and waits for an answer has it now.
+    fn give_up(&mut self) {
+        set(&self.tally.up, 0);
+        self.peers.presence.iter_mut().for_each(|presence| presence.link_down(&self.tally));
+        self.peers.surveys.link_down();
+        self.peers.claims.link_down(None);
+        self.peers.ids.link_down(Vec::new());
+        self.peers.records.give_up();
+        self.streams.disconnected(None, &mut self.side);
+        self.flush();
     }
 
     /// The link is up: those who were failed are told.
