@@ -300,6 +300,8 @@ impl Shard {
             self.remember_outcomes(now);
         }
         self.join_keys();
+        // A lower budget holds at once: where nothing else happens, no turn would come that looks at it.
+        self.mind_memory(now);
     }
 
     /// True while requests may be taken from the inbox; deliveries always may.

@@ -39,6 +39,7 @@ mod persist;
 mod persist_ways;
 mod polling;
 mod presence;
+mod pressure;
 mod process;
 mod program;
 mod proxies;
