@@ -9,7 +9,7 @@ use crate::admin::{ask, with_admin};
 use crate::auth::{SECRET, token};
 use crate::authority::Spoken;
 use crate::process::Program;
-use crate::support::{Client, PATIENCE, holds_within, wait_until};
+use crate::support::{Client, PATIENCE, holds_within};
 use crate::tls::client::{Files, SecureClient};
 
 /// What all cases so far may leave behind in the process, in kilobytes of anonymous memory: heads and messages up
@@ -21,7 +21,7 @@ const MEMORY_KB: u64 = 16 * 1024;
 const CHARGED: u64 = 64 * 1024;
 
 /// By how many at once a cheap case is done, and how many times over once all have been done before.
-const CROWD: usize = 20;
+pub(super) const CROWD: usize = 20;
 const WAVES: usize = 5;
 
 /// What a table may leave behind that is done so often, in kilobytes: ten for each time of one case would be more, and
@@ -29,7 +29,7 @@ const WAVES: usize = 5;
 const REPEATED_KB: u64 = 1024;
 
 /// Cases that send no more bytes than this are cheap.
-const CHEAP: usize = 8 * 1024;
+pub(super) const CHEAP: usize = 8 * 1024;
 
 /// What is zero when nobody is there.
 const GAUGES: [&str; 32] = [
@@ -176,19 +176,28 @@ impl Arena {
             self.crowd(1, case, open);
             self.check(case.0);
         }
-        // What a crowd needs at once the allocator keeps, so the first wave is not measured.
-        self.wave(cases, open);
-        let before = self.anonymous_kb();
-        (0..WAVES).for_each(|_| self.wave(cases, open));
         let first = cases.first().map_or("", |case| case.0);
+        self.repeat(&format!("the table of {first:?}"), || self.wave(cases, open));
+    }
+
+    /// Does the same many times over, each time until nobody is there: it leaves nothing of what it does but
+    /// [`REPEATED_KB`].
+    pub(super) fn repeat(&self, what: &str, mut wave: impl FnMut()) {
+        let mut whole = || {
+            wave();
+            self.await_calm(what);
+        };
+        // What a crowd needs at once the allocator keeps, so the first wave is not measured.
+        whole();
+        let before = self.anonymous_kb();
+        (0..WAVES).for_each(|_| whole());
         let mut after = 0;
-        wait_until(
-            &format!("nothing is left of the table of {first:?}, {before} kB before"),
-            || {
-                after = self.anonymous_kb();
-                after <= before + REPEATED_KB
-            },
-        );
+        let is_back = || {
+            after = self.anonymous_kb();
+            after <= before + REPEATED_KB
+        };
+        let holds = holds_within(PATIENCE, is_back);
+        assert!(holds, "something is left of {what}: {before} kB before, {after} kB");
     }
 
     /// Does every cheap case of a table by a crowd.
@@ -196,7 +205,6 @@ impl Arena {
         for case in cases.iter().filter(|(_, bytes, _)| bytes.len() <= CHEAP) {
             self.crowd(CROWD, case, open);
         }
-        self.await_calm("a wave");
     }
 
     /// Does a case by so many at once.

@@ -1,6 +1,6 @@
 //! Frames that break RFC 6455, declare what they do not bring, or come without end.
 
-use super::arena::{Arena, Case};
+use super::arena::{Arena, CROWD, Case};
 use super::peer::{End, Peer, masked, text};
 use crate::support::on_both_drivers;
 
@@ -161,19 +161,22 @@ on_both_drivers! {
 
     fn messages_that_never_end_are_closed_with_1008(driver) {
         let arena = Arena::open_impatient(driver);
-        let mut peers: Vec<(&str, Peer)> = unending()
-            .into_iter()
-            .map(|(name, bytes)| {
-                let mut peer = Peer::upgraded(arena.address());
-                peer.send(&bytes);
-                (name, peer)
-            })
-            .collect();
-        for (name, peer) in &mut peers {
-            peer.expect(name, &End::Close(1008));
-        }
-        drop(peers);
+        let all_by = |count: usize| {
+            let mut peers: Vec<(&str, Peer)> = (0..count)
+                .flat_map(|_| unending())
+                .map(|(name, bytes)| {
+                    let mut peer = Peer::upgraded(arena.address());
+                    peer.send(&bytes);
+                    (name, peer)
+                })
+                .collect();
+            for (name, peer) in &mut peers {
+                peer.expect(name, &End::Close(1008));
+            }
+        };
+        all_by(1);
         arena.check("messages that never end");
+        arena.repeat("messages that never end", || all_by(CROWD));
         arena.close();
     }
 }

@@ -1,6 +1,6 @@
 //! Request heads that lie, never end, or mean two things.
 
-use super::arena::{Arena, Case};
+use super::arena::{Arena, CROWD, Case};
 use super::peer::{End, GOOD, Peer, masked, text};
 use crate::support::on_both_drivers;
 
@@ -206,35 +206,43 @@ on_both_drivers! {
 
     fn what_is_behind_a_head_is_read_as_frames(driver) {
         let arena = Arena::open(driver);
-        for (name, bytes, end) in behind_the_head() {
+        let visit = |(name, bytes, end): &Case| {
             let mut peer = Peer::connect(arena.address());
-            peer.send(&bytes);
-            peer.expect_upgraded(name, &end);
-            drop(peer);
-            arena.check(name);
+            peer.send(bytes);
+            peer.expect_upgraded(name, end);
+        };
+        for case in &behind_the_head() {
+            visit(case);
+            arena.check(case.0);
         }
+        arena.repeat("what is behind a head", || {
+            (0..CROWD).for_each(|_| behind_the_head().iter().for_each(visit));
+        });
         arena.close();
     }
 
     fn heads_that_never_end_are_given_up(driver) {
         let arena = Arena::open(driver);
-        let mut slow: Vec<(usize, Peer)> = UNENDING
-            .into_iter()
-            .map(|sent| {
-                let mut peer = Peer::connect(arena.address());
-                peer.send(&GOOD.as_bytes()[..sent]);
-                (sent, peer)
-            })
-            .collect();
+        let begin = |sent: usize| {
+            let mut peer = Peer::connect(arena.address());
+            peer.send(&GOOD.as_bytes()[..sent]);
+            (sent, peer)
+        };
+        let given_up = |(sent, mut peer): (usize, Peer)| {
+            peer.expect(&format!("{sent} bytes of a head"), &End::Status(408));
+        };
+        let slow: Vec<(usize, Peer)> = UNENDING.into_iter().map(begin).collect();
         let mut trickle = Peer::connect(arena.address());
         trickle.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nX: ");
         // One byte at a time, for ever: whatever comes, the deadline stands.
         while trickle.trickle(b'a') {}
-        for (sent, peer) in &mut slow {
-            peer.expect(&format!("{sent} bytes of a head"), &End::Status(408));
-        }
-        drop((slow, trickle));
+        slow.into_iter().for_each(given_up);
+        drop(trickle);
         arena.check("slow heads");
+        arena.repeat("slow heads", || {
+            let slow: Vec<_> = [UNENDING; CROWD].into_iter().flatten().map(begin).collect();
+            slow.into_iter().for_each(given_up);
+        });
         arena.close();
     }
 }

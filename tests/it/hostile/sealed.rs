@@ -257,7 +257,17 @@ fn try_all(arena: &Arena, version: Spoken, deeds: &[Deed]) {
         arena.check(name);
         assert_eq!(faults(arena) - before, u64::from(is_fault), "{name} in {version:?}");
     }
+    arena.repeat(&format!("what is sealed in {version:?}"), || {
+        for (name, deed) in deeds {
+            let mut peers: Vec<Sealed> = (0..AGAIN).map(|_| Sealed::new(arena, version)).collect();
+            peers.iter_mut().for_each(|peer| _ = deed(peer));
+            peers.iter_mut().for_each(|peer| peer.end(name));
+        }
+    });
 }
+
+/// By how many at once each of them is done over and over: a whole handshake goes before each.
+const AGAIN: usize = 4;
 
 /// How many cases there are here.
 pub(super) fn count() -> usize {

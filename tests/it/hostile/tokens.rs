@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::arena::Arena;
+use super::arena::{Arena, CHEAP};
 use super::peer::{End, Peer, text};
 use crate::auth::{SECRET, b64, token, token_under};
 use crate::support::on_both_drivers;
@@ -181,9 +181,59 @@ const MESSAGES: [(&str, &str); 5] = [
     ("no JSON", "token"),
 ];
 
+/// How often a wave does each of them.
+const AGAIN: usize = 2;
+
 /// How many cases there are here.
 pub(super) fn count() -> usize {
     all().len() + places().len() + MESSAGES.len()
+}
+
+/// What is no token, in every place that a handshake has for one.
+fn knock_everywhere(arena: &Arena, (name, token): &(&str, String)) {
+    let requests = [
+        request("/ws", &format!("Authorization: Bearer {token}\r\n")),
+        request("/ws", &format!("Cookie: throng_token={token}\r\n")),
+        request(
+            "/ws",
+            &format!("Sec-WebSocket-Protocol: throng.v1.json, throng.token.{token}\r\n"),
+        ),
+        request(&format!("/ws?token={token}"), ""),
+        request(&format!("/ws?ticket={token}"), ""),
+    ];
+    for (place, bytes) in requests.into_iter().enumerate() {
+        // What no subprotocol's name or target can hold is no request either.
+        let is_unwritable = place == 2 && token.contains(['/', '=', '+']);
+        let is_long = token.len() > 8100 && place > 2;
+        let status = match (is_unwritable, is_long) {
+            (true, _) => 400,
+            (_, true) => 414,
+            _ => 401,
+        };
+        let mut peer = Peer::connect(arena.address());
+        peer.send(&bytes);
+        peer.expect(&format!("{name} in place {place}"), &End::Status(status));
+    }
+}
+
+/// What is no token, as a first message.
+fn say_first(arena: &Arena, name: &str, message: &str) {
+    let mut peer = Peer::connect(arena.address());
+    peer.send(&request("/ws", ""));
+    peer.send(&text(message));
+    peer.expect_unheard(name, 1008);
+}
+
+/// What is no token, on a connection that has shown one.
+fn say_later(peer: &mut Peer, name: &str, token: &str) {
+    peer.send(&text(&json!({"type": "throng:auth", "token": token}).to_string()));
+    peer.expect(name, &End::Error("unauthorized"));
+    // Its first token holds still: it does what that one allows.
+    peer.send(&text(r#"{"type":"throng:join","room":"own","ref":"own"}"#));
+    let reply = peer.message().expect("a reply");
+    assert_eq!((&reply["ref"], &reply["ok"]), (&json!("own"), &json!(true)), "{name}: {reply}");
+    peer.send(&text(r#"{"type":"throng:leave","room":"own","ref":"gone"}"#));
+    assert_eq!(peer.message().expect("a reply")["ref"], "gone", "{name}");
 }
 
 on_both_drivers! {
@@ -192,29 +242,14 @@ on_both_drivers! {
         let arena = Arena::open_guarded(driver, sources);
         let tokens = all();
         assert!(tokens.len() >= 60, "{} kinds", tokens.len());
-        for (name, token) in &tokens {
-            let requests = [
-                request("/ws", &format!("Authorization: Bearer {token}\r\n")),
-                request("/ws", &format!("Cookie: throng_token={token}\r\n")),
-                request("/ws", &format!("Sec-WebSocket-Protocol: throng.v1.json, throng.token.{token}\r\n")),
-                request(&format!("/ws?token={token}"), ""),
-                request(&format!("/ws?ticket={token}"), ""),
-            ];
-            for (place, bytes) in requests.into_iter().enumerate() {
-                // What no subprotocol's name or target can hold is no request either.
-                let is_unwritable = place == 2 && token.contains(['/', '=', '+']);
-                let is_long = token.len() > 8100 && place > 2;
-                let status = match (is_unwritable, is_long) {
-                    (true, _) => 400,
-                    (_, true) => 414,
-                    _ => 401,
-                };
-                let mut peer = Peer::connect(arena.address());
-                peer.send(&bytes);
-                peer.expect(&format!("{name} in place {place}"), &End::Status(status));
-            }
-            arena.check(name);
+        for token in &tokens {
+            knock_everywhere(&arena, token);
+            arena.check(token.0);
         }
+        let cheap = || tokens.iter().filter(|(_, token)| token.len() <= CHEAP);
+        arena.repeat("tokens everywhere", || {
+            (0..AGAIN).for_each(|_| cheap().for_each(|token| knock_everywhere(&arena, token)));
+        });
         arena.run_raw(places());
         let counters = arena.counters();
         assert_eq!(counters["logins_total"], counters["handshakes_total"], "only fresh clients");
@@ -223,23 +258,21 @@ on_both_drivers! {
 
     fn what_is_no_token_in_a_first_message_closes_with_1008(driver) {
         let arena = Arena::open_guarded(driver, r#"["header", "message"]"#);
-        let first = request("/ws", "");
-        for (name, token) in all() {
-            let mut peer = Peer::connect(arena.address());
-            peer.send(&first);
-            peer.send(&text(&json!({"type": "throng:auth", "token": token}).to_string()));
-            peer.expect_unheard(name, 1008);
-            drop(peer);
+        let tokens = all().into_iter().map(|(name, token)| {
+            (name, json!({"type": "throng:auth", "token": token}).to_string())
+        });
+        let others = MESSAGES.map(|(name, message)| (name, message.to_owned()));
+        let messages: Vec<(&str, String)> = tokens.chain(others).collect();
+        for (name, message) in &messages {
+            say_first(&arena, name, message);
             arena.check(name);
         }
-        for (name, message) in MESSAGES {
-            let mut peer = Peer::connect(arena.address());
-            peer.send(&first);
-            peer.send(&text(message));
-            peer.expect_unheard(name, 1008);
-            drop(peer);
-            arena.check(name);
-        }
+        let cheap = || messages.iter().filter(|(_, message)| message.len() <= CHEAP);
+        arena.repeat("first messages", || {
+            for _ in 0..AGAIN {
+                cheap().for_each(|(name, message)| say_first(&arena, name, message));
+            }
+        });
         arena.close();
     }
 
@@ -247,24 +280,27 @@ on_both_drivers! {
         let arena = Arena::open_guarded(driver, r#"["header"]"#);
         let good = token(&json!({"sub": "ada", "rooms": ["own"]}));
         let bearer = format!("Authorization: Bearer {good}\r\n");
-        let mut peer = Peer::connect(arena.address());
-        peer.send(&request("/ws", &bearer));
-        peer.expect_upgraded("the first token", &End::Lives);
-        for (name, token) in all() {
-            peer.send(&text(&json!({"type": "throng:auth", "token": token}).to_string()));
-            peer.expect(name, &End::Error("unauthorized"));
-            // Its first token holds still: it does what that one allows.
-            let join = r#"{"type":"throng:join","room":"own","ref":"own"}"#;
-            peer.send(&text(join));
-            let reply = peer.message().expect("a reply");
-            assert_eq!((&reply["ref"], &reply["ok"]), (&json!("own"), &json!(true)), "{name}: {reply}");
-            peer.send(&text(r#"{"type":"throng:leave","room":"own","ref":"gone"}"#));
-            assert_eq!(peer.message().expect("a reply")["ref"], "gone", "{name}");
+        let enter = || {
+            let mut peer = Peer::connect(arena.address());
+            peer.send(&request("/ws", &bearer));
+            peer.expect_upgraded("the first token", &End::Lives);
+            peer
+        };
+        let tokens = all();
+        let mut peer = enter();
+        for (name, token) in &tokens {
+            say_later(&mut peer, name, token);
             // Others are served beside it.
             arena.serve(name);
         }
         drop(peer);
         arena.check("all kinds on one connection");
+        let cheap = || tokens.iter().filter(|(_, token)| token.len() <= CHEAP);
+        arena.repeat("tokens on open connections", || {
+            for mut peer in [enter(), enter()] {
+                cheap().for_each(|(name, token)| say_later(&mut peer, name, token));
+            }
+        });
         arena.close();
     }
 }
