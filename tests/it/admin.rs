@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use serde_json::{Value, json};
+use throng::auth::TokenError;
 use throng::node::Node;
 
 use crate::auth::{b64, enter, guarded, knock, status, token, token_under};
@@ -222,6 +223,37 @@ on_both_drivers! {
         eve.expect_silence();
         let (code, answer) = ask(admin, "POST /v1/tickets", r#"{"user":"ada"}"#);
         assert!(code == 501 && answer.contains("auth.sources"), "{answer}");
+    }
+
+    fn a_revocation_closes_every_connection_of_its_user_on_each_of_four_shards_and_no_other(driver) {
+        let sets = with_admin(r#""revoke", "inspect""#);
+        let node = guarded(driver, &["server.shards=4", &sets[0], &sets[1]]);
+        let admin = node.admin_address().expect("an admin listener");
+        let of = |user: &str| json!({"sub": user, "iat": 1000, "rooms": ["*"]});
+        // By shard, so that each has some of both.
+        let gather = |user: &str| {
+            let mut clients: Vec<Client> = Vec::new();
+            let count = |clients: &[Client], shard: usize| {
+                clients.iter().filter(|client| client.shard() == shard.to_string()).count()
+            };
+            wait_until(&format!("three of {user} on each shard"), || {
+                clients.push(enter(node.address(), &of(user)));
+                (0..4).all(|shard| count(&clients, shard) >= 3)
+            });
+            clients
+        };
+        let (ada, mut eve) = (gather("ada"), gather("eve"));
+        let all = (200, "{\"shards\":4}\n".to_owned());
+        assert_eq!(ask(admin, "POST /v1/revocations", r#"{"user":"ada"}"#), all);
+        let (closed, left) = (ada.len() as u64, eve.len() as u64);
+        for client in ada {
+            assert_eq!(client.end(), (1008, TokenError::Revoked.public().to_owned()));
+        }
+        wait_for(&node, "all of them and no other", |c| {
+            (c.revoked_total, c.open_connections) == (closed, left)
+        });
+        eve.iter_mut().for_each(Client::expect_silence);
+        assert_eq!(node.counters().revoked_total, closed);
     }
 
     fn keys_by_url_open_the_door_and_new_ones_are_fetched_when_tokens_name_them(driver) {

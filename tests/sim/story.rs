@@ -34,8 +34,8 @@ pub(crate) struct Plan {
     drain: Option<usize>,
     /// Share of clients (in percent) that stop reading now and then.
     slow: u32,
-    /// Whether every other client speaks TLS. Keys and signatures are drawn by their library, so only
-    /// what is promised repeats itself, and not every byte.
+    /// Whether every other client speaks TLS, of the version that the seed draws for it. Keys and signatures are drawn
+    /// by their library, so only what is promised repeats itself, and not every byte.
     secure: bool,
 }
 
@@ -104,7 +104,8 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
     let config = origin.load().expect("a valid configuration");
     let authority = plan.secure.then(Authority::new);
     let secure = authority.as_ref().map(secure);
-    let client = authority.map(|authority| Arc::new(authority.client(Spoken::Tls13, None)));
+    let versions = authority
+        .map(|authority| Spoken::BOTH.map(|version| Arc::new(authority.client(version, None))));
     let world = World::new(seed, plan.shards, plan.inbox, plan.faults.clone(), &config, secure);
     let mut story = Story {
         world,
@@ -118,8 +119,9 @@ pub(crate) fn run(seed: u64, plan: &Plan) {
     for step in 0..plan.steps {
         if story.clients.len() < plan.clients && !story.has_drained {
             let shard = story.world.rng.usize(..story.world.shards());
-            story.clients.push(match &client {
-                Some(config) if story.clients.len().is_multiple_of(2) => {
+            story.clients.push(match &versions {
+                Some(versions) if story.clients.len().is_multiple_of(2) => {
+                    let config = &versions[usize::from(story.world.rng.bool())];
                     Client::secure(story.world.net.connect_on(shard, SECURE), config)
                 }
                 _ => Client::new(story.world.net.connect(shard)),

@@ -8,7 +8,7 @@ use serde_json::json;
 use throng::auth::Revocation;
 
 use crate::authority::Spoken;
-use crate::support::{Client, on_both_drivers, wait_for};
+use crate::support::{Client, on_both_drivers, wait_for, wait_until};
 use crate::tls::client::{Files, Secure, SecureClient, stream};
 
 on_both_drivers! {
@@ -164,5 +164,33 @@ on_both_drivers! {
         inside.bounce(100_000);
         wait_for(&secure.node, "the crowd is gone", |c| c.connections == 1);
         assert_eq!(secure.node.counters().tls_handshakes_total, 101);
+    }
+
+    fn handshakes_beyond_their_time_in_a_turn_wait_for_later_ones_and_all_are_made(driver) {
+        // As many steps as there are, and time for one.
+        let sets = ["server.shards=1", "tls.handshakes_per_turn=1024", "tls.handshake_time_us=1"];
+        let secure = Secure::start(driver, &sets);
+        let mut made = 0;
+        wait_until("some wait", || {
+            let mut crowd: Vec<_> = (0..16)
+                .map(|at| {
+                    let version = secure.client(Spoken::BOTH[at % 2]);
+                    stream(secure.address(), &version, "example.org")
+                })
+                .collect();
+            // All have said hello before any of them hears an answer.
+            for client in &mut crowd {
+                client.conn.write_tls(&mut client.sock).unwrap();
+            }
+            for client in crowd {
+                let mut client = SecureClient::over(client, "/echo").expect("let in");
+                client.bounce(1000);
+                client.close();
+                made += 1;
+            }
+            secure.node.counters().tls_waits_total > 0
+        });
+        wait_for(&secure.node, "all are made", |c| c.tls_handshakes_total == made && c.tls_connections == 0);
+        assert_eq!(secure.node.counters().tls_failed_total, 0);
     }
 }
