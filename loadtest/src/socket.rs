@@ -244,20 +244,25 @@ impl Reader {
                 let answer = String::from_utf8_lossy(&answer);
                 return Err(format!("hung up during the handshake: {}", answer.trim()));
             }
+            let mut ends = false;
             match self.sender.open(&self.small[..read])? {
                 None => answer.extend_from_slice(&self.small[..read]),
                 Some((plain, ended)) => {
                     answer.extend_from_slice(&plain);
-                    if ended {
-                        return Err("hung up during the handshake".to_owned());
+                    ends = ended;
+                    if !ended {
+                        self.sender.write(Vec::new()).await?;
                     }
-                    self.sender.write(Vec::new()).await?;
                 }
             }
             let judged = match self.wire {
                 Wire::Frames(_) => check_response(&answer, &key, protocol)?,
                 Wire::Events(_) => events::check_response(&answer)?,
             };
+            // A refusal was read above, whatever came with it.
+            if ends {
+                return Err("hung up during the handshake".to_owned());
+            }
             if let Some(length) = judged {
                 let at = clock::now_ns();
                 return self.wire.decode(&answer[length..], &mut |item| each(item, at));

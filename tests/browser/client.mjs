@@ -140,11 +140,14 @@ for (const driver of DRIVERS) {
         const client = new Throng("/ws", { getToken, backoffBaseMs: 1, backoffCapMs: 1 });
         const stopped = new Promise((resolve) => client.on("stopped", resolve));
         client.connect();
-        const { code, why } = await stopped;
-        return { code, why, attempts, state: client.state };
+        const { code, reason, why } = await stopped;
+        return { code, reason, why, attempts, state: client.state };
       }, token);
+      const once = { code: 1008, why: "refused", attempts: 1, state: "stopped" };
       const wrong = `${tokenOf("ada")}x`;
-      assert.deepEqual(await refused(wrong), { code: 1008, why: "refused", attempts: 1, state: "stopped" });
+      assert.deepEqual(await refused(wrong), { ...once, reason: "the token is not valid" });
+      const over = tokenOf("ada", { exp: 1000 });
+      assert.deepEqual(await refused(over), { ...once, reason: "the token has expired" });
       await somebody.leave();
     });
   });

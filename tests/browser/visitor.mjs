@@ -153,8 +153,8 @@ export async function comesTo(engine, user, options = {}) {
 }
 
 /** A token of that user, signed with the engine's secret. */
-export function tokenOf(user) {
+export function tokenOf(user, claims = {}) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const message = `${part({ alg: "HS256" })}.${part({ sub: user, rooms: ["*"] })}`;
+  const message = `${part({ alg: "HS256" })}.${part({ sub: user, rooms: ["*"], ...claims })}`;
   return `${message}.${createHmac("sha256", SECRET).update(message).digest("base64url")}`;
 }

@@ -164,18 +164,22 @@ else
     secret=$(printf 'throng%.0s' {1..6})
     sets=(--set auth.mode=token --set "auth.secret=$secret")
     own_flags=(--token-secret "$secret")
-    drive auto tokens || true
+    for driver in ${drivers//,/ }; do drive "$driver" "$driver-tokens" || break; done
     # Half of the clients by event streams.
     sets=()
     own_flags=(--streams 0.5)
     drive auto streams || true
-    # And over TLS.
-    chain=$logs/load-chain.pem key=$logs/load-key.pem
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=localhost \
-        -addext subjectAltName=IP:127.0.0.1 -keyout "$key" -out "$chain" 2>"$logs/load-openssl.log"
+    # And over TLS, by an authority that the clients believe.
+    ca=$logs/load-ca.pem chain=$logs/load-chain.pem key=$logs/load-key.pem
+    curve=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+    openssl req -x509 "${curve[@]}" -days 30 -subj '/CN=an authority' \
+        -keyout "$logs/load-ca-key.pem" -out "$ca" 2>"$logs/load-openssl.log"
+    openssl req -x509 "${curve[@]}" -days 30 -subj /CN=localhost -CA "$ca" -CAkey "$logs/load-ca-key.pem" \
+        -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+        -keyout "$key" -out "$chain" 2>>"$logs/load-openssl.log"
     sets=(--set server.listen= --set tls.listen=127.0.0.1:0 --set "certificate=[{chain=\"$chain\", key=\"$key\"}]")
-    own_flags=(--insecure)
-    drive auto tls || true
+    own_flags=(--ca "$ca")
+    for driver in ${drivers//,/ }; do drive "$driver" "$driver-tls" || break; done
 fi
 
 echo "load: $passed passed, $failed failed"

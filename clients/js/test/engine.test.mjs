@@ -571,7 +571,8 @@ for (const driver of DRIVERS) {
       const ada = visitors.client(engine.address, { token: "not a token", tokenBy: "message" });
       const stopped = next(ada, "stopped");
       await assert.rejects(ada.connect(), { code: "stopped" });
-      assert.deepEqual([(await stopped).code, (await stopped).why, ada.state], [1008, "refused", "stopped"]);
+      const { code, reason, why } = await stopped;
+      assert.deepEqual([code, reason, why, ada.state], [1008, "the token is not valid", "refused", "stopped"]);
       await ada.setToken(tokenOf("ada"));
       assert.equal((await ada.connect()).userId, "ada");
     });

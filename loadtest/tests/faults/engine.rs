@@ -15,6 +15,8 @@ pub(crate) struct Engine {
     /// Kept open, so that the engine can say more.
     _said: BufReader<ChildStdout>,
     pub(crate) address: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(crate) secure: Option<SocketAddr>,
 }
 
 impl Engine {
@@ -38,9 +40,12 @@ impl Engine {
         let mut said = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = String::new();
         said.read_line(&mut line).expect("a line of the engine");
-        let (_, rest) = line.split_once("ws://").unwrap_or_else(|| panic!("no address: {line:?}"));
-        let address = rest.split('/').next().and_then(|address| address.parse().ok());
-        Self { child, _said: said, address: address.expect("an address and a port") }
+        let at = |scheme: &str| {
+            let (_, rest) = line.split_once(scheme)?;
+            rest.split('/').next()?.parse().ok()
+        };
+        let address = at(" ws://").unwrap_or_else(|| panic!("no address: {line:?}"));
+        Self { child, _said: said, address, secure: at(" wss://") }
     }
 }
 

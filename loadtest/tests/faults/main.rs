@@ -5,12 +5,14 @@
 //! through the same proxy without a fault must pass, with deliveries enough that faults would have struck.
 //! Where every session lasts to the end, each fault that struck must be counted. Only counts are judged, no
 //! times. The generator needs io_uring: where the kernel forbids it, that is said and the test left out.
+//! `secure` is about the door: whom the generator believes, and who its clients are.
 
 #![expect(clippy::expect_used, reason = "a test that fails here has failed")]
 
 mod engine;
 mod plan;
 mod proxy;
+mod secure;
 
 use std::fs;
 use std::io::{self, Write as _};
