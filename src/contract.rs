@@ -20,6 +20,8 @@
 //!   [`Event::HandedOver`], the last event of that connection, or by [`Event::Closed`] where a driver's sockets are
 //!   none that anybody else could use. Between the two only [`Event::Received`] may come; the peer's end and a
 //!   failure are for the new owner to find.
+//! - After [`Op::Adopt`] all is as after [`Op::Open`]. What has arrived before is reported, be it bytes, the peer's end
+//!   or a failure.
 //! - Submitting [`Op::Send`], [`Op::ShutdownWrite`] or a pause for a connection that the driver has
 //!   already reported lost is allowed and ignored.
 
@@ -117,6 +119,13 @@ pub enum Op {
         conn: ConnId,
         /// The ticket from [`Event::Accepted`].
         socket: SocketTicket,
+    },
+    /// Go on with a socket that a driver of the same kind has let go of, as `conn`, and start reading.
+    Adopt {
+        /// The connection's identity from now on.
+        conn: ConnId,
+        /// The socket, from [`Event::HandedOver`].
+        socket: Handed,
     },
     /// Close the accepted socket unseen.
     Refuse {

@@ -91,6 +91,10 @@ impl Epoll {
 
     fn open(&mut self, conn: ConnId, ticket: SocketTicket) -> Option<Event<'static>> {
         let socket = self.tickets.remove(ticket.0 as usize);
+        self.begin(conn, socket)
+    }
+
+    fn begin(&mut self, conn: ConnId, socket: OwnedFd) -> Option<Event<'static>> {
         let entry = self.streams.table.open(conn, socket);
         match self.poll.add(entry.fd(), token(conn), Interest::Stream) {
             Ok(()) => None,
@@ -245,6 +249,7 @@ impl Driver for Epoll {
     fn submit(&mut self, op: Op) -> Option<Event<'static>> {
         match op {
             Op::Open { conn, socket } => return self.open(conn, socket),
+            Op::Adopt { conn, socket } => return self.begin(conn, socket.into_fd()),
             Op::Refuse { socket } => drop(self.tickets.remove(socket.0 as usize)),
             Op::Send { conn, batch } => return self.send(conn, batch),
             Op::ShutdownWrite { conn } => self.finish(conn),

@@ -109,3 +109,58 @@ pub(crate) fn an_index_is_free_once_its_socket_is_handed_over(w: &mut World) {
     w.linger();
     assert_eq!(w.seen.len(), before, "{:?}", &w.seen[before..]);
 }
+
+pub(crate) fn a_socket_that_comes_back_goes_on_as_another_connection(w: &mut World) {
+    for round in 0..20_u32 {
+        let (mut conn, mut peer) = w.pair_at(0);
+        let (whole, mut got) = (pattern(50_000), Vec::new());
+        for (part, piece) in (0..).zip(whole.chunks(10_000)) {
+            w.peer_writes(&mut *peer, &piece[..5000]);
+            if round % 2 == 0 {
+                w.until_received(conn, 1);
+            }
+            let Some(socket) = w.hand_over(conn) else { return };
+            got.extend_from_slice(&w.life(conn).received);
+            // Some of it arrives while the socket is nobody's.
+            w.peer_writes(&mut *peer, &piece[5000..]);
+            conn = w.adopt_at(1 + part % 3, socket);
+            let text = format!("still here, {part}");
+            w.send_all(conn, text.as_bytes());
+            assert_eq!(w.peer_reads(&mut *peer, text.len()), text.as_bytes());
+        }
+        w.until_received(conn, whole.len() - got.len());
+        got.extend_from_slice(&w.life(conn).received);
+        assert!(got == whole, "{round}: the bytes differ");
+        peer.finish();
+        w.until("the end", |w| w.life(conn).ended);
+        w.close(conn, false);
+    }
+}
+
+pub(crate) fn what_has_ended_before_it_is_adopted_is_told(w: &mut World) {
+    for round in 0..6 {
+        let (conn, mut peer) = w.pair_at(0);
+        if round % 3 == 0 {
+            peer.finish();
+            w.until("the end", |w| w.life(conn).ended);
+        }
+        let Some(socket) = w.hand_over(conn) else { return };
+        match round % 3 {
+            0 => {}
+            1 => {
+                assert_eq!(peer.write(b"the last words").expect("written"), 14);
+                peer.finish();
+            }
+            _ => peer.reset(),
+        }
+        let conn = w.adopt_at(1, socket);
+        if round % 3 == 2 {
+            w.until_lost(conn);
+        } else {
+            w.until("the end", |w| w.life(conn).ended);
+            let words: &[u8] = if round % 3 == 1 { b"the last words" } else { b"" };
+            assert_eq!(w.life(conn).received, words);
+        }
+        w.close(conn, true);
+    }
+}

@@ -64,7 +64,9 @@ macro_rules! suite {
                 leaving:
                     a_socket_is_handed_over_open_with_nothing_lost
                     what_ends_before_or_while_it_is_handed_over_shows_to_the_new_owner
-                    an_index_is_free_once_its_socket_is_handed_over;
+                    an_index_is_free_once_its_socket_is_handed_over
+                    a_socket_that_comes_back_goes_on_as_another_connection
+                    what_has_ended_before_it_is_adopted_is_told;
                 waking:
                     a_wake_up_from_another_thread_ends_an_endless_wait
                     a_wake_up_is_not_lost_when_it_comes_before_the_wait

@@ -168,6 +168,15 @@ impl World {
         conn
     }
 
+    /// Has the driver go on at `index` with a socket that it has let go of.
+    pub(crate) fn adopt_at(&mut self, index: u32, socket: OwnedFd) -> ConnId {
+        self.generation += 1;
+        let conn = ConnId { index, generation: self.generation };
+        self.lives.insert(conn, Life::default());
+        self.submit(Op::Adopt { conn, socket: Handed::new(socket) });
+        conn
+    }
+
     /// Connects a peer and opens it at `index`.
     pub(crate) fn pair_at(&mut self, index: u32) -> (ConnId, Box<dyn Peer>) {
         let peer = self.rig.connect();

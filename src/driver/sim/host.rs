@@ -125,6 +125,7 @@ impl Driver for SimDriver {
     fn submit(&mut self, op: Op) -> Option<Event<'static>> {
         match op {
             Op::Open { conn, socket } => self.open(conn, socket),
+            Op::Adopt { conn, .. } => unreachable!("{conn:?}: nobody lets go of a socket here"),
             Op::Refuse { socket } => self.refuse(socket),
             Op::Send { conn, batch } => {
                 return self.with(conn, |end, world| end.send(batch, world));

@@ -17,7 +17,7 @@
 #![expect(unsafe_code, reason = "requests to the ring")]
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::{opcode, squeue, types};
 
@@ -39,6 +39,11 @@ const OVER: Facts = Facts::LOST.and(Facts::CLOSING);
 impl Uring {
     pub(super) fn open(&mut self, conn: ConnId, ticket: SocketTicket) -> Option<Event<'static>> {
         let socket = self.tickets.remove(ticket.0 as usize);
+        self.begin(conn, socket)
+    }
+
+    /// Reads from a socket from now on, as that connection.
+    pub(super) fn begin(&mut self, conn: ConnId, socket: OwnedFd) -> Option<Event<'static>> {
         let entry = self.streams.table.open(conn, socket);
         if let Some(set) = &self.set
             && let Err(error) = set.poll.add(entry.fd(), token(conn), Interest::StreamReads)

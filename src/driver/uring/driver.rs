@@ -152,6 +152,7 @@ impl Driver for Uring {
     fn submit(&mut self, op: Op) -> Option<Event<'static>> {
         match op {
             Op::Open { conn, socket } => return self.open(conn, socket),
+            Op::Adopt { conn, socket } => return self.begin(conn, socket.into_fd()),
             Op::Refuse { socket } => drop(self.tickets.remove(socket.0 as usize)),
             Op::Send { conn, batch } => self.send(conn, batch),
             Op::ShutdownWrite { conn } => self.finish(conn),

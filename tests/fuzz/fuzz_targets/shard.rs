@@ -295,6 +295,8 @@ impl Place {
                     Link { conn, in_flight: None, ended: false, lost: false, closing: false };
                 self.links.push(link);
             }
+            // Whoever is asked to let go of a socket closes it here.
+            Op::Adopt { .. } => unreachable!("nobody lets go of a socket here"),
             Op::Refuse { .. } => self.offered -= 1,
             Op::Send { conn, batch } => {
                 assert!(!batch.is_done(), "an empty write");
