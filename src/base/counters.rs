@@ -221,8 +221,17 @@ counters! {
     petitions_total,
     /// Those that were not, because they were too many or the client has no place.
     petitions_refused_total,
-    /// Connections that left with a request that a `[[proxy]]` answers.
+    /// Connections whose socket has left them: with a request that a `[[proxy]]` answers, for a session of Socket.IO that
+    /// another shard has, or for one that polled.
     handed_over_total,
+    /// Connections that came from another shard, as they are for a session of this one.
+    transfers_total,
+    /// Those that did not get there, for want of space, of descriptors, or at the end of the node.
+    transfers_lost_total,
+    /// Sessions of Socket.IO that polled and go on by WebSocket.
+    socketio_upgrades_total,
+    /// WebSockets that were tried for such a session and came to nothing; but for the last moment of it the session polls on.
+    socketio_upgrades_failed_total,
     /// Events that back ends are told of.
     events_total,
     /// Events that found no space to wait in their shard, and are told to nobody.

@@ -68,7 +68,8 @@ impl Closing {
                 self.stage = Stage::Releasing { abort: false };
             }
         }
-        if self.stage == Stage::Leaving && lane.is_idle && !outbound.in_flight() {
+        let is_written = outbound.is_empty() && !outbound.in_flight();
+        if self.stage == Stage::Leaving && lane.is_idle && is_written {
             self.stage = Stage::Released;
             return Some(Op::HandOver { conn });
         }
@@ -195,7 +196,7 @@ impl Connection {
         frames
     }
 
-    /// The socket is to leave for somebody else, who goes on with what was said on it. Nothing is queued yet.
+    /// The socket is to leave for somebody else, who goes on with what was said on it, once what is queued is written.
     pub fn begin_passage(&mut self, deadline: Tick) {
         let (why, stage) = (Disconnect::HandedOver, Stage::Leaving);
         self.end(Closing { why, stage, ended: false, deadline });

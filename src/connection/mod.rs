@@ -7,15 +7,15 @@
 
 mod closing;
 mod disconnect;
+mod engineio;
 mod opening;
 mod record;
 mod timing;
 
 pub use closing::{Closing, Stage};
 pub use disconnect::Disconnect;
-pub use opening::{
-    Answer, Ask, Door, Front, HalfHead, Knock, Page, PageWish, Poll, Routes, Verdict, Wish, answer,
-};
+pub use engineio::{Ask, Poll, Probe, session};
+pub use opening::{Answer, Door, Front, HalfHead, Knock, Page, PageWish, Routes, Verdict, Wish, answer};
 pub use record::{Connection, Form, Lane, Open, Pause, Phase};
 pub use timing::{Due, Timeouts};
 

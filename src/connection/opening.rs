@@ -4,13 +4,13 @@
 //! with the mark of how far it was read, so a head that drips in costs no more than one that came whole.
 //! This file knows the paths; what a valid upgrade is, `wire::http` knows.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::auth::TOKEN_SUBPROTOCOL;
 use crate::connection::disconnect::Disconnect;
+use crate::connection::engineio::{self, Ask, Poll, Probe};
 use crate::session::{Agreement, Protocol};
 use crate::wire::http::{self, Body, Deflate, Head, HeadLimits, Parsed, Refusal, Scan, Upgrade};
 use crate::wire::tls;
@@ -120,6 +120,8 @@ pub enum Answer {
     },
     /// A request of a client of Socket.IO that polls.
     Poll(Box<Poll>),
+    /// A WebSocket that may become the transport of a session of Socket.IO.
+    Probe(Box<Probe>),
     /// A request that leaves with its socket.
     Passage {
         /// What has arrived of it, and behind it.
@@ -133,32 +135,6 @@ pub enum Answer {
     Preflight(Vec<u8>),
     /// A refusal.
     Refuse(Refusal),
-}
-
-/// A request of long polling.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Poll {
-    /// What it is about.
-    pub ask: Ask,
-    /// The page that asks; `None` for programs.
-    pub origin: Option<String>,
-    /// What has arrived of it; what follows it may be among that.
-    pub bytes: Vec<u8>,
-    /// Bytes of its head.
-    pub head: usize,
-    /// Bytes of all of it, head and body.
-    pub length: usize,
-}
-
-/// What a request of long polling is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// A session.
-    Begin,
-    /// What is to be said in the session of that id, as soon as there is something.
-    Fetch(String),
-    /// It brings what the client says in that session.
-    Bring(String),
 }
 
 /// What the request for an event stream asks for; there is nothing else by which it could.
@@ -205,6 +181,8 @@ pub enum Knock {
     AsksFirst,
     /// A request for a session that has begun: its id lets in, and only the page counts.
     GoesOn,
+    /// A WebSocket that may become the transport of one.
+    Probes,
 }
 
 /// Watches the door: is asked once for a head that is a valid upgrade, and after all else was found in
@@ -248,6 +226,10 @@ pub fn answer(
             let bytes = so_far(half.as_deref(), before, bytes);
             Answer::Poll(Box::new(Poll { ask, origin, bytes, head, length }))
         }
+        Ok(Some(Read::Probe { session, offer: (response, window), head })) => {
+            let bytes = so_far(half.as_deref(), before, bytes);
+            Answer::Probe(Box::new(Probe { session, response, window, bytes, head }))
+        }
         Ok(Some(Read::Preflight(response))) => Answer::Preflight(response),
         Ok(Some(Read::Page(page))) => Answer::Page(page),
         Ok(None) => Answer::More(
@@ -262,7 +244,7 @@ fn so_far(half: Option<&HalfHead>, before: usize, bytes: &[u8]) -> Vec<u8> {
     [first, bytes].concat()
 }
 
-enum Read {
+pub(super) enum Read {
     Upgrade {
         protocol: Protocol,
         response: Vec<u8>,
@@ -282,6 +264,11 @@ enum Read {
         origin: Option<String>,
         head: usize,
         length: usize,
+    },
+    Probe {
+        session: String,
+        offer: (Vec<u8>, Option<u8>),
+        head: usize,
     },
     Page(Arc<[u8]>),
     Preflight(Vec<u8>),
@@ -303,7 +290,7 @@ fn read(
         return reading(&parsed, door).map(Some);
     }
     if routes.is_packets(path) {
-        return packets(&parsed, routes, door).map(Some);
+        return engineio::read(&parsed, routes, door).map(Some);
     }
     let echo = routes.echo.as_deref() == Some(path);
     if !echo && path != routes.sessions {
@@ -330,100 +317,13 @@ fn read(
 }
 
 /// The 101 response, and the client's window where messages may be compressed.
-fn switching(
+pub(super) fn switching(
     upgrade: &Upgrade<'_>,
     protocol: Option<&str>,
     routes: &Routes,
 ) -> (Vec<u8>, Option<u8>) {
     let deflate = routes.deflate.then(|| Deflate::of(upgrade)).flatten();
     (http::switching(upgrade, protocol, deflate), deflate.map(Deflate::window_bits))
-}
-
-/// Answers the request of a client of Socket.IO. What its transport has numbers for is said with them, and
-/// the rest is a handshake like any other.
-fn packets(parsed: &Parsed<'_>, routes: &Routes, door: Door<'_>) -> Result<Read, Refusal> {
-    let head = &parsed.head;
-    let (mut version, mut transport, mut session) = (None, None, None);
-    for (name, value) in form_urlencoded::parse(head.query().unwrap_or_default().as_bytes()) {
-        match &*name {
-            "EIO" => version = Some(value),
-            "transport" => transport = Some(value),
-            "sid" => session = Some(value),
-            _ => {}
-        }
-    }
-    if version.as_deref() != Some("4") {
-        return Err(Refusal::engineio(http::EIO_VERSION, "Unsupported protocol version"));
-    }
-    if let (Some("polling"), Some(most)) = (transport.as_deref(), routes.polling) {
-        return poll(parsed, session.map(Cow::into_owned), most, door);
-    }
-    if transport.as_deref() != Some("websocket") {
-        return Err(Refusal::engineio(http::EIO_TRANSPORT, "Transport unknown"));
-    }
-    if session.is_some() {
-        return Err(Refusal::engineio(http::EIO_SESSION, "Session ID unknown"));
-    }
-    let upgrade = http::upgrade(head)?;
-    let dismissed = match door(Knock::Enters, head, &upgrade) {
-        Verdict::Welcome => None,
-        Verdict::Refuse(refusal) => return Err(refusal),
-        Verdict::Dismiss(why) => Some(why),
-    };
-    let (response, window) = switching(&upgrade, None, routes);
-    Ok(Read::Upgrade {
-        protocol: Protocol::Packets,
-        response,
-        length: parsed.length,
-        dismissed,
-        window,
-        wish: None,
-    })
-}
-
-/// What a request of long polling comes to, once its head is here. Who begins a session is judged where it begins,
-/// and the id of one is what lets in afterwards, from pages that are welcome.
-fn poll(
-    parsed: &Parsed<'_>,
-    session: Option<String>,
-    most: u64,
-    door: Door<'_>,
-) -> Result<Read, Refusal> {
-    let head = &parsed.head;
-    if head.method() == "OPTIONS" {
-        let request = http::stream_request(head)?;
-        return match door(Knock::AsksFirst, head, &request) {
-            Verdict::Welcome => {
-                Ok(Read::Preflight(http::preflight_of("GET, POST", request.origin)))
-            }
-            Verdict::Refuse(refusal) => Err(refusal),
-            Verdict::Dismiss(why) => Err(plain(why)),
-        };
-    }
-    let origin = http::origin(head)?;
-    let (ask, body) = match (head.method(), session) {
-        ("GET", None) => (Ask::Begin, 0),
-        ("GET", Some(session)) => (Ask::Fetch(session), 0),
-        ("POST", Some(session)) => match head.body() {
-            Body::None => (Ask::Bring(session), 0),
-            Body::Length(bytes) => (Ask::Bring(session), bytes),
-            Body::Chunked => return Err(Refusal::length_required()),
-        },
-        _ => return Err(Refusal::engineio(http::EIO_METHOD, "Bad handshake method")),
-    };
-    if !matches!(ask, Ask::Bring(_)) {
-        head.refuse_body()?;
-    }
-    if ask != Ask::Begin
-        && let Verdict::Refuse(refusal) =
-            door(Knock::GoesOn, head, &Upgrade { origin, ..Upgrade::none() })
-    {
-        return Err(refusal);
-    }
-    let too_large = || Refusal::too_large(format!("a body may have {most} bytes here"));
-    let body = usize::try_from(body).ok().filter(|bytes| *bytes as u64 <= most);
-    let length = parsed.length + body.ok_or_else(too_large)?;
-    Ok(Read::Poll { ask, origin: origin.map(str::to_owned), head: parsed.length, length })
 }
 
 /// The front that a path belongs to: the one that says most of it.
@@ -510,7 +410,7 @@ fn reading(parsed: &Parsed<'_>, door: Door<'_>) -> Result<Read, Refusal> {
 
 /// The plain answer to one who would be told by a close frame elsewhere. Scripts see its status, so nothing need be
 /// opened to tell them.
-fn plain(why: Disconnect) -> Refusal {
+pub(super) fn plain(why: Disconnect) -> Refusal {
     match why {
         Disconnect::Denied(error) => Refusal::unauthorized(error.public(), true),
         why => Refusal::unavailable(why.return_after()),

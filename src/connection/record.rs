@@ -172,6 +172,17 @@ impl Connection {
         self.flags |= CARRIED;
     }
 
+    /// This connection has a socket from now on, which did without one.
+    pub fn set_socket(&mut self) {
+        self.flags &= !CARRIED;
+    }
+
+    /// True while a WebSocket may become the transport of a session that polls.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.open().is_some_and(|open| open.session == Session::Probe)
+    }
+
     /// True when it has none.
     #[must_use]
     pub fn is_carried(&self) -> bool {
@@ -299,7 +310,7 @@ impl Connection {
         self.flags |= match protocol {
             Protocol::Events => STREAM,
             Protocol::Packets => PACKETS,
-            Protocol::Json | Protocol::Page | Protocol::Echo => 0,
+            Protocol::Json | Protocol::Page | Protocol::Probe | Protocol::Echo => 0,
         };
         self.phase =
             Phase::Open(Open { session: Session::new(protocol), pinged: Tick(0), active: now });

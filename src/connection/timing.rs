@@ -50,6 +50,9 @@ pub enum Due {
     Release,
 }
 
+/// How often a request is answered that holds up a change of transport.
+const URGE: Duration = Duration::from_millis(100);
+
 impl Timeouts {
     /// The longest that an open connection may sleep in the wheel.
     #[must_use]
@@ -106,6 +109,12 @@ impl Connection {
             let is_late = deadline <= now;
             let end = Due::End(Disconnect::HandshakeTimeout);
             return if is_late { end } else { Due::Nothing(deadline) };
+        }
+        if open.session == Session::Probe {
+            let deadline = open.active.plus(timeouts.handshake);
+            let is_late = deadline <= now;
+            let end = Due::End(Disconnect::HandshakeTimeout);
+            return if is_late { end } else { Due::Nothing(deadline.min(now.plus(URGE))) };
         }
         if open.session == Session::Knock {
             let deadline = open.active.plus(timeouts.login);

@@ -40,6 +40,7 @@ mod sharing;
 mod tenants;
 mod tls;
 mod turns;
+mod ways;
 mod work;
 mod worker;
 

@@ -34,8 +34,8 @@ use crate::node::prover::{self, Provers};
 use crate::node::publishing::Publishing;
 use crate::node::tls::Certificates;
 use crate::node::turns::TurnTimes;
+use crate::node::ways::{self, Moorings, Ways};
 use crate::node::work::work;
-use crate::node::worker::Ways;
 use crate::node::{farewells, front, keys, settings};
 use crate::shard::{Identity, Mail, Packer, Settings};
 use crate::sys::clock::{Clock, unix_millis};
@@ -104,6 +104,8 @@ struct Beside {
     front: Option<Front>,
     /// Those that check tokens, where there are any.
     provers: Option<Provers>,
+    /// Ends of the workers' ways for sockets.
+    moorings: Moorings,
 }
 
 /// Connections per shard for which address space is reserved at the start. Growing beyond costs a copy
@@ -182,9 +184,11 @@ impl Node {
         }
         node.beside.provers = Provers::start(config, shards, proving)?;
         let mut lines = node.start_front(config)?.into_iter();
+        let (mut ferries, moorings) = ways::ferries(shards, &plan.settings)?;
+        node.beside.moorings = moorings;
         for (shard, port) in (0..shards).map(ShardId).zip(ports) {
             let work = node.beside.provers.as_ref().map(Provers::line);
-            let ways = Ways { front: lines.next(), work };
+            let ways = Ways { front: lines.next(), work, ferry: ferries.next() };
             node.start_worker(&plan, shard, (port, ways), tell.clone())?;
         }
         let mut about =

@@ -9,13 +9,13 @@ use crossbeam_channel::Sender;
 
 use crate::base::time::Time;
 use crate::driver::{self, Kind};
-use crate::front::Line;
 use crate::mesh::Port;
 use crate::node::opened::Memories;
 use crate::node::running::{Addresses, Plan};
 use crate::node::settings;
 use crate::node::turns::TurnClock;
-use crate::node::worker::{Ways, Worker};
+use crate::node::ways::Ways;
+use crate::node::worker::Worker;
 use crate::shard::{Mail, Shard};
 use crate::sys::{affinity, descriptors, listener};
 
@@ -29,7 +29,7 @@ pub(super) fn work(
 ) -> io::Result<()> {
     let id = plan.identity.id;
     let mut kept = port.wake_fds();
-    kept.extend(ways.front.as_ref().map(Line::as_fd));
+    kept.extend(ways.fds());
     descriptors::separate(&kept)?;
     drop(kept);
     if plan.config.server.pin && !plan.cores.is_empty() {

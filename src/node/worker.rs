@@ -10,15 +10,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
 use crate::auth::user_room;
 use crate::base::id::ShardId;
 use crate::base::outside::{Inquiry, Petition};
 use crate::base::tidings::Tiding;
 use crate::base::time::Time;
 use crate::contract::{Driver, Event};
-use crate::front::Line;
 use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
@@ -26,6 +23,7 @@ use crate::node::link::bridge_port;
 use crate::node::prover::{Work, hand_over, hand_over_payload};
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
+use crate::node::ways::Ways;
 use crate::shard::{LastSeen, Mail, Progress, Relieved, Reply, Report, Shard};
 use crate::store::Seen;
 use crate::sys::clock::Clock;
@@ -60,14 +58,6 @@ pub(super) struct Worker {
     pub(super) seen: Option<Vec<Seen>>,
     /// Where connections go that leave, and tokens that are checked elsewhere.
     pub(super) ways: Ways,
-}
-
-/// What leads out of a worker to threads beside it, but for mail and the store.
-pub(super) struct Ways {
-    /// Where connections go that leave; `None` where none does.
-    pub(super) front: Option<Line>,
-    /// Where tokens go whose check takes long, and payloads to be compressed; `None` where there is nothing of both.
-    pub(super) work: Option<Sender<Work>>,
 }
 
 impl Worker {
@@ -106,6 +96,8 @@ impl Worker {
         self.relieve(now);
         self.shard.begin_writes(busy, now);
         self.submit(now);
+        let ferry = &mut self.ways.ferry;
+        self.shard.poll_transfers(&mut |to, socket| ferry.as_mut()?.send(to, socket));
         let (shard, port) = (&mut self.shard, &self.port);
         let shards = self.board.shards();
         shard.poll_mail(&mut |to, mail| {
@@ -209,8 +201,16 @@ impl Worker {
             if !self.shard.takes_requests() {
                 break;
             }
-            let Some(mail) = self.port.take(Lane::Request) else { break };
-            self.shard.handle_mail(mail, now);
+            match self.port.take(Lane::Request) {
+                Some(Mail::Transfer(transfer)) => {
+                    let (number, transfer) = *transfer;
+                    let ferry = self.ways.ferry.as_mut();
+                    let socket = ferry.and_then(|ferry| ferry.receive(number));
+                    self.shard.handle_transfer(transfer, socket, now);
+                }
+                Some(mail) => self.shard.handle_mail(mail, now),
+                None => break,
+            }
             taken = true;
         }
         taken
@@ -431,7 +431,7 @@ pub(super) mod tests {
             turn_clock: None,
             store: StoreHandle::nowhere(),
             seen: None,
-            ways: Ways { front: None, work: None },
+            ways: Ways { front: None, work: None, ferry: None },
         }
     }
 

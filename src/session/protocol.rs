@@ -22,6 +22,8 @@ pub enum Protocol {
     Packets,
     /// One question by plain HTTP, which stands in the request, and its answer.
     Page,
+    /// What a client of Socket.IO says to find out whether a WebSocket carries its session, which polls.
+    Probe,
     /// Every message comes back as it went.
     Echo,
 }
@@ -57,6 +59,7 @@ impl Protocol {
             Self::Events => "sse",
             Self::Packets => "socket.io",
             Self::Page => "http",
+            Self::Probe => "probe",
             Self::Echo => "echo",
         }
     }
@@ -105,6 +108,8 @@ pub enum Session {
     Events,
     /// Waits for the answer to its one question.
     Page,
+    /// Is none yet: it may become the transport of one that polls.
+    Probe,
     /// Sends everything back.
     Echo,
 }
@@ -118,6 +123,7 @@ impl Session {
             Protocol::Events => Self::Events,
             Protocol::Packets => Self::Knock,
             Protocol::Page => Self::Page,
+            Protocol::Probe => Self::Probe,
             Protocol::Echo => Self::Echo,
         }
     }
@@ -131,12 +137,10 @@ impl Session {
         text: &'a str,
         limits: &CommandLimits,
     ) -> Result<Incoming<'a>, CommandError> {
-        match self {
-            Self::Json(_) | Self::Login | Self::Knock | Self::Events | Self::Page => {
-                parse(text, limits).map(Incoming::Request)
-            }
-            Self::Echo => Ok(Incoming::Bounce),
+        if self == Self::Echo {
+            return Ok(Incoming::Bounce);
         }
+        parse(text, limits).map(Incoming::Request)
     }
 
     /// Reads a binary message, whose bytes no present protocol looks at.
@@ -144,13 +148,11 @@ impl Session {
     /// # Errors
     /// `binary_unsupported` where the protocol is text.
     pub fn handle_binary<'a>(self) -> Result<Incoming<'a>, CommandError> {
-        match self {
-            Self::Json(_) | Self::Login | Self::Knock | Self::Events | Self::Page => {
-                let message = format!("{JSON_V1} is text; send this as a text message");
-                Err(CommandError::new(Code::BinaryUnsupported, message, None))
-            }
-            Self::Echo => Ok(Incoming::Bounce),
+        if self == Self::Echo {
+            return Ok(Incoming::Bounce);
         }
+        let message = format!("{JSON_V1} is text; send this as a text message");
+        Err(CommandError::new(Code::BinaryUnsupported, message, None))
     }
 
     /// The protocol spoken.
@@ -161,6 +163,7 @@ impl Session {
             Self::Knock => Protocol::Packets,
             Self::Events => Protocol::Events,
             Self::Page => Protocol::Page,
+            Self::Probe => Protocol::Probe,
             Self::Echo => Protocol::Echo,
         }
     }
@@ -170,15 +173,14 @@ impl Session {
     pub const fn status(self) -> Status {
         match self {
             Self::Json(status) => status,
-            Self::Login | Self::Knock | Self::Events | Self::Page | Self::Echo => Status::Active,
+            _ => Status::Active,
         }
     }
 
     /// Notes what the client says of itself; an echo has no status.
     pub fn set_status(&mut self, status: Status) {
-        match self {
-            Self::Json(old) => *old = status,
-            Self::Login | Self::Knock | Self::Events | Self::Page | Self::Echo => {}
+        if let Self::Json(old) = self {
+            *old = status;
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::base::id::{ConnAddress, ConnId};
 use crate::base::map::{Map, Seed};
 use crate::connection::Poll;
 use crate::contract::{Op, SendBatch};
+use crate::shard::probes::{Probes, Stage};
 use crate::wire::{engineio, http};
 
 /// Bytes of bodies that a shard gathers at one time, those included that are still to come.
@@ -89,6 +90,15 @@ pub(super) enum Step {
     Gone { to: Option<ConnAddress>, origin: Option<Box<str>> },
 }
 
+/// What a carrier leaves to the socket that takes its place.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// What is to be said next.
+    pub(super) said: Option<SendBatch>,
+    /// What is to be done behind that, in order.
+    pub(super) ops: Vec<Op>,
+}
+
 /// The sessions that poll, and their requests.
 #[derive(Debug)]
 pub(super) struct Carriers {
@@ -101,6 +111,8 @@ pub(super) struct Carriers {
     bytes: usize,
     /// Carriers that may have something to do.
     ready: VecDeque<u32>,
+    /// WebSockets that may take the place of carriers.
+    pub(super) probes: Probes,
 }
 
 impl Carriers {
@@ -115,6 +127,7 @@ impl Carriers {
             requests: seed.map(),
             bytes: 0,
             ready: VecDeque::new(),
+            probes: Probes::new(seed),
         }
     }
 
@@ -201,6 +214,37 @@ impl Carriers {
         own.is_none() || origin.is_none() || own == origin
     }
 
+    /// The request that waits for something to be said, which is not said to it any more.
+    pub(super) fn take_waiting(&mut self, conn: ConnId) -> Option<ConnAddress> {
+        self.carriers.get_mut(&conn.index)?.waiting.take()
+    }
+
+    /// What was brought and not heard yet, and where the answer goes.
+    pub(super) fn take_brought(&mut self, conn: ConnId) -> Option<(ConnAddress, Vec<u8>)> {
+        let brought = self.carriers.get_mut(&conn.index)?.brought.take()?;
+        Some((brought.to, brought.body))
+    }
+
+    /// True when requests say and bring nothing any more, as the session goes on by WebSocket.
+    pub(super) fn is_switching(&self, conn: ConnId) -> bool {
+        self.probes.of(conn).is_some_and(|(_, stage)| stage == Stage::Switching)
+    }
+
+    /// A socket takes the place of the carrier, if there is one still.
+    pub(super) fn dissolve(&mut self, conn: ConnId) -> Option<Left> {
+        self.carriers.get(&conn.index).filter(|carrier| carrier.conn == conn)?;
+        let Carrier { said, state, .. } = self.carriers.remove(&conn.index)?;
+        let ops = [
+            state.is_paused.then_some(Op::PauseReads { conn }),
+            state.looks.then_some(Op::Look { conn }),
+            state.has_ended.then_some(Op::ShutdownWrite { conn }),
+            state.released.map(|abort| Op::Close { conn, abort }),
+        ];
+        // What a reset would lose is not begun.
+        let said = said.filter(|_| state.released.is_none());
+        Some(Left { said, ops: ops.into_iter().flatten().collect() })
+    }
+
     /// The page that may read what the session is told, if this one may.
     pub(super) fn origin(&self, conn: ConnId) -> Option<Box<str>> {
         self.carriers.get(&conn.index)?.origin.clone()
@@ -254,6 +298,10 @@ impl Carriers {
         if carrier.state.released == Some(true) {
             // What was to be said is lost, as it is where a socket is reset.
             carrier.said = None;
+        }
+        let is_switching = self.probes.of(conn).is_some_and(|(_, stage)| stage == Stage::Switching);
+        if is_switching && (carrier.state.released.is_none() || carrier.said.is_some()) {
+            return None;
         }
         if let Some(to) = carrier.waiting.take_if(|_| carrier.said.is_some())
             && let Some(batch) = carrier.said.take()

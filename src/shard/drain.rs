@@ -99,7 +99,7 @@ impl Shard {
         let spread = self.settings.capacity.reconnect_spread;
         let Some((id, connection)) = self.table.at(index) else { return };
         // Who waits for one answer is told by that answer, or by its end.
-        let listens = |session| !matches!(session, Session::Echo | Session::Page);
+        let listens = |session| !matches!(session, Session::Echo | Session::Page | Session::Probe);
         if connection.open().is_some_and(|open| listens(open.session)) {
             let delay = spread.mul_f64(self.rng.f64());
             let mut text = Vec::new();

@@ -84,8 +84,10 @@ impl Shard {
         let half = self.table.get(conn)?.take_head();
         let mut judged = Judged::default();
         let mut door = |knock: Knock, head: &Head<'_>, upgrade: &Upgrade<'_>| {
-            if knock != Knock::Enters {
-                return self.judge_page(knock, head, upgrade);
+            match knock {
+                Knock::Enters => {}
+                Knock::Probes => return self.judge_probe(conn, head, upgrade, now),
+                Knock::AsksFirst | Knock::GoesOn => return self.judge_page(knock, head, upgrade),
             }
             // Cheap questions first: a crowd at the door costs no signatures.
             if let Some(verdict) = self.screen(conn, head, upgrade, now) {
@@ -125,6 +127,7 @@ impl Shard {
                 self.begin_petition(conn, bytes, length, now);
             }
             connection::Answer::Poll(poll) => self.begin_poll(conn, *poll, now),
+            connection::Answer::Probe(probe) => self.begin_probe(conn, *probe, now),
             connection::Answer::Passage { bytes, front } => {
                 self.begin_passage(conn, bytes, &front, now);
             }
@@ -228,8 +231,8 @@ impl Shard {
             &self.settings.queue,
         );
         let first = self.settings.timeouts.first(tick, self.rng.u32(..));
-        let is_page = protocol == Protocol::Page;
-        let first = if is_page { tick.plus(self.settings.timeouts.handshake) } else { first };
+        let is_brief = matches!(protocol, Protocol::Page | Protocol::Probe);
+        let first = if is_brief { tick.plus(self.settings.timeouts.handshake) } else { first };
         self.table.wheel.set(conn.index, first);
         self.counters.open_connections += 1;
         self.gate.opening -= 1;
@@ -292,6 +295,9 @@ impl Shard {
                 Err(violation) => return self.handle_violation(id, violation, now),
             }
         }
+        if !input.is_empty() {
+            self.gate.people.petitions.passages.keep(id, input.rest());
+        }
     }
 
     fn handle_violation(&mut self, id: ConnId, violation: Violation, now: Time) {
@@ -305,8 +311,12 @@ impl Shard {
     }
 
     pub(super) fn handle_text(&mut self, id: ConnId, text: &str, settings: &Settings, now: Time) {
-        if self.table.get(id).is_some_and(|connection| connection.speaks_packets()) {
+        let Some(connection) = self.table.get(id) else { return };
+        if connection.speaks_packets() {
             return self.handle_packet(id, text, settings, now);
+        }
+        if connection.is_probe() {
+            return self.handle_probe(id, text, now);
         }
         let Some(session) = self.note_message(id, text.len(), now) else { return };
         match session.handle_text(text, &settings.commands) {
@@ -316,6 +326,9 @@ impl Shard {
     }
 
     pub(super) fn handle_binary(&mut self, id: ConnId, data: &[u8], now: Time) {
+        if self.table.get(id).is_some_and(|connection| connection.is_probe()) {
+            return self.close(id, Disconnect::Answered, now);
+        }
         let Some(session) = self.note_message(id, data.len(), now) else { return };
         if self.table.get(id).is_some_and(|connection| connection.speaks_packets()) {
             // The packet in front of it was answered.

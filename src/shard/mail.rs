@@ -37,6 +37,7 @@ use crate::shard::presence::{Inquire, Reply, Word};
 use crate::shard::quota::Begin;
 use crate::shard::settings::{PARTY_COSTS, Settings};
 use crate::shard::shares::Toll;
+use crate::shard::transfers::Transfer;
 
 /// What was asked of a room's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,6 +305,9 @@ pub enum Mail {
     Petition(Box<Petition>),
     /// Request: a client that polls wants something of its session, which the receiver has.
     Polling(Box<Polling>),
+    /// Request: a connection comes whose request is for a session of the receiver's. By the number its socket is found,
+    /// which came another way; who turns the shard sees to that.
+    Transfer(Box<(u64, Transfer)>),
     /// Delivery: the response to a request of a client that polls, by the connection that it came over.
     Polled(Box<(ConnId, Vec<u8>)>),
     /// Request: whoever has this memo, give it to that connection.
@@ -429,6 +433,7 @@ impl Mail {
                 | Self::Name(_)
                 | Self::Named(_)
                 | Self::Polling(_)
+                | Self::Transfer(_)
                 | Self::Recall(_)
                 | Self::Enter { .. }
                 | Self::Leave { .. }
@@ -459,6 +464,7 @@ impl Mail {
             Self::Joint(joint) => joint.cost(),
             Self::Polling(polling) => size_of::<Polling>() + polling.cost(),
             Self::Polled(answer) => answer.1.len(),
+            Self::Transfer(transfer) => transfer.1.cost(),
             Self::Recall(_) => size_of::<Recall>(),
             Self::Recalled(recalled) => recalled.cost(),
             Self::Record(record) => {

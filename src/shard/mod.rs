@@ -48,6 +48,7 @@ mod people;
 mod petitions;
 mod polling;
 mod presence;
+mod probes;
 mod proofs;
 mod quota;
 mod recall;
@@ -70,7 +71,9 @@ mod targets;
 mod tenants;
 mod tidings;
 mod trail;
+mod transfers;
 mod turn;
+mod upgrades;
 mod writes;
 
 pub use comeback::{Recall, Recalled};
@@ -109,6 +112,7 @@ pub use state::{Identity, Shard};
 pub use survey::{Laggard, Surveyed};
 pub use targets::{Author, Parts, Places};
 pub use tenants::Tenants;
+pub use transfers::Transfer;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@
 
 use crate::auth::OriginError;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
+use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::connection::{Ask, Poll};
 use crate::contract::{Event, Op};
@@ -135,6 +136,10 @@ impl Shard {
         if !self.carriers().knows(conn, secret) {
             return self.answer_poll(to, unknown().response(), now);
         }
+        if self.carriers().is_switching(conn) {
+            let refusal = Refusal::engineio(EIO_REQUEST, "Bad request");
+            return self.answer_poll(to, refusal.response(), now);
+        }
         // Both pages may connect. But a session has the rights of the page that began it, which answers name.
         if !self.carriers().is_for(conn, origin.as_deref()) {
             self.counters.origin_refused_total += 1;
@@ -161,13 +166,13 @@ impl Shard {
         }
     }
 
-    fn answer_nothing(&mut self, to: ConnAddress, conn: ConnId, now: Time) {
+    pub(super) fn answer_nothing(&mut self, to: ConnAddress, conn: ConnId, now: Time) {
         let origin = self.carriers().origin(conn);
         self.answer_poll(to, http::polled(origin.as_deref(), engineio::NOOP), now);
     }
 
     /// Answers a request, wherever its socket is.
-    fn answer_poll(&mut self, to: ConnAddress, response: Vec<u8>, now: Time) {
+    pub(super) fn answer_poll(&mut self, to: ConnAddress, response: Vec<u8>, now: Time) {
         if to.shard == self.identity.id {
             return self.handle_polled(to.conn, response, now);
         }
@@ -233,8 +238,14 @@ impl Shard {
 
     /// Counts a connection for whoever the other one is counted for.
     fn seat_like(&mut self, conn: ConnId, other: ConnId) {
-        let seats = &mut self.gate.seats;
+        let seats = &self.gate.seats;
         let (party, trusted) = (seats.party(other.index), seats.has(other.index, TRUSTED));
+        self.seat_as(conn, party, trusted);
+    }
+
+    /// Counts a connection for that party. `trusted`: a request that comes by it may name the client instead.
+    pub(super) fn seat_as(&mut self, conn: ConnId, party: Option<Party>, trusted: bool) {
+        let seats = &mut self.gate.seats;
         seats.leave(conn.index);
         seats.sit(conn.index, party);
         seats.set(conn.index, TRUSTED, trusted);
@@ -286,6 +297,7 @@ impl Shard {
             Step::Look => self.handle_event(Event::Looked { conn, unread: false }, now),
             Step::End => self.handle_event(Event::ReceivedEnd { conn }, now),
             Step::Gone { to, origin } => {
+                self.drop_probe(conn, now);
                 if let Some(to) = to {
                     let response = http::polled(origin.as_deref(), engineio::CLOSE);
                     self.answer_poll(to, response, now);
@@ -311,11 +323,12 @@ impl Shard {
         };
         let carriers = &self.gate.people.petitions.carriers;
         carriers.check(|conn| is(conn, Some(true)), |conn| is(conn, Some(false)));
+        carriers.probes.check(|conn| is(conn, Some(false)), |conn| is(conn, Some(true)));
         let carried = self.table.iter().filter(|(_, connection)| connection.is_carried()).count();
         assert_eq!(carried, carriers.len(), "connections without a socket or a carrier");
     }
 }
 
-fn unknown() -> Refusal {
+pub(super) fn unknown() -> Refusal {
     Refusal::engineio(EIO_SESSION, "Session ID unknown")
 }

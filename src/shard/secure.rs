@@ -97,13 +97,8 @@ impl Layers {
 
     /// The layer at an index, which begins now if there is none.
     fn begin(&mut self, index: u32, config: &Arc<ServerConfig>) -> Option<&mut Layer> {
-        let at = index as usize;
-        if self.places.len() <= at {
-            let spare = self.capacity.saturating_sub(self.places.len());
-            self.places.reserve_exact(spare.max(at + 1 - self.places.len()));
-            self.places.resize_with(at + 1, || None);
-        }
-        let place = &mut self.places[at];
+        self.reach(index);
+        let place = &mut self.places[index as usize];
         if place.is_none() {
             *place = Some(Box::new(Layer::new(Arc::clone(config)).ok()?));
             self.len += 1;
@@ -111,8 +106,25 @@ impl Layers {
         place.as_deref_mut()
     }
 
+    fn reach(&mut self, index: u32) {
+        let at = index as usize;
+        if self.places.len() <= at {
+            let spare = self.capacity.saturating_sub(self.places.len());
+            self.places.reserve_exact(spare.max(at + 1 - self.places.len()));
+            self.places.resize_with(at + 1, || None);
+        }
+    }
+
     pub(super) fn remove(&mut self, index: u32) {
         self.take(index);
+    }
+
+    /// Puts in a layer that was another connection's.
+    fn put(&mut self, index: u32, layer: Box<Layer>) {
+        self.reach(index);
+        let before = self.places[index as usize].replace(layer);
+        assert!(before.is_none(), "connection {index} speaks TLS already");
+        self.len += 1;
     }
 
     /// Takes the layer out, for whoever goes on with it.
@@ -217,6 +229,14 @@ impl Layers {
 }
 
 impl Shard {
+    /// A connection goes on with another one's TLS.
+    pub(super) fn put_layer(&mut self, conn: ConnId, layer: Box<Layer>) {
+        if let Some(connection) = self.table.get(conn) {
+            connection.set_secure();
+            self.gate.layers.put(conn.index, layer);
+        }
+    }
+
     /// Takes in what arrived for a connection that speaks TLS.
     pub(super) fn handle_sealed(&mut self, conn: ConnId, bytes: &mut [u8], now: Time) {
         let Some(connection) = self.table.get(conn).filter(|c| c.is_heard()) else { return };

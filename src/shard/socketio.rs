@@ -36,8 +36,8 @@ impl Shard {
         let own = self.address(conn);
         let session = self.gate.people.petitions.carriers.session(own);
         let opening = Opening {
+            upgrades: session.is_some(),
             sid: &session.unwrap_or_else(|| own.to_string()),
-            upgrades: false,
             ping_interval: heartbeat.interval,
             ping_timeout: heartbeat.timeout,
             max_payload: settings.messages.message_bytes as u64,

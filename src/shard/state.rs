@@ -234,7 +234,8 @@ impl Shard {
         self.say_farewell(id, why, life);
         self.depart_person(id);
         self.measures.ledger.leave(id.index);
-        let is_reader = self.is_reading(id) || self.is_polling(id);
+        let is_probe = self.end_probe(id);
+        let is_reader = self.is_reading(id) || self.is_polling(id) || is_probe;
         self.gate.people.petitions.forget(id);
         self.rooms.replays.forget(id.index);
         self.gate.people.leave(id.index);

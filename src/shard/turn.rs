@@ -40,8 +40,8 @@ impl Shard {
             Event::Sent { conn, batch, bytes } => self.handle_sent(conn, batch, bytes, now),
             Event::Lost { conn, .. } => self.handle_lost(conn, now),
             Event::Looked { conn, unread } => self.handle_looked(conn, unread, now),
-            Event::HandedOver { conn, socket } => self.handle_handed_over(conn, socket),
-            Event::Closed { conn } => self.handle_closed(conn),
+            Event::HandedOver { conn, socket } => self.handle_handed_over(conn, socket, now),
+            Event::Closed { conn } => self.handle_closed(conn, now),
         }
     }
 
@@ -77,7 +77,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn handle_closed(&mut self, conn: ConnId) {
+    pub(super) fn handle_closed(&mut self, conn: ConnId, now: Time) {
         if let Some(mut connection) = self.table.remove(conn) {
             self.counters.paused_connections -= u64::from(connection.is_told_paused());
             connection.outbound.clear(&mut self.queues, conn.index);
@@ -85,9 +85,11 @@ impl Shard {
             self.gate.layers.remove(conn.index);
             self.gate.seats.leave(conn.index);
             self.uncharge_tenant(conn.index);
-            self.gate.people.petitions.passages.forget(conn);
             self.measures.farewells.leave(conn.index);
             self.gate.pressure.half_read -= connection.decoder.buffered_capacity() as u64;
+            if let Some(session) = self.gate.people.petitions.passages.forget(conn) {
+                self.lose_switch(session, now);
+            }
         }
     }
 
@@ -173,7 +175,13 @@ impl Shard {
         let before_token = |next: Tick| token.map_or(next, |token| token.min(next));
         let Some((id, connection)) = self.table.at(key) else { return };
         match due {
-            Due::Nothing(next) => self.table.wheel.set(key, before_token(next)),
+            Due::Nothing(next) => {
+                let is_probe = connection.is_probe();
+                self.table.wheel.set(key, before_token(next));
+                if is_probe {
+                    self.urge_poll(id, now);
+                }
+            }
             Due::Ping(next) => {
                 self.table.wheel.set(key, before_token(next));
                 self.beat(key, tick);
@@ -224,6 +232,8 @@ impl Shard {
             // The node's own and the bridge's, which read them before they would get here.
             Mail::Report(_) | Mail::Across { .. } | Mail::Interest { .. } | Mail::Here(_) => {}
             Mail::Claim(_) | Mail::Record(_) | Mail::Name(_) | Mail::Replied(_) => {}
+            // Who turns the shard gives it with its socket.
+            Mail::Transfer(_) => {}
             Mail::Named(named) => self.handle_named(&named, now),
             Mail::Recorded(told) => self.handle_recorded(*told, now),
             Mail::Joint(joint) => self.handle_joint(*joint, now),

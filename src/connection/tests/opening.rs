@@ -89,6 +89,7 @@ fn feed(stream: &[u8], cuts: &[usize], full: bool) -> Got {
                 bytes.extend_from_slice(&stream[end..]);
                 return Got::Petition(bytes, length);
             }
+            Answer::Probe(probe) => return Got::Page(probe.response),
             Answer::Poll(poll) => {
                 return Got::Petition([&poll.bytes, &stream[end..]].concat(), poll.length);
             }

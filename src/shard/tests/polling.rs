@@ -15,17 +15,17 @@ use crate::shard::{Mail, Settings};
 
 const TARGET: &str = "/socket.io/?EIO=4&transport=polling";
 
-fn polled(mut settings: Settings) -> Settings {
+pub(super) fn polled(mut settings: Settings) -> Settings {
     settings.routes.polling = Some(4096);
     settings
 }
 
-fn alone() -> Rig {
+pub(super) fn alone() -> Rig {
     Rig::new(0, 1, polled(settings()))
 }
 
 /// A request that has been sent and may not be answered yet.
-fn ask(rig: &mut Rig, method: &str, query: &str, headers: &str, body: &str) -> ConnId {
+pub(super) fn ask(rig: &mut Rig, method: &str, query: &str, headers: &str, body: &str) -> ConnId {
     let conn = rig.accept().expect("let in");
     let length =
         if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
@@ -37,7 +37,7 @@ fn ask(rig: &mut Rig, method: &str, query: &str, headers: &str, body: &str) -> C
 }
 
 /// Status, head and body of what a request was answered with, if it was.
-fn answered(rig: &mut Rig, conn: ConnId) -> Option<(u16, String, String)> {
+pub(super) fn answered(rig: &mut Rig, conn: ConnId) -> Option<(u16, String, String)> {
     if rig.unheard(conn).is_empty() {
         return None;
     }
@@ -49,7 +49,7 @@ fn answered(rig: &mut Rig, conn: ConnId) -> Option<(u16, String, String)> {
     Some((status, head, body))
 }
 
-fn answer(rig: &mut Rig, conn: ConnId) -> (u16, String) {
+pub(super) fn answer(rig: &mut Rig, conn: ConnId) -> (u16, String) {
     let (status, _, body) = answered(rig, conn).expect("an answer");
     (status, body)
 }
@@ -63,32 +63,32 @@ fn session(body: &str) -> (String, Value) {
 }
 
 /// A session that has begun.
-fn begun(rig: &mut Rig, headers: &str) -> String {
+pub(super) fn begun(rig: &mut Rig, headers: &str) -> String {
     let conn = ask(rig, "GET", "", headers, "");
     let (status, body) = answer(rig, conn);
     assert_eq!(status, 200, "{body}");
     session(&body).0
 }
 
-fn fetch(rig: &mut Rig, session: &str) -> ConnId {
+pub(super) fn fetch(rig: &mut Rig, session: &str) -> ConnId {
     ask(rig, "GET", &format!("&sid={session}"), "", "")
 }
 
 /// The packets that the session says at once.
-fn fetched(rig: &mut Rig, session: &str) -> Vec<String> {
+pub(super) fn fetched(rig: &mut Rig, session: &str) -> Vec<String> {
     let conn = fetch(rig, session);
     let (status, body) = answer(rig, conn);
     assert_eq!(status, 200, "{body}");
     body.split('\u{1e}').map(str::to_owned).collect()
 }
 
-fn bring(rig: &mut Rig, session: &str, body: &str) {
+pub(super) fn bring(rig: &mut Rig, session: &str, body: &str) {
     let conn = ask(rig, "POST", &format!("&sid={session}"), "", body);
     assert_eq!(answer(rig, conn), (200, "ok".to_owned()));
 }
 
 /// A session that has connected to the namespace and has read its greeting.
-fn entered(rig: &mut Rig) -> String {
+pub(super) fn entered(rig: &mut Rig) -> String {
     let session = begun(rig, "");
     bring(rig, &session, "40");
     let heard = fetched(rig, &session);
@@ -99,7 +99,7 @@ fn entered(rig: &mut Rig) -> String {
     session
 }
 
-fn member(rig: &mut Rig, room: &str) -> String {
+pub(super) fn member(rig: &mut Rig, room: &str) -> String {
     let session = entered(rig);
     bring(rig, &session, &format!(r#"420["throng:join",{{"room":"{room}"}}]"#));
     let heard = fetched(rig, &session);

@@ -14,7 +14,6 @@ use serde_json::Value;
 use crate::auth::{KeySet, Ruling, Who};
 use crate::base::cursor::Cursor;
 use crate::base::id::{ConnAddress, ConnId, NodeTag, ShardId};
-use crate::base::map::Seed;
 use crate::base::outside::Handed;
 use crate::base::shared::Overflow;
 use crate::base::time::Time;
@@ -22,7 +21,7 @@ use crate::connection::{Routes, Timeouts};
 use crate::contract::{Event, ListenerId, Op, SendBatch, SocketTicket};
 use crate::flow::heartbeat::HeartbeatOptions;
 use crate::flow::outbound::OutboundLimits;
-use crate::hub::{self, Audience, Encoded, Origin, Publication, Terms};
+use crate::hub::{Audience, Encoded, Origin, Publication, Terms};
 use crate::session::CommandLimits;
 use crate::shard::{
     Capacity, Echo, Identity, Limits, Mail, PresenceRules, RoomRules, Settings, Shard, Told,
@@ -30,12 +29,11 @@ use crate::shard::{
 use crate::wire::http::HeadLimits;
 use crate::wire::websocket::DecodeLimits;
 
+pub(super) use super::homes::{room_of, room_other_than, seed};
+
 pub(super) const HEAD: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-
-/// The node's seed: two rigs of one node agree on the homes of rooms.
-const SEED: u64 = 11;
 
 /// An operation as the driver saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +48,7 @@ pub(super) enum Seen {
     Look(ConnId),
     Close(ConnId, bool),
     HandOver(ConnId),
+    Adopt(ConnId),
     ResumeAccept,
     StopAccepting,
 }
@@ -83,6 +82,8 @@ pub(super) struct Rig {
     pub(super) stalled: BTreeSet<ConnId>,
     /// Bytes of these connections' peers have arrived and were not reported.
     pub(super) unread: BTreeSet<ConnId>,
+    /// Connections whose sockets have come from others.
+    pub(super) adopted: Vec<ConnId>,
     /// Whether the driver confirms closes by itself.
     pub(super) confirms: bool,
     wires: BTreeMap<ConnId, Wire>,
@@ -190,7 +191,7 @@ impl Rig {
             node,
             id: ShardId(id),
             shards,
-            seed: Seed::new(SEED),
+            seed: seed(),
             jitter: u64::from(id),
             epoch: 5,
             started_unix_ms: 0,
@@ -204,6 +205,7 @@ impl Rig {
             full: BTreeSet::new(),
             stalled: BTreeSet::new(),
             unread: BTreeSet::new(),
+            adopted: Vec::new(),
             confirms: true,
             wires: BTreeMap::new(),
             going: Going::default(),
@@ -230,6 +232,7 @@ impl Rig {
             self.ops.push(seen);
             self.check();
         }
+        self.shard.poll_transfers(&mut |_, _| Some(0));
         let (post, full) = (&mut self.post, &self.full);
         self.shard.poll_mail(&mut |to, mail| {
             if full.contains(&to) {
@@ -284,8 +287,7 @@ impl Rig {
                 self.confirm(conn);
             }
             for conn in std::mem::take(&mut self.going.leaving) {
-                let socket = Handed::new(std::fs::File::open("/dev/null").expect("a file").into());
-                self.event(Event::HandedOver { conn, socket });
+                self.event(Event::HandedOver { conn, socket: nothing() });
             }
         }
     }
@@ -302,7 +304,13 @@ impl Rig {
     }
 
     pub(super) fn take(&mut self, mail: Mail) {
-        self.shard.handle_mail(mail, self.now);
+        match mail {
+            Mail::Transfer(transfer) => {
+                let socket = Some(nothing());
+                self.shard.handle_transfer(transfer.1, socket, self.now);
+            }
+            mail => self.shard.handle_mail(mail, self.now),
+        }
         self.check();
     }
 
@@ -470,6 +478,11 @@ impl Rig {
                 self.wires.insert(conn, Wire::default());
                 Seen::Open(conn)
             }
+            Op::Adopt { conn, .. } => {
+                self.wires.insert(conn, Wire::default());
+                self.adopted.push(conn);
+                Seen::Adopt(conn)
+            }
             Op::Refuse { .. } => Seen::Refuse,
             Op::Send { conn, batch } => {
                 let wire = self.wires.get_mut(&conn).expect("a connection");
@@ -502,6 +515,11 @@ impl Rig {
             Op::StopAccepting => Seen::StopAccepting,
         }
     }
+}
+
+/// A socket of which nobody asks more than that it is there.
+fn nothing() -> Handed {
+    Handed::new(std::fs::File::open("/dev/null").expect("a file").into())
 }
 
 /// The frames in what a client received.
@@ -578,23 +596,4 @@ pub(super) fn draft(room: &str, to: Audience, origin: Origin) -> Publication {
 /// A publication of `payload` to rooms.
 pub(super) fn publish(rooms: &[&str], payload: &str) -> String {
     format!(r#"{{"type":"t","rooms":{rooms:?},"payload":{payload}}}"#)
-}
-
-/// What all shards of a node derive homes from.
-pub(super) fn seed() -> Seed {
-    Seed::new(SEED)
-}
-
-/// A room whose home is that shard.
-pub(super) fn room_of(home: u16, shards: u16) -> String {
-    room_other_than("", home, shards)
-}
-
-/// Another one.
-pub(super) fn room_other_than(not: &str, home: u16, shards: u16) -> String {
-    let seed = seed();
-    (0..)
-        .map(|number| format!("room-{number}"))
-        .find(|room| room != not && hub::home(&seed, room, shards) == ShardId(home))
-        .expect("a room")
 }
