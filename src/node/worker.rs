@@ -20,7 +20,7 @@ use crate::mesh::{Lane, Port};
 use crate::node::board::Board;
 use crate::node::keeper::{SEEN_AT_ONCE, StoreHandle, hand_in, keep_last_seen, keep_seen};
 use crate::node::link::bridge_port;
-use crate::node::prover::{Work, hand_over, hand_over_payload};
+use crate::node::prover::{hand_over, hand_over_payload};
 use crate::node::publishing::desk_port;
 use crate::node::turns::TurnClock;
 use crate::node::ways::Ways;

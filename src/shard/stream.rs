@@ -63,7 +63,7 @@ impl Shard {
     ) -> Verdict {
         let access = &self.settings.access;
         let judged = match knock {
-            Knock::GoesOn => access.goes_on(head, request.origin),
+            Knock::GoesOn | Knock::Probes => access.goes_on(head, request.origin),
             Knock::AsksFirst | Knock::Enters => access.preflight(head, request.origin),
         };
         match judged {

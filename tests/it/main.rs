@@ -56,5 +56,6 @@ mod stream;
 mod support;
 mod targets;
 mod tls;
+mod upgrades;
 mod users;
 mod webhook;

@@ -11,8 +11,10 @@ const PATH: &str = "server.socketio_path=/socket.io/";
 const TARGET: &str = "/socket.io/?EIO=4&transport=polling";
 
 /// A client that polls: each request comes over a connection of its own, and so to any of the shards.
-struct Polling {
+#[derive(Clone)]
+pub(crate) struct Polling {
     address: SocketAddr,
+    opening: Value,
     session: String,
     headers: &'static str,
 }
@@ -37,11 +39,11 @@ impl Polling {
         let opening = body(&answer).split('\u{1e}').next().expect("a packet");
         let opening: Value = serde_json::from_str(&opening[1..]).expect("JSON");
         let session = opening["sid"].as_str().expect("an id").to_owned();
-        Self { address, session, headers }
+        Self { address, opening, session, headers }
     }
 
     /// One that has connected to the namespace and was greeted.
-    fn connect(address: SocketAddr, shown: &str) -> Self {
+    pub(crate) fn connect(address: SocketAddr, shown: &str) -> Self {
         let client = Self::begin(address, "");
         client.bring(&format!("40{shown}"));
         let heard = client.fetch();
@@ -49,24 +51,37 @@ impl Polling {
         client
     }
 
-    fn ask(&self, method: &str, body: &str) -> String {
+    /// What the first packet has said.
+    pub(crate) fn opening(&self) -> &Value {
+        &self.opening
+    }
+
+    pub(crate) fn session(&self) -> &str {
+        &self.session
+    }
+
+    pub(crate) fn ask(&self, method: &str, body: &str) -> String {
         let query = format!("&sid={}", self.session);
         request(self.address, method, &query, self.headers, body)
     }
 
-    fn bring(&self, packets: &str) {
+    pub(crate) fn bring(&self, packets: &str) {
         let answer = self.ask("POST", packets);
         assert_eq!((status(&answer), body(&answer)), ("200", "ok"), "{answer}");
     }
 
+    /// What one request is answered with.
+    pub(crate) fn packets(&self) -> Vec<String> {
+        let answer = self.ask("GET", "");
+        assert_eq!(status(&answer), "200", "{answer}");
+        body(&answer).split('\u{1e}').map(str::to_owned).collect()
+    }
+
     /// The next packets that are no pings.
-    fn fetch(&self) -> Vec<String> {
+    pub(crate) fn fetch(&self) -> Vec<String> {
         loop {
-            let answer = self.ask("GET", "");
-            assert_eq!(status(&answer), "200", "{answer}");
-            let packets = body(&answer).split('\u{1e}').map(str::to_owned);
             let (pings, heard): (Vec<_>, Vec<_>) =
-                packets.partition(|packet| packet == "2" || packet == "6");
+                self.packets().into_iter().partition(|packet| packet == "2" || packet == "6");
             if pings.iter().any(|packet| packet == "2") {
                 self.bring("3");
             }

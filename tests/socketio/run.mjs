@@ -1,4 +1,4 @@
-// The library of Socket.IO as npm has it, against a real engine, on every driver: rows T8, A5, R14 and R15.
+// The library of Socket.IO as npm has it, against a real engine, on every driver: rows T8, T9, A5, R14 and R15.
 //
 // Nothing of the library is changed or reached into; what is looked at is what an application sees. Where a
 // connection has to be lost, a wire between the two is cut. Nothing here waits by the clock: a wait is for an event,
@@ -295,6 +295,53 @@ for (const driver of DRIVERS) {
       assert.equal(ada.recovered, false);
       ada.disconnect();
       await wire.close();
+    });
+
+    it("begins_by_polling_and_goes_on_by_websocket_while_messages_come_and_go", async () => {
+      const COUNT = 5000;
+      const ada = visitor({ auth: { token: tokenOf("ada") }, transports: ["polling", "websocket"] });
+      const upgraded = new Promise((resolve) => ada.io.engine.once("upgrade", (to) => resolve(to.name)));
+      await next(ada, "connect");
+      assert.equal(ada.io.engine.transport.name, "polling");
+      const bob = await member("bob", "stream");
+      const joined = await ada.timeout(WAIT_MS).emitWithAck("throng:join", { room: "stream" });
+      assert.equal(joined.ok, true, JSON.stringify(joined));
+      const [down, up, back] = [[], [], []];
+      ada.on("down", (number) => down.push(number));
+      ada.on("up", (number) => back.push(number));
+      bob.on("up", (number) => up.push(number));
+      // So many at once, so that no queue loses any: what is looked for is the change of transport.
+      for (let number = 0; number < COUNT; number += 50) {
+        const replies = [];
+        for (let one = number; one < number + 50; one += 1) {
+          replies.push(bob.timeout(WAIT_MS).emitWithAck("down", one, { room: "stream" }));
+          replies.push(ada.timeout(WAIT_MS).emitWithAck("up", one, { room: "stream" }));
+        }
+        for (const reply of await Promise.all(replies)) assert.equal(reply.ok, true, JSON.stringify(reply));
+      }
+      while (down.length < COUNT) await next(ada, "down");
+      while (up.length < COUNT) await next(bob, "up");
+      while (back.length < COUNT) await next(ada, "up");
+      const all = Array.from({ length: COUNT }, (_, number) => number);
+      assert.deepEqual(down, all);
+      assert.deepEqual(up, all);
+      assert.deepEqual(back, all);
+      assert.equal(await upgraded, "websocket");
+      assert.equal(ada.io.engine.transport.name, "websocket");
+      assert.equal(ada.recovered, false, "it never was away");
+      ada.disconnect();
+      bob.disconnect();
+    });
+
+    it("goes_on_by_websocket_whichever_shard_that_comes_to", async () => {
+      for (let round = 0; round < 10; round += 1) {
+        const ada = visitor({ auth: { token: tokenOf("ada") }, transports: ["polling", "websocket"] });
+        const upgraded = new Promise((resolve) => ada.io.engine.once("upgrade", (to) => resolve(to.name)));
+        await next(ada, "connect");
+        assert.equal(await upgraded, "websocket");
+        assert.equal((await ada.timeout(WAIT_MS).emitWithAck("throng:join", { room: "stream" })).ok, true);
+        ada.disconnect();
+      }
     });
 
     it("stays_for_many_pings_while_it_talks_and_while_it_is_silent", async () => {

@@ -416,7 +416,7 @@ group! {
         /// state recovery). Publications end with their place then, as the library expects it.
         "socketio_recovery_ms" Restart recovery: Duration = Duration::ZERO,
             millis(1, DAY_MS).or_zero("off");
-        /// Clients of Socket.IO may begin by long polling; otherwise by WebSocket alone.
+        /// Clients of Socket.IO may begin by long polling, and go on by WebSocket; otherwise by WebSocket alone.
         "socketio_polling" Restart polling: bool = true, Flag;
     }
 }
