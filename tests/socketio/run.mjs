@@ -69,6 +69,39 @@ async function wireTo(address) {
   };
 }
 
+/** A way to the engine that keeps WebSockets waiting until it is opened. */
+async function gateTo(address) {
+  const [host, port] = address.split(":");
+  let open;
+  const opened = new Promise((resolve) => (open = resolve));
+  const ends = new Set();
+  const server = net.createServer((near) => {
+    ends.add(near);
+    near.on("error", () => near.destroy());
+    near.once("data", async (first) => {
+      near.pause();
+      if (first.includes("transport=websocket")) await opened;
+      const far = net.connect(Number(port), host);
+      ends.add(far);
+      far.on("error", () => near.destroy());
+      far.on("close", () => near.destroy());
+      near.on("close", () => far.destroy());
+      far.write(first);
+      near.pipe(far);
+      far.pipe(near);
+    });
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  return {
+    address: `127.0.0.1:${server.address().port}`,
+    open,
+    close: () => {
+      ends.forEach((end) => end.destroy());
+      return new Promise((closed) => server.close(closed));
+    },
+  };
+}
+
 for (const driver of DRIVERS) {
   describe(`the library on ${driver}`, { timeout: SUITE_MS }, () => {
     let engine;
@@ -299,7 +332,9 @@ for (const driver of DRIVERS) {
 
     it("begins_by_polling_and_goes_on_by_websocket_while_messages_come_and_go", async () => {
       const COUNT = 5000;
-      const ada = visitor({ auth: { token: tokenOf("ada") }, transports: ["polling", "websocket"] });
+      const gate = await gateTo(engine.address);
+      // The library's own order of transports.
+      const ada = visitor({ auth: { token: tokenOf("ada") }, transports: undefined }, gate.address);
       const upgraded = new Promise((resolve) => ada.io.engine.once("upgrade", (to) => resolve(to.name)));
       await next(ada, "connect");
       assert.equal(ada.io.engine.transport.name, "polling");
@@ -312,6 +347,8 @@ for (const driver of DRIVERS) {
       bob.on("up", (number) => up.push(number));
       // So many at once, so that no queue loses any: what is looked for is the change of transport.
       for (let number = 0; number < COUNT; number += 50) {
+        if (number === 1000) gate.open();
+        if (number === 4000) assert.equal(await upgraded, "websocket");
         const replies = [];
         for (let one = number; one < number + 50; one += 1) {
           replies.push(bob.timeout(WAIT_MS).emitWithAck("down", one, { room: "stream" }));
@@ -326,11 +363,11 @@ for (const driver of DRIVERS) {
       assert.deepEqual(down, all);
       assert.deepEqual(up, all);
       assert.deepEqual(back, all);
-      assert.equal(await upgraded, "websocket");
       assert.equal(ada.io.engine.transport.name, "websocket");
       assert.equal(ada.recovered, false, "it never was away");
       ada.disconnect();
       bob.disconnect();
+      await gate.close();
     });
 
     it("goes_on_by_websocket_whichever_shard_that_comes_to", async () => {
