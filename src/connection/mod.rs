@@ -15,7 +15,9 @@ mod timing;
 pub use closing::{Closing, Stage};
 pub use disconnect::Disconnect;
 pub use engineio::{Ask, Poll, Probe, session};
-pub use opening::{Answer, Door, Front, HalfHead, Knock, Page, PageWish, Routes, Verdict, Wish, answer};
+pub use opening::{
+    Answer, Door, Front, HalfHead, Knock, Page, PageWish, Routes, Verdict, Wish, answer,
+};
 pub use record::{Connection, Form, Lane, Open, Pause, Phase};
 pub use timing::{Due, Timeouts};
 
