@@ -64,7 +64,7 @@ impl Gate {
             drain: None,
             stopped: false,
             mark: 0,
-            people: People::new(seed, settings.access.max_revocations, number),
+            people: People::new(seed, capacity, settings.access.max_revocations, number),
             layers: Layers::new(capacity),
             opening: 0,
             seats: Seats::new(seed, capacity),

@@ -426,6 +426,5 @@ impl<'a, 'm> Load<'a, 'm> {
 
 /// The rates of the connection at that index.
 fn own_rates(limits: &Limits, people: &People, index: u32) -> Rates<COSTS> {
-    let rates = limits.connection;
-    people.get(index).map_or(rates, |person| person.rates(rates, limits.burst))
+    people.rates(index, limits.connection, limits.burst)
 }

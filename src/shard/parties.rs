@@ -21,7 +21,7 @@ impl Shard {
         let limits = &self.settings.limits;
         let (user, tenant) = (limits.user.connections, limits.tenant.connections);
         let Some(person) = self.gate.people.get(conn.index) else { return };
-        let own = person.limits().and_then(|limits| limits.connections);
+        let own = self.gate.people.limits(conn.index).and_then(|limits| limits.connections);
         if user == 0 && tenant == 0 && own.is_none() {
             return;
         }

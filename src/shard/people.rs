@@ -17,7 +17,8 @@ use crate::auth::{
 use crate::base::id::ConnId;
 use crate::base::map::{Map, Seed};
 use crate::base::party::Party;
-use crate::base::pool::{NONE, Pool};
+use crate::base::pool::{NONE, Pool, is_sparse};
+use crate::base::spare::{Release, cut};
 use crate::base::time::Time;
 use crate::connection::Wish;
 use crate::flow::budget::Rate;
@@ -35,8 +36,6 @@ pub(super) struct Person {
     /// The name of the user's own room, which says who it is; the hub holds the same.
     own: Arc<str>,
     pub(super) grants: Grants,
-    /// What few tokens say.
-    extra: Option<Box<Extra>>,
     /// Seconds since 1970; zero when the token did not say.
     issued: u32,
     /// Seconds since 1970, up to the year 2106; the last second there is stands for never.
@@ -46,11 +45,43 @@ pub(super) struct Person {
     flags: u8,
 }
 
-/// What few tokens say.
+/// What few tokens say, kept apart.
 #[derive(Debug)]
 struct Extra {
     limits: UserLimits,
     metadata: Option<Box<RawValue>>,
+}
+
+impl Extra {
+    /// What the token says besides, if anything.
+    fn of(identity: &mut Identity) -> Option<Box<Self>> {
+        let limits = identity.limits.take().map_or_else(UserLimits::default, |limits| *limits);
+        let metadata = identity.metadata.take();
+        let says_more = limits != UserLimits::default() || metadata.is_some();
+        says_more.then(|| Box::new(Self { limits, metadata }))
+    }
+
+    /// These rates, or the token's where they are lower. `burst` is the length of a burst at the token's.
+    fn rates(&self, rates: Rates<COSTS>, burst: Duration) -> Rates<COSTS> {
+        let own = [
+            self.limits.messages_per_second,
+            self.limits.bytes_per_second,
+            self.limits.joins_per_second,
+            self.limits.publishes_per_second,
+        ];
+        let mut lower = rates;
+        for (rate, own) in lower.iter_mut().zip(own) {
+            let Some(own) = own.map(NonZeroU32::get) else { continue };
+            if rate.is_none_or(|rate| rate.per_second > own) {
+                *rate = Rate::over(own, burst);
+            }
+        }
+        lower
+    }
+
+    fn metadata_bytes(&self) -> usize {
+        self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
+    }
 }
 
 /// The client was asked for a fresh token.
@@ -63,12 +94,9 @@ pub(super) const TENANT_COUNTED: u8 = 4;
 impl Person {
     fn new(identity: Identity, own: Arc<str>, seed: &Seed) -> Self {
         let seconds = |time: u64| u32::try_from(time).unwrap_or(u32::MAX);
-        let limits = identity.limits.map_or_else(UserLimits::default, |limits| *limits);
-        let says_more = limits != UserLimits::default() || identity.metadata.is_some();
         Self {
             own,
             grants: identity.grants,
-            extra: says_more.then(|| Box::new(Extra { limits, metadata: identity.metadata })),
             issued: identity.issued.map_or(0, seconds),
             expires: identity.expires.map_or(u32::MAX, seconds),
             token: identity.token.map_or([0; 7], |id| hash(seed, &id)),
@@ -95,40 +123,6 @@ impl Person {
     /// The party of all connections of this tenant; `None` where there are none.
     pub(super) fn tenant(&self, seed: &Seed) -> Option<Party> {
         self.names().0.map(|tenant| Party::tenant(seed, tenant))
-    }
-
-    /// What the token says about the connection, where the configuration has it kept: JSON as it was
-    /// written.
-    pub(super) fn meta(&self) -> Option<&RawValue> {
-        self.extra.as_deref()?.metadata.as_deref()
-    }
-
-    fn metadata_bytes(&self) -> usize {
-        self.meta().map_or(0, |metadata| metadata.get().len())
-    }
-
-    /// What the token allows at most.
-    pub(super) fn limits(&self) -> Option<&UserLimits> {
-        self.extra.as_deref().map(|extra| &extra.limits)
-    }
-
-    /// These rates, or the token's where they are lower. `burst` is the length of a burst at the token's.
-    pub(super) fn rates(&self, rates: Rates<COSTS>, burst: Duration) -> Rates<COSTS> {
-        let Some(limits) = self.limits() else { return rates };
-        let own = [
-            limits.messages_per_second,
-            limits.bytes_per_second,
-            limits.joins_per_second,
-            limits.publishes_per_second,
-        ];
-        let mut lower = rates;
-        for (rate, own) in lower.iter_mut().zip(own) {
-            let Some(own) = own.map(NonZeroU32::get) else { continue };
-            if rate.is_none_or(|rate| rate.per_second > own) {
-                *rate = Rate::over(own, burst);
-            }
-        }
-        lower
     }
 
     /// The tenant, where there are tenants, and the user.
@@ -207,9 +201,13 @@ const USED_TICKETS: usize = 1 << 18;
 /// Those who are known.
 #[derive(Debug)]
 struct Known {
-    /// By index, their numbers; [`NONE`] for others.
+    /// By index, their numbers; [`NONE`] for others. Reserved with the first, so that it does not move, and none while
+    /// nobody is known.
     places: Vec<u32>,
+    capacity: usize,
     persons: Pool<Person>,
+    /// What few tokens say, by index.
+    extras: Map<u32, Box<Extra>>,
     /// What many of them have in common.
     common: Common,
     /// Bytes of what tokens say about connections.
@@ -217,38 +215,60 @@ struct Known {
 }
 
 impl Known {
-    fn new(seed: &Seed) -> Self {
+    fn new(seed: &Seed, capacity: usize) -> Self {
         let (places, persons) = Default::default();
-        Self { places, persons, common: Common::new(seed), metadata: 0 }
+        let (extras, common) = (seed.map(), Common::new(seed));
+        Self { places, capacity, persons, extras, common, metadata: 0 }
     }
 
-    fn settle(&mut self, index: u32, mut person: Person) {
+    fn settle(&mut self, index: u32, mut person: Person, extra: Option<Box<Extra>>) {
         let at = index as usize;
+        if self.places.capacity() == 0 {
+            self.places.reserve_exact(self.capacity);
+        }
         if self.places.len() <= at {
             self.places.resize(at + 1, NONE);
         }
         person.grants = self.common.share(person.grants);
-        self.metadata += person.metadata_bytes();
         if let Some(before) = self.persons.get_mut(self.places[at]) {
             // Whose arrival was told before is not to be told again, but of its end.
             person.flags = before.flags & (USER_COUNTED | TENANT_COUNTED);
-            self.metadata -= before.metadata_bytes();
             *before = person;
         } else {
             self.places[at] = self.persons.insert(person);
         }
+        self.set_extra(index, extra);
     }
 
     fn leave(&mut self, index: u32) {
         let Some(place) = self.places.get_mut(index as usize) else { return };
         let key = std::mem::replace(place, NONE);
-        if key != NONE {
-            self.metadata -= self.persons.remove(key).metadata_bytes();
+        if key == NONE {
+            return;
         }
+        self.persons.remove(key);
+        self.set_extra(index, None);
         if self.persons.is_empty() {
             self.places = Vec::new();
             self.common.clear();
         }
+    }
+
+    fn set_extra(&mut self, index: u32, extra: Option<Box<Extra>>) {
+        self.metadata += extra.as_ref().map_or(0, |extra| extra.metadata_bytes());
+        let before = match extra {
+            Some(extra) => self.extras.insert(index, extra),
+            None if self.extras.is_empty() => None,
+            None => self.extras.remove(&index),
+        };
+        self.metadata -= before.map_or(0, |before| before.metadata_bytes());
+        if is_sparse(self.extras.len(), self.extras.capacity()) {
+            self.extras.shrink_to(self.extras.len() * 2);
+        }
+    }
+
+    fn extra(&self, index: u32) -> Option<&Extra> {
+        if self.extras.is_empty() { None } else { self.extras.get(&index).map(|extra| &**extra) }
     }
 }
 
@@ -276,10 +296,10 @@ pub(super) struct People {
 }
 
 impl People {
-    /// Nobody; `number` is known to nobody else.
-    pub(super) fn new(seed: &Seed, max_revocations: usize, number: u64) -> Self {
+    /// Nobody, of so many connections; `number` is known to nobody else.
+    pub(super) fn new(seed: &Seed, capacity: usize, max_revocations: usize, number: u64) -> Self {
         Self {
-            known: Known::new(seed),
+            known: Known::new(seed, capacity),
             pending: seed.map(),
             knocks: seed.map(),
             readings: seed.map(),
@@ -314,9 +334,31 @@ impl People {
     }
 
     /// Notes who the connection at that index is, from now on; `own` is the name of the user's room.
-    pub(super) fn settle(&mut self, index: u32, identity: Identity, own: Arc<str>, seed: &Seed) {
-        let person = Person::new(identity, own, seed);
-        self.known.settle(index, person);
+    pub(super) fn settle(
+        &mut self,
+        index: u32,
+        mut identity: Identity,
+        own: Arc<str>,
+        seed: &Seed,
+    ) {
+        let extra = Extra::of(&mut identity);
+        self.known.settle(index, Person::new(identity, own, seed), extra);
+    }
+
+    /// What the token of the connection at that index allows at most, where it says so.
+    pub(super) fn limits(&self, index: u32) -> Option<&UserLimits> {
+        self.known.extra(index).map(|extra| &extra.limits)
+    }
+
+    /// These rates, or those of that connection's token where they are lower. `burst` is the length of a burst at the token's.
+    pub(super) fn rates(&self, index: u32, rates: Rates<COSTS>, burst: Duration) -> Rates<COSTS> {
+        self.known.extra(index).map_or(rates, |extra| extra.rates(rates, burst))
+    }
+
+    /// What the token says about the connection at that index, where the configuration has it kept: JSON as it was
+    /// written.
+    pub(super) fn meta(&self, index: u32) -> Option<&RawValue> {
+        self.known.extra(index)?.metadata.as_deref()
     }
 
     /// Bytes of what tokens say about connections.
@@ -335,9 +377,8 @@ impl People {
     }
 
     /// Gives back the places behind the last connection.
-    pub(super) fn trim(&mut self, bound: u32) {
-        self.known.places.truncate(bound as usize);
-        self.known.places.shrink_to_fit();
+    pub(super) fn trim(&mut self, bound: u32, to: &mut impl Release) {
+        cut(&mut self.known.places, bound as usize, to);
         self.pending.shrink_to_fit();
         self.knocks.shrink_to_fit();
         self.consults.tidings.trim(bound);
@@ -368,13 +409,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_known_user_costs_56_bytes_and_its_names() {
-        assert_eq!(Pool::<Person>::PLACE, 56);
+    fn a_known_user_costs_48_bytes_and_its_names() {
+        assert_eq!(Pool::<Person>::PLACE, 48);
     }
 
     #[test]
     fn a_token_lowers_rates_and_never_raises_them() {
-        let identity = Identity {
+        let mut identity = Identity {
             user: "ada".into(),
             tenant: None,
             token: None,
@@ -390,9 +431,9 @@ mod tests {
             metadata: None,
             veto: None,
         };
-        let person = Person::new(identity, Arc::from("\u{1e}ada"), &Seed::new(1));
+        let extra = Extra::of(&mut identity).expect("it says something");
         let rate = |per_second| Rate::over(per_second, Duration::from_secs(2));
-        let lower = person.rates([rate(100), rate(10), None, rate(7)], Duration::from_secs(2));
+        let lower = extra.rates([rate(100), rate(10), None, rate(7)], Duration::from_secs(2));
         assert_eq!(lower, [rate(50), rate(10), rate(50), rate(7)]);
     }
 }

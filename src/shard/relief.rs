@@ -100,7 +100,7 @@ impl Shard {
                 self.relief.target = None;
             }
             self.table.trim(from, to);
-            self.gate.people.trim(from);
+            self.gate.people.trim(from, to);
             self.gate.layers.trim(from, to);
             self.gate.seats.trim(from, to);
             self.measures.farewells.trim(from, to);

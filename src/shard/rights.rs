@@ -14,7 +14,6 @@ use crate::auth::{Mode, Right, Who, is_user_room, plain, room};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::session::{Code, CommandError};
-use crate::shard::people::Person;
 use crate::shard::state::Shard;
 
 impl Shard {
@@ -120,15 +119,18 @@ impl Shard {
     /// Rooms that the connection may be in: its own does not count.
     pub(super) fn room_limit(&self, id: ConnId) -> (usize, usize) {
         let limit = self.settings.rooms.per_connection;
-        let Some(person) = self.gate.people.get(id.index) else { return (limit, limit) };
-        let own = person.limits().and_then(|limits| limits.rooms);
+        let people = &self.gate.people;
+        if people.get(id.index).is_none() {
+            return (limit, limit);
+        }
+        let own = people.limits(id.index).and_then(|limits| limits.rooms);
         let limit = own.map_or(limit, |own| limit.min(own as usize));
         (limit, limit.saturating_add(1))
     }
 
     /// Bytes that a message of the connection may have, where everybody's may have `most`.
     pub(super) fn message_limit(&self, id: ConnId, most: usize) -> usize {
-        let limits = self.gate.people.get(id.index).and_then(Person::limits);
+        let limits = self.gate.people.limits(id.index);
         let own = limits.and_then(|limits| limits.message_bytes);
         own.map_or(most, |own| most.min(own.get() as usize))
     }

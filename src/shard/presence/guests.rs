@@ -13,7 +13,6 @@ use crate::base::id::{ConnAddress, ConnId};
 use crate::base::map::{Map, Seed};
 use crate::base::time::Time;
 use crate::session::Status;
-use crate::shard::people::Person;
 use crate::shard::presence::Page;
 use crate::shard::state::Shard;
 use crate::wire::http::Head;
@@ -114,7 +113,7 @@ impl Shard {
         Some(Guest {
             client: self.address(conn),
             user: person.map(|person| Arc::clone(person.own())),
-            meta: person.and_then(Person::meta).map(RawValue::to_owned),
+            meta: self.gate.people.meta(index).map(RawValue::to_owned),
             status: connection.open()?.session.status(),
             address: party.map(|party| Arc::from(party.to_string())),
             about,

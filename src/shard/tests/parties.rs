@@ -333,10 +333,7 @@ fn metadata_is_kept_beside_the_person_until_the_connection_ends() {
     let mut rig = Rig::new(0, 1, limited(|_| {}));
     let with = |meta: Value| json!({"sub": "ada", "exp": 5000, "meta": meta});
     let conn = enter(&mut rig, &with(json!({"v": [1, 2]})));
-    let meta = |rig: &Rig| {
-        let person = rig.shard.gate.people.get(conn.index);
-        person.and_then(|person| person.meta()).map(|json| json.get().to_owned())
-    };
+    let meta = |rig: &Rig| rig.shard.gate.people.meta(conn.index).map(|json| json.get().to_owned());
     assert_eq!(meta(&rig).as_deref(), Some(r#"{"v":[1,2]}"#));
     assert_eq!(rig.shard.counters().metadata_bytes, 11);
     let fresh = ask(&mut rig, conn, &login(&with(json!("x"))));
