@@ -104,29 +104,8 @@ impl Connection {
         if was_paused {
             open.active = now;
         }
-        if open.session == Session::Page {
-            let deadline = open.active.plus(timeouts.handshake);
-            let is_late = deadline <= now;
-            let end = Due::End(Disconnect::HandshakeTimeout);
-            return if is_late { end } else { Due::Nothing(deadline) };
-        }
-        if open.session == Session::Probe {
-            let deadline = open.active.plus(timeouts.handshake);
-            let is_late = deadline <= now;
-            let end = Due::End(Disconnect::HandshakeTimeout);
-            return if is_late { end } else { Due::Nothing(deadline.min(now.plus(URGE))) };
-        }
-        if open.session == Session::Knock {
-            let deadline = open.active.plus(timeouts.login);
-            let is_late = deadline <= now;
-            return if is_late { Due::End(Disconnect::Idle) } else { Due::Nothing(deadline) };
-        }
-        if open.session == Session::Login {
-            // It has said nothing since it came, so that was when it was last active.
-            let deadline = open.active.plus(timeouts.login);
-            let is_late = deadline <= now;
-            let end = Due::End(Disconnect::Denied(TokenError::Missing));
-            return if is_late { end } else { Due::Nothing(deadline) };
+        if let Some(due) = early(open, now, timeouts) {
+            return due;
         }
         if packets && last_seen >= open.pinged {
             // Its client counts on a ping in each interval, whatever else it says and hears.
@@ -171,6 +150,23 @@ impl Connection {
             _ => Due::Release,
         }
     }
+}
+
+/// What is due where the client has yet to say who it is, or is to be answered once.
+fn early(open: &Open, now: Tick, timeouts: &Timeouts) -> Option<Due> {
+    let (wait, end) = match open.session {
+        Session::Page | Session::Probe => (timeouts.handshake, Disconnect::HandshakeTimeout),
+        Session::Knock => (timeouts.login, Disconnect::Idle),
+        // It has said nothing since it came, so that was when it was last active.
+        Session::Login => (timeouts.login, Disconnect::Denied(TokenError::Missing)),
+        Session::Json(_) | Session::Events | Session::Echo => return None,
+    };
+    let deadline = open.active.plus(wait);
+    if deadline <= now {
+        return Some(Due::End(end));
+    }
+    let is_probe = open.session == Session::Probe;
+    Some(Due::Nothing(if is_probe { deadline.min(now.plus(URGE)) } else { deadline }))
 }
 
 fn beat(open: &mut Open, seen: Tick, now: Tick, next: Tick, options: &HeartbeatOptions) -> Due {

@@ -205,12 +205,15 @@ fn the_question_and_the_word_may_come_together_and_with_the_request() {
     }
 }
 
+/// Something that a WebSocket does.
+type Act = fn(&mut Rig, ConnId);
+
 #[test]
 fn a_websocket_that_does_not_get_so_far_leaves_the_session_as_it_was() {
     let mut rig = alone();
     let author = rig.member("r");
     let session = member(&mut rig, "r");
-    let ends: [(&str, fn(&mut Rig, ConnId)); 7] = [
+    let ends: [(&str, Act); 7] = [
         ("it stalls", |rig, _| rig.later(Duration::from_secs(11))),
         ("it is lost", |rig, conn| {
             let error = std::io::ErrorKind::ConnectionReset.into();
