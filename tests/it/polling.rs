@@ -11,7 +11,6 @@ const PATH: &str = "server.socketio_path=/socket.io/";
 const TARGET: &str = "/socket.io/?EIO=4&transport=polling";
 
 /// A client that polls: each request comes over a connection of its own, and so to any of the shards.
-#[derive(Clone)]
 pub(crate) struct Polling {
     address: SocketAddr,
     opening: Value,

@@ -22,7 +22,7 @@ fn target(session: &str) -> String {
 /// A WebSocket that names the session, which has said nothing yet.
 fn tried<S: Read + Write>(stream: S, session: &str) -> WebSocket<S> {
     let request = format!("ws://localhost{}", target(session)).into_client_request().unwrap();
-    tungstenite::client(request, stream).ok().expect("an upgrade").0
+    tungstenite::client(request, stream).expect("an upgrade").0
 }
 
 fn plain(address: SocketAddr) -> TcpStream {
@@ -83,11 +83,12 @@ fn goes_on<S: Read + Write>(
     let first = author.last + 1;
     author.publish(lines);
     let mut heard = client.fetch();
-    let waits = client.clone();
-    let waiting = std::thread::spawn(move || waits.packets());
-    socket.send(Message::text("2probe")).expect("a write");
-    assert_eq!(next(&mut socket), "3probe");
-    heard.extend(waiting.join().expect("the request is answered"));
+    heard.extend(std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.packets());
+        socket.send(Message::text("2probe")).expect("a write");
+        assert_eq!(next(&mut socket), "3probe");
+        waiting.join().expect("the request is answered")
+    }));
     author.publish(lines);
     client.bring(r#"42["own",[1],{"room":"lobby"}]"#);
     author.publish(lines);
