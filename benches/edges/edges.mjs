@@ -11,17 +11,18 @@ import { join } from "node:path";
 import process from "node:process";
 import { parseArgs } from "node:util";
 
-import { figures, row } from "../tools/figures.mjs";
+import { figures, median, row } from "../tools/figures.mjs";
 import { surroundings } from "../tools/machine.mjs";
 import { ROOT } from "../tools/servers.mjs";
 import { BUDGET, everybody } from "./fanout.mjs";
+import { firstBytes, firstMessage } from "./first.mjs";
 import { CASES, LEAST, publishing } from "./publish.mjs";
 import { LEFT, SAME, coming, idle } from "./streams.mjs";
 import { MOST, PROFILE, turns } from "./turns.mjs";
 
 const OUT = join(ROOT, "target/edges");
 const say = (text) => process.stderr.write(`${text}\n`);
-const PARTS = { publish, fanout, turns: profile, gone, streams };
+const PARTS = { publish, fanout, turns: profile, gone, streams, first };
 
 try {
   const options = readOptions();
@@ -146,5 +147,24 @@ async function streams(options) {
       say(lines.at(-1));
     }
   }
+  return lines.join("\n");
+}
+
+async function first(options) {
+  const head = ["the first", "driver", "median, ms", "each, ms", "limit, ms", "met"];
+  const lines = [row(head), row(head.map((_, nth) => (nth < 2 ? "---" : "---:")))];
+  const add = (name, driver, values, limit) => {
+    const middle = median(values);
+    lines.push(row([name, driver, figures(middle), values.map(figures).join(", "), figures(limit), met(middle <= limit)]));
+    say(lines.at(-1));
+  };
+  for (const driver of options.drivers) {
+    const { direct, proxied } = await firstBytes(driver, options);
+    add("byte of a stream, from the engine", driver, direct, 1_000);
+    add("byte of a stream, through an nginx that was told nothing", driver, proxied, 1_000);
+  }
+  const messages = [];
+  for (let round = 0; round < 5; round += 1) messages.push(await firstMessage(options));
+  add("message, from the start of the program", "auto", messages, 120_000);
   return lines.join("\n");
 }

@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use throng::node::Node;
 
+use crate::admin::{ask, with_admin};
 use crate::metrics::{ROOT, is_installed};
+use crate::polling::Polling;
 use crate::stream::Listener;
 use crate::support::{Client, exchange, free_port, node, wait_for, wait_until};
 
@@ -117,6 +119,24 @@ fn serves(node: &Node, address: SocketAddr) {
     assert_eq!(two.close_code(), 1012);
 }
 
+/// What has other paths than a session: clients of Socket.IO of both kinds, and back ends.
+fn serves_everything_else(address: SocketAddr) {
+    let mut client = Client::connect(address);
+    client.join("r");
+    let publish = |n: u32| json!({"type": "x", "room": "r", "payload": n}).to_string();
+    assert_eq!(ask(address, "POST /v1/publish", &publish(1)).0, 200);
+    assert_eq!(client.next()["payload"], 1);
+    let polling = Polling::connect(address, "");
+    polling.bring(r#"42["x",2,{"room":"r"}]"#);
+    assert_eq!(client.next()["payload"], 2);
+    let (mut socket, response) =
+        tungstenite::connect(format!("ws://{address}/socket.io/?EIO=4&transport=websocket"))
+            .unwrap();
+    assert_eq!(response.status(), 101);
+    let opening = socket.read().unwrap().into_text().unwrap();
+    assert!(opening.starts_with("0{"), "{opening}");
+}
+
 #[test]
 fn websockets_pass_nginx_with_the_shipped_file() {
     if !is_installed("/usr/sbin/nginx") {
@@ -125,6 +145,18 @@ fn websockets_pass_nginx_with_the_shipped_file() {
     let node = node("auto", &["server.shards=1", "server.trusted_proxies=[\"127.0.0.1\"]"]);
     let proxy = nginx(&node, "75s");
     serves(&node, proxy.address);
+}
+
+#[test]
+fn every_path_passes_nginx_with_the_shipped_file() {
+    if !is_installed("/usr/sbin/nginx") {
+        return;
+    }
+    let admin = with_admin(r#""publish""#);
+    let sets = ["server.socketio_path=/socket.io/", "admin.public=true", &admin[0], &admin[1]];
+    let node = node("auto", &sets);
+    let proxy = nginx(&node, "75s");
+    serves_everything_else(proxy.address);
 }
 
 #[test]
