@@ -123,6 +123,65 @@ on_both_drivers! {
         }
     }
 
+    /// Row A4: what a token must say, and under which names, is what the configuration says.
+    fn claims_are_held_to_the_configuration_and_read_under_its_names(driver) {
+        let sets = [
+            "auth.require_expiry=true",
+            "auth.leeway_ms=60000",
+            "auth.max_token_bytes=600",
+            r#"auth.audiences=["throng"]"#,
+            r#"auth.issuers=["https://issuer.example"]"#,
+            "auth.user_claim=uid",
+            "auth.tenant_claim=tenantId",
+            "auth.rooms_claim=channels",
+            "auth.limits_claim=most",
+            "auth.deny_claim=suspended",
+        ];
+        let node = guarded(driver, &sets);
+        let now = unix_seconds();
+        let good = json!({"uid": "ada", "tenantId": "acme", "channels": ["lobby", "hall"], "most": {"rooms": 1},
+            "aud": ["x", "throng"], "iss": "https://issuer.example", "exp": now + 3600, "nbf": now + 30});
+        let mut client = enter(node.address(), &good);
+        client.join("lobby");
+        let refused = client.ask(json!({"type": "throng:join", "room": "hall"}));
+        assert_eq!(refused["code"], "room_limit", "the token's own limit: {refused}");
+        let refused = client.ask(json!({"type": "throng:join", "room": "other"}));
+        assert_eq!(refused["code"], "forbidden");
+        // Of the same tenant by the same claim, and of none by another.
+        let mut colleague = enter(node.address(), &good);
+        let mut other = good.clone();
+        (other["tenantId"], other["tenant"]) = (Value::Null, json!("acme"));
+        let mut stranger = enter(node.address(), &other);
+        for member in [&mut colleague, &mut stranger] {
+            member.join("lobby");
+        }
+        client.send(&json!({"type": "t", "room": "lobby", "payload": 7}));
+        for member in [&mut client, &mut colleague] {
+            assert_eq!(member.next()["payload"], 7);
+        }
+        stranger.expect_silence();
+        let refused = |claim: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[claim] = value;
+            let bearer = format!("Bearer {}", token(&claims));
+            status(&knock(node.address(), "/ws", &[("Authorization", &bearer)])).to_owned()
+        };
+        for (claim, value, code) in [
+            ("x", json!(1), "101"),
+            ("exp", json!(now - 30), "101"),
+            ("exp", json!(now - 90), "401"),
+            ("exp", Value::Null, "401"),
+            ("nbf", json!(now + 120), "401"),
+            ("aud", json!("elsewhere"), "401"),
+            ("iss", json!("https://other.example"), "401"),
+            ("uid", Value::Null, "401"),
+            ("suspended", json!(true), "403"),
+            ("x", json!("x".repeat(600)), "401"),
+        ] {
+            assert_eq!(refused(claim, value.clone()), code, "{claim} = {value}");
+        }
+    }
+
     fn a_foreign_page_is_refused_with_403(driver) {
         let node = guarded(driver, &["auth.allowed_origins=[\"https://*.example.com\"]"]);
         let bearer = format!("Bearer {}", token(&json!({"sub": "ada"})));

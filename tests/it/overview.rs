@@ -96,6 +96,49 @@ on_both_drivers! {
         assert_eq!((elsewhere.0, &elsewhere.1["error"]["code"]), (404, &json!("not_found")));
     }
 
+    /// Row A3: whoever may ask everything is told of connections, and never what they showed to come in.
+    fn nothing_that_is_told_of_a_connection_holds_its_token_or_the_target_it_stood_in(driver) {
+        let scopes = r#""inspect", "revoke", "publish", "notify", "tickets""#;
+        let sets = with_admin(scopes);
+        let sources = r#"auth.sources=["query", "ticket", "header"]"#;
+        let history = "namespace=[{pattern=\"*\", history_count=8}]";
+        let node = guarded(driver, &[&sets[0], &sets[1], sources, history, "admin.metrics_open=true"]);
+        let admin = node.admin_address().expect("an admin listener");
+        let shown = crate::auth::token(&crate::targets::user("ada"));
+        let ticket = node.mint_ticket(&crate::targets::user("ada").to_string(), 60).expect("a ticket");
+        let mut clients = [
+            Client::connect_with(node.address(), &format!("/ws?token={shown}"), &[]),
+            Client::connect_with(node.address(), &format!("/ws?ticket={ticket}"), &[]),
+        ];
+        clients.iter_mut().for_each(|client| _ = client.join("lobby"));
+        let id = clients[0].id.clone();
+        let said = clients[0].ask_among(json!({"type": "t", "room": "lobby", "id": "m-1", "payload": 1}));
+        assert_eq!(said["ok"], json!(true), "{said}");
+        let mut told = 0;
+        for path in [
+            "/v1/counters".to_owned(),
+            "/metrics".to_owned(),
+            "/v1/rooms".to_owned(),
+            "/v1/rooms/lobby".to_owned(),
+            "/v1/connections?user=ada".to_owned(),
+            format!("/v1/connections/{id}"),
+            "/v1/presence/users?user=ada".to_owned(),
+            "/v1/presence/rooms/lobby".to_owned(),
+            "/v1/laggards".to_owned(),
+            "/v1/explain?user=ada&room=lobby&offset=1".to_owned(),
+            "/v1/inbox?user=ada".to_owned(),
+        ] {
+            let (status, answer) = ask(admin, &format!("GET {path}"), "");
+            assert_eq!(status, 200, "{path}: {answer}");
+            told += usize::from(answer.contains(&id));
+            let parts = shown.split('.').chain(ticket.split('.'));
+            for part in parts.chain(["token=", "ticket=", "/ws?"]) {
+                assert!(!answer.contains(part), "{path} tells {part}: {answer}");
+            }
+        }
+        assert!(told >= 2, "the connection is told of");
+    }
+
     fn who_is_sent_away_goes_on_all_shards_with_the_code_and_the_reason(driver) {
         let sets = with_admin(r#""revoke", "inspect""#);
         let node = guarded(driver, &[&sets[0], &sets[1]]);

@@ -11,6 +11,7 @@ use throng::node::Node;
 use throng::sys::clock::Clock;
 
 use crate::admin::{ask, with_admin};
+use crate::auth::{enter, guarded, token};
 use crate::metrics::is_installed;
 use crate::support::{Client, PATIENCE, node, on_both_drivers, wait_for, wait_until};
 
@@ -252,6 +253,69 @@ on_both_drivers! {
             let response = crate::support::exchange(address, request.as_bytes());
             assert_eq!(&response[9..12], status, "{response}");
             assert_eq!(response.contains("Access-Control-Allow-Origin"), status == "204");
+        }
+    }
+
+    /// Row A10: `*` may not stand beside credentials, so a page is named or nobody is.
+    fn an_answer_to_a_page_names_that_page_with_credentials_and_never_everybody(driver) {
+        for (origins, welcome) in [
+            (r#"["https://app.example"]"#, false),
+            (r#"["*"]"#, true),
+            (r#"["*.example"]"#, true),
+            ("[]", true),
+        ] {
+            let rule = format!("auth.allowed_origins={origins}");
+            let node = node(driver, &[&rule, "server.socketio_path=/socket.io/"]);
+            for (origin, is_welcome) in [("https://app.example", true), ("https://other.example", welcome)] {
+                for (line, body) in [
+                    ("GET /sse?room=a HTTP/1.0", "200"),
+                    ("OPTIONS /sse?room=a HTTP/1.1", "204"),
+                    ("GET /history?room=a HTTP/1.1", "200"),
+                    ("GET /socket.io/?EIO=4&transport=polling HTTP/1.1", "200"),
+                ] {
+                    let asked = "Access-Control-Request-Method: GET\r\nConnection: close";
+                    let request = format!("{line}\r\nHost: a\r\nOrigin: {origin}\r\n{asked}\r\n\r\n");
+                    let mut socket = TcpStream::connect(node.address()).unwrap();
+                    socket.write_all(request.as_bytes()).unwrap();
+                    let head = crate::front::read_head(&mut socket);
+                    let expected = if is_welcome { body } else { "403" };
+                    assert_eq!(&head[9..12], expected, "{origins} {line} {origin}: {head}");
+                    let named = format!("Access-Control-Allow-Origin: {origin}\r\n");
+                    let credentials = head.contains("Access-Control-Allow-Credentials: true\r\n");
+                    assert_eq!((head.contains(&named), credentials), (is_welcome, is_welcome), "{head}");
+                    assert!(!head.contains("Allow-Origin: *"), "{head}");
+                }
+            }
+        }
+    }
+
+    /// Row A16: a name is another room for each tenant, whichever way one comes in.
+    fn listeners_and_readers_of_one_tenant_get_nothing_of_anothers_room(driver) {
+        let rule = r#"namespace=[{pattern="*", history_count=8}]"#;
+        let node = guarded(driver, &[rule, r#"auth.sources=["header"]"#]);
+        let of = |tenant: &str| json!({"sub": "ada", "tenant": tenant, "rooms": ["*"]});
+        let headers = |tenant: &str| format!("Authorization: Bearer {}\r\n", token(&of(tenant)));
+        let mut listeners = ["x", "y"].map(|tenant| {
+            let mut listener = Listener::connect(node.address(), "/sse?room=lobby", &headers(tenant));
+            assert_eq!(listener.next().1["type"], "throng:connected");
+            assert_eq!(listener.next().1["ok"], json!(true));
+            listener
+        });
+        let mut authors = ["x", "y"].map(|tenant| enter(node.address(), &of(tenant)));
+        for (author, payload) in authors.iter_mut().zip(["of x", "of y"]) {
+            let said = json!({"type": "t", "room": "lobby", "payload": payload});
+            assert_eq!(author.ask(said)["ok"], json!(true));
+        }
+        for (listener, (tenant, payload)) in listeners.iter_mut().zip([("x", "of x"), ("y", "of y")]) {
+            assert_eq!(listener.next().1["payload"], payload, "and nothing before it");
+            let lines = format!("Host: a\r\nConnection: close\r\n{}", headers(tenant));
+            let request = format!("GET /history?room=lobby HTTP/1.1\r\n{lines}\r\n");
+            let answer = crate::support::exchange(node.address(), request.as_bytes());
+            let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let page: Value = serde_json::from_str(body).unwrap();
+            let payloads: Vec<&Value> =
+                page["messages"].as_array().expect("a list").iter().map(|it| &it["payload"]).collect();
+            assert_eq!(payloads, [payload]);
         }
     }
 
