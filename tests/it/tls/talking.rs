@@ -136,6 +136,30 @@ on_both_drivers! {
         wait_for(&secure.node, "all are counted", |c| c.tls_resumed_total == 10);
     }
 
+    /// What a client showed stands in its ticket, so a ticket ends with the rules by which that was believed.
+    fn a_ticket_outlives_new_certificates_and_no_change_of_what_is_asked_of_clients(driver) {
+        let secure = Secure::start(driver, &["tls.client_auth=optional"]);
+        let (config, address) = (secure.client(Spoken::Tls13), secure.address());
+        let is_resumed = || {
+            let mut client = SecureClient::connect(address, &config);
+            client.join("r");
+            let kind = client.tls().handshake_kind();
+            client.close();
+            kind == Some(HandshakeKind::Resumed)
+        };
+        assert_eq!([is_resumed(), is_resumed()], [false, true]);
+        secure.files.issue();
+        secure.node.reload(&secure.config).unwrap();
+        for _ in 0..4 {
+            assert!(is_resumed(), "other certificates of the server are no reason");
+        }
+        // Another authority of clients: whoever showed a certificate of the old one is nobody now.
+        secure.files.write("clients.pem", &crate::authority::Authority::new().pem());
+        secure.node.reload(&secure.config).unwrap();
+        crate::support::wait_until("an old ticket is worth nothing", || !is_resumed());
+        crate::support::wait_until("a new one is", is_resumed);
+    }
+
     fn a_drain_closes_secure_clients_with_1012_and_an_orderly_end(driver) {
         let secure = Secure::start(driver, &[]);
         let client = secure.connect(Spoken::Tls13);
