@@ -83,7 +83,7 @@ impl Rules {
                 0 => memory::available() / 2,
                 bytes => bytes,
             },
-            has_store: !config.inside.store.path.is_empty(),
+            has_store: config.inside.is_lasting(),
         }
     }
 }

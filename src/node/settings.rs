@@ -163,7 +163,7 @@ fn shelf(config: &Config) -> Option<ShelfLimits> {
     let store = &config.inside.store;
     let limits =
         ShelfLimits { waiting: store.publish_waiting as usize, patience: store.publish_timeout };
-    (!store.path.is_empty()).then_some(limits)
+    config.inside.is_lasting().then_some(limits)
 }
 
 /// What holds for rooms.

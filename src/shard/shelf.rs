@@ -128,7 +128,8 @@ impl Shelf {
 }
 
 /// Why nothing can be stored where nothing outlives the process.
-pub const NO_STORE: &str = "there is no store that outlives the process: store.path is not set";
+pub const NO_STORE: &str =
+    "there is no store that outlives the process: neither store.path nor store.redis is set";
 /// Why nothing can be stored in some rooms.
 pub const NO_HISTORY: &str = "such rooms have no history: namespace.history_count is 0 for them";
 /// Why nothing can be stored in rooms whose histories are shared.

@@ -145,6 +145,16 @@ pub(super) fn forget(table: &mut dyn Table, room: &str, epoch: u64) -> Result<Ou
     Ok(Ok(Answer::Done))
 }
 
+/// The same for all rooms.
+pub(super) fn forget_all(table: &mut dyn Table) -> Result<(), Fault> {
+    let mut heads = Vec::new();
+    table.scan(&[ROOM], &[ROOM + 1], &mut |key, _| {
+        heads.push(key.to_vec());
+        true
+    })?;
+    heads.iter().try_for_each(|key| table.put(key, &RoomHead::default().write()))
+}
+
 /// Lists what is kept of rooms behind `after`, until it is so many bytes.
 pub(super) fn list(table: &dyn Table, after: &str, bytes: u64, now: u64) -> Result<Outcome, Fault> {
     let mut from = rows::owned(ROOM, after);

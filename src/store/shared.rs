@@ -14,8 +14,10 @@
 //! All rows of all users have one tag, `{store}`, and so lie on one server of a cluster: a transaction is of many users, and
 //! some walk over all of them.
 //!
-//! A process says of itself that it lives and who is here; so these rows are each node's own, under its name, and it settles
-//! no others.
+//! A process says of itself that it lives and who is here, and numbers its rooms itself; so these rows are each node's own,
+//! under its name, and it settles and recalls no others. One that has begun without reading what it had kept of rooms, as
+//! Redis was away, numbers them anew: then what was kept is forgotten as soon as Redis is there, as whoever came back to it
+//! later would miss in silence what was said since.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -27,13 +29,16 @@ use redis::{Connection, FromRedisValue, RedisError, RedisResult};
 
 use super::again::{Again, Then};
 use super::ask::{Answer, Ask, Fault, Limits, Outcome};
-use super::rows::{ALIVE_KEY, HEAD, HERE, REVOKED, SEEN, of_numbers};
+use super::rooms;
+use super::rows::{ALIVE_KEY, HEAD, HERE, PUBLICATION, REVOKED, ROOM, SEEN, of_numbers};
 use super::table::{self, Row, Store, Table};
 
 /// How often a transaction is done again because another node was faster.
 const ATTEMPTS: u32 = 100;
 /// Rows that one transaction reads or writes before another begins.
 const ROWS: usize = 1024;
+/// The kinds of rows that are each node's own.
+const OWN: [u8; 3] = [HERE, ROOM, PUBLICATION];
 /// What is done when nothing was written yet.
 const READING: &str = "reading";
 /// Rows in the first page of a scan, as most want to see one, and in the later ones.
@@ -88,6 +93,8 @@ pub struct Shared {
     care: Care,
     limits: Limits,
     names: Names,
+    /// What this node had kept of rooms was read, or is forgotten.
+    knows_rooms: bool,
     /// `None` before the first transaction, and after a fault.
     open: Option<Connection>,
 }
@@ -96,8 +103,14 @@ pub struct Shared {
 struct Names {
     rows: String,
     index: String,
-    /// Before the names of those who are here, in their rows: this node's name.
-    own: Vec<u8>,
+    /// This node's, in rows of its own: behind their kind and before the rest.
+    node: Vec<u8>,
+}
+
+impl Names {
+    fn own(&self, kind: u8) -> Vec<u8> {
+        [&[kind], &self.node[..], &[0]].concat()
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -119,9 +132,9 @@ impl Shared {
         let names = Names {
             rows: Self::key(prefix),
             index: format!("{prefix}:{{store}}:index"),
-            own: [&[HERE], node.as_bytes(), &[0]].concat(),
+            node: node.as_bytes().to_vec(),
         };
-        Self { connect, care, limits, names, open: None }
+        Self { connect, care, limits, names, knows_rooms: false, open: None }
     }
 
     /// Does the first of the asks, as many as a transaction takes; `None` when another node was faster.
@@ -133,8 +146,12 @@ impl Shared {
     ) -> Result<Option<Vec<Outcome>>, (Fault, Then)> {
         let mut rows = Rows::of(&self.names, connection);
         let mut answer = || {
-            let mut part = Vec::new();
+            let (mut part, mut forgets) = (Vec::new(), !self.knows_rooms);
             for ask in asks {
+                if forgets && matches!(ask, Ask::Alive | Ask::Save(_)) {
+                    rooms::forget_all(&mut rows)?;
+                    forgets = false;
+                }
                 part.push(table::answer(&mut rows, ask, &self.limits, now)?);
                 if rows.cost() >= ROWS {
                     break;
@@ -169,6 +186,11 @@ impl Store for Shared {
             };
             match self.part(&mut connection, &asks[outcomes.len()..], now) {
                 Ok(Some(mut part)) => {
+                    let done = asks[outcomes.len()..].iter().zip(&part);
+                    self.knows_rooms |= { done }.any(|(ask, outcome)| match outcome {
+                        Ok(Answer::Rooms { next, .. }) => next.is_none(),
+                        _ => matches!(ask, Ask::Alive | Ask::Save(_)),
+                    });
                     outcomes.append(&mut part);
                     failed = 0;
                 }
@@ -226,18 +248,31 @@ impl<'s> Rows<'s> {
     /// The key in Redis.
     fn outer(&self, key: &[u8]) -> Vec<u8> {
         match key.split_first() {
-            Some((&HERE, rest)) => [&self.names.own, rest].concat(),
-            _ if key == ALIVE_KEY => [key, &self.names.own].concat(),
+            Some((kind, rest)) if OWN.contains(kind) => [&self.names.own(*kind), rest].concat(),
+            _ if key == ALIVE_KEY => [key, &self.names.own(HERE)].concat(),
             _ => key.to_vec(),
+        }
+    }
+
+    /// The key in Redis before which a range ends. One of a single kind of the node's own ends with these.
+    fn outer_end(&self, from: &[u8], below: &[u8]) -> Vec<u8> {
+        match (from, below) {
+            ([kind, ..], [end]) if OWN.contains(kind) && *end == kind + 1 => {
+                [&[*kind], &self.names.node[..], &[1]].concat()
+            }
+            (_, [_]) => below.to_vec(),
+            _ => self.outer(below),
         }
     }
 
     /// The key by which the rules know it; none for what is another node's own.
     fn inner(&self, key: &[u8]) -> Option<Vec<u8>> {
-        if key.first() != Some(&HERE) {
-            return Some(key.to_vec());
+        match key.first() {
+            Some(kind) if OWN.contains(kind) => {
+                Some([&[*kind], key.strip_prefix(self.names.own(*kind).as_slice())?].concat())
+            }
+            _ => Some(key.to_vec()),
         }
-        Some([&[HERE], key.strip_prefix(self.names.own.as_slice())?].concat())
     }
 
     fn ask<T: FromRedisValue>(&self, what: &str, command: &redis::Cmd) -> Result<T, Fault> {
@@ -337,14 +372,14 @@ impl Table for Rows<'_> {
         below: &[u8],
         each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Fault> {
-        let below = self.outer(below);
+        let below = self.outer_end(from, below);
         let (mut from, mut sign, mut most) = (self.outer(from), b"[".as_slice(), FIRST_PAGE);
         while from < below {
             let page = self.page(&[sign, &from].concat(), &below, most)?;
             let last = page.last().filter(|_| page.len() == most).map(|(key, _)| key.clone());
             let mut rows: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
             for (key, value) in page {
-                if matches!(key.first(), Some(&(HEAD | SEEN | HERE | REVOKED))) {
+                if matches!(key.first(), Some(&(HEAD | SEEN | HERE | REVOKED | ROOM))) {
                     self.met.borrow_mut().insert(key.clone(), value.clone());
                 }
                 rows.insert(key, Some(value));

@@ -49,7 +49,7 @@ group! {
     /// `[store]`: whether it is that of all nodes.
     pub struct SharedStore in "store" {
         /// Keep notifications, last-seen times and revocations in the [Redis of the bridge](bridge.md#inboxes), for all nodes that do so:
-        /// one, that of sentinels, or a cluster.
+        /// one, that of sentinels, or a cluster. What is published with persist is kept there too, each node's own by its name.
         "redis" Restart redis: bool = false, Flag;
         /// With `store.redis`: replicas of that Redis that have what is kept before it is acknowledged. Where fewer say so within three quarters of
         /// `bridge.command_timeout_ms`, whoever asked is told an error, and it is kept all the same.
@@ -62,8 +62,8 @@ impl Store {
     #[must_use]
     pub fn about(&self, shared: &SharedStore) -> String {
         if shared.redis {
-            return "notifications, last-seen times and revocations are kept in the Redis of [bridge], and nothing can be \
-                    published with persist"
+            return "notifications, last-seen times, revocations and what is published with persist are kept in the Redis of \
+                    [bridge]"
                 .to_owned();
         }
         if self.path.is_empty() {

@@ -7,18 +7,23 @@ use crate::base::saved::{Bounds, Save, SavedRoom, SavedRow};
 
 const BOUNDS: Bounds = Bounds { count: 5, bytes: 10_000, age_ms: DAY };
 
-fn save(room: &str, epoch: u64, offsets: impl IntoIterator<Item = u64>, at: u64) -> Save {
+pub(super) fn save(
+    room: &str,
+    epoch: u64,
+    offsets: impl IntoIterator<Item = u64>,
+    at: u64,
+) -> Save {
     let row = |offset: u64| SavedRow { offset, at, bytes: offset.to_string().as_bytes().into() };
     let rows: Vec<SavedRow> = offsets.into_iter().map(row).collect();
     let reserved = rows.last().map_or(0, |row| row.offset);
     Save { room: room.into(), epoch, reserved, rows, bounds: BOUNDS }
 }
 
-fn keep(world: &mut World, save: Save) {
+pub(super) fn keep(world: &mut World, save: Save) {
     assert_eq!(world.ask(Ask::Save(save)), Ok(Answer::Done));
 }
 
-fn rooms(world: &mut World, bytes: u64) -> Vec<SavedRoom> {
+pub(super) fn rooms(world: &mut World, bytes: u64) -> Vec<SavedRoom> {
     let (mut all, mut after) = (Vec::new(), Arc::from(""));
     loop {
         match world.ask(Ask::Rooms { after, bytes }) {
@@ -32,7 +37,7 @@ fn rooms(world: &mut World, bytes: u64) -> Vec<SavedRoom> {
     }
 }
 
-fn offsets(room: &SavedRoom) -> Vec<u64> {
+pub(super) fn offsets(room: &SavedRoom) -> Vec<u64> {
     for row in &room.rows {
         assert_eq!(*row.bytes, *row.offset.to_string().as_bytes());
     }

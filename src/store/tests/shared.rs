@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::rooms::{keep, offsets, rooms, save};
 use super::*;
 use crate::store::{Care, Open, Shared};
 
@@ -194,4 +195,46 @@ fn what_is_to_be_on_replicas_is_not_acknowledged_before_they_have_it() {
     }
     let list = world.payloads("u");
     assert_eq!(list, ["1"], "it is kept all the same, once, and to read needs no replica");
+}
+
+#[test]
+fn rooms_are_each_nodes_own_and_are_there_for_the_next_of_its_name() {
+    let server = Server::start();
+    let begin = |name: &str| {
+        let mut world = server.world(name);
+        let known = rooms(&mut world, u64::MAX);
+        (world, known)
+    };
+    let ((mut one, none), (mut two, nothing)) = (begin("a"), begin("ab"));
+    assert!(none.is_empty() && nothing.is_empty());
+    keep(&mut one, save("r", 7, 1..4, NOW));
+    keep(&mut two, save("r", 9, 1..2, NOW));
+    keep(&mut two, save("s", 9, 1..2, NOW));
+    one.ask(Ask::Alive).expect("it works");
+    one.append("u", "1");
+    let (mut one, known) = begin("a");
+    let [room] = &known[..] else { panic!("{known:?}") };
+    assert_eq!((&*room.room, room.epoch, offsets(room)), ("r", 7, vec![1, 2, 3]));
+    assert_eq!(one.payloads("u"), ["1"], "an inbox is everybody's");
+    assert_eq!(begin("ab").1.len(), 2);
+    // What has grown old leaves by the hand of its own node alone.
+    one.now += 2 * DAY;
+    one.prune();
+    assert!(begin("a").1.is_empty());
+    assert_eq!(begin("ab").1.len(), 2);
+}
+
+#[test]
+fn a_node_that_began_without_what_it_had_kept_of_rooms_has_it_forgotten() {
+    let server = Server::start();
+    let mut before = server.world("a");
+    keep(&mut before, save("r", 7, 1..4, NOW));
+    keep(&mut before, save("s", 7, 1..4, NOW));
+    // Redis was away when this one asked, and what it numbers it numbers anew.
+    let mut blind = server.world("a");
+    keep(&mut blind, save("r", 8, 1..2, NOW));
+    keep(&mut blind, save("t", 8, 1..2, NOW));
+    let known = rooms(&mut server.world("a"), u64::MAX);
+    let known: Vec<_> = known.iter().map(|room| (&*room.room, room.epoch)).collect();
+    assert_eq!(known, [("r", 8), ("t", 8)]);
 }

@@ -16,7 +16,7 @@ const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 pub(super) fn sets(name: &str) -> Vec<String> {
     vec![
         "admin.listen=127.0.0.1:0".to_owned(),
-        format!(r#"key=[{{name="ops", secret="{KEY}", scopes=["notify","inspect"]}}]"#),
+        format!(r#"key=[{{name="ops", secret="{KEY}", scopes=["notify","inspect","publish"]}}]"#),
         "admin.requests_per_second=1000000".to_owned(),
         format!("auth.secret={SECRET:?}"),
         "auth.mode=token".to_owned(),

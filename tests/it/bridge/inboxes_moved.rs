@@ -1,9 +1,9 @@
-//! Inboxes in a Redis that is not one server: a cluster in which their slot moves, a primary that another one follows, and
-//! TLS with a user of few rights. Rows O4, R5 and R9.
+//! Inboxes, and what is stored first, in a Redis that is not one server: a cluster in which their slot moves, a primary that
+//! another one follows, and TLS with a user of few rights. Rows O4 and R9.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use throng::node::Node;
 use throng::store::Shared;
 
@@ -12,6 +12,8 @@ use super::inboxes::{ada, inbox, notify, sets, try_notify, try_notify_at};
 use super::sealed::Sealed;
 use super::sentinel::{self, Family};
 use super::slots::Slots;
+use crate::admin::ask;
+use crate::auth::enter;
 use crate::support::{node, on_both_drivers};
 
 /// A page of the inbox takes all that these tests keep.
@@ -98,6 +100,41 @@ on_both_drivers! {
         }
         let (status, answer) = try_notify(&nodes[1], "0", 0);
         assert_eq!(status, 200, "known to whoever is the primary now: {answer}");
+    }
+
+    fn what_was_stored_first_is_there_for_the_next_node_of_that_name_and_for_no_other(driver) {
+        let slots = Slots::start();
+        let keeps = r#"namespace=[{pattern="*", history_count=100, idempotency_window_ms=600000}]"#;
+        let begin = |name: &str, at: usize| {
+            let more = ["bridge.command_timeout_ms=20000", keeps];
+            let node = start(driver, name, &slots.place(at), &more);
+            wait_link(&node);
+            node
+        };
+        let persist = |node: &Node, number: u64| {
+            let body = json!({"type": "x", "room": "r", "payload": number, "id": number.to_string(), "persist": true});
+            let (status, answer) = ask(node.admin_address().unwrap(), "POST /v1/publish", &body.to_string());
+            assert_eq!(status, 200, "{answer}");
+            serde_json::from_str::<Value>(&answer).unwrap()
+        };
+        let (here, there) = (begin("a", 0), begin("b", 1));
+        // Nobody is there who would have it cross.
+        persist(&there, 9);
+        let member = |node: &Node| enter(node.address(), &json!({"sub": "ada", "rooms": ["*"]}));
+        let told = [1, 2, 3].map(|number| persist(&here, number)["offsets"]["r"].take());
+        assert_eq!(told.each_ref().map(|place| &place["offset"]), [&json!(1), &json!(2), &json!(3)]);
+        drop(here);
+        let here = begin("a", 2);
+        let since = json!({"epoch": told[0]["epoch"], "offset": 0});
+        let again = json!({"type": "throng:join", "room": "r", "since": since});
+        let mut back = member(&here);
+        let reply = back.ask(again.clone());
+        assert_eq!((&reply["recovered"], &reply["offset"]), (&json!(true), &json!(3)), "{reply}");
+        (1..=3).for_each(|number| assert_eq!(back.next()["payload"], json!(number)));
+        assert_eq!(persist(&here, 3)["duplicate"], json!(true), "known after the end as well");
+        assert_eq!(persist(&here, 4)["offsets"]["r"]["offset"], json!(4));
+        let mut other = member(&there);
+        assert_ne!(other.ask_among(again)["recovered"], json!(true), "a history of its own");
     }
 
     fn over_tls_a_user_with_the_documented_rights_keeps_inboxes(driver) {
