@@ -133,6 +133,11 @@ counters! {
     shared_parties,
     /// Gauge: rooms of tenants that are counted against a limit, each at its home shard.
     counted_rooms,
+    /// Gauge: commands that were accepted and are not answered yet, wherever they wait.
+    awaited_commands,
+    /// Gauge: those of users and tenants with `max_outstanding` that await answers in other shards, as far as each shard
+    /// that has some as well has heard.
+    awaited_elsewhere,
     /// Gauge: joins that wait for the verdict on a room that has just begun.
     waiting_joins,
     /// Gauge: bytes charged to the memory budget.

@@ -7,6 +7,7 @@
 //! - [`budget`]: how often a peer may do something; [`meter`]: the budgets of those who are active.
 //! - [`shares`]: a rate that several shards have in common, as one of them uses it; [`accounts`]: the same as
 //!   its home keeps it.
+//! - [`sums`]: a number that several shards have in common.
 //! - [`line`]: when those who were turned away are asked back.
 //! - [`ebb`]: when memory goes back after a crowd has gone.
 //! - [`flush`]: how long writes wait for company when a core is saturated.
@@ -24,4 +25,5 @@ pub mod line;
 pub mod meter;
 pub mod outbound;
 pub mod shares;
+pub mod sums;
 pub mod wheel;

@@ -37,3 +37,11 @@ pub enum Receipt {
         item: u32,
     },
 }
+
+impl Receipt {
+    /// True when a client awaits the number as the answer to its command.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        matches!(self, Self::Client { reference: Some(_), waits: true, .. })
+    }
+}

@@ -135,7 +135,7 @@ impl CommandError {
     /// More is asked at once than the client may await answers to.
     #[must_use]
     pub fn outstanding(reference: Option<&RawValue>) -> Self {
-        let message = "too much that this connection asked is yet to be answered; wait for replies";
+        let message = "too much that this connection, its user or its tenant has asked is yet to be answered; wait for replies";
         Self { is_excess: true, ..Self::new(Code::Overloaded, message, reference) }
     }
 

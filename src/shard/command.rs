@@ -104,7 +104,7 @@ impl Shard {
             }
             Command::Members { room } => {
                 match self.room_for(id, &room, Right::Presence, reference) {
-                    Ok(room) if !self.may_ask(id, &room) => {
+                    Ok(_) if self.has_asked_enough(id) => {
                         self.refuse(id, &CommandError::outstanding(reference), now);
                     }
                     Ok(room) => self.ask(id, &Arc::from(&*room), Asked::Members, reference, now),
@@ -161,7 +161,7 @@ impl Shard {
             return Err(overloaded(reference));
         }
         let room = self.room_for(id, room, Right::Join, reference)?;
-        if !self.may_ask(id, &room) {
+        if self.has_asked_enough(id) {
             return Err(CommandError::outstanding(reference));
         }
         let enough = self.is_in_enough(id);
@@ -201,7 +201,7 @@ impl Shard {
         if !is_in && !self.is_reading(id) {
             return Err(not_member(reference));
         }
-        if !self.may_ask(id, &room) {
+        if self.has_asked_enough(id) {
             return Err(CommandError::outstanding(reference));
         }
         self.ask(id, &Arc::from(&*room), asked, reference, now);
@@ -257,11 +257,6 @@ impl Shard {
         }
     }
 
-    /// True when the connection has not asked other shards more than they have answered, by a limit.
-    fn may_ask(&self, id: ConnId, room: &str) -> bool {
-        self.home(room) == self.identity.id || !self.has_asked_enough(id)
-    }
-
     fn question(
         &self,
         id: ConnId,
@@ -283,17 +278,18 @@ impl Shard {
     ) {
         let question = self.question(id, room, asked, reference);
         let home = self.home(room);
+        self.note_asked(id);
         if home == self.identity.id {
             self.push_counts(now);
             self.answer(question, now);
         } else {
-            self.note_asked(id);
             self.outbox.push(home, Mail::Ask(Box::new(question)));
         }
     }
 
     pub(super) fn handle_answer(&mut self, answer: &Answer, now: Time) {
         let question = &answer.question;
+        self.note_answered(question.to.conn);
         // What was delivered before the answer is not for a new member. The home's mail comes in order:
         // all it numbered after this answer is still to come.
         self.settle(now);
@@ -367,8 +363,12 @@ impl Shard {
         // Whether it is stored its author is told in any case.
         let is_answered = !publish.persist && (reference.is_none() || !is_once(&parts));
         let is_numbered_elsewhere = parts.is_numbered_elsewhere();
-        if !is_answered && !self.may_ask(id, &parts.homes[0].1[0].room) {
+        let awaits_number = parts.awaits_number();
+        if (!is_answered || awaits_number) && self.has_asked_enough(id) {
             return self.refuse(id, &CommandError::outstanding(reference), now);
+        }
+        if awaits_number {
+            self.note_asked(id);
         }
         let groups = &mut self.rooms.groups;
         let group = parts.group(self.identity.id.0, || groups.make());
@@ -405,10 +405,10 @@ impl Shard {
         now: Time,
     ) {
         let question = self.question(id, &draft.room, Asked::Once, reference);
+        self.note_asked(id);
         if home == self.identity.id {
             self.handle_once(draft, question, now);
         } else {
-            self.note_asked(id);
             self.outbox.push(home, Mail::Once(Box::new((draft, question))));
         }
     }

@@ -92,7 +92,7 @@ impl Shard {
         let known = self.recall(&key, now);
         let (left, ruling) = known.map_or((1, Ruling::Allow), |ruling| (0, ruling));
         let wait = Wait::Answers { left, ruling };
-        self.gate.people.consults.hold(conn, Held { place, kept, wait });
+        self.hold_command(conn, Held { place, kept, wait });
         if left == 0 {
             self.advance(conn, now);
         } else {
@@ -307,7 +307,8 @@ impl Shard {
         place: Option<u64>,
         now: Time,
     ) {
-        if self.gate.people.consults.count(id) >= usize::from(self.settings.limits.outstanding) {
+        // What was held before was accepted then.
+        if place.is_none() && self.has_asked_enough(id) {
             return self.refuse(id, &CommandError::outstanding(request.reference), now);
         }
         let (rooms, _) = concerned(&request.command);
@@ -318,9 +319,8 @@ impl Shard {
         };
         let left = u16::try_from(open.len()).unwrap_or(u16::MAX);
         let wait = Wait::Answers { left, ruling: Ruling::Allow };
-        let consults = &mut self.gate.people.consults;
-        let place = place.unwrap_or_else(|| consults.place());
-        consults.hold(id, Held { place, kept, wait });
+        let place = place.unwrap_or_else(|| self.gate.people.consults.place());
+        self.hold_command(id, Held { place, kept, wait });
         for (key, document) in open {
             self.send(id, About::Held(place), key, document);
         }
@@ -336,13 +336,18 @@ impl Shard {
         reference: Option<&RawValue>,
         now: Time,
     ) {
-        if self.gate.people.consults.count(id) >= usize::from(self.settings.limits.outstanding) {
+        if place.is_none() && self.has_asked_enough(id) {
             return self.refuse(id, &CommandError::outstanding(reference), now);
         }
-        let consults = &mut self.gate.people.consults;
-        let place = place.unwrap_or_else(|| consults.place());
+        let place = place.unwrap_or_else(|| self.gate.people.consults.place());
         let kept = Kept::Message { text: text.into(), rooms, packed: None };
-        consults.hold(id, Held { place, kept, wait: Wait::Turn });
+        self.hold_command(id, Held { place, kept, wait: Wait::Turn });
+    }
+
+    /// Keeps something in its place; until it is taken out it counts as what awaits an answer.
+    pub(super) fn hold_command(&mut self, id: ConnId, held: Held) {
+        self.note_asked(id);
+        self.gate.people.consults.hold(id, held);
     }
 
     /// True while the connection has said who it is and the back end has yet to let it in.
@@ -358,6 +363,8 @@ impl Shard {
     /// Goes on with what need not wait any longer.
     pub(super) fn advance(&mut self, conn: ConnId, now: Time) {
         while let Some(held) = self.gate.people.consults.take_ready(conn) {
+            self.note_answered(conn);
+            self.accept_again(Some(conn));
             let Held { place, kept, wait } = held;
             match (kept, wait) {
                 (Kept::Login { identity, reference }, Wait::Answers { ruling, .. }) => {
@@ -377,6 +384,7 @@ impl Shard {
                 }
                 (Kept::Login { .. } | Kept::Token { .. }, _) | (_, Wait::Proof(_)) => {}
             }
+            self.accept_again(None);
         }
     }
 

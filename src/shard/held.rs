@@ -189,7 +189,7 @@ impl Consults {
         queue.into_iter().flat_map(|queue| &queue.list)
     }
 
-    /// How many wait of a connection.
+    /// How many wait of a connection; each of them counts as what awaits an answer as well.
     pub(super) fn count(&self, conn: ConnId) -> usize {
         self.list(conn).count()
     }

@@ -182,7 +182,7 @@ impl Shard {
         if self.table.get(*to).is_none() {
             return;
         }
-        self.gate.paces.answered(to.index);
+        self.note_answered(*to);
         let (mut text, reference) = (Vec::new(), reference.as_deref());
         match told {
             Said::Page(page) => inbox::page(&mut text, reference, page),

@@ -380,12 +380,16 @@ impl Shard {
     }
 
     fn handle_told(&mut self, receipt: Receipt, told: Told, now: Time) {
+        let is_awaited = receipt.is_awaited();
         match receipt {
             Receipt::Order { order, item } => {
                 let report = Report::Kept { order, item, told };
                 self.outbox.reports.push(report, &mut self.counters);
             }
             Receipt::Client { to, reference, waits } => {
+                if is_awaited {
+                    self.note_answered(to.conn);
+                }
                 let (position, repeated) = match told {
                     Told::Taken(_, position) => (position, false),
                     Told::Repeat(_, position) => (position, true),

@@ -25,6 +25,7 @@ use crate::base::tidings::Tiding;
 use crate::flow::shares::Share;
 use crate::hub::{Afar, Excess, Group, Here, Publication, Slice, Stand};
 use crate::session::Code;
+use crate::shard::awaited::Awaits;
 use crate::shard::comeback::{Recall, Recalled};
 use crate::shard::holdings::Holding;
 use crate::shard::inbox::{Errands, Kept, Notice};
@@ -353,6 +354,10 @@ pub enum Mail {
     Hold(Box<Holding>),
     /// Delivery: how many it has in all others, and how many are too many.
     Held(Box<Holding>),
+    /// Request, to a party's home: how many of its commands await their answers in the sender's shard.
+    Awaits(Box<Awaits>),
+    /// Delivery: how many do in all others.
+    Awaited(Box<Awaits>),
     /// Request, to a tenant's home: a room of the tenant has begun, at this home; may it be?
     Begin(Box<Begin>, ShardId),
     /// Request, to a tenant's home: a room of the tenant has ended.
@@ -439,6 +444,7 @@ impl Mail {
                 | Self::Leave { .. }
                 | Self::Toll(_)
                 | Self::Hold(_)
+                | Self::Awaits(_)
                 | Self::Begin(..)
                 | Self::End(_)
                 | Self::Verdict(..)
@@ -460,6 +466,7 @@ impl Mail {
             Self::Presence(word) => word.cost(),
             Self::Toll(_) => size_of::<Toll>(),
             Self::Hold(_) | Self::Held(_) => size_of::<Holding>(),
+            Self::Awaits(_) | Self::Awaited(_) => size_of::<Awaits>(),
             Self::Share(_) => size_of::<(Party, Share<PARTY_COSTS>)>(),
             Self::Joint(joint) => joint.cost(),
             Self::Polling(polling) => size_of::<Polling>() + polling.cost(),

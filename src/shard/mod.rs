@@ -7,6 +7,7 @@
 
 mod across;
 mod admission;
+mod awaited;
 mod bundle;
 mod carriers;
 mod check;
@@ -76,6 +77,7 @@ mod turn;
 mod upgrades;
 mod writes;
 
+pub use awaited::Awaits;
 pub use comeback::{Recall, Recalled};
 pub use drain::Progress;
 pub use explain::{Explain, Recipient};

@@ -20,7 +20,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::base::id::ConnId;
-use crate::base::map::{Map, Seed};
+use crate::base::map::Seed;
 use crate::base::party::Party;
 use crate::base::time::Time;
 use crate::connection::{Disconnect, Pause};
@@ -30,6 +30,7 @@ use crate::flow::line::Line;
 use crate::flow::meter::{Meters, Rates};
 use crate::flow::shares::Shares;
 use crate::session::{Command, CommandError, Incoming};
+use crate::shard::awaited::Awaited;
 use crate::shard::ledger::Figure;
 use crate::shard::people::People;
 use crate::shard::settings::{COSTS, Cost, Limits, OverRate, PARTY_COSTS, toll};
@@ -64,15 +65,9 @@ pub(super) struct Paces {
     /// When to look again at connections that are not read from; one entry each at most, and of those
     /// that have closed meanwhile one until then.
     delayed: BinaryHeap<Reverse<(Time, ConnId)>>,
-    /// Questions of a connection that another shard has yet to answer, and the parties that they count for; never
-    /// zero.
-    asked: Map<u32, (u16, Askers)>,
-    /// The same of parties with a limit.
-    asked_by: Map<Party, u32>,
+    /// What awaits its answer.
+    pub(super) awaited: Awaited,
 }
-
-/// The user and the tenant that a connection asks for, where these have a limit.
-type Askers = [Option<Party>; 2];
 
 /// The longest that a delayed connection is not looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -93,8 +88,7 @@ impl Paces {
             door: Budget::default(),
             line: Line::default(),
             delayed: BinaryHeap::new(),
-            asked: seed.map(),
-            asked_by: seed.map(),
+            awaited: Awaited::new(seed),
         }
     }
 
@@ -103,54 +97,13 @@ impl Paces {
         self.delayed.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Questions of the connection that await another shard's answer.
-    pub(super) fn asked(&self, index: u32) -> u16 {
-        self.asked.get(&index).map_or(0, |(asked, _)| *asked)
-    }
-
-    /// Notes one more, which counts for the parties of the first of those that are open.
-    fn ask(&mut self, index: u32, parties: Askers) {
-        let (asked, parties) = self.asked.entry(index).or_insert((0, parties));
-        if *asked == u16::MAX {
-            return;
-        }
-        *asked += 1;
-        for party in parties.iter().flatten() {
-            *self.asked_by.entry(*party).or_default() += 1;
-        }
-    }
-
-    /// Notes that one was answered.
-    pub(super) fn answered(&mut self, index: u32) {
-        let Some((asked, parties)) = self.asked.get_mut(&index) else { return };
-        *asked -= 1;
-        let (is_last, parties) = (*asked == 0, *parties);
-        if is_last {
-            self.asked.remove(&index);
-        }
-        self.forgive(parties, 1);
-    }
-
-    /// So many questions count for these no more.
-    fn forgive(&mut self, parties: Askers, count: u32) {
-        for party in parties.into_iter().flatten() {
-            let Some(asked) = self.asked_by.get_mut(&party) else { continue };
-            *asked -= count;
-            if *asked == 0 {
-                self.asked_by.remove(&party);
-            }
-        }
-    }
-
     /// Forgets a connection that has gone, and what it has spent in so many namespaces.
     pub(super) fn forget(&mut self, index: u32, namespaces: usize) {
         self.connections.forget(index);
         for place in (0..namespaces).map_while(|place| u16::try_from(place).ok()) {
             self.spaces.forget((index, place));
         }
-        if let Some((asked, parties)) = self.asked.remove(&index) {
-            self.forgive(parties, asked.into());
-        }
+        self.awaited.forget(index);
     }
 
     /// Connections and parties with a budget that is not full.
@@ -163,13 +116,6 @@ impl Paces {
         self.parties.check();
         self.spaces.check();
         self.accounts.check();
-        assert!(self.asked.values().all(|(asked, _)| *asked > 0), "nobody asks nothing");
-        let for_parties = |(asked, parties): &(u16, Askers)| {
-            u64::from(*asked) * parties.iter().flatten().count() as u64
-        };
-        let asked: u64 = self.asked.values().map(for_parties).sum();
-        let by: u64 = self.asked_by.values().map(|asked| u64::from(*asked)).sum();
-        assert_eq!(by, asked, "what parties have asked");
     }
 }
 
@@ -230,37 +176,6 @@ impl Shard {
             self.delay(id, wait, now);
         }
         Pace::Go
-    }
-
-    /// True when the connection, or all of its user's or tenant's in this shard, have asked other shards as much as
-    /// they may before more is answered.
-    pub(super) fn has_asked_enough(&self, id: ConnId) -> bool {
-        let (limits, paces) = (&self.settings.limits, &self.gate.paces);
-        if paces.asked(id.index) >= limits.outstanding {
-            return true;
-        }
-        self.askers(id.index).into_iter().flatten().any(|party| {
-            let asked = paces.asked_by.get(&party).copied().unwrap_or(0);
-            let most = limits.of(party).outstanding;
-            most > 0 && asked >= most
-        })
-    }
-
-    /// Notes a question to another shard.
-    pub(super) fn note_asked(&mut self, id: ConnId) {
-        let askers = self.askers(id.index);
-        self.gate.paces.ask(id.index, askers);
-    }
-
-    fn askers(&self, index: u32) -> Askers {
-        let limits = &self.settings.limits;
-        let (user, tenant) = (limits.user.outstanding > 0, limits.asks_of_tenants());
-        let person = (user || tenant).then(|| self.gate.people.get(index)).flatten();
-        let seed = &self.identity.seed;
-        [
-            person.filter(|_| user).map(|person| person.user(seed)),
-            person.filter(|_| tenant).and_then(|person| person.tenant(seed)),
-        ]
     }
 
     /// Notes for those who could not afford a message that they would have liked to.

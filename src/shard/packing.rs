@@ -129,6 +129,7 @@ impl Shard {
             && publish.targets.len() == publish.targets.rooms.len()
             && self.table.codec.packings.waiting < MOST_PACKED_AT_ONCE
             && self.gate.people.consults.count(id) < most
+            && !self.awaits_enough(id)
     }
 
     /// Holds such a publication and has its payload compressed.
@@ -139,11 +140,10 @@ impl Shard {
         text: &str,
         place: Option<u64>,
     ) {
-        let consults = &mut self.gate.people.consults;
-        let place = place.unwrap_or_else(|| consults.place());
+        let place = place.unwrap_or_else(|| self.gate.people.consults.place());
         let rooms: Rooms = publish.targets.rooms.iter().map(|room| (&**room).into()).collect();
         let kept = Kept::Message { text: text.into(), rooms, packed: None };
-        consults.hold(id, Held { place, kept, wait: Wait::Packing(None) });
+        self.hold_command(id, Held { place, kept, wait: Wait::Packing(None) });
         let payload = publish.payload.map_or("", |payload| payload.get()).into();
         let packings = &mut self.table.codec.packings;
         packings.waiting += 1;

@@ -102,7 +102,7 @@ impl Shard {
         if self.prove(id, About::Held(place), token, now) {
             let kept = Kept::Token { reference: reference.map(RawValue::to_owned) };
             let held = Held { place, kept, wait: Wait::Proof(None) };
-            return self.gate.people.consults.hold(id, held);
+            return self.hold_command(id, held);
         }
         if self.awaits_login(id) {
             return self.close_for_now(id, now);

@@ -282,6 +282,7 @@ impl Shard {
     pub(super) fn handle_refused(&mut self, question: &Question, now: Time) {
         self.counters.rooms_refused_total += 1;
         let conn = question.to.conn;
+        self.note_answered(conn);
         if let Some(connection) = self.table.get(conn) {
             self.rooms.hub.leave(&mut connection.member, &question.room);
             self.rooms.replays.leave(conn.index, &question.room);

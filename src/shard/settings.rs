@@ -83,7 +83,7 @@ pub struct Limits {
     pub tenants: Tenants,
     /// Of those who want to come in.
     pub door: DoorLimits,
-    /// Questions of one connection that other shards have yet to answer.
+    /// Commands of one connection that may await their answers.
     pub outstanding: u16,
     /// Whether who is over a limit that is no rate is closed after it has heard which.
     pub closes_excess: bool,
@@ -133,7 +133,7 @@ pub struct PartyLimits {
     pub over: OverRate,
     /// Bytes of what waits for them; zero: no limit. Only of tenants.
     pub memory: u64,
-    /// Questions to other shards that these have yet to answer, in each shard; zero: no limit.
+    /// Commands that may await their answers; zero: no limit.
     pub outstanding: u32,
     /// Bytes of a message; zero: as everywhere. Of users and tenants, for those who log in from now on.
     pub message_bytes: u32,
@@ -222,7 +222,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// True when what tenants have asked is limited, of all or of some.
+    /// True when the commands of tenants that may await their answers are limited, of all or of some.
     #[must_use]
     pub fn asks_of_tenants(&self) -> bool {
         self.tenant.outstanding > 0 || self.tenants.are_asked_of()

@@ -164,6 +164,8 @@ impl Shard {
         counters.counted_parties = self.gate.tally.len() as u64;
         counters.shared_parties = self.gate.paces.accounts.len() as u64;
         counters.counted_rooms = self.rooms.quotas.counted();
+        counters.awaited_commands = self.gate.paces.awaited.len();
+        counters.awaited_elsewhere = self.gate.paces.awaited.sums.elsewhere();
         counters.waiting_joins = self.rooms.quotas.waiting() as u64;
         self.count_presence(&mut counters);
         self.table.codec.count(&mut counters);

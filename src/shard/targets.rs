@@ -85,6 +85,15 @@ impl Parts {
         matches!(homes, [(_, drafts)] if matches!(&drafts[..], [draft] if draft.terms.keep.is_some()))
     }
 
+    /// True when the author awaits that number.
+    pub(super) fn awaits_number(&self) -> bool {
+        let keep = match &self.homes[..] {
+            [(_, drafts)] if drafts.len() == 1 => drafts[0].terms.keep.as_deref(),
+            _ => None,
+        };
+        keep.is_some_and(|keep| keep.receipt.is_awaited())
+    }
+
     /// What goes to the other nodes in one piece; all homes send it, or the author if it is `homeless`.
     pub fn take_whole(&mut self, group: Option<&Group>) -> Option<Arc<Whole>> {
         let publications = std::mem::take(&mut self.across);

@@ -4,6 +4,7 @@
 //! a test says only what its own theme promises.
 
 mod across;
+mod awaited;
 mod bundle;
 mod consult;
 mod consult_door;

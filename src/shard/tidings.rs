@@ -331,6 +331,14 @@ impl Shard {
             let way = if *deliver == Deliver::Stream { &mut records } else { &mut events };
             way.push(event);
         }
+        let only_told = |room: &Cow<'_, str>| {
+            told.iter().any(|(name, deliver)| name == room && *deliver != Deliver::Both)
+        };
+        publish.targets.rooms.retain(|room| !only_told(room));
+        let (is_all, is_recorded) = (publish.targets.is_empty(), !records.is_empty());
+        if is_all && is_recorded && self.has_asked_enough(id) {
+            return self.refuse(id, &CommandError::outstanding(reference), now);
+        }
         let reports = &mut self.gate.people.consults.tidings;
         if !reports.has_space(events.iter().map(Tiding::cost).sum()) {
             self.counters.publishes_refused_total += 1;
@@ -339,12 +347,6 @@ impl Shard {
         }
         self.counters.events_total += events.len() as u64;
         events.into_iter().for_each(|event| reports.push(event));
-        let only_told = |room: &Cow<'_, str>| {
-            told.iter().any(|(name, deliver)| name == room && *deliver != Deliver::Both)
-        };
-        publish.targets.rooms.retain(|room| !only_told(room));
-        let is_all = publish.targets.is_empty();
-        let is_recorded = !records.is_empty();
         self.record(id, records, reference, is_all);
         match (is_all, is_recorded) {
             // The reply comes when Redis has it.
@@ -367,6 +369,9 @@ impl Shard {
         }
         let to = asks.then(|| self.address(id));
         let reference = reference.filter(|_| asks).map(RawValue::to_owned);
+        if asks {
+            self.note_asked(id);
+        }
         let documents = records.into_iter().map(|event| event.document).collect();
         let record = Statement { to, reference, documents };
         self.push_across(Mail::Record(Box::new(record)));
@@ -381,6 +386,7 @@ impl Shard {
         if self.table.get(id).is_none() {
             return;
         }
+        self.note_answered(id);
         if is_written {
             return self.reply(id, reference.as_deref(), &Reply::Published, now);
         }

@@ -214,9 +214,6 @@ impl Shard {
 
     fn take_answer(&mut self, answer: &Answer, now: Time) {
         let conn = answer.question.to.conn;
-        if self.table.get(conn).is_some() {
-            self.gate.paces.answered(conn.index);
-        }
         self.handle_answer(answer, now);
         self.catch_up(conn, now);
     }
@@ -276,13 +273,9 @@ impl Shard {
             Mail::Begin(begin, from) => self.handle_begin(begin, from),
             Mail::End(party) => self.handle_room_end(party),
             Mail::Verdict(begin, granted) => self.handle_verdict(&begin, granted, now),
-            Mail::Refused(question) => {
-                let conn = question.to.conn;
-                if self.table.get(conn).is_some() {
-                    self.gate.paces.answered(conn.index);
-                }
-                self.handle_refused(&question, now);
-            }
+            Mail::Refused(question) => self.handle_refused(&question, now),
+            Mail::Awaits(awaits) => self.handle_awaits(&awaits),
+            Mail::Awaited(awaits) => self.handle_awaited(&awaits),
             Mail::Kept(kept) => self.handle_kept(&kept, now),
             Mail::Saved(saved) => self.handle_saved(&saved, now),
             Mail::Notice(notice) => self.handle_notice(&notice, now),
@@ -330,6 +323,7 @@ impl Shard {
             self.post_here();
             self.post_wants(now);
             self.post_holdings(now);
+            self.post_awaited();
         }
         let was_blocked = self.outbox.is_blocked();
         self.counters.mail_sent_total += self.outbox.offer(post);

@@ -9,10 +9,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 use throng::node::Node;
 
 use crate::auth::{enter, guarded, knock, status, token};
+use crate::backend::{Backend, Posted, SHARED, ok};
 use crate::support::{Client, node, on_both_drivers, wait_for, wait_until};
 
 /// Whose limit it is.
@@ -78,6 +80,26 @@ impl Whose {
             Self::Tenant => enter(address, &of("ada", "y")),
         }
     }
+}
+
+/// One who may be in rooms that begin with "open", and about whose other rooms the back end is asked.
+fn member(user: &str, tenant: &str) -> Value {
+    json!({"sub": user, "tenant": tenant, "rooms": ["open*"]})
+}
+
+/// One of them, and another in the other shard who shares its limit, where connections share it.
+fn askers(whose: Whose, address: SocketAddr) -> (Client, Option<Client>) {
+    let here = enter(address, &member("ada", "x"));
+    if whose == Whose::Connection {
+        return (here, None);
+    }
+    let user = if whose == Whose::User { "ada" } else { "eve" };
+    let mut there = None;
+    wait_until("a connection in the other shard", || {
+        there = Some(enter(address, &member(user, "x")));
+        there.as_ref().is_some_and(|there| there.shard() != here.shard())
+    });
+    (here, there)
 }
 
 fn of(user: &str, tenant: &str) -> Value {
@@ -427,6 +449,62 @@ on_both_drivers! {
         let small = |number| json!({"type": "throng:join", "room": format!("small:{number}")});
         assert_eq!(refusal(&mut client, rule, small), json!("rate_limited"));
         assert!(is_obeyed(&client.ask(json!({"type": "throng:join", "room": "large"}))));
+    }
+
+    fn commands_that_wait_for_a_back_end_are_limited_over_both_shards(driver) {
+        for (whose, limit) in [
+            (Whose::Connection, "limits.max_outstanding=4"),
+            (Whose::User, "limits_user.max_outstanding=4"),
+            (Whose::Tenant, "limits_tenant.max_outstanding=4"),
+            (Whose::Tenant, "tenant=[{name=\"x\", max_outstanding=4}]"),
+        ] {
+            let (release, wait) = bounded::<()>(0);
+            let backend = Backend::open(move |_: &Posted| {
+                let _ = wait.recv();
+                ok(r#"{"allow":true}"#)
+            });
+            let sets = [
+                limit.to_owned(),
+                format!("auth_webhook.url={}", backend.url()),
+                format!("auth_webhook.secret={SHARED}"),
+                "auth_webhook.timeout_ms=60000".to_owned(),
+                "namespace=[{pattern=\"club:*\", join=\"webhook\"}]".to_owned(),
+            ];
+            let node = whose.node(driver, &sets);
+            let (mut here, there) = askers(whose, node.address());
+            let club = |number: usize| json!({"type": "throng:join", "room": format!("club:{number}"), "ref": number});
+            (0..4).for_each(|number| here.send(&club(number)));
+            wait_for(&node, limit, |c| c.awaited_commands == 4);
+            let mut all = vec![here];
+            if let Some(there) = there {
+                all.push(there);
+                // Its shard hears of the others when it has told of this one.
+                all[1].send(&club(4));
+                wait_for(&node, limit, |c| (c.awaited_commands, c.awaited_elsewhere) == (5, 5));
+            }
+            for asker in &mut all {
+                for message in [club(5), json!({"type": "throng:members", "room": "open"})] {
+                    let answer = asker.ask(message);
+                    assert_eq!(answer["code"], "overloaded", "{limit}: {answer}");
+                }
+            }
+            let mut other = match whose {
+                Whose::Tenant => enter(node.address(), &member("ada", "y")),
+                _ => enter(node.address(), &member("bob", "x")),
+            };
+            let answer = other.ask(json!({"type": "throng:members", "room": "open"}));
+            assert_eq!(answer["ok"], json!(true), "{limit}: {answer}");
+            drop(release);
+            for (asker, held) in all.iter_mut().zip([4, 1]) {
+                let answers: Vec<Value> = (0..held).map(|_| asker.next()).collect();
+                assert!(answers.iter().all(is_obeyed), "{limit}: {answers:?}");
+            }
+            wait_for(&node, limit, |c| (c.awaited_commands, c.awaited_elsewhere) == (0, 0));
+            for asker in &mut all {
+                let answer = asker.ask(json!({"type": "throng:members", "room": "open"}));
+                assert_eq!(answer["ok"], json!(true), "{limit}: {answer}");
+            }
+        }
     }
 
     fn questions_that_are_not_answered_yet_are_limited_with_a_typed_error(driver) {

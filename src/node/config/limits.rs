@@ -163,7 +163,7 @@ group! {
         /// be it its own, its user's, its tenant's or its namespace's: "error" answers with an error, "close" closes
         /// with 1008 behind that.
         "over_limit" Live over_limit: OverLimit = OverLimit::Error, one_of();
-        /// Joins and counts of a connection that may await another shard's answer.
+        /// Commands of a connection that may await their answers; see `[limits_user]`.
         "max_outstanding" Live outstanding: u16 = 1024, whole(1, 65_535);
     }
 }
@@ -231,7 +231,7 @@ group! {
         /// Bytes of a message of one user's connections, where that is less than limits.max_message_bytes; for those
         /// who log in from then on.
         "max_message_bytes" Live message_bytes: u32 = 0, whole(1, GIB).or_zero("as everywhere");
-        /// Joins, counts and other questions of one user in a shard that may await another shard's answer.
+        /// Commands of one user that may await their answers, in the whole node; see below.
         "max_outstanding" Live outstanding: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Messages of one user per second in the whole node.
         "messages_per_second" Live messages: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
@@ -259,7 +259,7 @@ group! {
         /// Bytes of a message of one tenant's connections, where that is less than limits.max_message_bytes; for
         /// those who log in from then on.
         "max_message_bytes" Live message_bytes: u32 = 0, whole(1, GIB).or_zero("as everywhere");
-        /// Joins, counts and other questions of one tenant in a shard that may await another shard's answer.
+        /// Commands of one tenant that may await their answers, in the whole node.
         "max_outstanding" Live outstanding: u32 = 0, whole(1, 100_000_000).or_zero("no limit");
         /// Bytes of memory for what waits for the connections of one tenant in the whole node, divided by the
         /// shards. Near it the tenant's readers lose early, beyond it those of them are closed that have most to

@@ -27,7 +27,7 @@ group! {
         "max_rooms" Live rooms: u32 = 0, whole(1, 100_000_000).or_zero("as everywhere");
         /// Bytes of a message of its connections, for those who log in from then on.
         "max_message_bytes" Live message_bytes: u32 = 0, whole(1, GIB).or_zero("as everywhere");
-        /// Questions of its connections in a shard that may await another shard's answer.
+        /// Its commands that may await their answers, in the whole node.
         "max_outstanding" Live outstanding: u32 = 0,
             whole(1, 100_000_000).or_zero("as everywhere");
         /// Bytes of memory for what waits for its connections in the whole node.

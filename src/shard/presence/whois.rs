@@ -196,7 +196,7 @@ impl Shard {
         if self.table.get(conn).is_none() {
             return;
         }
-        self.gate.paces.answered(conn.index);
+        self.note_answered(conn);
         let (mut text, reference) = (Vec::new(), reference.as_deref());
         match about {
             Matter::Users(users) => {

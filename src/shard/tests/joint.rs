@@ -9,7 +9,7 @@ use crate::base::glob::Glob;
 use crate::base::id::{ConnId, NodeTag, ShardId};
 use crate::hub::{Audience, HistoryLimits, Origin, Publication, Receipt, Target};
 use crate::shard::tests::rig::{Heard, Rig, draft, settings};
-use crate::shard::{Decided, Fetched, Joint, Mail, NamespaceRules, Question, RoomMemory};
+use crate::shard::{Decided, Fetched, Joint, Mail, NamespaceRules, Question, RoomMemory, Settings};
 
 const EPOCH: u64 = (1 << 63) + 7;
 
@@ -19,7 +19,12 @@ fn at(offset: u64) -> Cursor {
 
 /// The only shard of a node that shares the history of all rooms, and keeps three publications of each.
 fn sharing() -> Rig {
+    sharing_with(|_| {})
+}
+
+fn sharing_with(change: impl FnOnce(&mut Settings)) -> Rig {
     let mut settings = settings();
+    change(&mut settings);
     let limits = HistoryLimits { count: 3, bytes: 1 << 20, age: Duration::from_secs(60) };
     settings.rooms.shared = vec![Glob::new("*")];
     settings.rooms.namespaces = vec![NamespaceRules {
@@ -126,6 +131,39 @@ fn a_publication_is_nobodys_until_it_has_come_back_with_its_number() {
     give(&mut rig, Joint::Told(receipt, Decided::Refused("r".into(), "no memory")));
     let heard = texts(&mut rig, conn);
     assert_eq!((&heard[0]["code"], &heard[0]["ref"]), (&json!("overloaded"), &json!(2)));
+}
+
+#[test]
+fn what_waits_for_the_bridge_counts_until_it_is_answered() {
+    let mut rig = sharing_with(|settings| settings.limits.outstanding = 1);
+    let conn = join(&mut rig, None);
+    let too_many = |rig: &mut Rig| {
+        rig.say(conn, r#"{"type":"throng:members","room":"r","ref":9}"#);
+        rig.settle();
+        let heard = texts(rig, conn);
+        heard.iter().any(|text| text["ref"] == 9 && text["code"] == "overloaded")
+    };
+    // The place of the room.
+    assert!(matches!(&shares(&mut rig)[..], [Joint::Follow(_)]));
+    assert!(too_many(&mut rig));
+    give(&mut rig, Joint::Followed("r".into(), Some(at(5))));
+    assert!(!too_many(&mut rig));
+    // The number of a publication, taken or not.
+    for decided in [Decided::Taken("r".into(), at(6)), Decided::Refused("r".into(), "no memory")] {
+        rig.say(conn, r#"{"type":"x","room":"r","ref":2}"#);
+        let Some(Joint::Keep(draft)) = shares(&mut rig).pop() else { panic!("nothing sent") };
+        assert!(too_many(&mut rig));
+        rig.say(conn, r#"{"type":"x","room":"r","ref":3}"#);
+        assert!(shares(&mut rig).is_empty(), "one is under way");
+        let receipt = draft.terms.keep.expect("it is to be numbered elsewhere").receipt;
+        give(&mut rig, Joint::Told(receipt, decided));
+        assert!(!too_many(&mut rig));
+    }
+    // Who asks for no answer awaits none.
+    rig.say(conn, r#"{"type":"x","room":"r"}"#);
+    assert_eq!(shares(&mut rig).len(), 1);
+    assert!(!too_many(&mut rig));
+    assert_eq!(rig.shard.counters().awaited_commands, 0);
 }
 
 #[test]

@@ -32,7 +32,7 @@ const REPEATED_KB: u64 = 1024;
 pub(super) const CHEAP: usize = 8 * 1024;
 
 /// What is zero when nobody is there.
-const GAUGES: [&str; 32] = [
+const GAUGES: [&str; 34] = [
     "stream_connections",
     "packet_connections",
     "polling_connections",
@@ -51,6 +51,8 @@ const GAUGES: [&str; 32] = [
     "parties",
     "counted_parties",
     "waiting_joins",
+    "awaited_commands",
+    "awaited_elsewhere",
     "everyone_waiting",
     "connections",
     "open_connections",
