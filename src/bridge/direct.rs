@@ -8,11 +8,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{Client, Connection, ConnectionInfo, RedisError, RedisResult, ServerErrorKind, cmd};
+use redis::{Client, Connection, ConnectionInfo, RedisError, RedisResult, cmd};
 use tokio::runtime::Runtime;
 
 use super::server::{Fault, Place, Sentinels, Server};
-use super::source::{HOPS, elsewhere};
+use super::source::{HOPS, hop, in_a_circle};
 
 /// Where connections go that are waited for.
 pub struct Direct {
@@ -95,21 +95,12 @@ impl Direct {
     fn owner(&self, mut at: ConnectionInfo, patience: Duration) -> RedisResult<Connection> {
         for _ in 0..HOPS {
             let mut connection = connected(&Client::open(at.clone())?, patience)?;
-            let answer: RedisResult<u64> = cmd("EXISTS").arg(&self.key).query(&mut connection);
-            let Err(error) = answer else { return Ok(connection) };
-            // A slot that is on its way is still where it is asked for.
-            if error.kind() == ServerErrorKind::Ask.into() {
-                return Ok(connection);
-            }
-            let named = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'));
-            let next =
-                named.and_then(|(host, port)| elsewhere(at.addr(), host, port.parse().ok()?));
-            match next {
-                Some(next) => at = at.set_addr(next),
-                None => return Err(error),
+            match hop(&at, cmd("EXISTS").arg(&self.key).query(&mut connection))? {
+                None => return Ok(connection),
+                Some(next) => at = next,
             }
         }
-        Err(std::io::Error::other("the nodes of the cluster name each other in a circle").into())
+        Err(in_a_circle())
     }
 }
 

@@ -14,7 +14,10 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisResult, cmd};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, RedisResult,
+    ServerErrorKind, cmd,
+};
 
 /// How often a node may name another one.
 pub(super) const HOPS: usize = 5;
@@ -94,27 +97,39 @@ impl Cluster {
         for _ in 0..HOPS {
             let client = Client::open(at.clone())?;
             let mut hub = client.get_multiplexed_async_connection_with_config(config).await?;
-            let answer: RedisResult<u64> = cmd("EXISTS").arg(&self.key).query_async(&mut hub).await;
-            let Err(error) = answer else { return Ok(hub) };
-            let is_leaving = error.kind() == redis::ServerErrorKind::Ask.into();
-            // A slot that is on its way is still where it is asked for.
-            if is_leaving {
-                return Ok(hub);
-            }
-            let named = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'));
-            let next =
-                named.and_then(|(host, port)| elsewhere(at.addr(), host, port.parse().ok()?));
-            match next {
-                Some(next) => at = at.set_addr(next),
-                None => return Err(error),
+            match hop(&at, cmd("EXISTS").arg(&self.key).query_async(&mut hub).await)? {
+                None => return Ok(hub),
+                Some(next) => at = next,
             }
         }
-        Err(std::io::Error::other("the nodes of the cluster name each other in a circle").into())
+        Err(in_a_circle())
     }
 }
 
+/// Whom a node names as the one that has the slot of a key, which it was asked about; `None` when it has it itself.
+pub(super) fn hop(
+    at: &ConnectionInfo,
+    answer: RedisResult<u64>,
+) -> RedisResult<Option<ConnectionInfo>> {
+    let Err(error) = answer else { return Ok(None) };
+    // A slot that is on its way is still where it is asked for.
+    if error.kind() == ServerErrorKind::Ask.into() {
+        return Ok(None);
+    }
+    let named = error.redirect_node().and_then(|(node, _)| node.rsplit_once(':'));
+    match named.and_then(|(host, port)| elsewhere(at.addr(), host, port.parse().ok()?)) {
+        Some(next) => Ok(Some(at.clone().set_addr(next))),
+        None => Err(error),
+    }
+}
+
+/// What is wrong when nodes have named another too often.
+pub(super) fn in_a_circle() -> RedisError {
+    std::io::Error::other("the nodes of the cluster name each other in a circle").into()
+}
+
 /// The address of another node, reached as the one that named it. A host without a name is the same one.
-pub(super) fn elsewhere(of: &ConnectionAddr, named: &str, at: u16) -> Option<ConnectionAddr> {
+fn elsewhere(of: &ConnectionAddr, named: &str, at: u16) -> Option<ConnectionAddr> {
     let mut next = of.clone();
     match &mut next {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
