@@ -82,19 +82,19 @@ pub(super) struct Rig {
     pub(super) stalled: BTreeSet<ConnId>,
     /// Bytes of these connections' peers have arrived and were not reported.
     pub(super) unread: BTreeSet<ConnId>,
-    /// Connections whose sockets have come from others.
-    pub(super) adopted: Vec<ConnId>,
     /// Whether the driver confirms closes by itself.
     pub(super) confirms: bool,
     wires: BTreeMap<ConnId, Wire>,
-    going: Going,
+    pub(super) going: Going,
     sockets: u32,
     /// Steps since the shard was checked, each counted as the connections that it may be worth looking at.
     unchecked: u64,
 }
 
 #[derive(Default)]
-struct Going {
+pub(super) struct Going {
+    /// Connections whose sockets have come from others.
+    pub(super) adopted: Vec<ConnId>,
     closing: Vec<ConnId>,
     /// Sockets that the driver has yet to let go of.
     leaving: Vec<ConnId>,
@@ -205,7 +205,6 @@ impl Rig {
             full: BTreeSet::new(),
             stalled: BTreeSet::new(),
             unread: BTreeSet::new(),
-            adopted: Vec::new(),
             confirms: true,
             wires: BTreeMap::new(),
             going: Going::default(),
@@ -480,7 +479,7 @@ impl Rig {
             }
             Op::Adopt { conn, .. } => {
                 self.wires.insert(conn, Wire::default());
-                self.adopted.push(conn);
+                self.going.adopted.push(conn);
                 Seen::Adopt(conn)
             }
             Op::Refuse { .. } => Seen::Refuse,

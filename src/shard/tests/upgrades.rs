@@ -360,7 +360,7 @@ fn a_websocket_at_another_shard_goes_to_the_one_that_has_the_session() {
     assert!(rigs[1].shard.table.get(first).is_none(), "it has left");
     let counters = rigs.each_ref().map(|rig| rig.shard.counters());
     assert_eq!((counters[0].transfers_total, counters[1].handed_over_total), (1, 1));
-    let probe = rigs[0].adopted.pop().expect("a socket that has come");
+    let probe = rigs[0].going.adopted.pop().expect("a socket that has come");
     assert!(rigs[0].response(probe).starts_with("HTTP/1.1 101 "));
     assert_eq!(packets(&mut rigs[0], probe), ["3probe"]);
     exchange(&mut rigs);
@@ -377,7 +377,7 @@ fn a_websocket_at_another_shard_goes_to_the_one_that_has_the_session() {
         let target = format!("/socket.io/?EIO=4&transport=websocket&sid={sid}");
         rigs[1].receive(conn, &head_with(&target, ""));
         exchange(&mut rigs);
-        let conn = if shard == 0 { rigs[0].adopted.pop().expect("a socket") } else { conn };
+        let conn = if shard == 0 { rigs[0].going.adopted.pop().expect("a socket") } else { conn };
         assert!(rigs[shard].response(conn).starts_with("HTTP/1.1 400 "), "{sid}");
     }
     // Where mail waits already, nothing is added to it.
