@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use throng::node::Node;
 
 use crate::admin::{SECRET, ask, with_admin};
-use crate::auth::{enter, guarded, token};
+use crate::auth::{SECRET as SIGNING, enter, guarded, knock, status, token};
+use crate::backend::{Backend, response};
+use crate::bridge::cluster::{Redis, linked};
+use crate::events::hook;
 use crate::support::{Client, PATIENCE, free_port, node, on_both_drivers, wait_for, wait_until};
 
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -50,7 +53,7 @@ fn is(value: f64, expected: u32) -> bool {
     (value - f64::from(expected)).abs() < 0.5
 }
 
-/// Everything that the dashboard draws happens to this node: deliveries, losses, refusals, ends.
+/// Eight members hear of twenty publications, and one connection ends. What goes wrong is [`Troubled`]'s.
 fn load(node: &Node) -> Vec<Client> {
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(node.address())).collect();
     for client in &mut clients {
@@ -262,11 +265,24 @@ impl Prometheus {
 
     /// True when a query gives at least one number.
     fn has_data(&self, query: &str) -> bool {
+        !self.numbers(query).is_empty()
+    }
+
+    /// True when a query gives at least one number above zero.
+    fn is_more_than_nothing(&self, query: &str) -> bool {
+        self.numbers(query).into_iter().any(|number| number > 0.0)
+    }
+
+    /// The finite numbers that a query gives.
+    fn numbers(&self, query: &str) -> Vec<f64> {
         let escaped: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let data = self.get(&format!("/api/v1/query?query={escaped}"));
         let results = data["result"].as_array().cloned().unwrap_or_default();
         let numbers = results.iter().filter_map(|result| result["value"][1].as_str());
-        numbers.filter_map(|text| text.parse::<f64>().ok()).any(f64::is_finite)
+        numbers
+            .filter_map(|text| text.parse::<f64>().ok())
+            .filter(|number| number.is_finite())
+            .collect()
     }
 
     fn fires(&self, alert: &str) -> bool {
@@ -320,22 +336,150 @@ fn alerts() -> Vec<(String, String)> {
     alerts
 }
 
+/// What a panel draws of a [`Troubled`] node that is more than nothing, by a word of the panel's query.
+const BUSY: [(&str, &str); 18] = [
+    ("Connections", "throng_connections"),
+    ("Arrivals and ends", "throng_disconnects_total"),
+    ("Turned away", "throng_refusals_total"),
+    ("Turned away", "throng_auth_refusals_total"),
+    ("Turned away", "throng_handshakes_refused_total"),
+    ("Messages", "throng_deliveries_total"),
+    ("Errors answered", "throng_command_errors_total"),
+    ("Queue bytes", "throng_queue_bytes_sum"),
+    ("Queues over a size", "le=\"1024\""),
+    ("Lost by slow readers", "throng_dropped_total"),
+    ("Connections by tenant", "throng_tenant_connections"),
+    ("Messages by tenant", "throng_tenant_deliveries_total"),
+    ("Refusals by tenant", "throng_tenant_refusals_total"),
+    ("Store", "throng_store_kept_total"),
+    ("Webhook events", "throng_webhook_events_total"),
+    ("Webhook events", "throng_webhook_failures_total"),
+    ("Bridge traffic", "throng_bridge_received_total"),
+    ("Bridge link", "throng_bridge_up"),
+];
+
+/// The same, once its Redis is gone.
+const BUSY_WITHOUT_REDIS: [(&str, &str); 2] = [
+    ("Store troubles", "throng_store_faults_total"),
+    ("Bridge losses", "throng_bridge_failures_total"),
+];
+
+/// A node with a tenant, a back end that refuses every event, a store and a link to others in a Redis of its own, and a
+/// reader who does not read.
+struct Troubled {
+    node: Node,
+    redis: Redis,
+    _refuses: Backend,
+    _slow: Client,
+    member: Client,
+}
+
+impl Troubled {
+    fn start() -> Self {
+        let redis = Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+        let refuses = Backend::open(|_| Some(response("500 Internal Server Error", "")));
+        let hook = hook("refuses", &refuses, r#""joined""#, ", linger_ms=0, max_attempts=1");
+        let admin = with_admin(r#""notify""#);
+        let sets: &[&str] = &[
+            &admin[0],
+            &admin[1],
+            "admin.metrics_open=true",
+            PATIENT,
+            "auth.mode=token",
+            &format!("auth.secret={SIGNING:?}"),
+            "auth.require_expiry=false",
+            r#"auth.allowed_origins=["https://app.example"]"#,
+            "store.redis=true",
+            "bridge.node=a",
+            "tcp.send_buffer_bytes=4096",
+            "queue.high_water_bytes=16384",
+            "queue.low_water_bytes=4096",
+            &format!("webhook=[{hook}]"),
+        ];
+        let node = linked("auto", redis.address(), sets);
+        let claims = json!({"sub": "ada", "tenant": "acme", "rooms": ["*"]});
+        let mut slow =
+            Client::connect_narrow_with(node.address(), &format!("Bearer {}", token(&claims)));
+        slow.join("r");
+        let mut member = enter(node.address(), &claims);
+        member.join("s");
+        Self { node, redis, _refuses: refuses, _slow: slow, member }
+    }
+
+    fn admin(&self) -> SocketAddr {
+        self.node.admin_address().expect("an admin listener")
+    }
+
+    /// A little more of everything that can go wrong while Redis is there.
+    fn stir(&mut self) {
+        let payload = "x".repeat(8192);
+        for room in ["r", "r", "r", "s"] {
+            let reply =
+                self.member.ask_among(json!({"type": "x", "room": room, "payload": payload}));
+            assert_eq!(reply["ok"], json!(true), "{reply}");
+        }
+        let refusal = self.member.ask_among(json!({"type": "throng:no such"}));
+        assert_eq!(refusal["code"], "unknown_command", "{refusal}");
+        let left = self.member.ask_among(json!({"type": "throng:leave", "room": "s"}));
+        assert_eq!(left["ok"], json!(true), "{left}");
+        let joined = self.member.ask_among(json!({"type": "throng:join", "room": "s"}));
+        assert_eq!(joined["ok"], json!(true), "{joined}");
+        let page = ("Origin", "https://other.example");
+        assert_eq!(status(&knock(self.node.address(), "/ws", &[page])), "403");
+        assert_eq!(status(&knock(self.node.address(), "/ws", &[])), "401");
+        drop(enter(self.node.address(), &json!({"sub": "bob"})));
+        assert_eq!(self.notify(), 201);
+    }
+
+    /// The status that a notification is answered with.
+    fn notify(&self) -> u16 {
+        let body = json!({"user": "ada", "payload": 1, "type": "mail"}).to_string();
+        ask(self.admin(), "POST /v1/notify", &body).0
+    }
+}
+
+/// The query of a panel that has this word.
+fn query_of<'a>(panels: &'a [(String, String)], (title, word): (&str, &str)) -> &'a str {
+    let mut found = panels.iter().filter(|(panel, query)| panel == title && query.contains(word));
+    &found.next().unwrap_or_else(|| panic!("{title} asks for {word}")).1
+}
+
 #[test]
 fn every_panel_and_every_alert_has_data_in_a_prometheus_that_scrapes_a_loaded_node() {
     if !is_installed("prometheus") {
         return;
     }
-    let sets = ["admin.listen=127.0.0.1:0", "admin.metrics_open=true"];
-    let node = node("auto", &sets);
-    let prometheus = Prometheus::start(node.admin_address().unwrap());
+    let mut troubled = Troubled::start();
+    let prometheus = Prometheus::start(troubled.admin());
     wait_until("the first scrape", || prometheus.has_data("throng_open_connections"));
-    let clients = load(&node);
+    for alert in ["ThrongWebhookLosses", "ThrongStoreBroken", "ThrongBridgeDown"] {
+        assert!(!prometheus.fires(alert), "{alert}: nothing has happened yet");
+    }
     let (panels, alerts) = (dashboard(), alerts());
-    assert!(panels.len() > 40 && alerts.len() == 12, "{} and {}", panels.len(), alerts.len());
+    assert!(panels.len() > 60 && alerts.len() == 15, "{} and {}", panels.len(), alerts.len());
+    for busy in BUSY {
+        let query = query_of(&panels, busy);
+        wait_until(&format!("{busy:?} is more than nothing: {query}"), || {
+            troubled.stir();
+            prometheus.is_more_than_nothing(query)
+        });
+    }
+    wait_until("the alert of lost events", || prometheus.fires("ThrongWebhookLosses"));
     for (name, query) in panels.iter().chain(&alerts) {
         wait_until(&format!("{name} has data: {query}"), || prometheus.has_data(query));
     }
-    drop(clients);
+    troubled.redis.stop();
+    for busy in BUSY_WITHOUT_REDIS {
+        let query = query_of(&panels, busy);
+        wait_until(&format!("{busy:?} is more than nothing: {query}"), || {
+            assert_eq!(troubled.notify(), 503);
+            prometheus.is_more_than_nothing(query)
+        });
+    }
+    wait_until("the alert of the store", || prometheus.fires("ThrongStoreBroken"));
+    // It fires half a minute later: that long nobody waits here.
+    let (_, down) = alerts.iter().find(|(name, _)| name == "ThrongBridgeDown").unwrap();
+    wait_until("the alert of the bridge holds", || prometheus.is_more_than_nothing(down));
 }
 
 #[test]
