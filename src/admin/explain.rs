@@ -198,6 +198,7 @@ fn policy(overflow: Overflow) -> &'static str {
         Overflow::DropNew => "drop_new",
         Overflow::DropOldest => "drop_oldest",
         Overflow::Conflate => "conflate",
+        Overflow::Pause => "pause",
         Overflow::Disconnect => "disconnect",
     }
 }

@@ -350,6 +350,8 @@ counters! {
     resyncs_total,
     /// Publications queued from histories.
     replayed_total,
+    /// Times a room said nothing more to a reader that was behind, until it could have the rest from the room's history.
+    pauses_total,
     /// Pages of history answered.
     history_pages_total,
     /// Publications that were stored before anybody had them.

@@ -22,6 +22,9 @@ pub enum Overflow {
     /// It replaces the queued publication of the same room and key; without one it is treated as
     /// [`Overflow::DropOldest`].
     Conflate,
+    /// The room says nothing more to it until its queue has drained, and then all it has missed, from the room's history.
+    /// Where that is none of a room's, as [`Overflow::DropNew`].
+    Pause,
     /// The connection is closed as a slow consumer.
     Disconnect,
 }

@@ -47,7 +47,7 @@ impl Bundle {
     /// True when this publication may share an item with others.
     pub(super) fn is_for(publication: &Publication) -> bool {
         publication.to.except.is_none()
-            && publication.overflow != Overflow::Conflate
+            && !matches!(publication.overflow, Overflow::Conflate | Overflow::Pause)
             && publication.has_members()
             && publication.origin.slip().is_none()
     }

@@ -15,7 +15,7 @@ use crate::base::counters::Counters;
 use crate::base::cursor::Cursor;
 use crate::base::fate::Fate;
 use crate::base::id::{ConnAddress, ConnId, ShardId};
-use crate::base::shared::Shared;
+use crate::base::shared::{Overflow, Shared};
 use crate::base::time::{Tick, Time};
 use crate::connection::{Disconnect, Form, Pause};
 use crate::flow::outbound::{OutboundLimits, Pressure, Pushed, Store};
@@ -43,6 +43,8 @@ pub(super) struct Item {
     steps: SmallVec<[Step; 1]>,
     /// Its room and the number of the last of it, while anybody here notes that.
     place: Option<(Arc<str>, Cursor)>,
+    /// Its room and its place there, where readers that are behind have it from the room's history later.
+    pauses: Option<(Arc<str>, Cursor)>,
     /// Connections of this shard that must not get it.
     except: SmallVec<[ConnId; 2]>,
     /// Rooms with members here, who must not get it either.
@@ -50,10 +52,18 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Its room and its place there, where whoever is behind has it later.
+    pub(super) fn pauses(&self) -> Option<&(Arc<str>, Cursor)> {
+        self.pauses.as_ref()
+    }
+
     fn excepts_nobody(&self) -> bool {
         self.except.is_empty() && self.except_rooms.is_empty()
     }
 }
+
+/// Connections to which a room says nothing more for now.
+type Paused = SmallVec<[u32; 4]>;
 
 /// What is to be known of rooms to hand an item to a member, and where members have come in them.
 pub(super) type Whither<'r> = (&'r Hub, &'r mut Replays);
@@ -71,6 +81,8 @@ pub(super) struct Pusher<'a> {
     /// True while nobody is to be written to for what is pushed, unless it is more than a queue should hold.
     waits: bool,
     pub(super) losses: Losses,
+    /// Connections to which a room says nothing more for now.
+    paused: Paused,
 }
 
 impl Pusher<'_> {
@@ -78,6 +90,9 @@ impl Pusher<'_> {
         let (hub, Replays { trails, recalls, .. }) = rooms;
         if !item.excepts_nobody() && self.is_excepted(index, item, hub) {
             return;
+        }
+        if item.pauses.is_some() && self.is_over(index) {
+            return self.paused.push(index);
         }
         if !item.steps.is_empty() && trails.has(index) {
             for step in &item.steps {
@@ -122,6 +137,12 @@ impl Pusher<'_> {
         if let Some((id, _)) = self.table.at(index) {
             self.note(id, item, fate);
         }
+    }
+
+    /// True while the connection's queue takes no publication.
+    fn is_over(&mut self, index: u32) -> bool {
+        let limits = self.limits;
+        self.table.at(index).is_some_and(|(_, connection)| connection.outbound.is_over(limits))
     }
 
     fn is_excepted(&mut self, index: u32, item: &Item, hub: &Hub) -> bool {
@@ -292,7 +313,7 @@ impl Shard {
             let space = self.space_of(&room);
             let forms = forms.map(|one: Shared| one.counted_for(space.as_ref()));
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            let item = Item { forms, steps, place, except, except_rooms };
+            let item = Item { forms, steps, place, pauses: None, except, except_rooms };
             self.deliver_room(&room, &item, &limits, now);
         }
     }
@@ -307,10 +328,13 @@ impl Shard {
         let (rooms, mut pusher) = self.pusher(limits, now);
         pusher.waits = !delay.is_zero();
         for member in rooms.hub.members(room).iter().filter(|member| member.is_confirmed()) {
-            pusher.deliver(member.conn, item, (&rooms.hub, &mut rooms.replays));
+            if !rooms.replays.is_paused(member.conn, room) {
+                pusher.deliver(member.conn, item, (&rooms.hub, &mut rooms.replays));
+            }
         }
-        let losses = pusher.losses;
+        let (losses, paused) = (pusher.losses, pusher.paused);
         self.note_losses(Some(room), losses);
+        self.pause_in(item, &paused);
         self.note_delivered(room, before);
         self.close_slow(now);
     }
@@ -330,7 +354,7 @@ impl Shard {
         let except = except.map(|address| address.conn).into_iter().collect();
         let forms = forms.map(|one| one.counted_for(space.as_ref()));
         let (steps, except_rooms) = (SmallVec::new(), SmallVec::new());
-        let item = Item { forms, steps, place: None, except, except_rooms };
+        let item = Item { forms, steps, place: None, pauses: None, except, except_rooms };
         self.deliver_room(room, &item, &limits, now);
     }
 
@@ -347,16 +371,18 @@ impl Shard {
         let delivered = self.delivered();
         let (rooms, mut pusher) = self.pusher(limits, now);
         let served = rooms.groups.enter(group);
-        let mut lost: SmallVec<[(&str, Losses); 2]> = SmallVec::new();
+        let mut lost: SmallVec<[(&str, Losses, Paused); 2]> = SmallVec::new();
         for (publication, item) in publications.iter().zip(&items) {
             if publication.is_over(now) {
                 pusher.counters.outdated_total += 1;
+                lost.push((&publication.room, Losses::default(), SmallVec::new()));
                 continue;
             }
             match &publication.to.target {
                 Target::Room | Target::User => {
                     for member in rooms.hub.members(&publication.room) {
-                        if !member.is_confirmed() {
+                        let is_paused = rooms.replays.is_paused(member.conn, &publication.room);
+                        if !member.is_confirmed() || is_paused {
                             continue;
                         }
                         if served.first(member.conn) {
@@ -379,10 +405,12 @@ impl Shard {
                 }
                 Target::Everyone => {}
             }
-            lost.push((&publication.room, std::mem::take(&mut pusher.losses)));
+            let paused = std::mem::take(&mut pusher.paused);
+            lost.push((&publication.room, std::mem::take(&mut pusher.losses), paused));
         }
-        for (room, losses) in lost {
+        for ((room, losses, paused), item) in lost.into_iter().zip(&items) {
             self.note_losses(Some(room), losses);
+            self.pause_in(item, &paused);
         }
         let reached = self.counters.deliveries_total - before;
         // All are of one tenant, as one command or one key has named them.
@@ -427,6 +455,7 @@ impl Shard {
             tick,
             waits: false,
             losses,
+            paused: SmallVec::new(),
         };
         (rooms, pusher)
     }
@@ -475,9 +504,11 @@ impl Shard {
         let steps = self.step(publication, forms.event.as_ref()).into_iter().collect();
         let forms = forms.map(|bytes| marked(bytes).counted_for(space.as_ref()));
         let place = self.place_of(&publication.room, publication.cursor);
+        let pauses = publication.overflow == Overflow::Pause;
+        let pauses = pauses.then(|| (Arc::clone(&publication.room), publication.cursor));
         let Some(all) = &publication.to.except else {
             let (except, except_rooms) = (SmallVec::new(), SmallVec::new());
-            return Item { forms, steps, place, except, except_rooms };
+            return Item { forms, steps, place, pauses, except, except_rooms };
         };
         let here = |address: &&ConnAddress| self.is_own(address);
         let rooms = all.rooms.iter().filter_map(|room| self.rooms.hub.key(room));
@@ -485,6 +516,7 @@ impl Shard {
             forms,
             steps,
             place,
+            pauses,
             except: all.connections.iter().filter(here).map(|address| address.conn).collect(),
             except_rooms: rooms.collect(),
         }

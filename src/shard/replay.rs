@@ -11,6 +11,9 @@
 //! One question of a connection is under way at a time, however many rooms it comes back to. A reader
 //! that is slower than the room's history ages is told to begin anew, by one `throng:resync`. What is
 //! replayed is never dropped from a queue: it only gets in when there is space for it.
+//!
+//! A member that is too slow for a room whose policy is to pause comes back in the same way, without having been away: from
+//! the first publication on that its queue has no space for it is behind, and nothing live reaches it until it is not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use crate::connection::Form;
 use crate::hub::{Publication, Slice, Standing};
 use crate::session::Code;
 use crate::session::encode::{self, Push, Reply, Restoration};
-use crate::shard::fanout::push_of;
+use crate::shard::fanout::{Item, push_of};
 use crate::shard::forms;
 use crate::shard::mail::{Answer, Asked, Found, Joining};
 use crate::shard::outcomes::Note;
@@ -87,6 +90,11 @@ impl Replays {
     pub(super) fn is_behind(&self, index: u32, room: &str) -> bool {
         let behind = self.behind.get(&index);
         behind.is_some_and(|behind| behind.rooms.iter().any(|other| *other.name == *room))
+    }
+
+    /// True while the room says nothing to the connection, which gets it from the room's history.
+    pub(super) fn is_paused(&self, index: u32, room: &str) -> bool {
+        self.waits(index) && self.is_behind(index, room)
     }
 
     fn add(&mut self, conn: ConnId, room: &Arc<str>, after: Cursor) {
@@ -280,6 +288,18 @@ impl Shard {
             | Found::Repeat
             | Found::Stored(_)
             | Found::Refused(_) => {}
+        }
+    }
+
+    /// The room says nothing more to these connections, from this publication on, until it is their turn in its history.
+    pub(super) fn pause_in(&mut self, item: &Item, paused: &[u32]) {
+        let Some((room, at)) = item.pauses() else { return };
+        let after = Cursor { offset: at.offset.saturating_sub(1), ..*at };
+        for index in paused {
+            if let Some((id, _)) = self.table.at(*index) {
+                self.fall_behind(id, room, after);
+                self.counters.pauses_total += 1;
+            }
         }
     }
 

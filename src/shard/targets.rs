@@ -17,6 +17,7 @@ use crate::auth::{connections, everyone, room, user_room};
 use crate::base::cursor::Cursor;
 use crate::base::id::{NodeTag, ShardId};
 use crate::base::map::Seed;
+use crate::base::shared::Overflow;
 use crate::base::time::Time;
 use crate::hub::{self, Audience, Encoded, Except, Group, Origin, Publication, Target, Terms};
 use crate::session::Publish;
@@ -229,6 +230,9 @@ impl Drafter<'_, '_> {
         } else {
             self.rules.overflow_of(called().as_ref())
         };
+        // What is said to nobody's room is in no history that could be gone back to.
+        let pauses = overflow == Overflow::Pause && target != Target::Room;
+        let overflow = if pauses { Overflow::default() } else { overflow };
         Publication {
             room: Arc::from(name),
             to: Audience { target, except: self.except.clone() },

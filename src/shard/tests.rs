@@ -39,6 +39,7 @@ mod pace;
 mod packing;
 mod parties;
 mod passages;
+mod pauses;
 mod petitions;
 mod polling;
 mod presence;

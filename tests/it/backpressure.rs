@@ -103,6 +103,26 @@ on_both_drivers! {
         assert_eq!(lost, node.counters().dropped_new_total);
     }
 
+    /// Whatever the reader could not take when it was published comes from the room's history, and nothing is lost.
+    fn a_room_that_pauses_loses_nothing_and_waits_for_nobody(driver) {
+        let rule = "namespace=[{pattern=\"r\", overflow=\"pause\", history_count=1000000, history_bytes=100000000}]";
+        let node = node(driver, &small(&[rule, "server.shards=4"]));
+        let mut readers: Vec<Client> = (0..4).map(|_| Client::connect_narrow(node.address())).collect();
+        readers.iter_mut().for_each(|reader| _ = reader.join("r"));
+        let mut publisher = Client::connect(node.address());
+        let last = flood(&node, &mut publisher, |c| c.pauses_total >= 4);
+        for reader in &mut readers {
+            assert_eq!(catch_up(reader, last), ((1..=last).collect(), 0));
+        }
+        wait_for(&node, "nobody is behind", |c| c.replays == 0);
+        publisher.ask(json!({"type": "n", "room": "r", "payload": {"n": last + 1}}));
+        for reader in &mut readers {
+            assert_eq!(reader.next()["payload"]["n"], last + 1);
+        }
+        let counters = node.counters();
+        assert_eq!((counters.resyncs_total, counters.dropped_oldest_total, counters.dropped_new_total), (0, 0, 0));
+    }
+
     fn disconnect_closes_with_1013_and_others_lose_nothing(driver) {
         let node = node(driver, &small(&["queue.overflow=disconnect"]));
         let mut slow = Client::connect_narrow(node.address());

@@ -78,7 +78,7 @@ impl Outbound {
         }
         self.set(CONGESTED);
         let pushed = match mark.overflow {
-            Overflow::DropNew => {
+            Overflow::DropNew | Overflow::Pause => {
                 self.lose(store, key, &item, limits);
                 Pushed::DroppedNew(item.frames())
             }
@@ -302,6 +302,12 @@ impl Outbound {
     #[must_use]
     pub fn in_flight(&self) -> bool {
         self.has(IN_FLIGHT)
+    }
+
+    /// True while publications meet their room's policy.
+    #[must_use]
+    pub fn is_over(&self, limits: &OutboundLimits) -> bool {
+        limits.is_over(self.bytes, self.messages())
     }
 
     /// True from rising over the high water mark to falling to the low one.

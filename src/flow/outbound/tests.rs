@@ -159,7 +159,7 @@ impl Twin {
         }
         match policy {
             Overflow::Disconnect => return Pushed::SlowConsumer,
-            Overflow::DropNew => {
+            Overflow::DropNew | Overflow::Pause => {
                 self.lose(item.room, item.frames, limits);
                 return Pushed::DroppedNew(u32::try_from(item.frames).expect("few"));
             }

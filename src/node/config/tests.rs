@@ -180,7 +180,7 @@ throng.toml:6: server.max_headers = 3: there is no such key; did you mean limits
 throng.toml:7: server.zzzzzzzz = 1: there is no such key; [server] has listen, shards, driver, path, stream_path, socketio_path, history_path, pin, max_connections, backlog, drain_timeout_ms, reconnect_spread_ms, trusted_proxies, proxy_protocol, forwarded_header, socketio_recovery_ms, socketio_polling
 throng.toml:9: limit.max_headers = -3: there is no section [limit]; did you mean limits.max_headers?
 throng.toml:11: queue.low_water_bytes = 300000, queue.high_water_bytes = 262144: the low water mark must be below the high water mark
-throng.toml:12: queue.overflow = "conflat": expected "drop_new", "drop_oldest", "conflate" or "disconnect" (default "drop_oldest"); did you mean "conflate"?
+throng.toml:12: queue.overflow = "conflat": expected "drop_new", "drop_oldest", "conflate", "pause" or "disconnect" (default "drop_oldest"); did you mean "conflate"?
 throng.toml:13: queue.flush_window_us = "soon": expected a whole number from 1 to 100000, or 0 (never wait) (default 500)
 throng.toml:14: queue.max_age_ms = 1e3: expected a whole number from 100 to 86400000 (default 30000)
 throng.toml:15: [[namespace]]: expected a pattern, as pattern = "ticker:*"

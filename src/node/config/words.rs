@@ -40,6 +40,7 @@ impl Word for Overflow {
         (Self::DropNew, "drop_new"),
         (Self::DropOldest, "drop_oldest"),
         (Self::Conflate, "conflate"),
+        (Self::Pause, "pause"),
         (Self::Disconnect, "disconnect"),
     ];
 }
