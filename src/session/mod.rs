@@ -47,6 +47,7 @@ mod tests;
 
 pub use command::{Command, CommandLimits, Publish, Request, parse};
 pub use error::{Code, CommandError};
+pub use object::in_lines;
 pub use order::{Count, Order, OrderError, Orders, parse_order, parse_orders};
 pub use presence::{Subjects, Whois};
 pub use protocol::{Agreement, Incoming, Protocol, Session, Status};

@@ -3,6 +3,7 @@
 //! The messages of the server are flat, their keys are literals and their payloads are JSON already;
 //! a serializer would need a struct for each and would not take less code than this.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::Write;
 
@@ -46,11 +47,11 @@ impl<'o> Object<'o> {
         self
     }
 
-    /// JSON as it was written elsewhere; no field for `None`.
+    /// JSON as it was written elsewhere, by [`verbatim`]; no field for `None`.
     pub(super) fn raw(mut self, key: &str, value: Option<&RawValue>) -> Self {
         if let Some(value) = value {
             self.key(key);
-            self.out.extend_from_slice(value.get().as_bytes());
+            verbatim(self.out, value);
         }
         self
     }
@@ -120,6 +121,21 @@ impl<'o> Object<'o> {
 fn display(out: &mut Vec<u8>, value: impl Display) {
     // Writing to a vector cannot fail.
     let _ = write!(out, "{value}");
+}
+
+/// Appends JSON as it was written elsewhere, its lines ended by LF.
+pub(super) fn verbatim(out: &mut Vec<u8>, value: &RawValue) {
+    out.extend_from_slice(in_lines(value.get()).as_bytes());
+}
+
+/// JSON with LF where CR LF or a CR alone stood. They can stand between tokens only, for in a string both are escaped; and
+/// the lines of an event stream cannot tell them from LF. So all readers get the same bytes, whatever carries them.
+#[must_use]
+pub fn in_lines(json: &str) -> Cow<'_, str> {
+    if !json.as_bytes().contains(&b'\r') {
+        return Cow::Borrowed(json);
+    }
+    Cow::Owned(json.replace("\r\n", "\n").replace('\r', "\n"))
 }
 
 /// Appends `text` as a JSON string (RFC 8259, section 7): quotes, backslashes and control characters

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::encode::{Push, Whom, meant};
 use super::error::{Code, CommandError};
-use super::object::Object;
+use super::object::{Object, verbatim};
 use crate::wire::engineio;
 use crate::wire::socketio::{self, Fault, Kind, Packet, RESERVED, ROOT};
 
@@ -159,7 +159,10 @@ pub fn publication(out: &mut Vec<u8>, push: &Push<'_>, place: Option<&str>) {
         out.extend_from_slice(push.kind.get().as_bytes());
     }
     out.push(b',');
-    out.extend_from_slice(push.payload.map_or("null", RawValue::get).as_bytes());
+    match push.payload {
+        Some(payload) => verbatim(out, payload),
+        None => out.extend_from_slice(b"null"),
+    }
     out.push(b',');
     let known = Object::begin(out).raw("type", is_kept.then_some(push.kind));
     let known = meant(known, push.whom);

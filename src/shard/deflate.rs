@@ -19,6 +19,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::connection::Form;
 use crate::hub::{Class, Publication};
+use crate::session::in_lines;
 use crate::shard::forms::{self, Forms};
 use crate::shard::packing::Packings;
 use crate::shard::settings::{Compression, Settings};
@@ -86,7 +87,7 @@ impl Codec {
             if payload.len() <= rules.inline_bytes {
                 return deflator.frame(plain);
             }
-            frame_around(publication.encoded.packed()?, payload.as_bytes(), plain)
+            frame_around(publication.encoded.packed()?, in_lines(payload).as_bytes(), plain)
         })
     }
 

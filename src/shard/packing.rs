@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use crate::base::id::{ConnId, ShardId};
 use crate::base::packed::Packed;
 use crate::base::time::Time;
-use crate::session::{Command, Publish, Request};
+use crate::session::{Command, Publish, Request, in_lines};
 use crate::shard::held::{Held, Kept, Rooms, Wait};
 use crate::shard::settings::Compression;
 use crate::shard::state::Shard;
@@ -31,7 +31,7 @@ pub struct Packing {
     pub conn: ConnId,
     /// Where it is held.
     pub place: u64,
-    /// JSON as it came.
+    /// JSON as it goes out.
     pub payload: Box<str>,
 }
 
@@ -63,7 +63,7 @@ impl Packer {
     /// Compresses the payload of a publication, if it is one of those.
     pub fn prepare(&mut self, publish: &mut Publish<'_>) {
         if let Some(payload) = self.rules.payload_beside(publish) {
-            publish.packed = Some(self.deflator.pack(payload.as_bytes()));
+            publish.packed = Some(self.deflator.pack(in_lines(payload).as_bytes()));
         }
     }
 
@@ -144,7 +144,7 @@ impl Shard {
         let rooms: Rooms = publish.targets.rooms.iter().map(|room| (&**room).into()).collect();
         let kept = Kept::Message { text: text.into(), rooms, packed: None };
         self.hold_command(id, Held { place, kept, wait: Wait::Packing(None) });
-        let payload = publish.payload.map_or("", |payload| payload.get()).into();
+        let payload = in_lines(publish.payload.map_or("", |payload| payload.get())).into();
         let packings = &mut self.table.codec.packings;
         packings.waiting += 1;
         packings.out.push_back(Packing { from: self.identity.id, conn: id, place, payload });

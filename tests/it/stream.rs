@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use throng::node::Node;
 use throng::sys::clock::Clock;
+use tungstenite::Message;
 
 use crate::admin::{ask, with_admin};
 use crate::auth::{enter, guarded, token};
@@ -64,15 +65,19 @@ impl Listener {
     }
 
     fn try_next(&mut self) -> Option<Event> {
-        let (mut id, mut data) = (None, String::new());
+        let (id, text) = self.try_text()?;
+        Some((id, serde_json::from_str(&text).expect("JSON")))
+    }
+
+    /// The next event's text as a page has it: lines of data are joined by LF.
+    fn try_text(&mut self) -> Option<(Option<String>, String)> {
+        let (mut id, mut data) = (None, Vec::new());
         loop {
             let line = self.line()?;
             match line.split_once(": ") {
                 Some(("id", value)) => id = Some(value.to_owned()),
-                Some(("data", value)) => data.push_str(value),
-                _ if line.is_empty() && !data.is_empty() => {
-                    return Some((id, serde_json::from_str(&data).expect("JSON")));
-                }
+                Some(("data", value)) => data.push(value.to_owned()),
+                _ if line.is_empty() && !data.is_empty() => return Some((id, data.join("\n"))),
                 _ => {}
             }
         }
@@ -141,6 +146,33 @@ on_both_drivers! {
                 assert_eq!(mine[..least], theirs[..least]);
                 assert!(mine.len().abs_diff(theirs.len()) <= 1);
             }
+        }
+    }
+
+    /// By a client and by a back end: what is between the tokens and what the strings say.
+    fn a_payload_in_lines_is_byte_for_byte_the_same_by_a_stream_and_by_a_websocket(driver) {
+        let sets = with_admin(r#""publish""#);
+        let node = node(driver, &[&sets[0], &sets[1]]);
+        let mut listener = Listener::settled(node.address(), "/sse?room=lobby");
+        let mut socket = Client::connect(node.address());
+        socket.join("lobby");
+        let payload = "{\r\n  \"a\": \"one\\r\\ntwo\\nthree\u{2028}\",\r\n\r\t\"b\": [1,\n2]\r\n}";
+        let order = format!(r#"{{"type":"x","room":"lobby","payload":{payload}}}"#);
+        socket.send_text(&order);
+        let admin = node.admin_address().expect("an admin listener");
+        let mut texts = Vec::new();
+        for by_back_end in [false, true] {
+            if by_back_end {
+                assert_eq!(ask(admin, "POST /v1/publish", &order).0, 200);
+            }
+            let Message::Text(text) = socket.next_message() else { panic!("no text") };
+            let (_, event) = listener.try_text().expect("an event");
+            assert_eq!(event, text.as_str());
+            texts.push(event);
+        }
+        let lines = payload.replace("\r\n", "\n").replace('\r', "\n");
+        for text in texts {
+            assert!(text.contains(&format!(r#""payload":{lines}"#)), "{text:?}");
         }
     }
 

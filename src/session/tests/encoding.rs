@@ -134,6 +134,29 @@ fn a_publication_reaches_its_readers_as_its_author_wrote_it() {
     );
 }
 
+/// Between tokens only: what a string says of line breaks is written with escapes.
+#[test]
+fn a_cr_between_the_tokens_of_a_payload_becomes_a_line_feed_for_every_reader() {
+    let kind = raw("\"t\"");
+    for (sent, got) in [
+        (
+            "{\r\n  \"a\": \"x\\r\\ny\",\r\n  \"b\": 1\r\n}",
+            "{\n  \"a\": \"x\\r\\ny\",\n  \"b\": 1\n}",
+        ),
+        ("[1,\r2,\r\r3,\n\r4,\r\n\n5\r]", "[1,\n2,\n\n3,\n\n4,\n\n5\n]"),
+        ("[1,\n2]", "[1,\n2]"),
+    ] {
+        let payload = raw(sent);
+        let whom = encode::Whom::Everyone;
+        let push =
+            Push { kind: &kind, whom, offset: 0, payload: Some(&payload), id: None, from: None };
+        let text = written(|out| encode::publication(out, &push));
+        assert_eq!(text, format!(r#"{{"type":"t","everyone":true,"payload":{got}}}"#));
+        let packet = written(|out| packets::publication(out, &push, None));
+        assert_eq!(packet, format!(r#"42["t",{got},{{"everyone":true}}]"#));
+    }
+}
+
 #[test]
 fn an_object_without_fields_is_still_an_object() {
     assert_eq!(written(|out| super::super::object::Object::begin(out).end()), "{}");

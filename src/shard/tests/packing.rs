@@ -85,6 +85,18 @@ fn a_long_payload_is_compressed_elsewhere_before_anybody_has_it_and_keeps_its_pl
 }
 
 #[test]
+fn a_long_payload_in_lines_is_found_again_in_the_frame_that_it_goes_out_in() {
+    let mut rig = rig();
+    let (author, small) = (member(&mut rig, OFFER), member(&mut rig, OFFER));
+    let payload = format!("{{\r\n \"n\": 7,\r\n \"words\": \"{}\"\r\n}}", "abcdefgh".repeat(100));
+    rig.say(author, &publish(&["r"], &payload));
+    rig.settle();
+    let [packing] = &wanted(&mut rig)[..] else { panic!("one") };
+    done(&mut rig, packing);
+    assert_eq!(heard(&mut rig, small), [(true, json!(7))]);
+}
+
+#[test]
 fn what_is_no_shorter_or_too_long_or_for_more_than_rooms_goes_plain() {
     let mut rig = rig();
     let (author, reader) = (member(&mut rig, ""), member(&mut rig, OFFER));
