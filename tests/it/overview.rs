@@ -1,7 +1,9 @@
 //! Rooms and connections as a back end sees them, and connections it sends away, over real sockets.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -198,6 +200,44 @@ on_both_drivers! {
         theirs.expect_silence();
         nobodys.expect_silence();
     }
+
+    /// It goes on until it is interrupted, and each screen stands over the one before.
+    fn the_live_view_of_the_command_line_shows_screen_after_screen_until_a_signal(driver) {
+        const OVER: &str = "\x1b[H\x1b[J";
+        let sets = with_admin(r#""inspect""#);
+        let node = node(driver, &[&sets[0], &sets[1]]);
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        std::fs::write(&key, "a secret of sixteen bytes or more\n").unwrap();
+        let mut clients = vec![Client::connect(node.address())];
+        clients[0].join("a");
+        let url = format!("http://{}", node.admin_address().expect("an admin listener"));
+        let mut program = Command::new(env!("CARGO_BIN_EXE_throng"));
+        program.args(["top", "--interval", "1", "--url", &url, "--key-file"]).arg(&key);
+        let mut child = program.stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = child.stdout.take().expect("a pipe");
+        let (mut shown, mut chunk) = (String::new(), [0; 4096]);
+        for members in ["1", "2"] {
+            let row = [members, "a"];
+            let is_row = |line: &str| line.split_whitespace().eq(row);
+            // The last screen may be half written; the one before it is whole.
+            let whole = |shown: &str| shown.rsplit(OVER).nth(1).is_some_and(|s| s.lines().any(is_row));
+            while !whole(&shown) {
+                let read = out.read(&mut chunk).unwrap();
+                assert!(read > 0, "it ended after {shown:?}");
+                shown.push_str(str::from_utf8(&chunk[..read]).expect("ASCII"));
+            }
+            let mut next = Client::connect(node.address());
+            next.join("a");
+            clients.push(next);
+        }
+        assert!(shown.starts_with(OVER) && shown.matches(OVER).count() > 2, "{shown:?}");
+        assert_eq!(child.try_wait().unwrap(), None, "it goes on");
+        let number = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &number]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().signal(), Some(2));
+    }
+
     fn the_command_line_lists_rooms_and_shows_a_screen_of_a_running_node(driver) {
         let sets = with_admin(r#""inspect""#);
         let node = node(driver, &[&sets[0], &sets[1]]);
