@@ -131,6 +131,41 @@ fn a_drain_closes_in_a_steady_pace_over_the_middle_of_its_window() {
     assert_eq!(rig.shard.progress(), Progress::Drained);
 }
 
+/// Two of them read nothing before all of the closes have begun.
+#[test]
+fn what_was_queued_before_a_drain_is_sent_before_its_close() {
+    let mut rig = Rig::alone();
+    let members: Vec<_> = (0..3).map(|_| rig.member("r")).collect();
+    let author = rig.open();
+    members.iter().for_each(|conn| _ = rig.heard(*conn));
+    rig.stalled.extend(&members[1..]);
+    for number in 0..20 {
+        rig.say(author, &publish(&["r"], &number.to_string()));
+        rig.turn();
+    }
+    rig.take(Mail::Drain(Duration::from_secs(10)));
+    for _ in 0..90 {
+        rig.later(Duration::from_millis(100));
+        rig.turn();
+    }
+    assert_eq!(rig.shard.counters().closed_total, 4, "nobody is left out for its queue");
+    let still = rig.shard.counters().queued_bytes;
+    assert!(still > 0, "something waits for those that read nothing");
+    rig.stalled.clear();
+    rig.settle();
+    for conn in members {
+        let mut heard = rig.heard(conn);
+        assert_eq!(heard.pop(), Some(Heard::Close(1012)));
+        let Some(Heard::Text(reload)) = heard.pop() else { panic!("{heard:?}") };
+        assert_eq!(reload["type"], "throng:reload");
+        let numbers = heard.iter().map(|heard| match heard {
+            Heard::Text(push) => push["payload"].as_u64().expect("a number"),
+            other => panic!("{other:?}"),
+        });
+        assert!(numbers.eq(0..20), "{heard:?}");
+    }
+}
+
 #[test]
 fn no_turn_of_a_drain_looks_at_more_than_a_slice() {
     let mut rig = Rig::alone();
