@@ -53,7 +53,7 @@ impl Shard {
             protocol,
         };
         encode::connected(&mut text, &fields);
-        self.push_text(id, &text, now);
+        self.push_greeting(id, &text, now);
     }
 
     /// Answers a command that is not obeyed.

@@ -7,6 +7,7 @@
 //! a stream's other rooms is in `trail`.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -15,6 +16,7 @@ use crate::base::cursor::Cursor;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::connection::{Connection, Knock, Verdict, Wish};
+use crate::flow::line;
 use crate::hub::Publication;
 use crate::session::encode::Reply;
 use crate::session::{self, encode};
@@ -23,6 +25,10 @@ use crate::shard::state::Shard;
 use crate::shard::trail::{self, Sign};
 use crate::wire::http::{Head, Refusal, Upgrade};
 use crate::wire::sse;
+
+/// The longest wait for a stream that broke. Where drained clients come back over minutes, one that has lost its way to
+/// the node should not be away as long.
+const LAST_RETURN: Duration = Duration::from_secs(30);
 
 /// What an event's reader remembers: which numbering, which number, which room. A room's name holds no control
 /// characters, so this is one line.
@@ -115,6 +121,20 @@ impl Shard {
             let place = trails.others(id.index, sign) + &place_id(room, at);
             self.push_kept(id, sse::event(None, Some(&place), &text), now);
         }
+    }
+
+    /// Who the connection is, before all else. A stream hears with it after how long to come back should it break: each
+    /// another time, for one node that is lost loses many.
+    pub(super) fn push_greeting(&mut self, id: ConnId, text: &[u8], now: Time) {
+        let is_stream = self.table.get(id).is_some_and(|connection| connection.is_stream());
+        if !is_stream || self.is_reading(id) {
+            return self.push_text(id, text, now);
+        }
+        let last = self.settings.capacity.reconnect_spread.min(LAST_RETURN);
+        let first = last.min(line::FIRST);
+        let delay = first + (last - first).mul_f64(self.rng.f64());
+        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.push_kept(id, sse::opening(delay_ms, text), now);
     }
 
     /// Tells a stream after how long to come back, once it has ended.

@@ -2,8 +2,8 @@
 //!
 //! An event is a few lines and an empty one. A line ends with CR, LF or both, so data that holds line
 //! breaks goes out as several `data:` lines, which the reader joins with LF: what arrives is what was
-//! sent, but that every break has become LF. In JSON a break can stand only between tokens, so nothing
-//! that a string says is touched, and U+2028 is no break here. Whoever reads an event without a name hears
+//! sent, but that every break has become LF. The texts that come here hold no CR (`session::object`), so of
+//! them nothing is changed; one that did could still not end an event. U+2028 is no break here. Whoever reads an event without a name hears
 //! of it as `message`.
 
 /// A line that readers pass over: it keeps proxies from taking the stream for dead, and fires no event.
@@ -30,6 +30,15 @@ pub fn event(name: Option<&str>, id: Option<&str>, data: &[u8]) -> Vec<u8> {
         out.push(b'\n');
     }
     out.push(b'\n');
+    out
+}
+
+/// The first event of a stream, which tells as well how long to wait before coming back should the stream break, in
+/// milliseconds.
+#[must_use]
+pub fn opening(delay_ms: u64, data: &[u8]) -> Vec<u8> {
+    let mut out = format!("retry: {delay_ms}\n").into_bytes();
+    out.extend(event(None, None, data));
     out
 }
 
@@ -101,6 +110,7 @@ mod tests {
         assert_eq!(full, "event: chat\nid: 1:2\ndata: a\ndata: b\n\n");
         assert_eq!(text(event(None, None, b"")), "data: \n\n");
         assert_eq!(text(retry(1500)), "retry: 1500\n\n");
+        assert_eq!(text(opening(1500, b"a\nb")), "retry: 1500\ndata: a\ndata: b\n\n");
     }
 
     #[test]

@@ -403,7 +403,7 @@ group! {
         "backlog" Restart backlog: u32 = 4096, whole(1, 1_048_576);
         /// How long a drain (SIGTERM) may take: clients are told, queues flushed, connections closed.
         "drain_timeout_ms" Live drain_timeout: Duration = Duration::from_secs(10), millis(1, DAY_MS);
-        /// The window over which drained clients are told to spread their reconnects.
+        /// The window over which drained clients, and streams that break (30 s at most), come back.
         "reconnect_spread_ms" Live reconnect_spread: Duration = Duration::ZERO,
             millis(1, DAY_MS).or_zero("as long as the drain");
     }

@@ -1,8 +1,9 @@
 //! Event streams: what a WebSocket in the same rooms gets, in another form.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::rig::{Heard, Rig, publish, settings};
 use crate::base::id::ConnId;
@@ -82,12 +83,60 @@ fn a_stream_has_the_headers_that_proxies_and_browsers_need_and_says_first_who_it
     }
     let listened = listen(&mut rig, conn);
     let texts = listened.texts();
-    assert_eq!(texts[0]["type"], "throng:connected");
-    assert_eq!(texts[0]["protocol"], "sse");
+    let timeouts = settings().timeouts.heartbeat;
+    let heartbeat = json!({
+        "intervalMs": timeouts.interval.as_millis(), "timeoutMs": timeouts.timeout.as_millis(),
+    });
+    let connected = texts[0];
+    assert_eq!(connected["type"], "throng:connected");
+    assert_eq!(connected["protocol"], "sse");
+    assert_eq!(connected["clientId"], rig.address(conn).to_string());
+    assert_eq!((&connected["userId"], &connected["sessionEpoch"]), (&Value::Null, &json!("5")));
+    assert_eq!(connected["heartbeat"], heartbeat);
+    let spread = u64::try_from(settings().capacity.reconnect_spread.as_millis()).expect("short");
+    let retry = listened.retry.expect("when to come back");
+    assert!((spread.min(1000)..=spread).contains(&retry), "{retry} of {spread}");
     assert_eq!((&texts[1]["room"], &texts[1]["members"]), (&"a room".into(), &1.into()));
     assert_eq!(texts[2]["room"], "b");
     let counters = rig.shard.counters();
     assert_eq!((counters.stream_connections, counters.memberships), (1, 2));
+}
+
+/// Each another time, and none at once or after minutes.
+#[test]
+fn streams_that_break_are_told_to_come_back_one_after_another() {
+    for (spread, range) in [(500, 500..=500), (4000, 1000..=4000), (600_000, 1000..=30_000)] {
+        let mut settings = settings();
+        settings.capacity.reconnect_spread = Duration::from_millis(spread);
+        let mut rig = Rig::new(0, 1, settings);
+        let delays: BTreeSet<u64> = (0..12)
+            .map(|_| {
+                let (conn, _) = ask(&mut rig, "GET /sse?room=r HTTP/1.1\r\nHost: a\r\n\r\n");
+                listen(&mut rig, conn).retry.expect("when to come back")
+            })
+            .collect();
+        assert!(delays.iter().all(|delay| range.contains(delay)), "{delays:?} of {spread}");
+        assert_eq!(delays.len() > 6, spread > 1000, "{delays:?}");
+    }
+}
+
+#[test]
+fn a_payload_in_lines_is_the_same_text_by_a_stream_and_by_a_websocket() {
+    let mut rig = Rig::alone();
+    let (stream, socket) = (listener(&mut rig, "room=r"), rig.member("r"));
+    let (payload, lines) =
+        ("{\r\n \"a\": \"x\\r\\n\",\r \"b\": 1\n}", "{\n \"a\": \"x\\r\\n\",\n \"b\": 1\n}");
+    rig.heard(socket);
+    rig.say(socket, &publish(&["r"], payload));
+    rig.settle();
+    let frame = rig.bytes(socket);
+    let by_socket = str::from_utf8(&frame[2..]).expect("a short text frame");
+    let by_stream = String::from_utf8(rig.bytes(stream)).expect("text");
+    let (_, data) = by_stream.trim_end().split_once('\n').expect("an id, then data");
+    let data: Vec<&str> =
+        data.split('\n').map(|line| line.strip_prefix("data: ").expect("data")).collect();
+    assert_eq!(data.join("\n"), by_socket);
+    assert!(by_socket.contains(&format!("\"payload\":{lines}")), "{by_socket:?}");
 }
 
 #[test]
@@ -189,6 +238,7 @@ fn a_room_that_cannot_be_is_told_as_an_event_and_the_others_are_joined() {
 fn a_drain_tells_when_to_come_back_and_ends_the_stream_with_its_reason() {
     let mut rig = Rig::alone();
     let stream = listener(&mut rig, "room=r");
+    listen(&mut rig, stream);
     rig.take(Mail::Drain(Duration::from_secs(10)));
     let (mut texts, mut retry) = (Vec::new(), None);
     for _ in 0..12 {
