@@ -206,6 +206,19 @@ impl Shard {
         }
     }
 
+    /// Asserts what holds of what is held, and of what awaits its answer, which all of that does.
+    pub(super) fn check_awaited(&self) {
+        let is_open = |conn: ConnId| {
+            let connection = self.table.peek(conn.index);
+            let connection = connection.filter(|c| c.generation() == conn.generation);
+            connection.is_some_and(|connection| connection.open().is_some())
+        };
+        let consults = &self.gate.people.consults;
+        consults.check(is_open);
+        let held = |conn| consults.count(conn);
+        self.gate.paces.awaited.check(is_open, (held, consults.len()));
+    }
+
     /// What awaits answers elsewhere, as the party's home says.
     pub(super) fn handle_awaited(&mut self, word: &Awaits) {
         self.gate.paces.awaited.sums.hear(word.party, word.count);

@@ -3,7 +3,6 @@
 //! Tests, fuzzers and the simulator call this after every step; the worker calls it after a panic, to
 //! decide whether the process may go on.
 
-use crate::base::id::ConnId;
 use crate::connection::Connection;
 use crate::flow::outbound::Lengths;
 use crate::hub::Standing;
@@ -50,15 +49,7 @@ impl Shard {
         }
         self.check_people();
         self.gate.people.pages.check();
-        let is_open = |conn: ConnId| {
-            let connection = self.table.peek(conn.index);
-            let connection = connection.filter(|c| c.generation() == conn.generation);
-            connection.is_some_and(|connection| connection.open().is_some())
-        };
-        let consults = &self.gate.people.consults;
-        consults.check(is_open);
-        let held = |conn| consults.count(conn);
-        self.gate.paces.awaited.check(is_open, (held, consults.len()));
+        self.check_awaited();
         self.check_petitions();
         let is_secure = |index| self.table.peek(index).is_some_and(Connection::is_secure);
         self.gate.layers.check(is_secure);
