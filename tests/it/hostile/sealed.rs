@@ -267,7 +267,7 @@ fn try_all(arena: &Arena, version: Spoken, deeds: &[Deed]) {
 }
 
 /// By how many at once each of them is done over and over: a whole handshake goes before each.
-const AGAIN: usize = 4;
+const AGAIN: usize = 10;
 
 /// How many cases there are here.
 pub(super) fn count() -> usize {

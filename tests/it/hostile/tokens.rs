@@ -184,6 +184,9 @@ const MESSAGES: [(&str, &str); 5] = [
 /// How often a wave does each of them.
 const AGAIN: usize = 2;
 
+/// How many say all of them, one after another, in a wave.
+const TALKERS: usize = 10;
+
 /// How many cases there are here.
 pub(super) fn count() -> usize {
     all().len() + places().len() + MESSAGES.len()
@@ -297,7 +300,8 @@ on_both_drivers! {
         arena.check("all kinds on one connection");
         let cheap = || tokens.iter().filter(|(_, token)| token.len() <= CHEAP);
         arena.repeat("tokens on open connections", || {
-            for mut peer in [enter(), enter()] {
+            for _ in 0..TALKERS {
+                let mut peer = enter();
                 cheap().for_each(|(name, token)| say_later(&mut peer, name, token));
             }
         });
