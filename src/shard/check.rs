@@ -66,6 +66,15 @@ impl Shard {
         self.rooms.walks.check();
         self.rooms.repeats.check();
         self.rooms.shelf.check();
+        self.check_replays();
+        self.rooms.presence.check();
+        self.rooms.joint.check();
+        self.table.check();
+        self.queues.check();
+    }
+
+    /// Asserts that whoever has not had everything of a room is there, and in it.
+    fn check_replays(&self) {
         for (conn, rooms) in self.rooms.replays.iter() {
             let Some(connection) = self.table.peek(conn.index) else {
                 panic!("{conn:?} has not had everything and is gone");
@@ -77,9 +86,5 @@ impl Shard {
                 assert_ne!(standing, Standing::Outside, "{conn:?} has left {room}, and waits");
             }
         }
-        self.rooms.presence.check();
-        self.rooms.joint.check();
-        self.table.check();
-        self.queues.check();
     }
 }
