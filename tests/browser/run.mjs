@@ -135,6 +135,35 @@ for (const driver of DRIVERS) {
       await ada.sees("latency", /^\d+(\.\d)? ms$/);
     });
 
+    it("listens_by_an_event_stream_where_it_is_asked_to_or_there_is_no_websocket", async () => {
+      const withoutSockets = (page) => page.addInitScript(() => delete window.WebSocket);
+      for (const [way, options] of [["asked", { query: "?sse" }], ["has none", { prepare: withoutSockets }]]) {
+        const sockets = [];
+        const prepare = (page) => {
+          page.on("websocket", (socket) => sockets.push(socket.url()));
+          return options.prepare?.(page);
+        };
+        const listener = await Visitor.arrive(engine.address, { ...options, prepare });
+        await listener.state("open");
+        await listener.sees("connection-state", /^Listening/);
+        const placeholder = await listener.at("composer").getAttribute("placeholder");
+        assert.match(placeholder, /^Read only: .* event stream$/);
+        assert.ok(await listener.at("composer").isDisabled(), "there is nothing to write in");
+        await ada.says(`to those who ${way}`);
+        await listener.heard(`to those who ${way}`).waitFor();
+        const message = listener.at("message").filter({ hasText: `to those who ${way}` });
+        assert.equal(await message.getByTestId("message-from").textContent(), "Ada");
+        // It goes to another room by another stream, and hears the first no more.
+        await listener.at("room-input").fill(`beside ${way}`);
+        await listener.at("room-join").click();
+        await listener.sees("room-name", new RegExp(`^beside ${way}$`));
+        await listener.state("open");
+        assert.equal(await listener.heard(`to those who ${way}`).count(), 0);
+        assert.deepEqual(sockets, []);
+        await listener.leave();
+      }
+    });
+
     it("gives_an_event_source_what_it_gives_a_websocket", async () => {
       const { events, texts } = await ada.page.evaluate(listenBothWays, { room: "feed", messages: 20 });
       assert.deepEqual(events.map(({ data }) => data), texts);

@@ -58,7 +58,7 @@ export async function another() {
 
 /** One visitor: a browser context of its own, watched for errors and strange requests. */
 export class Visitor {
-  static async arrive(address, { browser = common, room = "lobby", name, ...options } = {}) {
+  static async arrive(address, { browser = common, room = "lobby", query = "", name, ...options } = {}) {
     const visitor = new Visitor();
     visitor.faults = [];
     visitor.mayLoseServer = false;
@@ -67,7 +67,7 @@ export class Visitor {
     visitor.page = await visitor.context.newPage();
     visitor.#watch(address);
     await options.prepare?.(visitor.page);
-    await visitor.page.goto(`http://${address}/#${encodeURIComponent(room)}`);
+    await visitor.page.goto(`http://${address}/${query}#${encodeURIComponent(room)}`);
     if (name) await visitor.at("name").fill(name);
     return visitor;
   }
