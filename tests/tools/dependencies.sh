@@ -26,13 +26,13 @@ fi
 deny() { cargo deny --log-level error --locked "$@"; }
 
 for manifest in "${manifests[@]}"; do
-    deny --manifest-path "$manifest" check --config "$PWD/deny.toml" --hide-inclusion-graph bans licenses sources
+    deny --manifest-path "$manifest" --config "$PWD/deny.toml" check --hide-inclusion-graph bans licenses sources
 done
 
 # One list serves all.
 if deny fetch db; then
     for manifest in "${manifests[@]}"; do
-        deny --offline --manifest-path "$manifest" check --config "$PWD/deny.toml" advisories
+        deny --offline --manifest-path "$manifest" --config "$PWD/deny.toml" check advisories
     done
 else
     left_out 'the list of known holes cannot be fetched here: the dependencies are unchecked against RustSec'
