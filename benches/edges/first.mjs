@@ -98,11 +98,11 @@ function listen(address, target, text) {
 }
 
 /** An nginx whose only word about the engine is where it is. */
-async function nginx(engine) {
+async function nginx(upstream) {
   const folder = mkdtempSync(join(tmpdir(), "throng-nginx-"));
   const port = await freePort();
   const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `${name}_temp_path ${name};`);
-  const site = `server { listen 127.0.0.1:${port}; location / { proxy_pass http://${engine}; } }`;
+  const site = `server { listen 127.0.0.1:${port}; location / { proxy_pass http://${upstream}; } }`;
   writeFileSync(
     join(folder, "nginx.conf"),
     `daemon off; worker_processes 1; pid nginx.pid; error_log error.log; events {}\nhttp { access_log off; ${paths.join(" ")} ${site} }\n`,

@@ -213,12 +213,16 @@ impl Consults {
         queue.list.insert(at, held);
     }
 
+    /// What is awaited at that place, if something is held there still.
+    fn wait(&mut self, conn: ConnId, place: u64) -> Option<&mut Wait> {
+        let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn)?;
+        let at = queue.list.binary_search_by_key(&place, |held| held.place).ok()?;
+        Some(&mut queue.list[at].wait)
+    }
+
     /// Notes an answer for what waits at that place, if it still does.
     pub(super) fn note(&mut self, conn: ConnId, place: u64, said: Ruling) {
-        let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn);
-        let Some(queue) = queue else { return };
-        let Ok(at) = queue.list.binary_search_by_key(&place, |held| held.place) else { return };
-        if let Wait::Answers { left, ruling } = &mut queue.list[at].wait {
+        if let Some(Wait::Answers { left, ruling }) = self.wait(conn, place) {
             *left = left.saturating_sub(1);
             *ruling = std::mem::replace(ruling, Ruling::Allow).and(said);
         }
@@ -226,20 +230,14 @@ impl Consults {
 
     /// Notes what was found of the token that waits at that place, if it still does.
     pub(super) fn note_verdict(&mut self, conn: ConnId, place: u64, found: Verdict) {
-        let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn);
-        let Some(queue) = queue else { return };
-        let Ok(at) = queue.list.binary_search_by_key(&place, |held| held.place) else { return };
-        if let Wait::Proof(verdict) = &mut queue.list[at].wait {
+        if let Some(Wait::Proof(verdict)) = self.wait(conn, place) {
             *verdict = Some(Box::new(found));
         }
     }
 
     /// Notes what the payload became that waits at that place, if it still does.
     pub(super) fn note_packed(&mut self, conn: ConnId, place: u64, found: Packed) {
-        let queue = self.held.get_mut(&conn.index).filter(|queue| queue.conn == conn);
-        let Some(queue) = queue else { return };
-        let Ok(at) = queue.list.binary_search_by_key(&place, |held| held.place) else { return };
-        if let Wait::Packing(packed) = &mut queue.list[at].wait {
+        if let Some(Wait::Packing(packed)) = self.wait(conn, place) {
             *packed = Some(found);
         }
     }

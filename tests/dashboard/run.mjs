@@ -78,8 +78,8 @@ describe("the dashboard", () => {
     const unknown = [...new Set(used)].filter((name) => !own.has(name) && !name.startsWith("__"));
     assert.deepEqual(unknown, []);
     for (const { datasource, targets, title } of shown(dashboard)) {
-      for (const source of [datasource, ...targets.map((target) => target.datasource)]) {
-        assert.deepEqual(source, { type: "prometheus", uid: "${DS_PROMETHEUS}" }, title);
+      for (const asked of [datasource, ...targets.map((target) => target.datasource)]) {
+        assert.deepEqual(asked, { type: "prometheus", uid: "${DS_PROMETHEUS}" }, title);
       }
     }
   });
